@@ -1,0 +1,86 @@
+//! The phase of the process: running, draining until a moment, stopped.
+//!
+//! One of the two values that cross from the control thread to the workers. Written by the
+//! control thread alone; a worker reads it once a turn.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What the process is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Accepting.
+    Running,
+    /// Accepting nothing; sessions live on until this moment.
+    Draining(Instant),
+    /// What is left ends now.
+    Stopped,
+}
+
+/// The phase in force, shared by all threads.
+#[derive(Debug)]
+pub struct PhaseCell {
+    /// Moments are kept as milliseconds since then.
+    epoch: Instant,
+    /// [`RUNNING`], [`STOPPED`], or the deadline of a drain.
+    word: AtomicU64,
+}
+
+const RUNNING: u64 = 0;
+const STOPPED: u64 = u64::MAX;
+
+impl PhaseCell {
+    /// Running; `now` is the program's start.
+    #[must_use]
+    pub const fn new(now: Instant) -> Self {
+        Self { epoch: now, word: AtomicU64::new(RUNNING) }
+    }
+
+    /// The phase in force.
+    #[must_use]
+    pub fn load(&self) -> Phase {
+        match self.word.load(Ordering::Acquire) {
+            RUNNING => Phase::Running,
+            STOPPED => Phase::Stopped,
+            millis => Phase::Draining(self.epoch + Duration::from_millis(millis)),
+        }
+    }
+
+    /// Sets the phase; workers see it at their next turn (wake them).
+    pub fn store(&self, phase: Phase) {
+        let word = match phase {
+            Phase::Running => RUNNING,
+            Phase::Stopped => STOPPED,
+            Phase::Draining(deadline) => {
+                let millis = deadline.saturating_duration_since(self.epoch).as_millis();
+                u64::try_from(millis).unwrap_or(STOPPED - 1).clamp(RUNNING + 1, STOPPED - 1)
+            }
+        };
+        self.word.store(word, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_comes_back_to_the_millisecond() {
+        let now = Instant::now();
+        let cell = PhaseCell::new(now);
+        assert_eq!(cell.load(), Phase::Running);
+        let deadline = now + Duration::from_millis(1234);
+        cell.store(Phase::Draining(deadline));
+        assert_eq!(cell.load(), Phase::Draining(deadline));
+        cell.store(Phase::Stopped);
+        assert_eq!(cell.load(), Phase::Stopped);
+    }
+
+    #[test]
+    fn a_deadline_that_has_passed_is_still_a_drain() {
+        let now = Instant::now();
+        let cell = PhaseCell::new(now);
+        cell.store(Phase::Draining(now));
+        assert!(matches!(cell.load(), Phase::Draining(_)));
+    }
+}

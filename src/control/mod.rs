@@ -1,0 +1,5 @@
+//! The control plane: what is decided away from the data path, and handed to it as a table.
+
+pub mod config;
+pub mod drain;
+pub mod table;

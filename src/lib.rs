@@ -1,0 +1,11 @@
+//! evenkeel: a Layer-4 TCP load balancer on io_uring. ARCHITECTURE.md is the map.
+
+pub mod terms;
+
+pub mod sys;
+
+pub mod proxy;
+
+pub mod control;
+
+pub mod observe;

@@ -1,0 +1,214 @@
+//! The counters that workers write and the scrape reads.
+//!
+//! Each worker owns one padded cell of every counted thing and is its only writer, so that
+//! counting is a plain load and store: no locked instruction, no line shared between workers, and
+//! a scrape only reads. Sums are made when somebody asks.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crossbeam::utils::CachePadded;
+
+use crate::terms::{ConnectFailure, Direction, Reason, Refusal, WorkerIndex};
+
+/// A number that one thread writes and any thread reads.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds `n`. Only the thread that owns the cell may call it: there is no locked add.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Subtracts `n`, for gauges. Only the owner may call it.
+    #[inline]
+    pub fn subtract(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
+    /// Replaces the value, for gauges. Only the owner may call it.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// The value as of now; any thread.
+    #[inline]
+    pub fn read(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// One padded `T` a worker.
+#[derive(Debug)]
+pub struct PerWorker<T>(Box<[CachePadded<T>]>);
+
+impl<T: Default> PerWorker<T> {
+    /// Cells for `workers` workers, all zero.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| CachePadded::new(T::default())).collect())
+    }
+
+    /// The cell that `worker` alone writes.
+    #[inline]
+    pub fn of(&self, worker: WorkerIndex) -> &T {
+        &self.0[worker.0]
+    }
+
+    /// All cells, to be summed.
+    pub fn cells(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|cell| &**cell)
+    }
+
+    /// The sum of one number over all workers.
+    pub fn sum(&self, of: impl Fn(&T) -> u64) -> u64 {
+        self.cells().fold(0, |sum, cell| sum.wrapping_add(of(cell)))
+    }
+}
+
+/// The upper bounds of the buckets of every histogram of durations, in nanoseconds: 50 µs (a
+/// connect on one machine) to 10 minutes (a session that holds on); the last bucket has none.
+pub const BOUNDS: [u64; 15] = [
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    50_000_000,
+    100_000_000,
+    500_000_000,
+    1_000_000_000,
+    10_000_000_000,
+    60_000_000_000,
+    600_000_000_000,
+];
+
+/// Durations, by bucket of [`BOUNDS`], one writer.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Count; BOUNDS.len() + 1],
+    sum: Count,
+}
+
+impl Histogram {
+    /// Counts one duration. Only the owner may call it.
+    pub fn record(&self, duration: Duration) {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS.len());
+        self.buckets[bucket].add(1);
+        self.sum.add(nanos);
+    }
+}
+
+/// The sum of several histograms at one moment.
+#[derive(Debug, Default, Clone)]
+pub struct HistogramSum {
+    /// How many fell into each bucket of [`BOUNDS`] (not cumulated); the last has no bound.
+    pub buckets: [u64; BOUNDS.len() + 1],
+    /// All durations together, in nanoseconds.
+    pub nanos: u64,
+}
+
+impl HistogramSum {
+    /// Adds what `histogram` holds now.
+    pub fn add(&mut self, histogram: &Histogram) {
+        for (sum, bucket) in self.buckets.iter_mut().zip(&histogram.buckets) {
+            *sum = sum.wrapping_add(bucket.read());
+        }
+        self.nanos = self.nanos.wrapping_add(histogram.sum.read());
+    }
+}
+
+/// What one worker counts of one frontend.
+#[derive(Debug, Default)]
+pub struct FrontendCell {
+    /// Sessions begun.
+    pub sessions: Count,
+    /// Sessions open now (gauge).
+    pub active: Count,
+    /// Sessions ended, by [`Reason`].
+    pub closed: [Count; Reason::ALL.len()],
+    /// Connections turned away before they became sessions, by [`Refusal`].
+    pub refused: [Count; Refusal::ALL.len()],
+    /// Bytes delivered, by [`Direction`].
+    pub bytes: [Count; Direction::BOTH.len()],
+    /// From accept to the end.
+    pub session_duration: Histogram,
+}
+
+/// What one worker counts of one server.
+#[derive(Debug, Default)]
+pub struct ServerCell {
+    /// Sessions connected to it.
+    pub sessions: Count,
+    /// Sessions that hold it now, connecting ones too (gauge).
+    pub active: Count,
+    /// Attempts that failed, by [`ConnectFailure`].
+    pub connect_failures: [Count; ConnectFailure::ALL.len()],
+    /// Attempts that were made after another server (or this one) had failed.
+    pub retries: Count,
+    /// Bytes delivered, by [`Direction`].
+    pub bytes: [Count; Direction::BOTH.len()],
+    /// From the attempt to the established connection.
+    pub connect_duration: Histogram,
+}
+
+/// What one worker counts of itself.
+#[derive(Debug, Default)]
+pub struct WorkerCell {
+    /// Turns of the loop, one `io_uring_enter` each.
+    pub turns: Count,
+    /// Completions reaped.
+    pub completions: Count,
+    /// Completions of sessions that had ended.
+    pub stale_completions: Count,
+    /// Turns that found the completion queue overflown.
+    pub cq_overflows: Count,
+    /// Accepts that failed, whatever the errno.
+    pub accept_errors: Count,
+    /// 1 while accepting pauses for want of descriptors or sessions (gauge).
+    pub accept_paused: Count,
+    /// Buffers that hold bytes now (gauge).
+    pub buffers_in_use: Count,
+    /// Buffers of the pool (gauge).
+    pub buffers: Count,
+    /// Receives that found no buffer and had to wait.
+    pub buffer_waits: Count,
+    /// Pipes that hold bytes now (gauge).
+    pub pipes_in_use: Count,
+    /// Bulk that was copied because no pipe could be had.
+    pub splice_fallbacks: Count,
+    /// Session log records that were dropped because the log could not keep up.
+    pub log_drops: Count,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_falls_into_the_first_bucket_that_holds_it() {
+        let histogram = Histogram::default();
+        histogram.record(Duration::from_micros(50));
+        histogram.record(Duration::from_nanos(50_001));
+        histogram.record(Duration::from_secs(3600));
+        let mut sum = HistogramSum::default();
+        sum.add(&histogram);
+        assert_eq!((sum.buckets[0], sum.buckets[1], sum.buckets[15]), (1, 1, 1));
+        assert_eq!(sum.nanos, 50_000 + 50_001 + 3_600_000_000_000);
+    }
+
+    #[test]
+    fn the_sum_is_over_all_workers() {
+        let cells: PerWorker<WorkerCell> = PerWorker::new(3);
+        cells.of(WorkerIndex(0)).turns.add(2);
+        cells.of(WorkerIndex(2)).turns.add(5);
+        assert_eq!(cells.sum(|cell| cell.turns.read()), 7);
+    }
+}

@@ -1,0 +1,3 @@
+//! The kernel behind safe types: the only folder with `unsafe` in it.
+
+pub mod ring;
