@@ -1,1 +1,2 @@
+//! evenkeel.
 fn main() {}

@@ -55,6 +55,15 @@ impl Direction {
         self.source().other()
     }
 
+    /// The other way.
+    #[must_use]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::In => Self::Out,
+            Self::Out => Self::In,
+        }
+    }
+
     /// The value of the label `direction`.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -17,7 +17,7 @@ use crossbeam::utils::CachePadded;
 use crate::control::drain::PhaseCell;
 use crate::observe::log::SessionRecord;
 use crate::observe::metrics::{FrontendCell, PerWorker, ServerCell, WorkerCell};
-use crate::sys::ring::Waker;
+use crate::sys::waker::Waker;
 use crate::terms::{Seen, ServerId, WorkerIndex};
 
 /// The state in force.

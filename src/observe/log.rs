@@ -18,8 +18,8 @@ pub struct SessionRecord {
     pub backend: Arc<str>,
     /// The last server that was tried, if any.
     pub server: Option<Arc<str>>,
-    /// The client's address.
-    pub client: SocketAddr,
+    /// The client's address; none if it was gone at once.
+    pub client: Option<SocketAddr>,
     /// When it ended.
     pub ended: SystemTime,
     /// From accept to the end.

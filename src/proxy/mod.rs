@@ -1,3 +1,28 @@
 //! The data plane: the way of a connection. Listen, pick, connect, relay, close.
 
 pub mod worker;
+
+mod listen;
+
+pub mod pick;
+
+mod connect;
+
+pub mod relay;
+
+pub mod splice;
+
+mod close;
+
+pub mod session;
+
+mod legs;
+
+pub mod kernel;
+pub mod queue;
+mod slots;
+pub mod wheel;
+
+/// Pipes that a worker makes at most, two descriptors each. Only sessions whose bytes wait in one
+/// hold it, so that few serve many; beyond them bulk is copied.
+pub const PIPES_PER_WORKER: u16 = 64;

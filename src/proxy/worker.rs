@@ -1,11 +1,43 @@
-//! A worker: one thread, one ring, and the sessions that it accepted.
+//! A worker: one thread, one ring, and the sessions that it accepted. Each turn is one
+//! `io_uring_enter(2)`: submit what the last turn asked for, wait, and hand every answer to the
+//! session that it belongs to.
 
+use std::collections::VecDeque;
 use std::io;
+use std::mem;
+use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::control::table::Seam;
-use crate::terms::WorkerIndex;
+use arc_swap::{ArcSwap, Cache};
+use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use crate::control::drain::Phase;
+use crate::control::table::{Seam, Table};
+use crate::observe::log::SessionRecord;
+use crate::proxy::PIPES_PER_WORKER;
+use crate::proxy::kernel::{Event, Operation};
+use crate::proxy::legs::{Legs, Tools, Wired};
+use crate::proxy::listen::{Admitted, Listeners};
+use crate::proxy::pick::Local;
+use crate::proxy::queue::Links;
+use crate::proxy::session::{Rules, Session};
+use crate::proxy::slots::{Key, Slots};
+use crate::proxy::wheel::{Moment, Wheel};
+use crate::sys::buffer::BUFFER_SIZE;
+use crate::sys::pipe::Pipes;
+use crate::sys::ring::{Completion, Ring};
+use crate::terms::{ConnectFailure, Direction, End, Reason, Seen, Side, WorkerIndex};
+
+/// The kind of a token, in its highest byte: an operation of a session, or one of these.
+const ACCEPT: u8 = 0x40;
+const WAKE: u8 = 0x41;
+const WAKE_TOKEN: u64 = (WAKE as u64) << 56;
 
 /// What a worker is started with.
 #[derive(Debug)]
@@ -16,7 +48,7 @@ pub struct Worker {
     pub seam: Arc<Seam>,
     /// Sessions that it must have room for: `global.sessions_max`.
     pub sessions_max: u32,
-    /// Bytes of buffers; none: by `sessions_max`.
+    /// Bytes of buffers; none: one buffer for each of `sessions_max`.
     pub buffers: Option<u64>,
     /// The core to pin its thread to.
     pub core: Option<usize>,
@@ -25,13 +57,401 @@ pub struct Worker {
 impl Worker {
     /// Starts the thread; returns when its ring stands and it is about to accept. The thread ends
     /// when the phase is draining or stopped and its last session has ended; it then says
-    /// [`crate::terms::Seen::WorkerEnded`].
+    /// [`Seen::WorkerEnded`].
     ///
     /// # Errors
-    /// The ring cannot be made (the message says the likely cause), or the thread.
+    /// The ring cannot be made, or the thread, or it cannot be pinned.
     pub fn start(self) -> io::Result<JoinHandle<()>> {
-        std::thread::Builder::new()
-            .name(format!("worker-{}", self.index.0))
-            .spawn(move || drop(self))
+        let (ready, is_ready) = mpsc::sync_channel(1);
+        let name = format!("worker-{}", self.index.0);
+        let thread =
+            thread::Builder::new().name(name).spawn(move || match Running::new(&self) {
+                Ok(mut running) => {
+                    drop(ready.send(Ok(())));
+                    running.run();
+                    drop(running);
+                    self.seam.seen.send(Seen::WorkerEnded(self.index)).ok();
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            })?;
+        match is_ready.recv() {
+            Ok(Ok(())) => Ok(thread),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(io::Error::other("the worker ended before it was ready")),
+        }
     }
+
+    /// Buffers by the rule of `global.buffers`: one for each session, so that one that does not
+    /// read cannot take them all; the most that a buffer's number can say is 1 GiB.
+    fn buffer_count(&self) -> u16 {
+        let wanted = match self.buffers {
+            Some(bytes) => bytes / BUFFER_SIZE as u64,
+            None => u64::from(self.sessions_max).max(512),
+        };
+        u16::try_from(wanted).unwrap_or(u16::MAX)
+    }
+}
+
+/// The token of the accepts of a listener.
+pub(super) const fn accept_token(id: u32) -> u64 {
+    (ACCEPT as u64) << 56 | id as u64
+}
+
+/// A session and what it holds.
+#[derive(Debug)]
+struct Live {
+    session: Session,
+    legs: Legs,
+}
+
+/// Where the table in force is found.
+#[derive(Debug)]
+struct InForce(Arc<Seam>);
+
+impl Deref for InForce {
+    type Target = ArcSwap<Table>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0.table
+    }
+}
+
+/// A worker at work.
+struct Running {
+    local: Rc<Local>,
+    table: Cache<InForce, Arc<Table>>,
+    /// Of the table that the listeners follow.
+    version: u64,
+    tools: Tools,
+    listeners: Listeners,
+    sessions: Slots<Live>,
+    wheel: Wheel,
+    started: Instant,
+    now: Moment,
+    admitted: Vec<Admitted>,
+    due: Vec<u32>,
+}
+
+impl Running {
+    fn new(worker: &Worker) -> io::Result<Self> {
+        if let Some(core) = worker.core {
+            let mut cores = CpuSet::new();
+            cores.set(core)?;
+            sched_setaffinity(Pid::from_raw(0), &cores)?;
+        }
+        let buffers = worker.buffer_count();
+        let mut ring = Ring::new(worker.sessions_max, buffers)?;
+        ring.watch(&worker.seam.wakers[worker.index.0], WAKE_TOKEN);
+        let local = Rc::new(Local { seam: Arc::clone(&worker.seam), index: worker.index });
+        let mut running = Self {
+            table: Cache::new(InForce(Arc::clone(&worker.seam))),
+            version: 0,
+            listeners: Listeners::new(Rc::clone(&local)),
+            tools: Tools {
+                local: Rc::clone(&local),
+                links: Links::new(ring.buffers().count()),
+                ring,
+                pipes: Pipes::new(PIPES_PER_WORKER),
+                waiting: VecDeque::new(),
+                released: false,
+            },
+            local,
+            sessions: Slots::new(),
+            wheel: Wheel::new(),
+            started: Instant::now(),
+            now: Moment::START,
+            admitted: Vec::new(),
+            due: Vec::new(),
+        };
+        running.follow_table();
+        running.steer_listeners();
+        Ok(running)
+    }
+
+    /// Turns until a drain or a stop has ended everything.
+    fn run(&mut self) {
+        while !(self.listeners.is_empty() && self.sessions.is_empty() && self.is_leaving()) {
+            if let Err(error) = self.tools.ring.wait(self.wait_at_most()) {
+                // A ring that cannot be entered serves nobody: the process ends, and its
+                // supervisor starts a new one.
+                panic_of_worker(self.local.index, &error);
+            }
+            self.now = Moment::START.after(self.started.elapsed());
+            self.follow_table();
+            self.follow_phase();
+            self.reap();
+            self.serve_waiting();
+            self.meet_deadlines();
+            self.steer_listeners();
+            self.count_turn();
+        }
+        self.end_ring();
+    }
+
+    /// Reads the table in force, once a turn, and says so.
+    fn follow_table(&mut self) {
+        let table = self.table.load();
+        if table.version != self.version {
+            self.version = table.version;
+            self.listeners.follow(table);
+            self.local.seam.acknowledge(self.local.index, self.version);
+        }
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.local.seam.phase.load() != Phase::Running
+    }
+
+    fn follow_phase(&mut self) {
+        let end = match self.local.seam.phase.load() {
+            Phase::Running => return,
+            Phase::Draining(deadline) if Instant::now() < deadline => None,
+            Phase::Draining(_) => Some(End::new(Reason::DrainTimeout, b"KD")),
+            Phase::Stopped => Some(End::new(Reason::Killed, b"KD")),
+        };
+        self.listeners.leave();
+        if let Some(end) = end {
+            for slot in 0..self.sessions.capacity() {
+                self.stop(slot, end);
+            }
+        }
+    }
+
+    /// How long nothing but an answer of the kernel can need attention.
+    fn wait_at_most(&self) -> Option<Duration> {
+        let drain = match self.local.seam.phase.load() {
+            Phase::Draining(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
+            Phase::Running | Phase::Stopped => None,
+        };
+        // Those who wait for a buffer while there are some: no wait at all.
+        let buffers = (!self.tools.waiting.is_empty() && self.tools.ring.buffers().provided() > 0)
+            .then_some(Duration::ZERO);
+        let times = [self.wheel.wait(self.now), self.listeners.wait(self.now), drain, buffers];
+        times.into_iter().flatten().min()
+    }
+
+    /// Hands out every answer there is.
+    fn reap(&mut self) {
+        let mut reaped = 0;
+        while let Some(completion) = self.tools.ring.completion() {
+            reaped += 1;
+            self.dispatch(completion);
+        }
+        self.local.seam.cells.of(self.local.index).completions.add(reaped);
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the parts of a token")]
+    fn dispatch(&mut self, completion: Completion) {
+        let token = completion.token;
+        let (kind, slot) = ((token >> 56) as u8, token as u32);
+        match kind {
+            ACCEPT => {
+                if let Some(admitted) = self.listeners.on_accepted(slot, completion, self.now) {
+                    self.begin(admitted);
+                }
+            }
+            WAKE => {
+                let waker = &self.local.seam.wakers[self.local.index.0];
+                waker.take();
+                self.tools.ring.watch(waker, WAKE_TOKEN);
+            }
+            _ => {
+                let key = Key { slot, generation: (token >> 32) as u32 & 0x00ff_ffff };
+                match Operation::ALL.get(usize::from(kind)) {
+                    Some(operation) => self.answer(key, *operation, completion),
+                    None => debug_assert!(false, "a token of no operation: {token:x}"),
+                }
+            }
+        }
+    }
+
+    /// Begins the session of a client.
+    fn begin(&mut self, admitted: Admitted) {
+        let Admitted { client, admission } = admitted;
+        let frontend = &admission.frontend;
+        let rules = Rules {
+            idle_timeout: frontend.idle_timeout,
+            half_closed_timeout: frontend.half_closed_timeout,
+            retries: frontend.backend.retries,
+        };
+        let log = self.local.seam.records.is_some();
+        let mut legs = Legs::new(client, admission, log);
+        let key = self.sessions.reserve();
+        let mut wired = Wired { tools: &mut self.tools, legs: &mut legs, key };
+        let session = Session::begin(rules, self.now, &mut wired);
+        let live = Live { session, legs };
+        if live.session.is_closed() {
+            self.retire(live);
+        } else {
+            self.wheel.set(key.slot, live.session.deadline());
+            self.sessions.insert(key, live);
+        }
+    }
+
+    /// An operation of a session answered.
+    fn answer(&mut self, key: Key, operation: Operation, completion: Completion) {
+        let event = match operation {
+            Operation::Receive(side) => received(side, &completion),
+            Operation::Send(side) => Event::Sent { side, bytes: completion.result },
+            Operation::Ready(side, readiness) => Event::Ready(side, readiness),
+            Operation::Connect => Event::Connected(connected(completion.result)),
+            Operation::ConnectTimeout => Event::ConnectTimeout,
+        };
+        if !self.tell(key, event) {
+            if let Some(buffer) = completion.buffer {
+                self.tools.ring.buffers_mut().release(buffer);
+            }
+            self.local.seam.cells.of(self.local.index).stale_completions.add(1);
+            debug_assert!(false, "a session ends after its last completion: {completion:?}");
+        }
+    }
+
+    /// Tells a session what happened; false if it has ended already.
+    fn tell(&mut self, key: Key, event: Event) -> bool {
+        let Some(live) = self.sessions.get(key) else { return false };
+        let mut wired = Wired { tools: &mut self.tools, legs: &mut live.legs, key };
+        live.session.on(event, self.now, &mut wired);
+        self.after_event(key);
+        true
+    }
+
+    fn stop(&mut self, slot: u32, end: End) {
+        let Some((key, live)) = self.sessions.at(slot) else { return };
+        let mut wired = Wired { tools: &mut self.tools, legs: &mut live.legs, key };
+        live.session.stop(end, self.now, &mut wired);
+        self.after_event(key);
+    }
+
+    /// Takes an ended session out; else sees that its deadline is not missed. One that has moved
+    /// away is found out when the old one comes.
+    fn after_event(&mut self, key: Key) {
+        let Some(live) = self.sessions.get(key) else { return };
+        if !live.session.is_closed() {
+            let deadline = live.session.deadline();
+            if deadline < self.wheel.deadline(key.slot) {
+                self.wheel.set(key.slot, deadline);
+            }
+        } else if let Some(live) = self.sessions.remove(key) {
+            self.wheel.set(key.slot, Moment::NEVER);
+            self.retire(live);
+        }
+    }
+
+    /// The books of a session that has ended.
+    fn retire(&self, live: Live) {
+        let Live { session, legs } = live;
+        let internal = End::new(Reason::Internal, b"ID");
+        let end = session.end().unwrap_or(internal);
+        let cell = legs.admission.cell();
+        let duration = self.now.since(session.started());
+        cell.closed[end.reason as usize].add(1);
+        cell.session_duration.record(duration);
+        let Some(records) = &self.local.seam.records else { return };
+        let frontend = &legs.admission.frontend;
+        let record = SessionRecord {
+            frontend: Arc::clone(&frontend.name),
+            backend: Arc::clone(&frontend.backend.name),
+            server: legs.served_by.as_ref().map(|server| Arc::clone(&server.shared.name)),
+            client: legs.address,
+            ended: SystemTime::now(),
+            duration,
+            connect: session.connect_took(),
+            retries: session.retries(),
+            bytes: Direction::BOTH.map(|direction| session.delivered(direction)),
+            end,
+        };
+        if records.try_send(record).is_err() {
+            self.local.seam.cells.of(self.local.index).log_drops.add(1);
+        }
+    }
+
+    /// Lets those who found no buffer try again, as many as there are buffers now.
+    fn serve_waiting(&mut self) {
+        self.tools.ring.buffers_mut().provide();
+        let free = usize::from(self.tools.ring.buffers().provided());
+        for _ in 0..free.min(self.tools.waiting.len()) {
+            let Some((key, side)) = self.tools.waiting.pop_front() else { break };
+            self.tell(key, Event::BufferFree(side));
+        }
+    }
+
+    fn meet_deadlines(&mut self) {
+        let mut due = mem::take(&mut self.due);
+        self.wheel.advance(self.now, &mut due);
+        for slot in due.drain(..) {
+            if let Some((key, _)) = self.sessions.at(slot) {
+                self.tell(key, Event::Deadline);
+            }
+        }
+        self.due = due;
+    }
+
+    fn steer_listeners(&mut self) {
+        let mut admitted = mem::take(&mut self.admitted);
+        self.listeners.steer(&mut self.tools, self.now, &mut admitted);
+        for admitted in admitted.drain(..) {
+            self.begin(admitted);
+        }
+        self.admitted = admitted;
+    }
+
+    fn count_turn(&mut self) {
+        let cell = self.local.seam.cells.of(self.local.index);
+        cell.turns.add(1);
+        cell.buffers.set(u64::from(self.tools.ring.buffers().count()));
+        cell.buffers_in_use.set(self.tools.ring.buffers().held() as u64);
+        cell.pipes_in_use.set(self.tools.pipes.held() as u64);
+        if self.tools.ring.overflown() {
+            cell.cq_overflows.add(1);
+        }
+    }
+
+    /// Waits for what the kernel still holds: the watch of the waker.
+    fn end_ring(&mut self) {
+        self.tools.ring.cancel(WAKE_TOKEN);
+        for _ in 0..100 {
+            if self.tools.ring.in_flight() == 0 {
+                return;
+            }
+            drop(self.tools.ring.wait(Some(Duration::from_millis(10))));
+            while self.tools.ring.completion().is_some() {}
+        }
+    }
+}
+
+fn received(side: Side, completion: &Completion) -> Event {
+    let bytes = match (completion.result, completion.buffer) {
+        (Ok(0), buffer) => {
+            debug_assert!(buffer.is_none(), "the end brings no buffer");
+            Ok(None)
+        }
+        (Ok(length), Some(buffer)) => Ok(Some((buffer, length))),
+        (Ok(_), None) => Err(Errno::EIO),
+        (Err(errno), _) => Err(errno),
+    };
+    Event::Received { side, bytes, more: completion.more }
+}
+
+/// A connect's answer in our words; connect(2), and `ECANCELED` by the linked timeout.
+const fn connected(result: Result<u32, Errno>) -> Result<(), ConnectFailure> {
+    Err(match result {
+        Ok(_) => return Ok(()),
+        Err(Errno::ECONNREFUSED) => ConnectFailure::Refused,
+        Err(Errno::ECANCELED | Errno::ETIMEDOUT) => ConnectFailure::Timeout,
+        Err(Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EHOSTDOWN | Errno::ENETDOWN) => {
+            ConnectFailure::Unreachable
+        }
+        Err(Errno::EPERM | Errno::EACCES) => ConnectFailure::Denied,
+        Err(Errno::EADDRNOTAVAIL | Errno::EADDRINUSE) => ConnectFailure::NoPort,
+        Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
+            ConnectFailure::Exhausted
+        }
+        Err(Errno::ECONNRESET) => ConnectFailure::Reset,
+        Err(_) => ConnectFailure::Other,
+    })
+}
+
+#[expect(clippy::panic, reason = "a half-dead process would swallow its share of the clients")]
+fn panic_of_worker(index: WorkerIndex, error: &io::Error) -> ! {
+    panic!("worker {}: the ring cannot be entered: {error}", index.0)
 }

@@ -1,3 +1,9 @@
 //! The kernel behind safe types: the only folder with `unsafe` in it.
 
+#![expect(unsafe_code, reason = "this is the folder for it")]
+
+pub mod buffer;
+pub mod pipe;
 pub mod ring;
+pub mod socket;
+pub mod waker;

@@ -1,28 +1,347 @@
-//! The ring of a worker.
+//! A worker's io_uring: operations to completions, and the memory that operations point to.
+//!
+//! The ring owns its buffers and the addresses of connects, so that what an operation points to
+//! lives until its completion whatever its caller does: the interface is safe.
+//! See `io_uring(7)` and `io_uring_enter(2)`.
 
+use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
-/// Wakes a worker out of its wait; any thread may.
-#[derive(Debug)]
-pub struct Waker {
-    descriptor: OwnedFd,
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, register::Restriction};
+use nix::errno::Errno;
+use socket2::SockAddr;
+
+use crate::sys::buffer::{BufferId, Buffers};
+use crate::sys::socket::Socket;
+use crate::sys::waker::Waker;
+
+/// Submissions that fit before the kernel has to be entered.
+const SUBMISSIONS: u32 = 1024;
+
+/// The only buffer group.
+const GROUP: u16 = 0;
+
+/// `user_data` of operations whose completion says nothing that anybody waits for: a cancel's own
+/// result is a hint (only its target's last completion counts), a close's too.
+const NOBODY: u64 = u64::MAX;
+
+/// Operations that this program uses: all that its rings are allowed.
+const ALLOWED: [u8; 9] = [
+    opcode::AcceptMulti::CODE,
+    opcode::RecvMulti::CODE,
+    opcode::Send::CODE,
+    opcode::Connect::CODE,
+    opcode::LinkTimeout::CODE,
+    opcode::PollAdd::CODE,
+    opcode::AsyncCancel::CODE,
+    opcode::Close::CODE,
+    opcode::Nop::CODE,
+];
+
+/// An answer of the kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct Completion {
+    /// The token that the operation was given.
+    pub token: u64,
+    /// What it would have returned as a system call.
+    pub result: Result<u32, Errno>,
+    /// Whether the operation lives on and will answer again. Nothing else says so.
+    pub more: bool,
+    /// The buffer that bytes were received into; the caller holds it now.
+    pub buffer: Option<BufferId>,
 }
 
-impl Waker {
-    /// A waker of its own event counter (eventfd(2)).
+/// What a poll waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Bytes, the end of the stream, or an error.
+    Readable,
+    /// Room to send, or an error.
+    Writable,
+}
+
+/// A ring that its own thread made, and that no other thread may use.
+pub struct Ring {
+    uring: IoUring,
+    buffers: Buffers,
+    /// Of connects that were pushed but not submitted: the kernel copies both at submission
+    /// (`IORING_FEAT_SUBMIT_STABLE`), so each is free again after the next enter.
+    connects: Vec<(SockAddr, Timespec)>,
+    /// Operations that will still answer.
+    in_flight: usize,
+}
+
+impl Ring {
+    /// A ring for about `sessions` sessions, with `buffers` buffers.
     ///
     /// # Errors
-    /// Out of descriptors.
-    pub fn new() -> io::Result<Self> {
-        let flags =
-            nix::sys::eventfd::EfdFlags::EFD_CLOEXEC | nix::sys::eventfd::EfdFlags::EFD_NONBLOCK;
-        Ok(Self { descriptor: nix::sys::eventfd::EventFd::from_value_and_flags(0, flags)?.into() })
+    /// `ENOSYS` and `EPERM`: this kernel or sandbox has none; `ENOMEM`: `RLIMIT_MEMLOCK` is too low
+    /// for even a small one.
+    pub fn new(sessions: u32, buffers: u16) -> io::Result<Self> {
+        // Room for two completions a session in one turn; what does not fit the kernel keeps, but
+        // it ends multishot operations.
+        let mut completions = sessions.saturating_mul(2).next_power_of_two().clamp(4096, 32_768);
+        let mut submissions = SUBMISSIONS;
+        let mut uring = loop {
+            match Self::build(submissions, completions) {
+                Err(error) if error.raw_os_error() == Some(Errno::ENOMEM as i32) => {
+                    submissions /= 2;
+                    completions /= 2;
+                    if submissions < 64 {
+                        return Err(error);
+                    }
+                }
+                other => break other?,
+            }
+        };
+        let buffers = Buffers::new(buffers)?;
+        let (address, entries) = buffers.ring();
+        // SAFETY: the mapping has that many entries and is dropped after the ring (field order
+        // and `Drop`), and the kernel is told of it by nobody else.
+        unsafe { uring.submitter().register_buf_ring_with_flags(address, entries, GROUP, 0) }?;
+        // Saves the kernel a look-up an enter; without it (5.17 and before) the plain one serves.
+        drop(uring.submitter().register_ring_fd());
+        let mut allowed: Vec<Restriction> = ALLOWED.map(Restriction::sqe_op).into();
+        let flags = Flags::IO_LINK | Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS;
+        allowed.push(Restriction::sqe_flags_allowed(flags.bits()));
+        uring.submitter().register_restrictions(&mut allowed)?;
+        uring.submitter().register_enable_rings()?;
+        let capacity = uring.submission().capacity();
+        Ok(Self { uring, buffers, connects: Vec::with_capacity(capacity), in_flight: 0 })
     }
 
-    /// The worker's wait ends, or its next one ends at once.
-    pub fn wake(&self) {
-        // A full counter (EAGAIN) means that the worker is woken already.
-        drop(nix::unistd::write(&self.descriptor, &1u64.to_ne_bytes()));
+    fn build(submissions: u32, completions: u32) -> io::Result<IoUring> {
+        IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_submit_all()
+            .setup_cqsize(completions)
+            .setup_r_disabled()
+            .build(submissions)
+    }
+
+    /// Accepts connections until cancelled; or one only.
+    pub fn accept(&mut self, listener: &OwnedFd, token: u64, multishot: bool) {
+        let listener = Fd(listener.as_raw_fd());
+        let flags = nix::libc::SOCK_NONBLOCK | nix::libc::SOCK_CLOEXEC;
+        let entry = if multishot {
+            opcode::AcceptMulti::new(listener).flags(flags).build()
+        } else {
+            let none = std::ptr::null_mut();
+            opcode::Accept::new(listener, none, std::ptr::null_mut()).flags(flags).build()
+        };
+        self.push(&entry.user_data(token));
+    }
+
+    /// Adopts what an accept answered with.
+    #[must_use]
+    pub fn accepted(descriptor: u32) -> Socket {
+        Socket::accepted(descriptor.cast_signed())
+    }
+
+    /// Receives into buffers of the ring until cancelled, the end, an error or want of buffers; or
+    /// once only.
+    pub fn receive(&mut self, socket: &Socket, token: u64, multishot: bool) {
+        let socket = Fd(socket.descriptor());
+        let entry = if multishot {
+            opcode::RecvMulti::new(socket, GROUP).build()
+        } else {
+            // The length of a receive with buffer selection is at most that of the buffer.
+            let length = u32::try_from(crate::sys::buffer::BUFFER_SIZE).unwrap_or(u32::MAX);
+            opcode::Recv::new(socket, std::ptr::null_mut(), length)
+                .buf_group(GROUP)
+                .build()
+                .flags(Flags::BUFFER_SELECT)
+        };
+        self.push(&entry.user_data(token));
+    }
+
+    /// Sends `range` of a buffer that the caller holds, and goes on holding until the completion.
+    /// It may answer with less than all.
+    pub fn send(&mut self, socket: &Socket, token: u64, buffer: BufferId, range: (u32, u32)) {
+        let (from, to) = range;
+        debug_assert!(from < to && to as usize <= crate::sys::buffer::BUFFER_SIZE);
+        let start = self.buffers.start(buffer).wrapping_add(from as usize);
+        let entry = opcode::Send::new(Fd(socket.descriptor()), start, to - from)
+            .flags(nix::libc::MSG_NOSIGNAL)
+            .build();
+        self.push(&entry.user_data(token));
+    }
+
+    /// Connects; after `timeout` the connect answers `ECANCELED`. The timeout answers too, with
+    /// its own token.
+    pub fn connect(
+        &mut self,
+        socket: &Socket,
+        address: SocketAddr,
+        timeout: Duration,
+        tokens: (u64, u64),
+    ) {
+        // Both entries of a link must go in one submission; and `connects` must not move.
+        while self.room() < 2 || self.connects.len() == self.connects.capacity() {
+            self.submit();
+        }
+        self.connects.push((SockAddr::from(address), Timespec::from(timeout)));
+        let Some((address, timeout)) = self.connects.last() else { return };
+        let connect =
+            opcode::Connect::new(Fd(socket.descriptor()), address.as_ptr().cast(), address.len())
+                .build()
+                .flags(Flags::IO_LINK)
+                .user_data(tokens.0);
+        let timeout = opcode::LinkTimeout::new(timeout).build().user_data(tokens.1);
+        self.push(&connect);
+        self.push(&timeout);
+    }
+
+    /// Answers once the socket is ready.
+    pub fn poll(&mut self, socket: &Socket, token: u64, readiness: Readiness) {
+        let events = match readiness {
+            Readiness::Readable => nix::libc::POLLIN | nix::libc::POLLRDHUP,
+            Readiness::Writable => nix::libc::POLLOUT,
+        };
+        self.push_poll(socket.descriptor(), events, token);
+    }
+
+    /// Answers once somebody wakes this worker.
+    pub fn watch(&mut self, waker: &Waker, token: u64) {
+        self.push_poll(waker.descriptor(), nix::libc::POLLIN, token);
+    }
+
+    fn push_poll(&mut self, descriptor: i32, events: nix::libc::c_short, token: u64) {
+        let events = u32::from(events.cast_unsigned());
+        self.push(&opcode::PollAdd::new(Fd(descriptor), events).build().user_data(token));
+    }
+
+    /// Asks the operation with this token to end; it will answer once more.
+    pub fn cancel(&mut self, token: u64) {
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(token)).build();
+        self.push(&entry.user_data(NOBODY));
+    }
+
+    /// Closes a socket on which no operation is in flight, in order with what was pushed before.
+    pub fn close(&mut self, socket: Socket) {
+        let entry = opcode::Close::new(Fd(socket.into_descriptor())).build();
+        self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(NOBODY));
+    }
+
+    /// Submits what was pushed and waits until something is completed, at most for `timeout`.
+    ///
+    /// # Errors
+    /// None that a later turn would not mend (a signal, a full completion queue) is reported.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.buffers.provide();
+        let timeout = timeout.map(Timespec::from);
+        let args = match &timeout {
+            Some(timeout) => SubmitArgs::new().timespec(timeout),
+            None => SubmitArgs::new(),
+        };
+        let answer = self.uring.submitter().submit_with_args(1, &args);
+        self.recycle();
+        match answer.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)) {
+            Ok(_) | Err(Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// The next answer, if there is one.
+    pub fn completion(&mut self) -> Option<Completion> {
+        loop {
+            let entry = self.uring.completion().next()?;
+            let more = cqueue::more(entry.flags());
+            if entry.user_data() == NOBODY {
+                continue;
+            }
+            if !more {
+                self.in_flight -= 1;
+            }
+            let result = entry.result();
+            let buffer = cqueue::buffer_select(entry.flags()).map(|id| self.buffers.adopt(id));
+            return Some(Completion {
+                token: entry.user_data(),
+                result: u32::try_from(result).map_err(|_| Errno::from_raw(-result)),
+                more,
+                buffer,
+            });
+        }
+    }
+
+    /// Whether the completion queue has overflown and not yet been caught up with.
+    pub fn overflown(&mut self) -> bool {
+        self.uring.submission().cq_overflow()
+    }
+
+    /// Operations that will still answer.
+    #[must_use]
+    pub const fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// The buffers.
+    #[must_use]
+    pub const fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+
+    /// The buffers, to release one.
+    pub const fn buffers_mut(&mut self) -> &mut Buffers {
+        &mut self.buffers
+    }
+
+    fn room(&mut self) -> usize {
+        let queue = self.uring.submission();
+        queue.capacity() - queue.len()
+    }
+
+    fn push(&mut self, entry: &Entry) {
+        if entry.get_user_data() != NOBODY {
+            self.in_flight += 1;
+        }
+        loop {
+            // SAFETY: what the entry points to is in `self.buffers` (mapped until after the ring
+            // is gone) or in `self.connects` (kept until the kernel has copied it, below).
+            if unsafe { self.uring.submission().push(entry) }.is_ok() {
+                return;
+            }
+            self.submit();
+        }
+    }
+
+    fn submit(&mut self) {
+        // Whatever it answers, the queue is tried again: an entry is never dropped.
+        drop(self.uring.submitter().submit());
+        self.recycle();
+    }
+
+    /// Addresses are free once the kernel has taken every entry.
+    fn recycle(&mut self) {
+        if !self.connects.is_empty() && self.uring.submission().is_empty() {
+            self.connects.clear();
+        }
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Ring").field("in_flight", &self.in_flight).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // Closes are entries too.
+        self.submit();
+        if self.in_flight > 0 {
+            // A ring ends asynchronously: the kernel may write into these buffers for a while yet.
+            if let Ok(none) = Buffers::new(0) {
+                #[expect(clippy::mem_forget, reason = "the kernel may still write there")]
+                mem::forget(mem::replace(&mut self.buffers, none));
+            }
+        }
     }
 }

@@ -1,0 +1,320 @@
+//! Closing: which cause counts, what is still delivered, and in which order things are let go:
+//! shut down, join (wait for what the kernel still holds), close.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::proxy::kernel::{Closing, Kernel, Operation, Operations};
+use crate::proxy::relay::{Pump, Sink, Source};
+use crate::proxy::session::{Session, State, direction_from};
+use crate::proxy::wheel::Moment;
+use crate::terms::{ConnectFailure, Direction, End, Reason, Side};
+
+/// After a reset of one side, how long the other may take to acknowledge something more of what
+/// came before; then it is reset without it.
+const FLUSH_STALL: Duration = Duration::from_secs(1);
+
+/// How often it is looked at.
+const FLUSH_STEP: Duration = Duration::from_millis(20);
+
+/// How long what a side still sends is read and dropped after everything was said to it.
+const LINGER: Duration = Duration::from_secs(2);
+
+impl Session {
+    /// Reading from the source of a pump failed: it was reset (or timed out in its kernel).
+    pub(super) fn on_source_failed<K: Kernel>(
+        &mut self,
+        direction: Direction,
+        now: Moment,
+        kernel: &mut K,
+    ) {
+        let side = direction.source();
+        self.pumps[direction as usize].source = Source::Reset;
+        match self.state {
+            State::Connecting | State::Leaving => self.client_left(kernel),
+            State::Relaying if side == Side::Server && self.may_replay() => {
+                self.on_attempt_failed(ConnectFailure::Reset, kernel);
+            }
+            State::Relaying => self.flush(direction, now, kernel),
+            State::Lingering(_) => self.finish_done(kernel),
+            State::Flushing(_) | State::Joining(..) | State::Closed => {}
+        }
+    }
+
+    /// Writing to the sink of a pump failed.
+    pub(super) fn on_sink_failed<K: Kernel>(
+        &mut self,
+        direction: Direction,
+        errno: Errno,
+        now: Moment,
+        kernel: &mut K,
+    ) {
+        let side = direction.sink();
+        match self.state {
+            State::Relaying if side == Side::Server && self.may_replay() => {
+                self.on_attempt_failed(ConnectFailure::Reset, kernel);
+            }
+            // The server takes no more, but what it said before is still to be read; or it has
+            // said all, and the client must not lose the end of it to a reset.
+            State::Relaying
+                if side == Side::Server && (errno == Errno::EPIPE || self.has_said_all(side)) =>
+            {
+                self.break_off(direction, now, kernel);
+            }
+            // The error was the reset itself, taken from the socket: a read would say "end".
+            State::Relaying => {
+                self.pumps[direction.opposite() as usize].source = Source::Reset;
+                self.flush(direction.opposite(), now, kernel);
+            }
+            State::Flushing(_) => self.finish_reset(kernel),
+            _ => {}
+        }
+    }
+
+    /// Whether this side has ended its direction in order.
+    fn has_said_all(&self, side: Side) -> bool {
+        self.pumps[direction_from(side) as usize].source == Source::Ended
+    }
+
+    /// Whether the session could begin again on another server without anybody noticing: nothing
+    /// was delivered either way, and something waits to be.
+    fn may_replay(&self) -> bool {
+        let [inward, outward] = &self.pumps;
+        let untouched = inward.delivered == 0 && outward.delivered == 0;
+        untouched && !inward.queue.is_empty() && outward.queue.is_empty()
+    }
+
+    /// The source of `direction` was reset: what it sent before is delivered, then the other side
+    /// is reset too. The other direction has nobody to deliver to.
+    fn flush<K: Kernel>(&mut self, direction: Direction, now: Moment, kernel: &mut K) {
+        self.end.get_or_insert_with(|| reset_by(direction.source()));
+        self.state = State::Flushing(direction);
+        self.until = now.after(FLUSH_STALL);
+        self.sample = None;
+        self.drop_pump(direction.opposite(), kernel);
+        if self.pumps[direction as usize].is_finished() {
+            self.on_flushed(direction, now, kernel);
+        } else {
+            self.advance(direction, now, kernel);
+        }
+    }
+
+    /// Everything is sent; but a reset now would destroy what the peer's kernel has not
+    /// acknowledged, so it waits for that.
+    pub(super) fn on_flushed<K: Kernel>(
+        &mut self,
+        direction: Direction,
+        now: Moment,
+        kernel: &mut K,
+    ) {
+        if kernel.unacknowledged(direction.sink()) == 0 {
+            self.finish_reset(kernel);
+        } else {
+            self.until = now.after(FLUSH_STEP);
+        }
+    }
+
+    /// The sink of `direction` takes no more. The other direction goes on to its end.
+    fn break_off<K: Kernel>(&mut self, direction: Direction, now: Moment, kernel: &mut K) {
+        self.end.get_or_insert_with(|| reset_by(direction.sink()));
+        self.pumps[direction as usize].sink = Sink::Broken;
+        self.drop_pump(direction, kernel);
+        if self.pumps[direction.opposite() as usize].is_finished() {
+            self.linger(direction.source(), now, kernel);
+        }
+    }
+
+    /// Everything is said to `side`; what it still sends is read and dropped, until its end.
+    pub(super) fn linger<K: Kernel>(&mut self, side: Side, now: Moment, kernel: &mut K) {
+        self.pumps[direction_from(side) as usize].finish();
+        self.state = State::Lingering(side);
+        self.until = now.after(LINGER);
+        self.drop_input(side, kernel);
+    }
+
+    /// Goes on dropping.
+    pub(super) fn drop_input<K: Kernel>(&mut self, side: Side, kernel: &mut K) {
+        let receive = Operation::Receive(side);
+        let pump = &self.pumps[direction_from(side) as usize];
+        if pump.source != Source::Open {
+            self.finish_done(kernel);
+        } else if !pump.waiting && !self.in_flight.contains(receive) {
+            self.in_flight.insert(receive);
+            kernel.receive(side);
+        }
+    }
+
+    /// The moment has come that [`Session::deadline`] named.
+    pub(super) fn on_deadline<K: Kernel>(&mut self, now: Moment, kernel: &mut K) {
+        if now < self.deadline() {
+            return;
+        }
+        match self.state {
+            State::Connecting | State::Leaving => self.client_left(kernel),
+            State::Relaying => self.on_silence(now, kernel),
+            State::Flushing(direction) => self.on_flush_step(direction, now, kernel),
+            State::Lingering(_) => self.finish_done(kernel),
+            State::Joining(..) | State::Closed => {}
+        }
+    }
+
+    fn on_flush_step<K: Kernel>(&mut self, direction: Direction, now: Moment, kernel: &mut K) {
+        let left = kernel.unacknowledged(direction.sink());
+        let sample = Some([left, 0]);
+        let drained = left == 0 && !self.pumps[direction as usize].holds_bytes();
+        if self.sample != sample {
+            self.sample = sample;
+            self.progress = now;
+        }
+        if drained || now >= self.progress.after(FLUSH_STALL) {
+            self.finish_reset(kernel);
+        } else {
+            self.until = now.after(FLUSH_STEP);
+        }
+    }
+
+    /// While relaying: half way to the idle timeout a sample is taken, at the end it is compared.
+    pub(super) fn relaying_deadline(&self) -> Moment {
+        let idle = self.rules.idle_timeout;
+        if self.is_half_closed() && self.rules.half_closed_timeout <= idle {
+            return self.progress.after(self.rules.half_closed_timeout);
+        }
+        let half = if self.sample.is_none() { idle / 2 } else { idle };
+        self.progress.after(half)
+    }
+
+    fn is_half_closed(&self) -> bool {
+        self.pumps.iter().any(Pump::is_finished)
+    }
+
+    /// Nothing was sent or received for long. A peer that reads slowly still makes progress that
+    /// only its acknowledgements show.
+    fn on_silence<K: Kernel>(&mut self, now: Moment, kernel: &mut K) {
+        let left = Side::BOTH.map(|side| kernel.unacknowledged(side));
+        let half_closed = self.is_half_closed();
+        let is_half_closed_timeout =
+            half_closed && self.rules.half_closed_timeout <= self.rules.idle_timeout;
+        match self.sample {
+            None if !is_half_closed_timeout => {
+                self.sample = Some(left);
+                return;
+            }
+            Some(before) if left[0] < before[0] || left[1] < before[1] => {
+                self.progress = now;
+                self.sample = None;
+                return;
+            }
+            _ => {}
+        }
+        let end = if is_half_closed_timeout {
+            let client_ended = self.pumps[Direction::In as usize].is_finished();
+            let letters = if client_ended { b"sL" } else { b"cL" };
+            End::new(Reason::HalfClosedTimeout, letters)
+        } else {
+            End::new(Reason::IdleTimeout, self.who_owes(left))
+        };
+        self.finish(end, Closing::Orderly, Closing::Orderly, kernel);
+    }
+
+    /// Who should have moved: one that does not read what was sent to it, else the one whose turn
+    /// it was to answer.
+    fn who_owes(&self, unacknowledged: [u32; 2]) -> &'static [u8; 2] {
+        let [inward, outward] = &self.pumps;
+        if outward.holds_bytes() || unacknowledged[0] > 0 {
+            b"cD"
+        } else if inward.holds_bytes() || unacknowledged[1] > 0 {
+            b"sD"
+        } else {
+            match self.last {
+                Some(Direction::In) => b"sD",
+                Some(Direction::Out) | None => b"cD",
+            }
+        }
+    }
+
+    /// Both directions are over. If an earlier cause is noted, that is the end.
+    pub(super) fn finish_done<K: Kernel>(&mut self, kernel: &mut K) {
+        self.finish(End::new(Reason::Done, b"--"), Closing::Orderly, Closing::Orderly, kernel);
+    }
+
+    /// One side was reset; so is the other.
+    fn finish_reset<K: Kernel>(&mut self, kernel: &mut K) {
+        let end = End::new(Reason::Internal, b"ID");
+        debug_assert!(self.end.is_some(), "the reset was noted");
+        self.finish(end, Closing::Abort, Closing::Abort, kernel);
+    }
+
+    /// Lets everything go that is held, and asks for what is in flight; `end` counts if no earlier
+    /// cause was noted.
+    pub(super) fn finish<K: Kernel>(
+        &mut self,
+        end: End,
+        client: Closing,
+        server: Closing,
+        kernel: &mut K,
+    ) {
+        if matches!(self.state, State::Joining(..) | State::Closed) {
+            return;
+        }
+        self.end.get_or_insert(end);
+        self.state = State::Joining(client, server);
+        for direction in Direction::BOTH {
+            self.pumps[direction as usize].finish();
+            let (pump, mut wire) = self.pump(direction, kernel);
+            pump.drop_unsent(&mut wire);
+        }
+        for operation in self.in_flight.without(limit_alone()).iter() {
+            kernel.cancel(operation);
+        }
+    }
+
+    /// Closes both once nothing is in flight.
+    pub(super) fn join<K: Kernel>(&mut self, kernel: &mut K) {
+        let State::Joining(client, server) = self.state else { return };
+        if !self.in_flight.is_empty() {
+            return;
+        }
+        for direction in Direction::BOTH {
+            let (pump, mut wire) = self.pump(direction, kernel);
+            pump.drop_unsent(&mut wire);
+        }
+        kernel.close(Side::Server, server);
+        kernel.close(Side::Client, client);
+        self.state = State::Closed;
+    }
+
+    /// Asks whatever holds the server's socket to end.
+    pub(super) fn cancel_of_server<K: Kernel>(&mut self, kernel: &mut K) {
+        let held = self.in_flight.and(Operations::OF_SERVER).without(limit_alone());
+        for operation in held.iter() {
+            kernel.cancel(operation);
+        }
+    }
+
+    /// Stops a pump for good: what it holds is dropped and its source no longer read.
+    fn drop_pump<K: Kernel>(&mut self, direction: Direction, kernel: &mut K) {
+        self.pumps[direction as usize].finish();
+        let source = direction.source();
+        let (pump, mut wire) = self.pump(direction, kernel);
+        pump.drop_unsent(&mut wire);
+        let receive = Operation::Receive(source);
+        if self.in_flight.contains(receive) {
+            kernel.cancel(receive);
+        }
+    }
+}
+
+/// The time limit of a connect ends with it, and needs no cancel of its own.
+const fn limit_alone() -> Operations {
+    let mut limit = Operations::NONE;
+    limit.insert(Operation::ConnectTimeout);
+    limit
+}
+
+const fn reset_by(side: Side) -> End {
+    match side {
+        Side::Client => End::new(Reason::ClientReset, b"CD"),
+        Side::Server => End::new(Reason::ServerReset, b"SD"),
+    }
+}

@@ -1,0 +1,233 @@
+//! What a session asks of the kernel, and what the kernel answers: the seam between the state
+//! machine and the ring. The worker stands behind it with sockets, a test with a made-up kernel
+//! that answers in every legal order.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::proxy::queue::Links;
+use crate::sys::buffer::BufferId;
+use crate::sys::pipe::PipeId;
+use crate::sys::ring::Readiness;
+use crate::terms::{ConnectFailure, Direction, ServerId, Side};
+
+/// What a session can have in flight; of each at most one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Bytes of this side into buffers of the ring.
+    Receive(Side),
+    /// Bytes of a buffer to this side.
+    Send(Side),
+    /// Waiting until this side can be read or written.
+    Ready(Side, Readiness),
+    /// The attempt to connect.
+    Connect,
+    /// Its time limit, which answers as well.
+    ConnectTimeout,
+}
+
+impl Operation {
+    /// Every operation: `ALL[o.index()] == o`.
+    pub const ALL: [Self; 10] = [
+        Self::Receive(Side::Client),
+        Self::Send(Side::Client),
+        Self::Ready(Side::Client, Readiness::Readable),
+        Self::Ready(Side::Client, Readiness::Writable),
+        Self::Receive(Side::Server),
+        Self::Send(Side::Server),
+        Self::Ready(Side::Server, Readiness::Readable),
+        Self::Ready(Side::Server, Readiness::Writable),
+        Self::Connect,
+        Self::ConnectTimeout,
+    ];
+
+    /// Its place in [`Operation::ALL`].
+    #[must_use]
+    pub const fn index(self) -> u8 {
+        let (side, kind) = match self {
+            Self::Receive(side) => (side, 0),
+            Self::Send(side) => (side, 1),
+            Self::Ready(side, Readiness::Readable) => (side, 2),
+            Self::Ready(side, Readiness::Writable) => (side, 3),
+            Self::Connect => return 8,
+            Self::ConnectTimeout => return 9,
+        };
+        match side {
+            Side::Client => kind,
+            Side::Server => 4 + kind,
+        }
+    }
+}
+
+/// A set of operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Operations(u16);
+
+impl Operations {
+    /// None.
+    pub const NONE: Self = Self(0);
+    /// Everything that holds the descriptor of the server's socket.
+    pub const OF_SERVER: Self = Self(0b11_1111_0000);
+
+    /// Adds one.
+    pub const fn insert(&mut self, operation: Operation) {
+        self.0 |= 1 << operation.index();
+    }
+
+    /// Takes one away.
+    pub const fn remove(&mut self, operation: Operation) {
+        self.0 &= !(1 << operation.index());
+    }
+
+    /// Whether it is in the set.
+    #[must_use]
+    pub const fn contains(self, operation: Operation) -> bool {
+        self.0 & (1 << operation.index()) != 0
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// What is in this one and not in the other.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Each, in the order of [`Operation::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Operation> {
+        Operation::ALL.into_iter().filter(move |operation| self.contains(*operation))
+    }
+}
+
+/// What happened to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The attempt to connect has ended.
+    Connected(Result<(), ConnectFailure>),
+    /// Its time limit has ended, one way or the other.
+    ConnectTimeout,
+    /// A receive answered: bytes in a buffer, the end (`Ok(None)`), or an error.
+    Received {
+        /// From whom.
+        side: Side,
+        /// What; the session holds the buffer now.
+        bytes: Result<Option<(BufferId, u32)>, Errno>,
+        /// Whether the receive goes on.
+        more: bool,
+    },
+    /// A send answered, perhaps with less than all.
+    Sent {
+        /// To whom.
+        side: Side,
+        /// How many bytes.
+        bytes: Result<u32, Errno>,
+    },
+    /// A wait for readiness has ended.
+    Ready(Side, Readiness),
+    /// A buffer has come back, and this side's receive is the first in the row of those who wait.
+    BufferFree(Side),
+    /// The moment of [`crate::proxy::session::Session::deadline`] has come.
+    Deadline,
+}
+
+/// Why no attempt to connect was even begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unserved {
+    /// No server may be picked.
+    NoServer,
+    /// Every server is at its `sessions_max`.
+    AllFull,
+    /// A socket could not be had.
+    Exhausted,
+}
+
+/// How a connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    /// The peer reads what was sent, then the end (FIN).
+    Orderly,
+    /// The peer reads a reset (RST).
+    Abort,
+}
+
+/// The kernel as a session sees it: each of the first five methods is answered by events.
+pub trait Kernel {
+    /// Receives from `side`: until cancelled, an end or an error; or, where buffers are scarce,
+    /// once. [`Event::Received`] tells by `more`.
+    fn receive(&mut self, side: Side);
+    /// Sends `range` of a buffer that the session holds, and holds until [`Event::Sent`].
+    fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32));
+    /// Waits until `side` is ready.
+    fn wait_ready(&mut self, side: Side, readiness: Readiness);
+    /// Waits in the row of those who want a buffer to receive into.
+    fn wait_for_buffer(&mut self, side: Side);
+    /// Picks a server (not one of `tried`, where there is another) and connects to it. Answered by
+    /// [`Event::Connected`] and [`Event::ConnectTimeout`].
+    ///
+    /// # Errors
+    /// No attempt was begun.
+    fn connect(&mut self, tried: &[ServerId]) -> Result<ServerId, Unserved>;
+    /// Asks an operation in flight to end; it answers once more.
+    fn cancel(&mut self, operation: Operation);
+
+    /// The attempt to connect succeeded after `waited`; false: it is connected to itself.
+    fn connected(&mut self, waited: Duration) -> bool;
+    /// The attempt failed: counted, and told to the control thread.
+    fn connect_failed(&mut self, failure: ConnectFailure);
+    /// Ends our direction to `side` (FIN).
+    fn shut_down(&mut self, side: Side);
+    /// Closes the connection to `side`, on which no operation is in flight; nothing if there is
+    /// none. Closing the server's also gives its place at the server back.
+    fn close(&mut self, side: Side, how: Closing);
+    /// Bytes sent to `side` and not yet acknowledged by its kernel.
+    fn unacknowledged(&self, side: Side) -> u32;
+    /// Counts bytes that the sink's kernel has taken.
+    fn delivered(&mut self, direction: Direction, bytes: u64);
+
+    /// The links of all buffers.
+    fn links(&mut self) -> &mut Links;
+    /// Gives a buffer back.
+    fn release(&mut self, buffer: BufferId);
+    /// Whether each pump should hold one buffer at most.
+    fn buffers_scarce(&self) -> bool;
+
+    /// An empty pipe, if one can be had.
+    fn take_pipe(&mut self) -> Option<PipeId>;
+    /// Gives an empty pipe back.
+    fn give_back_pipe(&mut self, pipe: PipeId);
+    /// Throws away a pipe that may hold bytes.
+    fn discard_pipe(&mut self, pipe: PipeId);
+    /// Moves what waits at `side` into the pipe, at once.
+    ///
+    /// # Errors
+    /// As splice(2).
+    fn fill(&mut self, pipe: PipeId, side: Side) -> Result<usize, Errno>;
+    /// Moves bytes from the pipe to `side`, at once.
+    ///
+    /// # Errors
+    /// As splice(2).
+    fn drain(&mut self, pipe: PipeId, side: Side, pending: usize) -> Result<usize, Errno>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_stands_at_its_own_place() {
+        for (index, operation) in Operation::ALL.into_iter().enumerate() {
+            assert_eq!(usize::from(operation.index()), index);
+        }
+    }
+}

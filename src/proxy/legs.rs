@@ -1,0 +1,277 @@
+//! The legs of a session: its two sockets on the worker's ring, its places in the counts, and the
+//! real kernel behind [`Kernel`].
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::control::table::{Frontend, Server};
+use crate::observe::metrics::{FrontendCell, ServerCell};
+use crate::proxy::kernel::{Closing, Kernel, Operation, Unserved};
+use crate::proxy::pick::{Local, Place, pick};
+use crate::proxy::queue::Links;
+use crate::proxy::slots::Key;
+use crate::sys::buffer::BufferId;
+use crate::sys::pipe::{PipeId, Pipes};
+use crate::sys::ring::{Readiness, Ring};
+use crate::sys::socket::{Socket, ephemeral_ports};
+use crate::terms::{ConnectFailure, Direction, Seen, ServerId, Side};
+
+/// What all sessions of a worker work with.
+#[derive(Debug)]
+pub(super) struct Tools {
+    pub(super) local: Rc<Local>,
+    pub(super) ring: Ring,
+    pub(super) pipes: Pipes,
+    pub(super) links: Links,
+    /// Those who found no buffer to receive into, first come first served.
+    pub(super) waiting: VecDeque<(Key, Side)>,
+    /// A descriptor was released since accepting was paused for want of one.
+    pub(super) released: bool,
+}
+
+/// A session's place in the counts of its frontend: open as long as it lives.
+#[derive(Debug)]
+pub(super) struct Admission {
+    pub(super) frontend: Arc<Frontend>,
+    local: Rc<Local>,
+}
+
+impl Admission {
+    /// Counts a session, if `sessions_max` allows one more: over all, and of the frontend.
+    pub(super) fn new(local: &Rc<Local>, frontend: &Arc<Frontend>) -> Option<Self> {
+        if !local.seam.sessions.try_raise() {
+            return None;
+        }
+        if !frontend.shared.sessions.try_raise() {
+            local.seam.sessions.lower();
+            return None;
+        }
+        let cell = frontend.shared.cells.of(local.index);
+        cell.sessions.add(1);
+        cell.active.add(1);
+        Some(Self { frontend: Arc::clone(frontend), local: Rc::clone(local) })
+    }
+
+    /// The counts of this worker.
+    pub(super) fn cell(&self) -> &FrontendCell {
+        self.frontend.shared.cells.of(self.local.index)
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.cell().active.subtract(1);
+        self.frontend.shared.sessions.lower();
+        self.local.seam.sessions.lower();
+        if self.local.seam.paused.load(Ordering::Relaxed) > 0 {
+            self.local.seam.wake();
+        }
+    }
+}
+
+/// What a session holds.
+#[derive(Debug)]
+pub(super) struct Legs {
+    client: Option<Socket>,
+    server: Option<Socket>,
+    place: Option<Place>,
+    /// The last server that was connected to, or tried.
+    pub(super) served_by: Option<Arc<Server>>,
+    pub(super) admission: Admission,
+    /// The client's; none when the log does not ask, or it was gone at once.
+    pub(super) address: Option<SocketAddr>,
+}
+
+impl Legs {
+    pub(super) fn new(client: Socket, admission: Admission, log: bool) -> Self {
+        let address = if log { client.peer().ok() } else { None };
+        Self {
+            client: Some(client),
+            server: None,
+            place: None,
+            served_by: None,
+            admission,
+            address,
+        }
+    }
+
+    fn socket(&self, side: Side) -> Option<&Socket> {
+        match side {
+            Side::Client => self.client.as_ref(),
+            Side::Server => self.server.as_ref(),
+        }
+    }
+}
+
+/// The token of a session's operation.
+pub(super) const fn token(key: Key, operation: Operation) -> u64 {
+    (operation.index() as u64) << 56 | (key.generation as u64) << 32 | key.slot as u64
+}
+
+/// The kernel as one session sees it.
+#[derive(Debug)]
+pub(super) struct Wired<'a> {
+    pub(super) tools: &'a mut Tools,
+    pub(super) legs: &'a mut Legs,
+    pub(super) key: Key,
+}
+
+impl Wired<'_> {
+    fn server_cell(&self) -> Option<&ServerCell> {
+        let server = self.legs.served_by.as_ref()?;
+        Some(server.shared.cells.of(self.tools.local.index))
+    }
+}
+
+impl Kernel for Wired<'_> {
+    fn receive(&mut self, side: Side) {
+        let Some(socket) = self.legs.socket(side) else { return };
+        let multishot = !self.tools.ring.buffers().scarce();
+        self.tools.ring.receive(socket, token(self.key, Operation::Receive(side)), multishot);
+    }
+
+    fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32)) {
+        let Some(socket) = self.legs.socket(side) else { return };
+        self.tools.ring.send(socket, token(self.key, Operation::Send(side)), buffer, range);
+    }
+
+    fn wait_ready(&mut self, side: Side, readiness: Readiness) {
+        let Some(socket) = self.legs.socket(side) else { return };
+        let token = token(self.key, Operation::Ready(side, readiness));
+        self.tools.ring.poll(socket, token, readiness);
+    }
+
+    fn wait_for_buffer(&mut self, side: Side) {
+        self.tools.local.seam.cells.of(self.tools.local.index).buffer_waits.add(1);
+        self.tools.waiting.push_back((self.key, side));
+    }
+
+    fn connect(&mut self, tried: &[ServerId]) -> Result<ServerId, Unserved> {
+        let backend = &self.legs.admission.frontend.backend;
+        let place = pick(backend, tried, &self.tools.local)?;
+        let server = place.server();
+        let id = server.shared.id;
+        let cell = server.shared.cells.of(self.tools.local.index);
+        if !tried.is_empty() {
+            cell.retries.add(1);
+        }
+        let socket = Socket::to(server.address).map_err(|_| {
+            cell.connect_failures[ConnectFailure::Exhausted as usize].add(1);
+            Unserved::Exhausted
+        })?;
+        let tokens =
+            (token(self.key, Operation::Connect), token(self.key, Operation::ConnectTimeout));
+        self.tools.ring.connect(&socket, server.address, backend.connect_timeout, tokens);
+        self.legs.served_by = Some(Arc::clone(server));
+        self.legs.place = Some(place);
+        self.legs.server = Some(socket);
+        Ok(id)
+    }
+
+    fn cancel(&mut self, operation: Operation) {
+        self.tools.ring.cancel(token(self.key, operation));
+    }
+
+    fn connected(&mut self, waited: Duration) -> bool {
+        let (Some(server), Some(socket)) = (&self.legs.served_by, &self.legs.server) else {
+            return false;
+        };
+        // Only a port that the kernel may have given to ourselves can be our own.
+        if ephemeral_ports().contains(&server.address.port()) && socket.is_its_own_peer() {
+            return false;
+        }
+        if let Some(cell) = self.server_cell() {
+            cell.sessions.add(1);
+            cell.connect_duration.record(waited);
+        }
+        true
+    }
+
+    fn connect_failed(&mut self, failure: ConnectFailure) {
+        if let Some(cell) = self.server_cell() {
+            cell.connect_failures[failure as usize].add(1);
+        }
+        if let Some(server) = &self.legs.served_by {
+            // A full channel means that the control thread has enough to think about.
+            let seen = Seen::ConnectFailed(server.shared.id, failure);
+            self.tools.local.seam.seen.try_send(seen).ok();
+        }
+    }
+
+    fn shut_down(&mut self, side: Side) {
+        if let Some(socket) = self.legs.socket(side) {
+            socket.shut_down();
+        }
+    }
+
+    fn close(&mut self, side: Side, how: Closing) {
+        let socket = match side {
+            Side::Client => self.legs.client.take(),
+            Side::Server => {
+                self.legs.place = None;
+                self.legs.server.take()
+            }
+        };
+        let Some(socket) = socket else { return };
+        if how == Closing::Abort {
+            socket.abort_on_close();
+        }
+        self.tools.ring.close(socket);
+        self.tools.released = true;
+    }
+
+    fn unacknowledged(&self, side: Side) -> u32 {
+        self.legs.socket(side).map_or(0, Socket::unacknowledged)
+    }
+
+    fn delivered(&mut self, direction: Direction, bytes: u64) {
+        self.legs.admission.cell().bytes[direction as usize].add(bytes);
+        if let Some(cell) = self.server_cell() {
+            cell.bytes[direction as usize].add(bytes);
+        }
+    }
+
+    fn links(&mut self) -> &mut Links {
+        &mut self.tools.links
+    }
+
+    fn release(&mut self, buffer: BufferId) {
+        self.tools.ring.buffers_mut().release(buffer);
+    }
+
+    fn buffers_scarce(&self) -> bool {
+        self.tools.ring.buffers().scarce()
+    }
+
+    fn take_pipe(&mut self) -> Option<PipeId> {
+        let pipe = self.tools.pipes.take();
+        if pipe.is_none() {
+            self.tools.local.seam.cells.of(self.tools.local.index).splice_fallbacks.add(1);
+        }
+        pipe
+    }
+
+    fn give_back_pipe(&mut self, pipe: PipeId) {
+        self.tools.pipes.give_back(pipe);
+    }
+
+    fn discard_pipe(&mut self, pipe: PipeId) {
+        self.tools.pipes.discard(pipe);
+    }
+
+    fn fill(&mut self, pipe: PipeId, side: Side) -> Result<usize, Errno> {
+        let socket = self.legs.socket(side).ok_or(Errno::EBADF)?;
+        self.tools.pipes.fill(pipe, socket)
+    }
+
+    fn drain(&mut self, pipe: PipeId, side: Side, pending: usize) -> Result<usize, Errno> {
+        let socket = self.legs.socket(side).ok_or(Errno::EBADF)?;
+        self.tools.pipes.drain(pipe, socket, pending)
+    }
+}

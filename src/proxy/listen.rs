@@ -1,0 +1,283 @@
+//! Listening: accepts armed on the worker's own socket of each address, admission before anything
+//! is spent, and what happens when sessions or descriptors run out: clients wait, unaccepted, in
+//! the kernel's backlog.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::control::table::{Frontend, Listener, Table};
+use crate::proxy::legs::{Admission, Tools};
+use crate::proxy::pick::Local;
+use crate::proxy::wheel::Moment;
+use crate::sys::ring::{Completion, Ring};
+use crate::sys::socket::{Socket, accept_waiting, stop_listening};
+use crate::terms::Seen;
+
+/// With less room than this for more sessions, connections are accepted one at a time, so that at
+/// most one a listener is accepted that has to wait for its session.
+const ROOM_FOR_MULTISHOT: u32 = 256;
+
+/// After an accept failed for want of something that no session of this worker released since.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// A pause is told to the control thread at most this often.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// Accepts of this worker.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    local: Rc<Local>,
+    listening: Vec<Listening>,
+    /// Of [`Listening::id`].
+    next_id: u32,
+    /// Descriptors ran out: no accept until one is released, or then.
+    starved_until: Option<Moment>,
+    told: Option<Moment>,
+    /// Whether this worker is among `seam.paused`.
+    paused: bool,
+}
+
+/// One listening socket of this worker.
+#[derive(Debug)]
+struct Listening {
+    /// In the token of its accepts.
+    id: u32,
+    listener: Arc<Listener>,
+    frontend: Arc<Frontend>,
+    accept: Accept,
+    /// No longer wanted: what has connected is still taken in, then the socket stops listening.
+    leaving: bool,
+    /// Accepted when there was no room any more.
+    parked: VecDeque<Socket>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accept {
+    Idle,
+    One,
+    Many,
+    Cancelling,
+}
+
+/// A client that may begin its session.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) client: Socket,
+    pub(super) admission: Admission,
+}
+
+impl Listeners {
+    pub(super) const fn new(local: Rc<Local>) -> Self {
+        Self {
+            local,
+            listening: Vec::new(),
+            next_id: 0,
+            starved_until: None,
+            told: None,
+            paused: false,
+        }
+    }
+
+    /// Follows a new table: what is new will be accepted on, what is gone is left.
+    pub(super) fn follow(&mut self, table: &Table) {
+        let mut wanted = Vec::new();
+        for frontend in &table.frontends {
+            for listener in &frontend.listeners {
+                wanted.push((listener, frontend));
+            }
+        }
+        for listening in &mut self.listening {
+            let found = wanted.iter().position(|(listener, _)| {
+                Arc::ptr_eq(listener, &listening.listener) && !listening.leaving
+            });
+            match found {
+                Some(found) => {
+                    let (_, frontend) = wanted.swap_remove(found);
+                    listening.frontend = Arc::clone(frontend);
+                }
+                None => listening.leaving = true,
+            }
+        }
+        for (listener, frontend) in wanted {
+            self.listening.push(Listening {
+                id: self.next_id,
+                listener: Arc::clone(listener),
+                frontend: Arc::clone(frontend),
+                accept: Accept::Idle,
+                leaving: false,
+                parked: VecDeque::new(),
+            });
+            self.next_id = self.next_id.wrapping_add(1);
+        }
+    }
+
+    /// Leaves every listener: a drain.
+    pub(super) fn leave(&mut self) {
+        for listening in &mut self.listening {
+            listening.leaving = true;
+        }
+    }
+
+    /// Whether nothing is listened on any more.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.listening.is_empty()
+    }
+
+    /// An accept answered. Its client, if it may begin at once.
+    pub(super) fn on_accepted(
+        &mut self,
+        id: u32,
+        completion: Completion,
+        now: Moment,
+    ) -> Option<Admitted> {
+        let client = completion.result.map(Ring::accepted);
+        let listening = self.listening.iter_mut().find(|listening| listening.id == id)?;
+        if !completion.more {
+            listening.accept = Accept::Idle;
+        }
+        match client {
+            Ok(client) => listening.admit(client, &self.local),
+            Err(Errno::ECANCELED) => None,
+            Err(errno) => {
+                self.on_accept_failed(errno, now);
+                None
+            }
+        }
+    }
+
+    fn on_accept_failed(&mut self, errno: Errno, now: Moment) {
+        self.local.seam.cells.of(self.local.index).accept_errors.add(1);
+        // A client that was gone before it was accepted is no reason to wait.
+        if matches!(errno, Errno::ECONNABORTED | Errno::EINTR | Errno::EAGAIN | Errno::EPROTO) {
+            return;
+        }
+        self.starved_until = Some(now.after(RETRY));
+        if self.told.is_none_or(|told| now >= told.after(TELL_EVERY)) {
+            self.told = Some(now);
+            self.local.seam.seen.try_send(Seen::AcceptPaused(self.local.index)).ok();
+        }
+    }
+
+    /// Once a turn: arms what may accept, stops what may not, lets the parked in and what is left
+    /// go. Clients that may begin are put into `admitted`.
+    pub(super) fn steer(&mut self, tools: &mut Tools, now: Moment, admitted: &mut Vec<Admitted>) {
+        if self.starved_until.is_some_and(|until| now >= until || tools.released) {
+            self.starved_until = None;
+        }
+        tools.released = false;
+        let starved = self.starved_until.is_some();
+        let mut full = false;
+        for listening in &mut self.listening {
+            listening.unpark(&self.local, admitted);
+            if listening.leaving {
+                listening.leave(tools, &self.local, admitted);
+            } else {
+                full |= listening.arm(tools, &self.local, starved);
+            }
+        }
+        self.listening.retain(|listening| !listening.is_left());
+        self.set_paused(full || starved);
+        tools.local.seam.cells.of(self.local.index).accept_paused.set(u64::from(self.paused));
+    }
+
+    /// When to look again though nothing happens.
+    pub(super) fn wait(&self, now: Moment) -> Option<Duration> {
+        self.starved_until.map(|until| until.since(now))
+    }
+
+    /// While it pauses, whoever ends a session on any worker wakes it.
+    fn set_paused(&mut self, paused: bool) {
+        if paused && !self.paused {
+            self.local.seam.paused.fetch_add(1, Ordering::Relaxed);
+        } else if !paused && self.paused {
+            self.local.seam.paused.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.paused = paused;
+    }
+}
+
+impl Listening {
+    fn socket(&self, local: &Local) -> Option<&OwnedFd> {
+        self.listener.sockets.get(local.index.0)
+    }
+
+    fn token(&self) -> u64 {
+        super::worker::accept_token(self.id)
+    }
+
+    /// A session for `client`, or a place in the row. Those who wait go first.
+    fn admit(&mut self, client: Socket, local: &Rc<Local>) -> Option<Admitted> {
+        if self.parked.is_empty()
+            && let Some(admission) = Admission::new(local, &self.frontend)
+        {
+            return Some(Admitted { client, admission });
+        }
+        self.parked.push_back(client);
+        None
+    }
+
+    fn unpark(&mut self, local: &Rc<Local>, admitted: &mut Vec<Admitted>) {
+        while !self.parked.is_empty()
+            && let Some(admission) = Admission::new(local, &self.frontend)
+            && let Some(client) = self.parked.pop_front()
+        {
+            admitted.push(Admitted { client, admission });
+        }
+    }
+
+    /// Accepts as many as there is room for; true when there is none.
+    fn arm(&mut self, tools: &mut Tools, local: &Local, starved: bool) -> bool {
+        let room = local.seam.sessions.room().min(self.frontend.shared.sessions.room());
+        let full = room == 0 || !self.parked.is_empty();
+        let wanted = match room {
+            _ if full || starved => Accept::Idle,
+            ..ROOM_FOR_MULTISHOT => Accept::One,
+            _ => Accept::Many,
+        };
+        match (self.accept, wanted) {
+            (Accept::Idle, Accept::One | Accept::Many) => {
+                let token = self.token();
+                if let Some(socket) = self.socket(local) {
+                    tools.ring.accept(socket, token, wanted == Accept::Many);
+                    self.accept = wanted;
+                }
+            }
+            (Accept::Many, Accept::Idle | Accept::One) => self.cancel(tools),
+            _ => {}
+        }
+        full
+    }
+
+    fn cancel(&mut self, tools: &mut Tools) {
+        self.accept = Accept::Cancelling;
+        tools.ring.cancel(self.token());
+    }
+
+    /// Ends the accept, takes in what is left in the queue, stops listening.
+    fn leave(&mut self, tools: &mut Tools, local: &Rc<Local>, admitted: &mut Vec<Admitted>) {
+        match self.accept {
+            Accept::Cancelling => {}
+            Accept::One | Accept::Many => self.cancel(tools),
+            Accept::Idle => {
+                let listener = Arc::clone(&self.listener);
+                let Some(socket) = listener.sockets.get(local.index.0) else { return };
+                while let Some(client) = accept_waiting(socket) {
+                    admitted.extend(self.admit(client, local));
+                }
+                if self.parked.is_empty() {
+                    stop_listening(socket);
+                }
+            }
+        }
+    }
+
+    fn is_left(&self) -> bool {
+        self.leaving && self.accept == Accept::Idle && self.parked.is_empty()
+    }
+}

@@ -1,0 +1,292 @@
+//! A pump: one direction of a session. It receives into buffers and sends from the same buffers,
+//! carries the end of the stream over, and slows its source down when its sink does not keep up.
+//! What has shown that it is bulk goes by splice(2) (`proxy::splice`).
+//!
+//! Pure: what to do next follows from what is held and what is in flight.
+
+use nix::errno::Errno;
+
+use crate::proxy::kernel::{Kernel, Operation, Operations};
+use crate::proxy::queue::Queue;
+use crate::proxy::splice::Bulk;
+use crate::sys::buffer::{BUFFER_SIZE, BufferId};
+use crate::terms::Direction;
+
+/// Buffers that a pump holds before it stops receiving: enough that its sink never waits for its
+/// source, and 64 KiB at most for a sink that does not read. A multishot receive may have brought a
+/// few more by the time that it ends.
+const BUFFERS_MAX: u16 = 4;
+
+/// Reads in a row that fill a buffer before a direction counts as bulk: the first kilobytes of an
+/// answer are cheaper to copy than a pipe is to set up.
+const FULL_READS_BULK: i16 = 2;
+
+/// After no pipe could be had, so many full reads more before the next try.
+pub(super) const FULL_READS_PARDON: i16 = 64;
+
+/// One direction of a session.
+#[derive(Debug, Default)]
+pub struct Pump {
+    /// Received and not yet wholly sent.
+    pub(super) queue: Queue,
+    /// Bytes of the first buffer that have been sent.
+    sent: u32,
+    /// Bytes that the sink's kernel has taken.
+    pub(super) delivered: u64,
+    /// What became of the source.
+    pub(super) source: Source,
+    /// What became of the sink.
+    pub(super) sink: Sink,
+    /// In the row of those who wait for a buffer.
+    pub(super) waiting: bool,
+    /// Its receive was asked to end.
+    cancelling: bool,
+    /// Reads in a row that filled a buffer.
+    full_reads: i16,
+    /// How far it is with splicing.
+    pub(super) bulk: Bulk,
+}
+
+/// What is known of the source of a pump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Source {
+    /// It may send more.
+    #[default]
+    Open,
+    /// It has ended in order: all its bytes are here.
+    Ended,
+    /// It was reset: what came before may be here, what follows never comes.
+    Reset,
+}
+
+/// What is known of the sink of a pump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sink {
+    /// It may be sent more.
+    #[default]
+    Open,
+    /// Nothing will be sent to it any more: the end was passed on, or there is no need to.
+    Finished,
+    /// It failed: what the source still sends has nowhere to go.
+    Broken,
+}
+
+/// What a pump reached when it was advanced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    /// It waits for an answer of the kernel, or for its sink to be connected.
+    Waiting,
+    /// Its source has ended, and everything is delivered.
+    End,
+    /// Its source fails.
+    SourceFailed,
+    /// Its sink fails.
+    SinkFailed(Errno),
+}
+
+/// What a pump works with.
+#[derive(Debug)]
+pub struct Wire<'a, K> {
+    /// Which way it pumps.
+    pub direction: Direction,
+    /// Whether its sink is connected.
+    pub open: bool,
+    /// Of the session.
+    pub in_flight: &'a mut Operations,
+    /// The kernel.
+    pub kernel: &'a mut K,
+}
+
+impl<K: Kernel> Wire<'_, K> {
+    fn receive(&mut self) {
+        let side = self.direction.source();
+        self.in_flight.insert(Operation::Receive(side));
+        self.kernel.receive(side);
+    }
+
+    fn in_flight(&self, operation: Operation) -> bool {
+        self.in_flight.contains(operation)
+    }
+}
+
+impl Pump {
+    /// Takes what a receive answered.
+    pub fn on_received<K: Kernel>(
+        &mut self,
+        wire: &mut Wire<'_, K>,
+        bytes: Result<Option<(BufferId, u32)>, Errno>,
+        more: bool,
+    ) -> Reached {
+        let side = wire.direction.source();
+        if !more {
+            wire.in_flight.remove(Operation::Receive(side));
+            self.cancelling = false;
+        }
+        match bytes {
+            Ok(Some((buffer, length))) if self.is_finished() => {
+                debug_assert!(length > 0);
+                wire.kernel.release(buffer);
+            }
+            Ok(Some((buffer, length))) => {
+                self.queue.push(wire.kernel.links(), buffer, length);
+                self.full_reads = match length as usize {
+                    BUFFER_SIZE => self.full_reads.saturating_add(1),
+                    _ => self.full_reads.min(0),
+                };
+                if self.full_reads >= FULL_READS_BULK && self.bulk == Bulk::No {
+                    self.bulk = Bulk::Wanted;
+                }
+            }
+            Ok(None) => self.source = Source::Ended,
+            Err(Errno::ENOBUFS) => {
+                self.waiting = true;
+                wire.kernel.wait_for_buffer(side);
+            }
+            // We asked it to end; or the kernel had a reason of its own and it is armed again.
+            Err(Errno::ECANCELED | Errno::EAGAIN | Errno::EINTR) => {}
+            Err(_) => return Reached::SourceFailed,
+        }
+        Reached::Waiting
+    }
+
+    /// Takes what a send answered.
+    pub fn on_sent<K: Kernel>(
+        &mut self,
+        wire: &mut Wire<'_, K>,
+        bytes: Result<u32, Errno>,
+    ) -> Reached {
+        wire.in_flight.remove(Operation::Send(wire.direction.sink()));
+        match bytes {
+            Ok(bytes) => {
+                self.count(wire, u64::from(bytes));
+                self.sent += bytes;
+                if let Some((_, length)) = self.queue.first(wire.kernel.links())
+                    && self.sent >= length
+                {
+                    self.pop(wire.kernel);
+                }
+                Reached::Waiting
+            }
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECANCELED) => Reached::Waiting,
+            Err(errno) => Reached::SinkFailed(errno),
+        }
+    }
+
+    /// Does whatever can be done now. Calling it once more than needed does nothing.
+    pub fn advance<K: Kernel>(&mut self, wire: &mut Wire<'_, K>) -> Reached {
+        if self.is_finished() {
+            return Reached::Waiting;
+        }
+        loop {
+            if let Bulk::Splicing(_) = self.bulk {
+                let reached = self.splice(wire);
+                if self.bulk != Bulk::No {
+                    return reached;
+                }
+            }
+            self.send_first(wire);
+            if self.queue.is_empty() && self.source != Source::Open {
+                return Reached::End;
+            }
+            if !self.is_ready_to_splice(wire) {
+                break;
+            }
+            if !self.start_splicing(wire) {
+                self.full_reads = -FULL_READS_PARDON;
+            }
+        }
+        self.steer_receive(wire);
+        Reached::Waiting
+    }
+
+    /// Whether it is bulk, and everything received is sent and no receive in flight: bytes
+    /// received before go out before the first spliced one.
+    fn is_ready_to_splice<K: Kernel>(&self, wire: &Wire<'_, K>) -> bool {
+        let receiving = wire.in_flight(Operation::Receive(wire.direction.source()));
+        self.bulk == Bulk::Wanted && wire.open && self.queue.is_empty() && !receiving
+    }
+
+    /// Forgets what could not be delivered; a buffer that the kernel is sending from is kept.
+    pub fn drop_unsent<K: Kernel>(&mut self, wire: &mut Wire<'_, K>) {
+        let sending = wire.in_flight(Operation::Send(wire.direction.sink()));
+        let kept = if sending { self.queue.first(wire.kernel.links()) } else { None };
+        if kept.is_some() {
+            self.queue.pop(wire.kernel.links());
+        }
+        while let Some(buffer) = self.queue.pop(wire.kernel.links()) {
+            wire.kernel.release(buffer);
+        }
+        if let Some((buffer, length)) = kept {
+            self.queue.push(wire.kernel.links(), buffer, length);
+        }
+        self.end_bulk(wire.kernel);
+    }
+
+    /// Whether nothing will be sent to its sink any more.
+    pub(super) fn is_finished(&self) -> bool {
+        self.sink != Sink::Open
+    }
+
+    /// Sends its sink nothing any more.
+    pub(super) fn finish(&mut self) {
+        if self.sink == Sink::Open {
+            self.sink = Sink::Finished;
+        }
+    }
+
+    /// Gives the first buffer back.
+    pub(super) fn pop<K: Kernel>(&mut self, kernel: &mut K) {
+        self.sent = 0;
+        if let Some(buffer) = self.queue.pop(kernel.links()) {
+            kernel.release(buffer);
+        }
+    }
+
+    /// Whether bytes are held that the sink has not taken.
+    pub(super) const fn holds_bytes(&self) -> bool {
+        !self.queue.is_empty() || self.bulk.pending() > 0
+    }
+
+    /// Counts what the sink has taken.
+    pub(super) fn count<K: Kernel>(&mut self, wire: &mut Wire<'_, K>, bytes: u64) {
+        self.delivered += bytes;
+        wire.kernel.delivered(wire.direction, bytes);
+    }
+
+    /// Goes back to copying.
+    pub(super) const fn copy_again(&mut self, full_reads: i16) {
+        self.bulk = Bulk::No;
+        self.full_reads = full_reads;
+    }
+
+    fn send_first<K: Kernel>(&self, wire: &mut Wire<'_, K>) {
+        let sink = wire.direction.sink();
+        if wire.open
+            && !wire.in_flight(Operation::Send(sink))
+            && let Some((buffer, length)) = self.queue.first(wire.kernel.links())
+        {
+            wire.in_flight.insert(Operation::Send(sink));
+            wire.kernel.send(sink, buffer, (self.sent, length));
+        }
+    }
+
+    /// Receives, or stops receiving: the only back-pressure there is.
+    fn steer_receive<K: Kernel>(&mut self, wire: &mut Wire<'_, K>) {
+        let source = wire.direction.source();
+        if self.source != Source::Open {
+            return;
+        }
+        let max = if wire.kernel.buffers_scarce() { 1 } else { BUFFERS_MAX };
+        let receiving = wire.in_flight(Operation::Receive(source));
+        let enough = self.queue.count() >= max || self.bulk == Bulk::Wanted;
+        if receiving && enough && !self.cancelling {
+            self.cancelling = true;
+            wire.kernel.cancel(Operation::Receive(source));
+        } else if !receiving && !self.waiting {
+            let little = self.queue.count() <= max / 2 && self.bulk != Bulk::Wanted;
+            if little {
+                wire.receive();
+            }
+        }
+    }
+}

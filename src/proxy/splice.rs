@@ -1,0 +1,178 @@
+//! Bulk: bytes that go from socket to socket through a pipe, without a copy, by splice(2).
+//!
+//! `IORING_OP_SPLICE` always goes to a kernel worker thread (liburing issue 426), so the ring
+//! only says when a socket is ready, and the splices are plain system calls. A pipe is held only
+//! while bytes wait in it, or are about to: an idle session holds none.
+
+use nix::errno::Errno;
+
+use crate::proxy::kernel::{Kernel, Operation};
+use crate::proxy::relay::{FULL_READS_PARDON, Pump, Reached, Source, Wire};
+use crate::sys::pipe::PipeId;
+use crate::sys::ring::Readiness;
+
+/// Bytes that one session may move before the others have their turn.
+const TURN_BYTES: u64 = 1024 * 1024;
+
+/// A wake-up that moved less was not bulk: copying would have cost less than two splices.
+const SMALL_WAKE: u64 = 16 * 1024;
+
+/// So many small wake-ups in a row end splicing.
+const SMALL_WAKES_MAX: u8 = 4;
+
+/// How far a direction is with splicing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Bulk {
+    /// It is copied.
+    #[default]
+    No,
+    /// It has shown to be bulk: once its receive has ended and its buffers are sent, it is spliced.
+    Wanted,
+    /// It is spliced.
+    Splicing(Splicing),
+}
+
+/// The state of a direction that is spliced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Splicing {
+    /// Held while `pending` may be above zero.
+    pipe: Option<PipeId>,
+    /// Bytes in the pipe.
+    pending: u32,
+    /// Wake-ups in a row that moved little.
+    small_wakes: u8,
+}
+
+impl Bulk {
+    /// Bytes that wait in a pipe.
+    #[must_use]
+    pub const fn pending(self) -> u32 {
+        match self {
+            Self::Splicing(splicing) => splicing.pending,
+            Self::No | Self::Wanted => 0,
+        }
+    }
+}
+
+/// What stopped a splice.
+enum Stop {
+    SourceEmpty,
+    SinkFull,
+    SourceEnded,
+    TurnOver,
+    Failed(Reached),
+}
+
+impl Pump {
+    /// Changes over to splicing, if there is a pipe; else goes on copying.
+    pub(super) fn start_splicing<K: Kernel>(&mut self, wire: &mut Wire<'_, K>) -> bool {
+        debug_assert!(self.queue.is_empty());
+        let Some(pipe) = wire.kernel.take_pipe() else {
+            self.bulk = Bulk::No;
+            return false;
+        };
+        self.bulk = Bulk::Splicing(Splicing { pipe: Some(pipe), ..Splicing::default() });
+        true
+    }
+
+    /// Moves what can be moved now, then waits for the side that stopped it.
+    pub(super) fn splice<K: Kernel>(&mut self, wire: &mut Wire<'_, K>) -> Reached {
+        let (source, sink) = (wire.direction.source(), wire.direction.sink());
+        let readable = Operation::Ready(source, Readiness::Readable);
+        let writable = Operation::Ready(sink, Readiness::Writable);
+        if wire.in_flight.contains(readable) || wire.in_flight.contains(writable) {
+            return Reached::Waiting;
+        }
+        let Bulk::Splicing(mut splicing) = self.bulk else { return Reached::Waiting };
+        let Some(pipe) = splicing.pipe.or_else(|| wire.kernel.take_pipe()) else {
+            // Every pipe is held by a session whose sink is full: copy for a while.
+            self.copy_again(-FULL_READS_PARDON);
+            return Reached::Waiting;
+        };
+        let before = self.delivered;
+        let stop = self.splice_until_stopped(wire, pipe, &mut splicing.pending);
+        let moved = self.delivered - before;
+        splicing.pipe = Some(pipe);
+        if splicing.pending == 0 {
+            wire.kernel.give_back_pipe(pipe);
+            splicing.pipe = None;
+        }
+        match stop {
+            Stop::SinkFull => {
+                wire.in_flight.insert(writable);
+                wire.kernel.wait_ready(sink, Readiness::Writable);
+            }
+            Stop::SourceEmpty | Stop::TurnOver => {
+                splicing.small_wakes =
+                    if moved < SMALL_WAKE { splicing.small_wakes + 1 } else { 0 };
+                if splicing.small_wakes >= SMALL_WAKES_MAX {
+                    self.copy_again(0);
+                    return Reached::Waiting;
+                }
+                wire.in_flight.insert(readable);
+                wire.kernel.wait_ready(source, Readiness::Readable);
+            }
+            Stop::SourceEnded => {
+                self.source = Source::Ended;
+                self.copy_again(0);
+                return Reached::Waiting;
+            }
+            Stop::Failed(reached) => {
+                self.bulk = Bulk::Splicing(splicing);
+                return reached;
+            }
+        }
+        self.bulk = Bulk::Splicing(splicing);
+        Reached::Waiting
+    }
+
+    fn splice_until_stopped<K: Kernel>(
+        &mut self,
+        wire: &mut Wire<'_, K>,
+        pipe: PipeId,
+        pending: &mut u32,
+    ) -> Stop {
+        let (source, sink) = (wire.direction.source(), wire.direction.sink());
+        let until = self.delivered + TURN_BYTES;
+        loop {
+            while *pending > 0 {
+                match wire.kernel.drain(pipe, sink, *pending as usize) {
+                    // Nothing was taken and nothing said: as good as full.
+                    Ok(0) | Err(Errno::EAGAIN) => return Stop::SinkFull,
+                    Ok(bytes) => {
+                        self.count(wire, bytes as u64);
+                        *pending = pending.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
+                    }
+                    Err(Errno::EINTR) => {}
+                    Err(errno) => return Stop::Failed(Reached::SinkFailed(errno)),
+                }
+            }
+            if self.source != Source::Open {
+                return Stop::SourceEnded;
+            }
+            if self.delivered >= until {
+                return Stop::TurnOver;
+            }
+            // The pipe is empty here, so that 0 is the end and EAGAIN an empty socket.
+            match wire.kernel.fill(pipe, source) {
+                Ok(0) => return Stop::SourceEnded,
+                Ok(bytes) => *pending = u32::try_from(bytes).unwrap_or(u32::MAX),
+                Err(Errno::EAGAIN) => return Stop::SourceEmpty,
+                Err(Errno::EINTR) => {}
+                Err(_) => return Stop::Failed(Reached::SourceFailed),
+            }
+        }
+    }
+
+    /// Lets go of the pipe, with whatever is in it.
+    pub(super) fn end_bulk<K: Kernel>(&mut self, kernel: &mut K) {
+        if let Bulk::Splicing(Splicing { pipe: Some(pipe), pending, .. }) = self.bulk {
+            if pending == 0 {
+                kernel.give_back_pipe(pipe);
+            } else {
+                kernel.discard_pipe(pipe);
+            }
+        }
+        self.bulk = Bulk::No;
+    }
+}

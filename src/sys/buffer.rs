@@ -1,0 +1,181 @@
+//! The buffers of a worker: memory of our own, a few of them provided to the kernel's buffer ring.
+//!
+//! The ring is kept shallow and refilled last in, first out, so that bytes land in memory that is
+//! still in the cache (a ring that walks through all its memory lost a third of bulk throughput).
+//! The memory is ours, not mapped by the kernel (CVE-2024-0582 was in that kind of ring).
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::types::BufRingEntry;
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
+
+/// Bytes in one buffer: what one receive takes at most. Two full ones in a row are bulk.
+pub const BUFFER_SIZE: usize = 16 * 1024;
+
+/// Buffers that the kernel holds at most, ready to receive into: what one turn of the loop may
+/// take from all sessions together before receives have to be armed again.
+const RING_ENTRIES: u16 = 256;
+
+/// One buffer of a worker. Held by whoever was given it, until it is released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BufferId(pub u16);
+
+/// All buffers of a worker.
+#[derive(Debug)]
+pub struct Buffers {
+    memory: Mapping,
+    ring: Mapping,
+    /// Buffers that nobody holds, last in, first out.
+    free: Vec<u16>,
+    /// How many the kernel holds.
+    provided: u16,
+    tail: u16,
+    count: u16,
+}
+
+impl Buffers {
+    /// `count` buffers (at least 8, at most 65,535). Memory is reserved, and used only once bytes
+    /// have been received into it.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn new(count: u16) -> io::Result<Self> {
+        let count = count.max(8);
+        let memory = Mapping::new(usize::from(count) * BUFFER_SIZE)?;
+        let ring = Mapping::new(usize::from(RING_ENTRIES) * size_of::<BufRingEntry>())?;
+        // Highest first, so that the lowest are taken first and the memory in use stays together.
+        let free = (0..count).rev().collect();
+        let mut buffers = Self { memory, ring, free, provided: 0, tail: 0, count };
+        buffers.provide();
+        Ok(buffers)
+    }
+
+    /// Where the kernel finds the ring, and its number of entries: for registering.
+    pub(crate) fn ring(&self) -> (u64, u16) {
+        (self.ring.start.as_ptr() as u64, RING_ENTRIES)
+    }
+
+    /// The kernel has taken this one to receive into, and filled it: the caller holds it now.
+    pub(crate) const fn adopt(&mut self, id: u16) -> BufferId {
+        self.provided -= 1;
+        BufferId(id)
+    }
+
+    /// Takes a buffer back from its holder.
+    pub fn release(&mut self, buffer: BufferId) {
+        debug_assert!(!self.free.contains(&buffer.0), "a buffer is released once");
+        self.free.push(buffer.0);
+    }
+
+    /// Gives free buffers to the kernel until its ring is as full as it may be. Once a turn.
+    pub fn provide(&mut self) {
+        let before = self.tail;
+        while self.provided < RING_ENTRIES {
+            let Some(id) = self.free.pop() else { break };
+            let entries = self.ring.start.cast::<BufRingEntry>();
+            let index = usize::from(self.tail & (RING_ENTRIES - 1));
+            // SAFETY: the mapping holds RING_ENTRIES entries, and the index is below that.
+            let mut entry = unsafe { entries.add(index) };
+            // SAFETY: it is aligned and initialised (zero bytes are a valid entry), and the kernel
+            // reads entries from head to tail only: this one is not there yet.
+            let entry = unsafe { entry.as_mut() };
+            entry.set_addr(self.memory.start.as_ptr() as u64 + u64::from(id) * BUFFER_SIZE as u64);
+            entry.set_len(u32::try_from(BUFFER_SIZE).unwrap_or(u32::MAX));
+            entry.set_bid(id);
+            self.tail = self.tail.wrapping_add(1);
+            self.provided += 1;
+        }
+        if self.tail != before {
+            let entries = self.ring.start.cast::<BufRingEntry>();
+            // SAFETY: the mapping is a buffer ring, whose tail lies in its first entry.
+            let tail = unsafe { BufRingEntry::tail(entries.as_ptr()) };
+            // SAFETY: `tail` is aligned, lives as long as the mapping, and is only ever accessed
+            // atomically: by this store and by the kernel.
+            let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+            tail.store(self.tail, Ordering::Release);
+        }
+    }
+
+    /// How many the kernel holds, ready to receive into.
+    #[must_use]
+    pub const fn provided(&self) -> u16 {
+        self.provided
+    }
+
+    /// Whether so few are left that each session should hold one at most.
+    #[must_use]
+    pub fn scarce(&self) -> bool {
+        self.free.len() + usize::from(self.provided) < usize::from(self.count) / 4
+    }
+
+    /// How many sessions hold.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        usize::from(self.count) - self.free.len() - usize::from(self.provided)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn count(&self) -> u16 {
+        self.count
+    }
+
+    /// The memory of a buffer that the caller holds.
+    pub(crate) fn start(&self, buffer: BufferId) -> *const u8 {
+        assert!(buffer.0 < self.count, "buffers are made by adopt");
+        self.memory.start.as_ptr().wrapping_add(usize::from(buffer.0) * BUFFER_SIZE)
+    }
+}
+
+/// Anonymous memory that is given back when dropped.
+#[derive(Debug)]
+struct Mapping {
+    start: NonNull<u8>,
+    length: NonZeroUsize,
+}
+
+impl Mapping {
+    fn new(length: usize) -> io::Result<Self> {
+        let length = NonZeroUsize::new(length).ok_or(io::ErrorKind::InvalidInput)?;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        // SAFETY: a new private anonymous mapping at an address that the kernel chooses overlaps
+        // nothing that exists.
+        let start = unsafe {
+            mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags)
+        }?;
+        // SAFETY: the range is the mapping just made; the advice changes no contents. A huge page
+        // would turn the first byte of a session into 2 MiB of memory. Without the advice (a kernel
+        // without huge pages) nothing is lost.
+        unsafe { madvise(start, length.get(), MmapAdvise::MADV_NOHUGEPAGE) }.ok();
+        Ok(Self { start: start.cast(), length })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `new` with this length, and nothing borrows from it: the
+        // ring that the kernel might still write through is gone before its buffers (sys::ring).
+        unsafe { munmap(self.start.cast(), self.length.get()) }.ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_released_last_is_provided_first() {
+        let mut buffers = Buffers::new(300).unwrap();
+        let first = buffers.adopt(0);
+        let second = buffers.adopt(1);
+        assert_eq!(buffers.held(), 2);
+        buffers.release(second);
+        buffers.release(first);
+        buffers.provide();
+        assert_eq!((buffers.held(), buffers.provided), (0, RING_ENTRIES));
+        assert!(!buffers.free.contains(&0) && !buffers.free.contains(&1));
+    }
+}

@@ -1,0 +1,149 @@
+//! Pipes for splice(2), in a pool that is bounded and holds only empty ones.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
+
+/// Bytes that a pipe is made for: 64 KiB (its default) moved a third less per wake-up, and more
+/// than 256 KiB gained nothing and leaves the L2 cache of a Pi.
+const PIPE_SIZE: i32 = 256 * 1024;
+
+/// The least that is worth a pipe. Past `fs.pipe-user-pages-soft` a plain user's pipes are one or
+/// two pages (pipe(7)): copying is faster.
+const PIPE_SIZE_MIN: i32 = 64 * 1024;
+
+/// Bytes asked of one splice at most; the kernel's own limit is far above, a pipe's far below.
+const SPLICE_MAX: usize = 1024 * 1024;
+
+/// A pipe of the pool of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PipeId(pub u16);
+
+/// The pipes of a worker.
+#[derive(Debug)]
+pub struct Pipes {
+    pipes: Vec<Option<Pipe>>,
+    /// Empty pipes that nobody holds, last in, first out.
+    idle: Vec<u16>,
+    /// Places whose pipe was closed, or never made.
+    vacant: Vec<u16>,
+    held: usize,
+}
+
+#[derive(Debug)]
+struct Pipe {
+    output: OwnedFd,
+    input: OwnedFd,
+}
+
+impl Pipes {
+    /// At most `max` pipes, made when they are first needed.
+    #[must_use]
+    pub fn new(max: u16) -> Self {
+        Self {
+            pipes: (0..max).map(|_| None).collect(),
+            idle: Vec::with_capacity(usize::from(max)),
+            vacant: (0..max).rev().collect(),
+            held: 0,
+        }
+    }
+
+    /// An empty pipe for the caller to hold; none when all are held, descriptors ran out, or the
+    /// kernel would give a small one only.
+    pub fn take(&mut self) -> Option<PipeId> {
+        let id = match self.idle.pop() {
+            Some(id) => id,
+            None => {
+                let id = *self.vacant.last()?;
+                self.pipes[usize::from(id)] = Some(Pipe::new()?);
+                self.vacant.pop();
+                id
+            }
+        };
+        self.held += 1;
+        Some(PipeId(id))
+    }
+
+    /// Takes an empty pipe back.
+    pub fn give_back(&mut self, pipe: PipeId) {
+        self.held -= 1;
+        self.idle.push(pipe.0);
+    }
+
+    /// Closes a pipe that may hold bytes: in the pool they would go to a stranger.
+    pub fn discard(&mut self, pipe: PipeId) {
+        self.held -= 1;
+        self.pipes[usize::from(pipe.0)] = None;
+        self.vacant.push(pipe.0);
+    }
+
+    /// How many are held.
+    #[must_use]
+    pub const fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Moves bytes that wait in `socket` into the pipe. `Ok(0)` is the end of the stream if the
+    /// pipe had room. The socket must be non-blocking: the flag of splice(2) covers the pipe only.
+    ///
+    /// # Errors
+    /// `EAGAIN`: the socket is empty, or the pipe out of slots; and what the socket says.
+    pub fn fill(&self, pipe: PipeId, socket: impl AsFd) -> Result<usize, Errno> {
+        let pipe = self.pipes[usize::from(pipe.0)].as_ref().ok_or(Errno::EBADF)?;
+        splice(socket, None, &pipe.input, None, SPLICE_MAX, flags())
+    }
+
+    /// Moves at most `pending` bytes from the pipe into `socket`.
+    ///
+    /// # Errors
+    /// `EAGAIN`: the socket takes none now; and what the socket says.
+    pub fn drain(&self, pipe: PipeId, socket: impl AsFd, pending: usize) -> Result<usize, Errno> {
+        let pipe = self.pipes[usize::from(pipe.0)].as_ref().ok_or(Errno::EBADF)?;
+        // Never SPLICE_F_MORE: it holds the last segment back for 200 ms.
+        splice(&pipe.output, None, socket, None, pending.min(SPLICE_MAX), flags())
+    }
+}
+
+const fn flags() -> SpliceFFlags {
+    SpliceFFlags::SPLICE_F_NONBLOCK.union(SpliceFFlags::SPLICE_F_MOVE)
+}
+
+impl Pipe {
+    fn new() -> Option<Self> {
+        let (output, input) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).ok()?;
+        // A refusal to grow (EPERM, EBUSY) leaves the size as it was; what counts is what it is.
+        fcntl(&input, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE)).ok();
+        let size = fcntl(&input, FcntlArg::F_GETPIPE_SZ).ok()?;
+        (size >= PIPE_SIZE_MIN).then_some(Self { output, input })
+    }
+}
+
+/// The size of a new pipe, as `doctor` reports it.
+///
+/// # Errors
+/// Out of descriptors.
+pub fn size_of_new_pipe() -> io::Result<i32> {
+    let (_output, input) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&input, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE)).ok();
+    Ok(fcntl(&input, FcntlArg::F_GETPIPE_SZ)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pool_is_bounded_and_reuses_what_comes_back() {
+        let mut pipes = Pipes::new(2);
+        let first = pipes.take().unwrap();
+        let second = pipes.take().unwrap();
+        assert_eq!(pipes.take(), None);
+        pipes.give_back(second);
+        assert_eq!(pipes.take(), Some(second));
+        pipes.discard(first);
+        assert!(pipes.take().is_some());
+        assert_eq!(pipes.held(), 2);
+    }
+}

@@ -1,0 +1,130 @@
+//! Sockets of sessions: what is done to them by plain system calls.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{SockFlag, accept4};
+use socket2::{Domain, Protocol, SockRef, Type};
+
+/// A connected or connecting TCP socket, non-blocking, closed when dropped.
+#[derive(Debug)]
+pub struct Socket(OwnedFd);
+
+impl Socket {
+    /// A socket that can connect to `address`. Small messages are not held back (`TCP_NODELAY`):
+    /// whoever wrote them has decided already.
+    ///
+    /// # Errors
+    /// Out of descriptors or memory.
+    pub fn to(address: SocketAddr) -> io::Result<Self> {
+        let kind = Type::STREAM.nonblocking().cloexec();
+        let socket = socket2::Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+        socket.set_tcp_nodelay(true)?;
+        Ok(Self(socket.into()))
+    }
+
+    /// Adopts a descriptor that an accept on the ring has answered with.
+    pub(crate) fn accepted(descriptor: RawFd) -> Self {
+        // SAFETY: the kernel has just made this descriptor for us (an accept completion), and its
+        // number is given to nobody else.
+        Self(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    }
+
+    /// The address of the other end, IPv4 also where it came as `::ffff:a.b.c.d`.
+    ///
+    /// # Errors
+    /// `ENOTCONN`: it has gone already.
+    pub fn peer(&self) -> io::Result<SocketAddr> {
+        let address = SockRef::from(&self.0).peer_addr()?.as_socket();
+        let address = address.ok_or(io::ErrorKind::Unsupported)?;
+        Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    }
+
+    /// Whether it is connected to itself: its port was in the range of ephemeral ports, nobody
+    /// listened there, and the kernel gave us the very port that we connected to.
+    #[must_use]
+    pub fn is_its_own_peer(&self) -> bool {
+        let socket = SockRef::from(&self.0);
+        match (socket.local_addr(), socket.peer_addr()) {
+            (Ok(local), Ok(peer)) => local.as_socket() == peer.as_socket(),
+            _ => false,
+        }
+    }
+
+    /// Ends our direction: the peer reads the end after what was sent (FIN).
+    pub fn shut_down(&self) {
+        // ENOTCONN: the peer has reset it, which is reported where its bytes are read.
+        drop(SockRef::from(&self.0).shutdown(Shutdown::Write));
+    }
+
+    /// Makes the close that follows a reset (RST), with nothing left to send.
+    pub fn abort_on_close(&self) {
+        drop(SockRef::from(&self.0).set_linger(Some(Duration::ZERO)));
+    }
+
+    /// Bytes that were sent and that the peer's kernel has not acknowledged (SIOCOUTQ, tcp(7)).
+    #[must_use]
+    pub fn unacknowledged(&self) -> u32 {
+        let mut bytes: nix::libc::c_int = 0;
+        // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int, and `bytes` is one.
+        let answer = unsafe { unacknowledged_bytes(self.0.as_raw_fd(), &raw mut bytes) };
+        if answer.is_ok() { u32::try_from(bytes).unwrap_or(0) } else { 0 }
+    }
+
+    /// For the ring's operations.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// For the ring's close.
+    pub(crate) fn into_descriptor(self) -> RawFd {
+        self.0.into_raw_fd()
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+nix::ioctl_read_bad!(
+    /// SIOCOUTQ
+    unacknowledged_bytes,
+    nix::libc::TIOCOUTQ,
+    nix::libc::c_int
+);
+
+/// What still waits in the queue of a listening socket on which no accept is armed any more, one
+/// connection a call; none when the queue is empty.
+#[must_use]
+pub fn accept_waiting(listener: &OwnedFd) -> Option<Socket> {
+    let flags = fcntl(listener, FcntlArg::F_GETFL).ok()?;
+    let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
+    fcntl(listener, FcntlArg::F_SETFL(flags)).ok()?;
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    accept4(listener, flags).ok().map(Socket)
+}
+
+/// Stops a listening socket: later connects are refused. shutdown(2), because a close would wait
+/// for the last of those who share the descriptor.
+pub fn stop_listening(listener: &OwnedFd) {
+    drop(SockRef::from(listener).shutdown(Shutdown::Both));
+}
+
+/// The ports that this kernel gives to sockets that ask for none (`ip_local_port_range`, ip(7)), as
+/// they were when first asked for; the default where it cannot be read.
+pub fn ephemeral_ports() -> &'static RangeInclusive<u16> {
+    static PORTS: OnceLock<RangeInclusive<u16>> = OnceLock::new();
+    PORTS.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+        let text = text.unwrap_or_default();
+        let mut ports = text.split_whitespace().map_while(|word| word.parse().ok());
+        ports.next().unwrap_or(32_768)..=ports.next().unwrap_or(60_999)
+    })
+}
