@@ -62,12 +62,10 @@ impl Session {
             {
                 self.break_off(direction, now, kernel);
             }
-            // The error was the reset itself, taken from the socket: a read would say "end".
-            State::Relaying => {
-                self.pumps[direction.opposite() as usize].source = Source::Reset;
-                self.flush(direction.opposite(), now, kernel);
-            }
-            State::Flushing(_) => self.finish_reset(kernel),
+            // The error was the reset itself, taken from the socket: what came before it can
+            // still be read, and behind that will stand an "end" that is none.
+            State::Relaying => self.flush(direction.opposite(), now, kernel),
+            State::Flushing(flushed) if flushed == direction => self.finish_reset(kernel),
             _ => {}
         }
     }

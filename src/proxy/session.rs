@@ -303,3 +303,14 @@ pub(super) const fn direction_from(side: Side) -> Direction {
         Side::Server => Direction::Out,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_session_is_a_small_piece_of_memory() {
+        // The promise is 1 KiB of user memory a session, its legs and its place in the wheel too.
+        assert!(size_of::<Session>() <= 320, "{}", size_of::<Session>());
+    }
+}

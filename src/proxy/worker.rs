@@ -39,6 +39,9 @@ const ACCEPT: u8 = 0x40;
 const WAKE: u8 = 0x41;
 const WAKE_TOKEN: u64 = (WAKE as u64) << 56;
 
+/// How long pipes that no bulk needs are kept.
+const PIPES_KEPT: Duration = Duration::from_secs(1);
+
 /// What a worker is started with.
 #[derive(Debug)]
 pub struct Worker {
@@ -128,6 +131,8 @@ struct Running {
     wheel: Wheel,
     started: Instant,
     now: Moment,
+    /// When idle pipes are closed, and how many had been taken when that was set.
+    pipes_kept: (Moment, u64),
     admitted: Vec<Admitted>,
     due: Vec<u32>,
 }
@@ -160,6 +165,7 @@ impl Running {
             wheel: Wheel::new(),
             started: Instant::now(),
             now: Moment::START,
+            pipes_kept: (Moment::START, 0),
             admitted: Vec::new(),
             due: Vec::new(),
         };
@@ -183,6 +189,7 @@ impl Running {
             self.serve_waiting();
             self.meet_deadlines();
             self.steer_listeners();
+            self.close_idle_pipes();
             self.count_turn();
         }
         self.end_ring();
@@ -226,7 +233,9 @@ impl Running {
         // Those who wait for a buffer while there are some: no wait at all.
         let buffers = (!self.tools.waiting.is_empty() && self.tools.ring.buffers().provided() > 0)
             .then_some(Duration::ZERO);
-        let times = [self.wheel.wait(self.now), self.listeners.wait(self.now), drain, buffers];
+        let pipes = self.tools.pipes.has_idle().then(|| self.pipes_kept.0.since(self.now));
+        let wheel = self.wheel.wait(self.now);
+        let times = [wheel, self.listeners.wait(self.now), drain, buffers, pipes];
         times.into_iter().flatten().min()
     }
 
@@ -393,6 +402,17 @@ impl Running {
             self.begin(admitted);
         }
         self.admitted = admitted;
+    }
+
+    /// Gives the descriptors of pipes back once no bulk has needed one for a while.
+    fn close_idle_pipes(&mut self) {
+        let taken = self.tools.pipes.taken();
+        if taken != self.pipes_kept.1 {
+            self.pipes_kept = (self.now.after(PIPES_KEPT), taken);
+        } else if self.now >= self.pipes_kept.0 && self.tools.pipes.has_idle() {
+            self.tools.pipes.close_idle();
+            self.tools.released = true;
+        }
     }
 
     fn count_turn(&mut self) {

@@ -30,6 +30,7 @@ pub struct Pipes {
     /// Places whose pipe was closed, or never made.
     vacant: Vec<u16>,
     held: usize,
+    taken: u64,
 }
 
 #[derive(Debug)]
@@ -47,6 +48,7 @@ impl Pipes {
             idle: Vec::with_capacity(usize::from(max)),
             vacant: (0..max).rev().collect(),
             held: 0,
+            taken: 0,
         }
     }
 
@@ -63,6 +65,7 @@ impl Pipes {
             }
         };
         self.held += 1;
+        self.taken += 1;
         Some(PipeId(id))
     }
 
@@ -77,6 +80,26 @@ impl Pipes {
         self.held -= 1;
         self.pipes[usize::from(pipe.0)] = None;
         self.vacant.push(pipe.0);
+    }
+
+    /// Closes every pipe that nobody holds.
+    pub fn close_idle(&mut self) {
+        for id in self.idle.drain(..) {
+            self.pipes[usize::from(id)] = None;
+            self.vacant.push(id);
+        }
+    }
+
+    /// Whether there are pipes that nobody holds.
+    #[must_use]
+    pub const fn has_idle(&self) -> bool {
+        !self.idle.is_empty()
+    }
+
+    /// How many times a pipe has been taken.
+    #[must_use]
+    pub const fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// How many are held.
@@ -145,5 +168,17 @@ mod tests {
         pipes.discard(first);
         assert!(pipes.take().is_some());
         assert_eq!(pipes.held(), 2);
+    }
+
+    #[test]
+    fn idle_pipes_are_closed_and_made_again() {
+        let mut pipes = Pipes::new(1);
+        let pipe = pipes.take().unwrap();
+        pipes.close_idle();
+        assert!(!pipes.has_idle() && pipes.held() == 1);
+        pipes.give_back(pipe);
+        pipes.close_idle();
+        assert!(!pipes.has_idle() && pipes.pipes[0].is_none());
+        assert_eq!(pipes.take(), Some(pipe));
     }
 }

@@ -1,0 +1,550 @@
+//! The made-up kernel: two peers, sockets with small windows, and operations that are answered
+//! when and how a seed decides.
+//!
+//! Bytes are not stored: a stream is its name and an offset, so that a run of bytes is checked by
+//! arithmetic. Whatever arrives must be the next byte of the stream it should come from.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use evenkeel::proxy::kernel::{Closing, Event, Kernel, Operation, Unserved};
+use evenkeel::proxy::queue::Links;
+use evenkeel::proxy::session::Session;
+use evenkeel::sys::buffer::{BUFFER_SIZE, BufferId};
+use evenkeel::sys::pipe::PipeId;
+use evenkeel::sys::ring::Readiness;
+use evenkeel::terms::{ConnectFailure, Direction, ServerId, Side};
+use nix::errno::Errno;
+
+use crate::random::Random;
+
+const BUFFERS: u16 = 5;
+const PIPES: u16 = 2;
+const PIPE_SIZE: u64 = 64 * 1024;
+const WINDOW: u64 = 40_000;
+
+/// What the peers are going to do.
+#[derive(Debug, Clone, Default)]
+pub struct Fate {
+    pub client_says: u64,
+    pub server_says: u64,
+    pub client_resets_after: Option<u64>,
+    pub server_resets_after: Option<u64>,
+    pub client_stays_open: bool,
+    pub server_stays_open: bool,
+    pub client_stops_reading: bool,
+    pub server_stops_reading: bool,
+    /// One in so many attempts to connect fails; 0: none.
+    pub connects_fail: u64,
+}
+
+impl Fate {
+    /// Both say something and end in order.
+    pub fn orderly(seed: u64) -> Self {
+        let mut random = Random::new(seed ^ 0xfa7e);
+        let much = |random: &mut Random| match random.below(4) {
+            0 => 0,
+            1 => random.below(200),
+            2 => random.below(20_000),
+            _ => random.below(400_000),
+        };
+        Self { client_says: much(&mut random), server_says: much(&mut random), ..Self::default() }
+    }
+
+    /// Anything may go wrong.
+    pub fn disorderly(seed: u64) -> Self {
+        let mut random = Random::new(seed ^ 0xd150);
+        let mut fate = Self::orderly(seed);
+        let mut sometimes = |n| random.one_in(n);
+        fate.client_stays_open = sometimes(4);
+        fate.server_stays_open = sometimes(4);
+        fate.client_stops_reading = sometimes(8);
+        fate.server_stops_reading = sometimes(8);
+        let (client_resets, server_resets) = (sometimes(4), sometimes(4));
+        fate.client_resets_after = client_resets.then(|| random.below(fate.client_says + 1));
+        fate.server_resets_after = server_resets.then(|| random.below(fate.server_says + 1));
+        fate.connects_fail = random.below(4);
+        fate
+    }
+}
+
+/// One of the two peers, and our socket to it.
+#[derive(Debug, Default)]
+pub struct Peer {
+    /// Bytes that it has sent.
+    pub said: u64,
+    /// It has ended its direction.
+    pub ended: bool,
+    /// Bytes of the other peer that have arrived at our socket to it, in order.
+    pub got: u64,
+    /// We have ended our direction.
+    pub saw_end: bool,
+    /// We have reset it.
+    pub saw_reset: bool,
+    reset: bool,
+    /// The error of a reset was taken from the socket.
+    reset_told: bool,
+    /// Bytes of its stream that we have taken from the socket.
+    taken: u64,
+    /// Bytes that our kernel holds for it.
+    unread: u64,
+    open: bool,
+}
+
+/// A run of bytes of the stream of a side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
+    from: Side,
+    attempt: u64,
+    start: u64,
+    length: u64,
+}
+
+#[derive(Debug)]
+pub struct Simulated {
+    random: Random,
+    fate: Fate,
+    peers: [Peer; 2],
+    armed: BTreeMap<u8, (Operation, bool)>,
+    sending: BTreeMap<u8, (BufferId, (u32, u32))>,
+    row: VecDeque<Side>,
+    links: Links,
+    free: BTreeSet<u16>,
+    contents: BTreeMap<u16, Run>,
+    pipes: BTreeMap<u16, VecDeque<Run>>,
+    scarce: bool,
+    connect_outcome: Option<Result<(), ConnectFailure>>,
+    pub attempts: u64,
+    pub spliced: u64,
+    pub starved: u64,
+    closes: [u64; 2],
+}
+
+fn index(side: Side) -> usize {
+    side as usize
+}
+
+impl Simulated {
+    pub fn new(mut random: Random, fate: Fate) -> Self {
+        let scarce = random.one_in(8);
+        let client = Peer { open: true, ..Peer::default() };
+        Self {
+            random,
+            fate,
+            peers: [client, Peer::default()],
+            armed: BTreeMap::new(),
+            sending: BTreeMap::new(),
+            row: VecDeque::new(),
+            links: Links::new(BUFFERS),
+            free: (0..BUFFERS).collect(),
+            contents: BTreeMap::new(),
+            pipes: BTreeMap::new(),
+            scarce,
+            connect_outcome: None,
+            attempts: 0,
+            spliced: 0,
+            starved: 0,
+            closes: [0; 2],
+        }
+    }
+
+    pub fn peer(&self, side: Side) -> &Peer {
+        &self.peers[index(side)]
+    }
+
+    /// Nothing is held, in flight or left open after the end.
+    pub fn assert_all_returned(&self, session: &Session) {
+        assert!(session.in_flight().is_empty() && self.armed.is_empty(), "in flight: {self:?}");
+        assert_eq!(self.free.len(), usize::from(BUFFERS), "buffers: {self:?}");
+        assert!(self.pipes.is_empty(), "pipes: {self:?}");
+        assert_eq!(self.closes, [1, self.attempts], "closes: {self:?}");
+    }
+
+    /// Something that can happen, happens; none when nothing can.
+    pub fn step(&mut self, session: &Session) -> Option<Event> {
+        let mut armed = session.in_flight();
+        for (operation, _) in self.armed.values() {
+            assert!(
+                armed.contains(*operation),
+                "{operation:?} is in flight unknown to the session"
+            );
+            armed.remove(*operation);
+        }
+        assert!(armed.is_empty(), "the session waits for what is not in flight: {armed:?}");
+        for _ in 0..64 {
+            match self.random.below(3) {
+                0 => self.peer_acts(Side::Client),
+                1 => self.peer_acts(Side::Server),
+                _ => {
+                    if let Some(event) = self.kernel_answers() {
+                        return Some(event);
+                    }
+                }
+            }
+        }
+        // Luck is no excuse: whatever can be answered is.
+        for _ in 0..2000 {
+            self.peer_acts(Side::Client);
+            self.peer_acts(Side::Server);
+            if let Some(event) = self.kernel_answers() {
+                return Some(event);
+            }
+        }
+        None
+    }
+
+    fn peer_acts(&mut self, side: Side) {
+        let (says, resets_after, stays_open, stops_reading) = match side {
+            Side::Client => (
+                self.fate.client_says,
+                self.fate.client_resets_after,
+                self.fate.client_stays_open,
+                self.fate.client_stops_reading,
+            ),
+            Side::Server => (
+                self.fate.server_says,
+                self.fate.server_resets_after,
+                self.fate.server_stays_open,
+                self.fate.server_stops_reading,
+            ),
+        };
+        let big = self.random.one_in(2);
+        let piece = self.random.below(if big { 50_000 } else { 600 }) + 1;
+        let peer = &mut self.peers[index(side)];
+        if !peer.open || peer.reset {
+            return;
+        }
+        if !stops_reading {
+            peer.unread = peer.unread.saturating_sub(piece);
+        }
+        if peer.ended {
+            return;
+        }
+        let limit = resets_after.unwrap_or(says).min(says);
+        if peer.said < limit {
+            peer.said += piece.min(limit - peer.said).min(WINDOW);
+        } else if resets_after.is_some() {
+            peer.reset = true;
+        } else if !stays_open {
+            peer.ended = true;
+        }
+    }
+
+    fn kernel_answers(&mut self) -> Option<Event> {
+        if !self.row.is_empty() && !self.free.is_empty() && self.random.one_in(2) {
+            return self.row.pop_front().map(Event::BufferFree);
+        }
+        let choice = self.random.below(self.armed.len() as u64) as usize;
+        let (operation, cancelled) = *self.armed.values().nth(choice)?;
+        match operation {
+            Operation::Receive(side) => self.answer_receive(side, cancelled),
+            Operation::Send(side) => self.answer_send(side, cancelled),
+            Operation::Ready(side, readiness) => self.answer_ready(side, readiness, cancelled),
+            Operation::Connect => self.answer_connect(cancelled),
+            Operation::ConnectTimeout => {
+                let connecting = self.armed.contains_key(&Operation::Connect.index());
+                (!connecting).then(|| {
+                    self.done(operation);
+                    Event::ConnectTimeout
+                })
+            }
+        }
+    }
+
+    fn done(&mut self, operation: Operation) {
+        assert!(self.armed.remove(&operation.index()).is_some(), "{operation:?} answers once");
+    }
+
+    fn answer_receive(&mut self, side: Side, cancelled: bool) -> Option<Event> {
+        let operation = Operation::Receive(side);
+        let waiting = self.peers[index(side)].said - self.peers[index(side)].taken;
+        let received = |bytes, more| Some(Event::Received { side, bytes, more });
+        if cancelled && self.random.one_in(2) {
+            self.done(operation);
+            return received(Err(Errno::ECANCELED), false);
+        }
+        if waiting > 0 {
+            let Some(buffer) = self.free.pop_first() else {
+                self.starved += 1;
+                self.done(operation);
+                return received(Err(Errno::ENOBUFS), false);
+            };
+            let most = waiting.min(BUFFER_SIZE as u64);
+            let length = if self.random.one_in(3) { self.random.below(most) + 1 } else { most };
+            let run = self.take(side, length);
+            self.contents.insert(buffer, run);
+            let more = !self.scarce && !self.random.one_in(10);
+            if !more {
+                self.done(operation);
+            }
+            return received(Ok(Some((BufferId(buffer), length as u32))), more);
+        }
+        let peer = &mut self.peers[index(side)];
+        if peer.reset && !peer.reset_told {
+            peer.reset_told = true;
+            self.done(operation);
+            return received(Err(Errno::ECONNRESET), false);
+        }
+        if peer.ended || peer.reset {
+            self.done(operation);
+            return received(Ok(None), false);
+        }
+        None
+    }
+
+    fn answer_send(&mut self, side: Side, cancelled: bool) -> Option<Event> {
+        let operation = Operation::Send(side);
+        let sent = |bytes| Some(Event::Sent { side, bytes });
+        let (buffer, (from, to)) = self.sending[&operation.index()];
+        let room = WINDOW - self.peers[index(side)].unread.min(WINDOW);
+        if let Some(errno) = self.send_error(side) {
+            self.done(operation);
+            return sent(Err(errno));
+        }
+        if cancelled && (room == 0 || self.random.one_in(2)) {
+            self.done(operation);
+            return sent(Err(Errno::ECANCELED));
+        }
+        if room == 0 {
+            return None;
+        }
+        let most = u64::from(to - from).min(room);
+        let length = if self.random.one_in(3) { self.random.below(most) + 1 } else { most };
+        let run = self.contents[&buffer.0];
+        self.arrive(side, Run { start: run.start + u64::from(from), length, ..run });
+        self.done(operation);
+        sent(Ok(length as u32))
+    }
+
+    fn send_error(&mut self, side: Side) -> Option<Errno> {
+        let peer = &mut self.peers[index(side)];
+        if !peer.reset {
+            return None;
+        }
+        let told = std::mem::replace(&mut peer.reset_told, true);
+        Some(if told || peer.ended { Errno::EPIPE } else { Errno::ECONNRESET })
+    }
+
+    fn answer_ready(&mut self, side: Side, readiness: Readiness, cancelled: bool) -> Option<Event> {
+        let peer = &self.peers[index(side)];
+        let ready = match readiness {
+            Readiness::Readable => peer.said > peer.taken || peer.ended || peer.reset,
+            Readiness::Writable => peer.unread < WINDOW || peer.reset,
+        };
+        (ready || cancelled).then(|| {
+            self.done(Operation::Ready(side, readiness));
+            Event::Ready(side, readiness)
+        })
+    }
+
+    fn answer_connect(&mut self, cancelled: bool) -> Option<Event> {
+        let outcome = match self.connect_outcome {
+            _ if cancelled => Err(ConnectFailure::Timeout),
+            None if self.random.one_in(4) => self.decide_connect(),
+            None => return None,
+            Some(outcome) => outcome,
+        };
+        self.done(Operation::Connect);
+        self.connect_outcome = None;
+        Some(Event::Connected(outcome))
+    }
+
+    fn decide_connect(&mut self) -> Result<(), ConnectFailure> {
+        let fails = self.fate.connects_fail > 0 && self.random.one_in(self.fate.connects_fail);
+        if fails {
+            let which = self.random.below(ConnectFailure::ALL.len() as u64) as usize;
+            return Err(ConnectFailure::ALL[which]);
+        }
+        self.peers[index(Side::Server)].open = true;
+        Ok(())
+    }
+
+    /// Takes bytes of a peer's stream from our socket.
+    fn take(&mut self, side: Side, length: u64) -> Run {
+        let attempt = if side == Side::Server { self.attempts } else { 0 };
+        let peer = &mut self.peers[index(side)];
+        assert!(peer.open, "{side:?} is read while it is not connected");
+        let start = peer.taken;
+        peer.taken += length;
+        Run { from: side, attempt, start, length }
+    }
+
+    /// Bytes arrive at a peer: the next ones of the other's stream, or nothing is right.
+    fn arrive(&mut self, side: Side, run: Run) {
+        let attempt = if run.from == Side::Server { self.attempts } else { 0 };
+        let peer = &mut self.peers[index(side)];
+        assert!(peer.open && !peer.saw_end, "{side:?} gets bytes after the end");
+        assert_eq!((run.from, run.attempt), (side.other(), attempt), "bytes of a stranger");
+        assert_eq!(run.start, peer.got, "{side:?}: out of order");
+        peer.got += run.length;
+        peer.unread += run.length;
+    }
+
+    fn arm(&mut self, operation: Operation) {
+        let side = match operation {
+            Operation::Receive(side) | Operation::Send(side) | Operation::Ready(side, _) => side,
+            Operation::Connect | Operation::ConnectTimeout => Side::Server,
+        };
+        assert!(self.closes[index(side)] < [1, self.attempts][index(side)], "{side:?} is closed");
+        let before = self.armed.insert(operation.index(), (operation, false));
+        assert!(before.is_none(), "{operation:?} is in flight twice");
+    }
+}
+
+impl Kernel for Simulated {
+    fn receive(&mut self, side: Side) {
+        self.arm(Operation::Receive(side));
+    }
+
+    fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32)) {
+        assert!(!self.free.contains(&buffer.0) && range.0 < range.1);
+        assert!(u64::from(range.1) <= self.contents[&buffer.0].length);
+        self.arm(Operation::Send(side));
+        self.sending.insert(Operation::Send(side).index(), (buffer, range));
+    }
+
+    fn wait_ready(&mut self, side: Side, readiness: Readiness) {
+        self.arm(Operation::Ready(side, readiness));
+    }
+
+    fn wait_for_buffer(&mut self, side: Side) {
+        self.row.push_back(side);
+    }
+
+    fn connect(&mut self, tried: &[ServerId]) -> Result<ServerId, Unserved> {
+        if self.fate.connects_fail > 0 && self.random.one_in(20) {
+            let which = [Unserved::NoServer, Unserved::AllFull, Unserved::Exhausted];
+            return Err(which[self.random.below(3) as usize]);
+        }
+        assert_eq!(self.closes[1], self.attempts, "the last server is closed before the next");
+        let id = ServerId(self.attempts as u32);
+        assert!(!tried.contains(&id));
+        self.attempts += 1;
+        self.peers[index(Side::Server)] = Peer::default();
+        self.connect_outcome = None;
+        self.arm(Operation::Connect);
+        self.arm(Operation::ConnectTimeout);
+        Ok(id)
+    }
+
+    fn cancel(&mut self, operation: Operation) {
+        if let Some((_, cancelled)) = self.armed.get_mut(&operation.index()) {
+            *cancelled = true;
+        }
+    }
+
+    fn connected(&mut self, _: Duration) -> bool {
+        !(self.fate.connects_fail > 0 && self.random.one_in(50))
+    }
+
+    fn connect_failed(&mut self, _: ConnectFailure) {}
+
+    fn shut_down(&mut self, side: Side) {
+        let other = &self.peers[index(side.other())];
+        assert!(other.ended, "the end of {side:?} was made up");
+        assert_eq!(self.peers[index(side)].got, other.said, "the end overtakes bytes");
+        self.peers[index(side)].saw_end = true;
+    }
+
+    fn close(&mut self, side: Side, how: Closing) {
+        if self.closes[index(side)] == [1, self.attempts][index(side)] {
+            return;
+        }
+        for (operation, _) in self.armed.values() {
+            let of_side = match operation {
+                Operation::Receive(of) | Operation::Send(of) | Operation::Ready(of, _) => *of,
+                Operation::Connect | Operation::ConnectTimeout => Side::Server,
+            };
+            assert_ne!(of_side, side, "{operation:?} is in flight on what is closed");
+        }
+        self.closes[index(side)] += 1;
+        let peer = &mut self.peers[index(side)];
+        peer.open = false;
+        if how == Closing::Abort {
+            peer.saw_reset = true;
+        }
+    }
+
+    fn unacknowledged(&self, side: Side) -> u32 {
+        self.peers[index(side)].unread as u32
+    }
+
+    fn delivered(&mut self, _: Direction, bytes: u64) {
+        assert!(bytes > 0);
+    }
+
+    fn links(&mut self) -> &mut Links {
+        &mut self.links
+    }
+
+    fn release(&mut self, buffer: BufferId) {
+        for (operation, (sent, _)) in &self.sending {
+            let in_flight = self.armed.contains_key(operation);
+            assert!(!in_flight || *sent != buffer, "a buffer is released while it is sent");
+        }
+        assert!(self.free.insert(buffer.0), "a buffer is released twice");
+    }
+
+    fn buffers_scarce(&self) -> bool {
+        self.scarce
+    }
+
+    fn take_pipe(&mut self) -> Option<PipeId> {
+        if self.random.one_in(10) {
+            return None;
+        }
+        let id = (0..PIPES).find(|id| !self.pipes.contains_key(id))?;
+        self.pipes.insert(id, VecDeque::new());
+        Some(PipeId(id))
+    }
+
+    fn give_back_pipe(&mut self, pipe: PipeId) {
+        let runs = self.pipes.remove(&pipe.0);
+        assert!(runs.is_some_and(|runs| runs.is_empty()), "a pipe comes back empty, and once");
+    }
+
+    fn discard_pipe(&mut self, pipe: PipeId) {
+        assert!(self.pipes.remove(&pipe.0).is_some(), "a pipe is thrown away once");
+    }
+
+    fn fill(&mut self, pipe: PipeId, side: Side) -> Result<usize, Errno> {
+        let held: u64 = self.pipes[&pipe.0].iter().map(|run| run.length).sum();
+        let room = PIPE_SIZE.saturating_sub(held);
+        let peer = &mut self.peers[index(side)];
+        let waiting = peer.said - peer.taken;
+        if waiting == 0 {
+            if peer.reset && !peer.reset_told {
+                peer.reset_told = true;
+                return Err(Errno::ECONNRESET);
+            }
+            return if peer.ended || peer.reset { Ok(0) } else { Err(Errno::EAGAIN) };
+        }
+        if room == 0 {
+            return Err(Errno::EAGAIN);
+        }
+        let length = 1 + self.random.below(waiting.min(room));
+        let run = self.take(side, length);
+        self.pipes.get_mut(&pipe.0).expect("a pipe is held").push_back(run);
+        Ok(length as usize)
+    }
+
+    fn drain(&mut self, pipe: PipeId, side: Side, pending: usize) -> Result<usize, Errno> {
+        if let Some(errno) = self.send_error(side) {
+            return Err(errno);
+        }
+        let room = WINDOW - self.peers[index(side)].unread.min(WINDOW);
+        if room == 0 {
+            return Err(Errno::EAGAIN);
+        }
+        let runs = self.pipes.get_mut(&pipe.0).expect("a pipe is held");
+        let mut run = runs.pop_front().expect("a drained pipe holds bytes");
+        let length = run.length.min(room).min(pending as u64);
+        if length < run.length {
+            runs.push_front(Run { start: run.start + length, length: run.length - length, ..run });
+        }
+        run.length = length;
+        self.arrive(side, run);
+        self.spliced += length;
+        Ok(length as usize)
+    }
+}

@@ -1,0 +1,181 @@
+//! Sessions on a made-up kernel that answers in every legal order: short counts, a receive that
+//! ends without a word, buffers that run out, cancels that come too late, resets at any time.
+//!
+//! `EVENKEEL_SEEDS=1000000 cargo test --release --test simulation` runs more; a failure prints its
+//! seed, and `EVENKEEL_SEED=n` runs that one alone.
+
+mod kernel;
+mod random;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use evenkeel::proxy::kernel::Event;
+use evenkeel::proxy::session::{Rules, Session};
+use evenkeel::proxy::wheel::Moment;
+use evenkeel::terms::{Direction, End, Reason, Side};
+
+use kernel::{Fate, Simulated};
+use random::Random;
+
+/// What a run of seeds met, so that a test can say that it tried what it claims to try.
+#[derive(Debug, Default)]
+struct Met {
+    reasons: Vec<Reason>,
+    spliced: usize,
+    retried: usize,
+    starved: usize,
+}
+
+fn seeds(default: u64) -> Vec<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    match number("EVENKEEL_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("EVENKEEL_SEEDS").unwrap_or(default)).collect(),
+    }
+}
+
+/// Runs each seed; a failure names its own.
+fn for_each_seed(seeds: &[u64], run: impl Fn(u64, &mut Met)) -> Met {
+    let mut met = Met::default();
+    for seed in seeds {
+        let outcome = catch_unwind(AssertUnwindSafe(|| run(*seed, &mut met)));
+        assert!(outcome.is_ok(), "seed {seed} failed: EVENKEEL_SEED={seed} repeats it");
+    }
+    met
+}
+
+/// One session from accept to close.
+fn live(seed: u64, fate: Fate, met: &mut Met) -> Reason {
+    let mut random = Random::new(seed);
+    let rules = Rules {
+        idle_timeout: Duration::from_millis(300),
+        half_closed_timeout: Duration::from_millis(200),
+        retries: random.below(4) as u32,
+    };
+    let stopped_at = random.one_in(20).then(|| random.below(300));
+    let mut kernel = Simulated::new(random, fate);
+    let mut now = Moment(1);
+    let mut session = Session::begin(rules, now, &mut kernel);
+    let mut steps = 0;
+    while !session.is_closed() {
+        steps += 1;
+        assert!(steps < 200_000, "it never ends: {session:?} {kernel:?}");
+        if Some(steps) == stopped_at {
+            session.stop(End::new(Reason::DrainTimeout, b"KD"), now, &mut kernel);
+            continue;
+        }
+        match kernel.step(&session) {
+            Some(event) => session.on(event, now, &mut kernel),
+            // Nothing can happen but that time passes.
+            None => {
+                let deadline = session.deadline();
+                assert_ne!(deadline, Moment::NEVER, "it is stuck: {session:?} {kernel:?}");
+                now = Moment(now.0.max(deadline.0));
+                session.on(Event::Deadline, now, &mut kernel);
+            }
+        }
+        now = Moment(now.0 + 1);
+    }
+    let end = session.end().expect("an ended session knows why");
+    assert_ne!(end.reason, Reason::Internal);
+    kernel.assert_all_returned(&session);
+    for direction in Direction::BOTH {
+        let got = kernel.peer(direction.sink()).got;
+        assert_eq!(session.delivered(direction), got, "{direction:?}: counted and got");
+    }
+    if end.reason == Reason::Done {
+        for side in Side::BOTH {
+            let peer = kernel.peer(side);
+            assert_eq!(kernel.peer(side.other()).got, peer.said, "{side:?} lost bytes");
+            assert!(peer.ended && !peer.saw_reset, "{side:?} ended in order, and so did we");
+        }
+    }
+    met.reasons.push(end.reason);
+    met.spliced += usize::from(kernel.spliced > 0);
+    met.retried += usize::from(kernel.attempts > 1);
+    met.starved += usize::from(kernel.starved > 0);
+    end.reason
+}
+
+#[test]
+fn orderly_sessions_deliver_every_byte_whatever_the_order_of_answers() {
+    let met = for_each_seed(&seeds(20_000), |seed, met| {
+        let reason = live(seed, Fate::orderly(seed), met);
+        let fine = [Reason::Done, Reason::DrainTimeout];
+        assert!(fine.contains(&reason), "an orderly session ended by {reason:?}");
+    });
+    if met.reasons.len() > 1000 {
+        let (spliced, starved) = (met.spliced, met.starved);
+        assert!(spliced > 100 && starved > 100, "too tame: {spliced} spliced, {starved} starved");
+    }
+}
+
+#[test]
+fn disorderly_sessions_return_all_they_held_and_say_why_they_ended() {
+    let met = for_each_seed(&seeds(20_000), |seed, met| {
+        live(seed, Fate::disorderly(seed), met);
+    });
+    if met.reasons.len() > 1000 {
+        let wanted = [
+            Reason::Done,
+            Reason::ClientLeft,
+            Reason::ClientReset,
+            Reason::ServerReset,
+            Reason::IdleTimeout,
+            Reason::HalfClosedTimeout,
+            Reason::NoServer,
+            Reason::ConnectFailed,
+            Reason::ConnectTimeout,
+            Reason::Exhausted,
+            Reason::QueueFull,
+            Reason::DrainTimeout,
+        ];
+        for reason in wanted {
+            assert!(met.reasons.contains(&reason), "{reason:?} was never met");
+        }
+        assert!(met.retried > 100 && met.spliced > 100, "too tame");
+    }
+}
+
+#[test]
+fn a_reset_is_passed_on_after_the_bytes_before_it() {
+    for_each_seed(&seeds(5_000), |seed, met| {
+        let mut random = Random::new(seed ^ 0x5eed);
+        let mut fate = Fate::orderly(seed);
+        fate.server_resets_after = Some(random.below(100_000));
+        fate.client_stays_open = true;
+        let kernel = live_with_kernel(seed, fate, met);
+        if let Some((kernel, Reason::ServerReset)) = kernel {
+            let (server, client) = (kernel.peer(Side::Server), kernel.peer(Side::Client));
+            assert_eq!(client.got, server.said, "the part before the reset is delivered");
+            assert!(client.saw_reset, "and the reset after it");
+        }
+    });
+}
+
+/// As [`live`], for tests that look at the peers afterwards.
+fn live_with_kernel(seed: u64, fate: Fate, met: &mut Met) -> Option<(Simulated, Reason)> {
+    let rules = Rules {
+        idle_timeout: Duration::from_millis(300),
+        half_closed_timeout: Duration::from_millis(200),
+        retries: 0,
+    };
+    let mut kernel = Simulated::new(Random::new(seed), fate);
+    let mut now = Moment(1);
+    let mut session = Session::begin(rules, now, &mut kernel);
+    for _ in 0..200_000 {
+        if session.is_closed() {
+            let reason = session.end()?.reason;
+            met.reasons.push(reason);
+            return Some((kernel, reason));
+        }
+        let event = kernel.step(&session).unwrap_or_else(|| {
+            now = Moment(now.0.max(session.deadline().0));
+            Event::Deadline
+        });
+        session.on(event, now, &mut kernel);
+        now = Moment(now.0 + 1);
+    }
+    panic!("it never ends: {session:?}");
+}
