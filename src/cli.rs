@@ -183,13 +183,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
 fn dispatch(command: Command) -> Outcome {
     match command {
         Command::Run(arguments) => start(&arguments),
-        Command::Check(FileArguments { file }) => check(file),
+        Command::Check(FileArguments { file }) => check(file.as_deref()),
         Command::Demo { once } => match demo::demo(once) {
             Ok(true) => Outcome::Done,
             Ok(false) => Outcome::Failed,
             Err(error) => failed(&error),
         },
-        Command::Doctor(FileArguments { file }) => examine(file),
+        Command::Doctor(FileArguments { file }) => examine(file.as_deref()),
         Command::Status { json, control } => ask(&control, |socket| admin::status(socket, json)),
         Command::Drain(server) => set_state(server, AdminState::Drain),
         Command::Ready(server) => set_state(server, AdminState::Ready),
@@ -223,15 +223,15 @@ fn start(arguments: &RunArguments) -> Outcome {
     }
 }
 
-fn check(file: Option<PathBuf>) -> Outcome {
-    let config = match load(file.as_deref()) {
+fn check(file: Option<&Path>) -> Outcome {
+    let config = match load(file) {
         Ok(config) => config,
         Err(problems) => return refused(&problems),
     };
     let servers = config.backends.iter().map(|backend| backend.servers.len()).sum();
     let line = format!(
         "{}: good: {}, {}, {}\n",
-        file.as_deref().unwrap_or(Path::new(FILE)).display(),
+        file.unwrap_or_else(|| Path::new(FILE)).display(),
         counted(config.frontends.len(), "frontend"),
         counted(config.backends.len(), "backend"),
         counted(servers, "server"),
@@ -244,10 +244,10 @@ fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{plural}")
 }
 
-fn examine(file: Option<PathBuf>) -> Outcome {
+fn examine(file: Option<&Path>) -> Outcome {
     // Without a file that was asked for, a machine is examined also when it has none.
     let asked = file.is_some() || Path::new(FILE).exists();
-    let config = asked.then(|| load(file.as_deref())).transpose();
+    let config = asked.then(|| load(file)).transpose();
     let config = match config {
         Ok(config) => config,
         Err(problems) => return refused(&problems),
@@ -260,7 +260,7 @@ fn examine(file: Option<PathBuf>) -> Outcome {
 }
 
 fn load(file: Option<&Path>) -> Result<Config, file::Problems> {
-    file::load(file.unwrap_or(Path::new(FILE)))
+    file::load(file.unwrap_or_else(|| Path::new(FILE)))
 }
 
 fn set_state(ServerArguments { server, control }: ServerArguments, state: AdminState) -> Outcome {

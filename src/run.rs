@@ -11,7 +11,6 @@ pub struct Failure;
 ///
 /// # Errors
 /// Always.
-#[expect(clippy::needless_pass_by_value, reason = "a stand-in")]
 pub fn run(config: Config) -> Result<(), Failure> {
     drop(config);
     Err(Failure)

@@ -17,7 +17,6 @@ pub fn status(path: &Path, json: bool) -> Result<String, String> {
 ///
 /// # Errors
 /// Always.
-#[expect(clippy::needless_pass_by_value, reason = "a stand-in")]
 pub fn order(path: &Path, order: Order) -> Result<String, String> {
     let _ = (path, order);
     Err("not built yet".to_owned())

@@ -13,14 +13,16 @@ use toml::de::DeTable;
 
 use crate::control::config::{Config, Observe, Place};
 
+mod keys;
 mod problems;
 mod reader;
 mod sections;
 mod values;
 mod whole;
+mod words;
 
+pub use keys::{KEYS, Keys};
 pub use problems::{Problem, Problems};
-pub use sections::{KEYS, Keys};
 
 use problems::Sink;
 
@@ -39,7 +41,7 @@ const SYNTAX_ERRORS_FROM_MAX: usize = 256 * 1024;
 pub fn load(path: &Path) -> Result<Config, Problems> {
     let name = path.display().to_string();
     let bytes = read(path).map_err(|problem| Problems::one(&name, Place::default(), problem))?;
-    let text = std::str::from_utf8(&bytes).map_err(|error| not_utf8(&name, &bytes, error))?;
+    let text = text_of(&bytes).map_err(|valid| no_text(&name, &bytes, valid))?;
     let mut config = parse(text, &name)?;
     config.file = Some(path.to_owned());
     Ok(config)
@@ -129,9 +131,115 @@ fn cannot_read(error: &io::Error) -> String {
     format!("cannot be read ({error}); {remedy}")
 }
 
-fn not_utf8(name: &str, bytes: &[u8], error: std::str::Utf8Error) -> Problems {
-    let valid = std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default();
-    let place = Sink::new(name, valid).place(valid.len());
-    let byte = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
-    Problems::one(name, place, format!("byte 0x{byte:02x} is not UTF-8; save the file as UTF-8"))
+/// UTF-8 without a NUL, or the length of what is.
+fn text_of(bytes: &[u8]) -> Result<&str, usize> {
+    let text = std::str::from_utf8(bytes).map_err(|error| error.valid_up_to())?;
+    text.find('\0').map_or(Ok(text), Err)
+}
+
+fn no_text(name: &str, bytes: &[u8], valid: usize) -> Problems {
+    let text = std::str::from_utf8(&bytes[..valid]).unwrap_or_default();
+    let place = Sink::new(name, text).place(text.len());
+    let byte = bytes.get(valid).copied().unwrap_or_default();
+    Problems::one(name, place, format!("byte 0x{byte:02x} is no text; save the file as UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::config::ServerAddress;
+
+    /// A document with `key = value` in one section, whatever that section is.
+    fn document(section: &str, key: &str, value: &str) -> String {
+        let header = section.replace("NAME", "x");
+        match section {
+            "" => format!("{key} = {value}\n"),
+            "backend.NAME.server" => format!("[[{header}]]\n{key} = {value}\n"),
+            _ => format!("[{header}]\n{key} = {value}\n"),
+        }
+    }
+
+    #[test]
+    fn every_known_key_is_read() {
+        for keys in KEYS {
+            for key in keys.known {
+                // No key takes a date: what is silent about one has not looked.
+                let text = document(keys.section, key, "1979-05-27");
+                let problems = parse(&text, "x").unwrap_err().to_string();
+                let complains = |line: &str| line.contains(&format!("{key} = 1979-05-27: a date"));
+                assert!(problems.lines().any(complains), "{text}{problems}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_later_key_is_refused_whatever_its_value() {
+        for keys in KEYS {
+            for key in keys.later {
+                let text = document(keys.section, key, "false");
+                let problems = parse(&text, "x").unwrap_err().to_string();
+                let refuses = |line: &str| line.contains("is not supported yet; remove it");
+                assert!(problems.lines().any(refuses), "{text}{problems}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_breaks_off_anywhere_is_refused_or_read_and_never_a_panic() {
+        let whole = include_str!("../../../tests/config/valid/every-form.toml");
+        for end in (0..whole.len()).filter(|end| whole.is_char_boundary(*end)) {
+            drop(parse(&whole[..end], "x"));
+            drop(parse(&whole[end..], "x"));
+        }
+    }
+
+    #[test]
+    fn frontends_and_servers_keep_the_order_of_the_file() {
+        let names = ["z", "m", "a", "q"];
+        let mut text = String::new();
+        for (port, name) in (1..).zip(names) {
+            let bind = format!("[frontend.{name}]\nbind = [\"127.0.0.1:{port}\"]\n");
+            let server = format!("[[backend.web.server]]\nname = \"{name}\"\n");
+            text.push_str(&format!("{bind}backend = \"web\"\n{server}address = \"{name}:1\"\n"));
+        }
+        let config = parse(&text, "x").unwrap();
+        let frontends = config.frontends.iter().map(|frontend| frontend.name.as_str());
+        assert!(frontends.eq(names));
+        assert!(config.backends[0].servers.iter().map(|server| server.name.as_str()).eq(names));
+        let place = config.backends[0].servers[1].place;
+        assert_eq!(place, Place { line: 10, column: 1 });
+    }
+
+    #[test]
+    fn ten_thousand_servers_are_read_and_one_more_is_refused() {
+        let servers = |count| {
+            let mut text = "[frontend.f]\nbind = [\"127.0.0.1:1\"]\nbackend = \"b\"\n".to_owned();
+            for number in 0..count {
+                let server = format!("name = \"s{number}\"\naddress = \"192.0.2.1:80\"\n");
+                text.push_str("[[backend.b.server]]\n");
+                text.push_str(&server);
+            }
+            parse(&text, "x")
+        };
+        assert_eq!(servers(10_000).unwrap().backends[0].servers.len(), 10_000);
+        let problems = servers(10_001).unwrap_err().to_string();
+        assert!(problems.contains("more than 10000 servers"), "{problems}");
+    }
+
+    #[test]
+    fn addresses_on_the_command_line_are_numbered_in_their_order() {
+        let binds = ["127.0.0.1:8080".to_owned(), "[::1]:8080".to_owned()];
+        let servers = ["127.0.0.1:9001".to_owned(), "Web2.lan.:9002".to_owned()];
+        let config = from_arguments(&binds, &servers).unwrap();
+        assert_eq!(
+            (config.frontends[0].name.as_str(), config.frontends[0].bind.len()),
+            ("main", 2)
+        );
+        assert_eq!(config.frontends[0].backend, "servers");
+        let names = config.backends[0].servers.iter().map(|server| server.name.as_str());
+        assert!(names.eq(["server1", "server2"]));
+        let host = ServerAddress::Name { host: "web2.lan".to_owned(), port: 9002 };
+        assert_eq!(config.backends[0].servers[1].address, host);
+        assert!(from_arguments(&[], &[]).is_err());
+    }
 }

@@ -135,14 +135,14 @@ impl<'a> Sink<'a> {
             return;
         }
         let message = message.trim().trim_end_matches('.');
-        let remedy = if message.contains("duplicate") {
-            "keep one of them"
+        let text = if message.contains("duplicate") {
+            format!("{message}; keep one of them")
         } else if message.contains("recurs") {
-            "this is nested deeper than any configuration is"
+            format!("{message}; no configuration is nested that deep")
         } else {
-            "this is not TOML (https://toml.io): look for a missing quote, bracket or ="
+            format!("not TOML: {message}; look for a missing value, quote, bracket or =")
         };
-        self.push(place, format!("{message}; {remedy}"), Kind::Syntax);
+        self.push(place, text, Kind::Syntax);
     }
 
     fn push(&self, place: Place, text: String, kind: Kind) {
@@ -163,10 +163,17 @@ impl<'a> Sink<'a> {
             .filter(|found| found.kind == Kind::Syntax)
             .map(|found| found.problem.place.line)
             .collect();
-        found.retain(|found| match found.kind {
+        // Behind a broken header, keys seem to be of another section.
+        let is_header = |line: &&u32| {
+            let line = (**line as usize).checked_sub(1).and_then(|line| self.lines.get(line));
+            let text = line.and_then(|start| self.text.get(*start..)).unwrap_or_default();
+            text.trim_start().starts_with('[')
+        };
+        let lost = broken.iter().find(is_header).copied().unwrap_or(u32::MAX);
+        found.retain(|Found { problem, kind }| match kind {
             Kind::Syntax => true,
             Kind::Missing => broken.is_empty(),
-            Kind::Wrong => !broken.contains(&found.problem.place.line),
+            Kind::Wrong => problem.place.line < lost && !broken.contains(&problem.place.line),
         });
         found.sort_by_key(|found| (found.problem.place.line, found.problem.place.column));
         let found = found.into_iter().map(|found| found.problem).collect();

@@ -8,9 +8,10 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use super::keys::Keys;
 use super::problems::{Sink, nearest, shown};
-use super::sections::Keys;
 use super::values;
+use super::words::Words;
 use crate::control::config::Place;
 
 /// A table of the file, or one that is not written and has only defaults.
@@ -76,6 +77,11 @@ impl<'a> Section<'a> {
         self.sink.missing(self.offset, text);
     }
 
+    /// Something is wrong with it as a whole: "what; what to do".
+    pub(super) fn wrong(&self, text: &str) {
+        self.sink.wrong(self.offset, text);
+    }
+
     /// As its header has it, without brackets.
     pub(super) fn path(&self) -> &str {
         &self.path
@@ -110,7 +116,7 @@ impl<'a> Section<'a> {
 
     /// A whole number of a range.
     pub(super) fn number(&self, key: &'static str, range: RangeInclusive<u32>) -> Option<u32> {
-        self.field(key)?.number(range)
+        self.field(key)?.number(range, "")
     }
 
     /// A time of a range, "5m".
@@ -129,7 +135,7 @@ impl<'a> Section<'a> {
     /// One of a few words.
     pub(super) fn choice<T: Copy>(&self, key: &'static str, words: &Words<T>) -> T {
         let Some(field) = self.field(key) else { return words.default };
-        let hint = format!("one of {}", words.list());
+        let hint = words.list();
         field.parsed(&hint, |text| words.find(text)).unwrap_or(words.default)
     }
 
@@ -148,19 +154,25 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The tables in the table `key`, by their names, in the order of the file.
-    pub(super) fn named(&self, key: &'static str, keys: &'static Keys) -> Vec<(&'a str, Self)> {
-        let Some(field) = self.field(key) else { return Vec::new() };
+    /// The tables in the table `key`, by their names, in the order of the file; none, if it is or
+    /// has something else.
+    pub(super) fn named(
+        &self,
+        key: &'static str,
+        keys: &'static Keys,
+    ) -> Option<Vec<(&'a str, Self)>> {
+        let Some(field) = self.field(key) else { return Some(Vec::new()) };
         let DeValue::Table(table) = field.value else {
             field.wrong(&format!("{}, not a table; write [{key}.NAME]", field.kind()));
-            return Vec::new();
+            return None;
         };
         let mut entries: Vec<(&Spanned<_>, &Spanned<DeValue<'a>>)> = table.iter().collect();
         entries.sort_by_key(|(name, _)| name.span().start);
         let section = |(name, value): (&'a Spanned<_>, &'a Spanned<DeValue<'a>>)| {
             self.named_one(key, name, value, keys)
         };
-        entries.into_iter().filter_map(section).collect()
+        let sections: Vec<_> = entries.into_iter().filter_map(section).collect();
+        (table.is_empty() || !sections.is_empty()).then_some(sections)
     }
 
     fn named_one(
@@ -175,21 +187,22 @@ impl<'a> Section<'a> {
         if let Err(problem) = values::name(name) {
             self.sink.wrong(offset, format!("{key} {}: {problem}", shown(name)));
         }
+        let path = format!("{key}.{}", as_key(name));
         let DeValue::Table(table) = value.get_ref() else {
             let remedy = format!("write [{key}.NAME] with its keys below");
-            self.sink.wrong(offset, format!("{key}.{name} is not a table; {remedy}"));
+            self.sink.wrong(offset, format!("{path} is not a table; {remedy}"));
             return None;
         };
-        Some((name, Section::new(self.sink, keys, table, format!("{key}.{name}"), offset)))
+        Some((name, Section::new(self.sink, keys, table, path, offset)))
     }
 
-    /// The tables of the list `key`, in the order of the file.
-    pub(super) fn list(&self, key: &'static str, keys: &'static Keys) -> Vec<Self> {
+    /// The tables of the list `key`, in the order of the file; none, if it is something else.
+    pub(super) fn list(&self, key: &'static str, keys: &'static Keys) -> Option<Vec<Self>> {
         let path = format!("{}.{key}", self.path);
-        let Some(field) = self.field(key) else { return Vec::new() };
+        let Some(field) = self.field(key) else { return Some(Vec::new()) };
         let DeValue::Array(items) = field.value else {
             field.wrong(&format!("{}, not a list of tables; write [[{path}]]", field.kind()));
-            return Vec::new();
+            return None;
         };
         let section = |item: &'a Spanned<DeValue<'a>>| {
             let offset = item.span().start;
@@ -200,7 +213,8 @@ impl<'a> Section<'a> {
             };
             Some(Section::new(self.sink, keys, table, path.clone(), offset))
         };
-        items.iter().filter_map(section).collect()
+        let tables = items.iter().filter_map(section).collect::<Vec<_>>();
+        (tables.len() == items.len()).then_some(tables)
     }
 }
 
@@ -270,11 +284,11 @@ impl<'a> Field<'a> {
         parse(text).map_err(|problem| self.wrong(&problem)).ok()
     }
 
-    /// A whole number of `range`.
-    pub(super) fn number(&self, range: RangeInclusive<u32>) -> Option<u32> {
+    /// A whole number of `range`; `or` says what else may stand there.
+    pub(super) fn number(&self, range: RangeInclusive<u32>, or: &str) -> Option<u32> {
         let (least, most) = (range.start(), range.end());
         let DeValue::Integer(integer) = self.value else {
-            let remedy = format!("write a whole number, {least} to {most}, without quotes");
+            let remedy = format!("write {least} to {most}, without quotes{or}");
             self.wrong(&format!("{}, not a whole number; {remedy}", self.kind()));
             return None;
         };
@@ -282,7 +296,7 @@ impl<'a> Field<'a> {
         let number = number.and_then(|number| u32::try_from(number).ok());
         let number = number.filter(|number| range.contains(number));
         if number.is_none() {
-            self.wrong(&format!("out of range; write {least} to {most}"));
+            self.wrong(&format!("out of range; write {least} to {most}{or}"));
         }
         number
     }
@@ -304,38 +318,13 @@ impl<'a> Field<'a> {
     }
 }
 
+/// A key as TOML has it: in quotes unless it is bare.
+fn as_key(name: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    if !name.is_empty() && name.chars().all(bare) { limited(name) } else { shown(name) }
+}
+
 /// A number as written, not endless.
 fn limited(number: impl Display) -> String {
     number.to_string().chars().take(40).collect()
-}
-
-/// The words that a key may have.
-#[derive(Debug)]
-pub(super) struct Words<T: 'static> {
-    /// What holds when the key is not written.
-    pub(super) default: T,
-    /// Those that work.
-    pub(super) known: &'static [(&'static str, T)],
-    /// Those of a later version.
-    pub(super) later: &'static [&'static str],
-}
-
-impl<T: Copy> Words<T> {
-    fn list(&self) -> String {
-        let known: Vec<String> = self.known.iter().map(|(word, _)| format!("{word:?}")).collect();
-        known.join(", ")
-    }
-
-    fn find(&self, text: &str) -> Result<T, String> {
-        if let Some((_, meaning)) = self.known.iter().find(|(word, _)| *word == text) {
-            return Ok(*meaning);
-        }
-        if self.later.contains(&text) {
-            return Err(format!("not supported yet; write {}", self.list()));
-        }
-        Err(match nearest(text, self.known.iter().map(|(word, _)| *word)) {
-            Some(near) => format!("unknown word; did you mean {near:?}?"),
-            None => format!("unknown word; write {}", self.list()),
-        })
-    }
 }

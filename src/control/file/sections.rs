@@ -1,4 +1,4 @@
-//! The sections of the file: which keys each has, what they mean, and what holds without them.
+//! The sections of the file: what each key means, its limits, and what holds without it.
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -7,84 +7,15 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::keys::{BACKEND, FRONTEND, GLOBAL, HEALTH, HTTP, LOG, OBSERVE, SERVER, TOP};
 use super::problems::{Sink, nearest, shown};
-use super::reader::{Field, Section, Words};
+use super::reader::{Field, Section};
 use super::values;
+use super::words::{ALL_DOWN, BALANCE, CHECK, CheckWord, FORMAT, STATE};
 use crate::control::config::{
-    AdminState, AllDown, Backend, Balance, Check, Config, Frontend, Global, Health, HttpCheck,
-    LogFormat, Observe, Place, Server, ServerAddress,
+    Backend, Check, Config, Frontend, Global, Health, HttpCheck, Observe, Place, Server,
+    ServerAddress,
 };
-
-/// The keys of one section.
-#[derive(Debug)]
-pub struct Keys {
-    /// Its path: "frontend.NAME".
-    pub section: &'static str,
-    /// Keys that work, sections below it too.
-    pub known: &'static [&'static str],
-    /// Keys of a later version: refused, never ignored.
-    pub later: &'static [&'static str],
-}
-
-const TOP: Keys =
-    Keys { section: "", known: &["global", "observe", "frontend", "backend"], later: &[] };
-const GLOBAL: Keys = Keys {
-    section: "global",
-    known: &["workers", "pin", "sessions_max", "buffers", "drain_timeout", "user", "group"],
-    later: &[],
-};
-const OBSERVE: Keys = Keys { section: "observe", known: &["bind", "control", "log"], later: &[] };
-const LOG: Keys = Keys { section: "observe.log", known: &["format", "sessions"], later: &[] };
-const FRONTEND: Keys = Keys {
-    section: "frontend.NAME",
-    known: &["bind", "backend", "sessions_max", "idle_timeout", "half_closed_timeout", "backlog"],
-    later: &[
-        "sni",
-        "keepalive",
-        "allow",
-        "deny",
-        "rate",
-        "clients_max",
-        "proxy_protocol",
-        "proxy_protocol_from",
-        "fast_open",
-        "defer_accept",
-    ],
-};
-const BACKEND: Keys = Keys {
-    section: "backend.NAME",
-    known: &["balance", "connect_timeout", "retries", "all_down", "health", "server"],
-    later: &[
-        "queue_timeout",
-        "queue_max",
-        "on_down",
-        "slow_start",
-        "send_proxy",
-        "source",
-        "fast_open",
-        "srv",
-        "keepalive",
-    ],
-};
-const HEALTH: Keys = Keys {
-    section: "backend.NAME.health",
-    known: &["check", "interval", "interval_down", "timeout", "rise", "fall", "port", "http"],
-    later: &["exchange", "errors"],
-};
-const HTTP: Keys = Keys {
-    section: "backend.NAME.health.http",
-    known: &["method", "path", "host", "status"],
-    later: &[],
-};
-const SERVER: Keys = Keys {
-    section: "backend.NAME.server",
-    known: &["name", "address", "weight", "sessions_max", "backup", "state"],
-    later: &[],
-};
-
-/// Every section, in the order of the documentation.
-pub const KEYS: [&Keys; 9] =
-    [&TOP, &GLOBAL, &OBSERVE, &LOG, &FRONTEND, &BACKEND, &HEALTH, &HTTP, &SERVER];
 
 /// The longest time that a key takes: timers count milliseconds, and HAProxy's stop there as well
 /// (2^31 ms is 24.8 days); who means "never" does better with an end that can be seen.
@@ -97,7 +28,7 @@ const BETWEEN_PROBES: RangeInclusive<Duration> = Duration::from_millis(10)..=TIM
 const PROBE_TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
 /// More threads than any machine for this has cores.
 const WORKERS_MAX: u32 = 256;
-/// Two descriptors each; ten million are far beyond what one process can hold (fs.nr_open).
+/// Two descriptors each; ten million are far beyond what one process can hold (`fs.nr_open`).
 const SESSIONS_MAX: u32 = 10_000_000;
 /// Below, a worker has hardly a buffer; above, it is a slip of the pen.
 const BUFFERS: RangeInclusive<u64> = (64 << 10)..=(64 << 30);
@@ -110,51 +41,13 @@ const PROBES_MAX: u32 = 100;
 /// A table numbers the addresses of a backend with 16 bits; some names have several.
 const SERVERS_MAX: usize = 10_000;
 
-const BALANCE: Words<Balance> = Words {
-    default: Balance::RoundRobin,
-    known: &[("roundrobin", Balance::RoundRobin)],
-    later: &["leastconn", "random", "source", "first"],
-};
-const ALL_DOWN: Words<AllDown> = Words {
-    default: AllDown::Refuse,
-    known: &[("refuse", AllDown::Refuse), ("try", AllDown::Try)],
-    later: &[],
-};
-const FORMAT: Words<LogFormat> = Words {
-    default: LogFormat::Text,
-    known: &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-    later: &[],
-};
-const STATE: Words<AdminState> = Words {
-    default: AdminState::Ready,
-    known: &[
-        ("ready", AdminState::Ready),
-        ("drain", AdminState::Drain),
-        ("maint", AdminState::Maint),
-    ],
-    later: &[],
-};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CheckWord {
-    Off,
-    Tcp,
-    Http,
-}
-
-const CHECK: Words<CheckWord> = Words {
-    default: CheckWord::Tcp,
-    known: &[("tcp", CheckWord::Tcp), ("http", CheckWord::Http), ("off", CheckWord::Off)],
-    later: &["exchange"],
-};
-
 /// The whole file. What is wrong goes to the sink; the result is then of no use.
 pub(super) fn document<'a>(table: &'a DeTable<'a>, sink: &'a Sink<'a>) -> Config {
     let top = Section::new(sink, &TOP, table, String::new(), 0);
-    let backends = top.named("backend", &BACKEND);
+    let backends = top.named("backend", &BACKEND).unwrap_or_default();
     let names: Vec<&str> = backends.iter().map(|(name, _)| *name).collect();
     let frontends = top.named("frontend", &FRONTEND);
-    if top.field("frontend").is_none() {
+    if frontends.as_ref().is_some_and(Vec::is_empty) {
         let nothing = if table.is_empty() { "the file is empty" } else { "there is no frontend" };
         top.missing(&format!("{nothing}; add [frontend.NAME] with bind and backend"));
     }
@@ -168,7 +61,7 @@ pub(super) fn document<'a>(table: &'a DeTable<'a>, sink: &'a Sink<'a>) -> Config
         file: None,
         global: global(&top.section("global", &GLOBAL)),
         observe: observe(&top.section("observe", &OBSERVE)),
-        frontends: frontends.into_iter().map(frontend).collect(),
+        frontends: frontends.unwrap_or_default().into_iter().map(frontend).collect(),
         backends: backends.into_iter().map(backend).collect(),
     }
 }
@@ -215,7 +108,7 @@ pub(super) fn observe_default(sink: &Sink<'_>) -> Observe {
 fn global(section: &Section<'_>) -> Global {
     let auto_or = |key, most| {
         let field = section.field(key).filter(|field| !field.is("auto"))?;
-        let number = field.number(1..=most).and_then(NonZeroU32::new)?;
+        let number = field.number(1..=most, ", or \"auto\"").and_then(NonZeroU32::new)?;
         Some((number, field.place()))
     };
     let account = |key| {
@@ -334,7 +227,9 @@ fn backend(section: &Section<'_>, name: &str, servers: Vec<Server>) -> Backend {
 fn health(section: &Section<'_>) -> Health {
     let word = section.choice("check", &CHECK);
     let http = http(&section.section("http", &HTTP));
-    if let Some(field) = section.field("http").filter(|_| word != CheckWord::Http) {
+    // A check that is no known word may have been meant to be this one.
+    let other = section.field("check").is_none_or(|field| field.is("tcp") || field.is("off"));
+    if let Some(field) = section.field("http").filter(|_| other) {
         field.wrong("only used by check = \"http\"; write that, or remove this");
     }
     let port = section.number("port", 1..=65_535).and_then(|port| u16::try_from(port).ok());
@@ -372,15 +267,14 @@ fn http(section: &Section<'_>) -> HttpCheck {
 }
 
 fn servers(section: &Section<'_>) -> Vec<Server> {
-    let sections = section.list("server", &SERVER);
-    if section.field("server").is_none() || sections.is_empty() {
-        let path = section.path();
+    let Some(sections) = section.list("server", &SERVER) else { return Vec::new() };
+    let path = section.path();
+    if sections.is_empty() {
         let remedy = format!("add [[{path}.server]] with name and address");
         section.missing(&format!("[{path}] has no server; {remedy}"));
     }
     if sections.len() > SERVERS_MAX {
-        let path = section.path();
-        section.missing(&format!("[{path}] has more than {SERVERS_MAX} servers; split it"));
+        section.wrong(&format!("[{path}] has more than {SERVERS_MAX} servers; split it"));
     }
     let one = |section: Section<'_>| {
         let name = section.required("name", "\"web1\"");

@@ -123,7 +123,7 @@ pub(super) fn socket_path(text: &str) -> Parsed<PathBuf> {
 /// An address to listen on.
 pub(super) fn bind(text: &str) -> Parsed<SocketAddr> {
     const REMEDY: &str = "write \"0.0.0.0:80\" for every IPv4 address, \"[::]:80\" for IPv6";
-    let (host, port) = host_and_port(text, "80")?;
+    let (host, port) = host_and_port(text, "0.0.0.0:80")?;
     let Ok(ip) = ip(host)? else {
         if matches!(host, "" | "*") {
             let remedy = format!("write \"0.0.0.0:{port}\" for IPv4, \"[::]:{port}\" for IPv6");
@@ -145,7 +145,7 @@ pub(super) fn bind(text: &str) -> Parsed<SocketAddr> {
 
 /// Where a server is.
 pub(super) fn server(text: &str) -> Parsed<ServerAddress> {
-    let (host, port) = host_and_port(text, "80")?;
+    let (host, port) = host_and_port(text, "web1.lan:80")?;
     let Ok(ip) = ip(host)? else {
         return Ok(ServerAddress::Name { host: host_name(host)?, port });
     };
@@ -160,7 +160,7 @@ pub(super) fn server(text: &str) -> Parsed<ServerAddress> {
     Ok(ServerAddress::Ip(with_scope(text, ip, port)))
 }
 
-/// Keeps the zone of a link-local address ("[fe80::1%2]:80").
+/// Keeps the zone of a link-local address (`[fe80::1%2]:80`).
 fn with_scope(text: &str, ip: IpAddr, port: u16) -> SocketAddr {
     text.parse().unwrap_or_else(|_| SocketAddr::new(ip, port))
 }
@@ -173,11 +173,14 @@ fn host_and_port<'t>(text: &'t str, example: &str) -> Parsed<(&'t str, u16)> {
     if text.starts_with("unix:") {
         return wrong("unix: addresses are not supported yet; write an address and a port");
     }
+    if text.contains("://") {
+        return Err(format!("a URL; write host and port alone, such as {example:?}"));
+    }
     if text.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) {
         return wrong(BRACKETS);
     }
     let Some((host, port)) = text.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) else {
-        return Err(format!("no port; add one, such as \":{example}\""));
+        return Err(format!("no port; write one behind a colon, such as {example:?}"));
     };
     if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
         return wrong(BRACKETS);

@@ -21,17 +21,18 @@ pub(super) fn check(config: &Config, sink: &Sink<'_>) {
 /// so that "[::]:80" and "0.0.0.0:80" are two.
 fn addresses(config: &Config, sink: &Sink<'_>) {
     let mut taken: HashMap<u16, Vec<(SocketAddr, Place, String)>> = HashMap::new();
+    // Whoever comes second is told; `observe.bind` may be a default, which has no line to show.
+    let observe = config.observe.bind.iter();
+    let observe = observe.map(|(address, place)| (*address, *place, "observe.bind".to_owned()));
     let frontends = config.frontends.iter().flat_map(|frontend| {
-        let owner = format!("frontend {}", frontend.name);
+        let owner = format!("frontend {}", shown(&frontend.name));
         frontend.bind.iter().map(move |(address, place)| (*address, *place, owner.clone()))
     });
-    let observe = config.observe.bind.iter();
-    let observe = observe.map(|(address, place)| (*address, *place, "observe".to_owned()));
-    for (address, place, owner) in frontends.chain(observe) {
+    for (address, place, owner) in observe.chain(frontends) {
         let here = taken.entry(address.port()).or_default();
         if let Some((other, _, by)) = here.iter().find(|(other, ..)| overlap(*other, address)) {
             let remedy = "give one of them another port or address";
-            sink.wrong_at(place, format!("{address} of {owner} is {other} of {by}; {remedy}"));
+            sink.wrong_at(place, format!("{address} is taken, as {other} of {by}; {remedy}"));
         }
         here.push((address, place, owner));
     }
