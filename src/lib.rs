@@ -9,3 +9,11 @@ pub mod proxy;
 pub mod control;
 
 pub mod observe;
+
+pub mod run;
+
+pub mod doctor;
+
+pub mod demo;
+
+pub mod cli;

@@ -2,4 +2,5 @@
 
 pub mod config;
 pub mod drain;
+pub mod file;
 pub mod table;

@@ -1,0 +1,344 @@
+//! The command line: what is asked for, and who does it.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::control::config::{AdminState, Config};
+use crate::control::file;
+use crate::observe::admin;
+use crate::observe::status::{Order, ServerName};
+use crate::{demo, doctor, run};
+
+/// Where packages put the configuration.
+pub const FILE: &str = "/etc/evenkeel/evenkeel.toml";
+
+/// How a command ended; `main` makes an exit code of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did what it should.
+    Done,
+    /// It could not; it has said why.
+    Failed,
+    /// The configuration or the usage is wrong; it has said how.
+    Refused,
+}
+
+/// A Layer-4 TCP load balancer for small clusters.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "Example: evenkeel run --bind 0.0.0.0:80 --server web1:80 --server web2:80")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the balancer, in the foreground, until SIGTERM (drain) or two of them (stop).
+    ///
+    /// SIGHUP reads the file again; a bad one changes nothing.
+    #[command(after_help = "Example: evenkeel run -c /etc/evenkeel/evenkeel.toml")]
+    Run(RunArguments),
+    /// Says every problem of a configuration at once, with its line and what to do.
+    ///
+    /// Exit code 0 when it is good, 64 when it is not.
+    #[command(after_help = "Example: evenkeel check -c evenkeel.toml")]
+    Check(FileArguments),
+    /// A tour on loopback: balancer and three servers; one is killed without a failed request.
+    ///
+    /// Needs no privileges and no file. Then it stays up, to be looked at, until Ctrl-C.
+    #[command(after_help = "Example: evenkeel demo --once")]
+    Demo {
+        /// Ends after the tour; exit code 0 if all was as promised.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Says what this kernel, these limits and this machine give, and what to change.
+    ///
+    /// Exit code 1 when something that is needed is missing.
+    #[command(after_help = "Example: evenkeel doctor -c evenkeel.toml")]
+    Doctor(FileArguments),
+    /// Shows what a running balancer does: frontends, servers, sessions.
+    #[command(after_help = "Example: evenkeel status --json")]
+    Status {
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Gives a server no new session; its old ones live on. Probes go on.
+    #[command(after_help = "Example: evenkeel drain web/web1")]
+    Drain(ServerArguments),
+    /// Gives a server its share again.
+    #[command(after_help = "Example: evenkeel ready web/web1")]
+    Ready(ServerArguments),
+    /// Takes a server out for maintenance: as drain, and not probed.
+    #[command(after_help = "Example: evenkeel maint web/web1")]
+    Maint(ServerArguments),
+    /// Changes the weight of a server: 0 (no new session) to 1000.
+    #[command(after_help = "Example: evenkeel weight web/web1 50")]
+    Weight {
+        /// The server, as BACKEND/SERVER.
+        #[arg(value_name = "BACKEND/SERVER")]
+        server: ServerName,
+        /// 0 to 1000; 100 is the usual one.
+        #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
+        weight: u32,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Has a running balancer read its file again, and says how that went.
+    #[command(after_help = "Example: evenkeel reload")]
+    Reload {
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Prints a completion script for a shell.
+    #[command(after_help = "Example: evenkeel completions bash > evenkeel.bash")]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Prints the manual page, or writes one for each command.
+    #[command(after_help = "Example: evenkeel man --dir /usr/share/man/man1")]
+    Man {
+        /// Writes evenkeel.1, evenkeel-run.1 and so on to this directory.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct FileArguments {
+    /// The configuration [default: /etc/evenkeel/evenkeel.toml].
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct RunArguments {
+    #[command(flatten)]
+    config: FileArguments,
+    /// Without a file: where clients connect, IP:PORT; may be given several times.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "file", requires = "server")]
+    bind: Vec<String>,
+    /// Without a file: a server, HOST:PORT or IP:PORT; may be given several times.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "file", requires = "bind")]
+    server: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct ControlArguments {
+    /// The configuration that names the socket [default: /etc/evenkeel/evenkeel.toml].
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The control socket of the running balancer.
+    #[arg(long, value_name = "PATH", conflicts_with = "file")]
+    control: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ServerArguments {
+    /// The server, as BACKEND/SERVER.
+    #[arg(value_name = "BACKEND/SERVER")]
+    server: ServerName,
+    #[command(flatten)]
+    control: ControlArguments,
+}
+
+impl FromStr for ServerName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('/') {
+            Some((backend, server))
+                if !backend.is_empty() && !server.is_empty() && !server.contains('/') =>
+            {
+                Ok(Self { backend: backend.to_owned(), server: server.to_owned() })
+            }
+            _ => Err("write BACKEND/SERVER, such as web/web1"),
+        }
+    }
+}
+
+/// Does what the arguments (the first is the program's name) ask for.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
+    match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => dispatch(arguments.command),
+        Err(error) => {
+            // To a pipe that is closed, there is nobody to tell.
+            drop(error.print());
+            if error.use_stderr() { Outcome::Refused } else { Outcome::Done }
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Outcome {
+    match command {
+        Command::Run(arguments) => start(&arguments),
+        Command::Check(FileArguments { file }) => check(file.as_deref()),
+        Command::Demo { once } => match demo::demo(once) {
+            Ok(true) => Outcome::Done,
+            Ok(false) => Outcome::Failed,
+            Err(error) => failed(&error),
+        },
+        Command::Doctor(FileArguments { file }) => examine(file.as_deref()),
+        Command::Status { json, control } => ask(&control, |socket| admin::status(socket, json)),
+        Command::Drain(server) => set_state(server, AdminState::Drain),
+        Command::Ready(server) => set_state(server, AdminState::Ready),
+        Command::Maint(server) => set_state(server, AdminState::Maint),
+        Command::Weight { server, weight, control } => {
+            ask(&control, |socket| admin::order(socket, Order::SetWeight(server, weight)))
+        }
+        Command::Reload { control } => ask(&control, |socket| admin::order(socket, Order::Reload)),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "evenkeel", &mut script);
+            print(&script)
+        }
+        Command::Man { dir } => manual(dir.as_deref()),
+    }
+}
+
+fn start(arguments: &RunArguments) -> Outcome {
+    let config = if arguments.bind.is_empty() {
+        load(arguments.config.file.as_deref())
+    } else {
+        file::from_arguments(&arguments.bind, &arguments.server)
+    };
+    let config = match config {
+        Ok(config) => config,
+        Err(problems) => return refused(&problems),
+    };
+    match run::run(config) {
+        Ok(()) => Outcome::Done,
+        Err(failure) => failed(&failure),
+    }
+}
+
+fn check(file: Option<&Path>) -> Outcome {
+    let config = match load(file) {
+        Ok(config) => config,
+        Err(problems) => return refused(&problems),
+    };
+    let servers = config.backends.iter().map(|backend| backend.servers.len()).sum();
+    let line = format!(
+        "{}: good: {}, {}, {}\n",
+        file.unwrap_or_else(|| Path::new(FILE)).display(),
+        counted(config.frontends.len(), "frontend"),
+        counted(config.backends.len(), "backend"),
+        counted(servers, "server"),
+    );
+    print(line.as_bytes())
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
+fn examine(file: Option<&Path>) -> Outcome {
+    // Without a file that was asked for, a machine is examined also when it has none.
+    let asked = file.is_some() || Path::new(FILE).exists();
+    let config = asked.then(|| load(file)).transpose();
+    let config = match config {
+        Ok(config) => config,
+        Err(problems) => return refused(&problems),
+    };
+    match doctor::doctor(&mut io::stdout().lock(), config.as_ref()) {
+        Ok(true) => Outcome::Done,
+        Ok(false) => Outcome::Failed,
+        Err(error) => unwritten(&error),
+    }
+}
+
+fn load(file: Option<&Path>) -> Result<Config, file::Problems> {
+    file::load(file.unwrap_or_else(|| Path::new(FILE)))
+}
+
+fn set_state(ServerArguments { server, control }: ServerArguments, state: AdminState) -> Outcome {
+    ask(&control, |socket| admin::order(socket, Order::SetState(server, state)))
+}
+
+/// Finds the control socket and prints what is answered.
+fn ask(
+    control: &ControlArguments,
+    question: impl FnOnce(&Path) -> Result<String, String>,
+) -> Outcome {
+    let socket = match &control.control {
+        Some(socket) => socket.clone(),
+        None => match socket_of(control.file.as_deref()) {
+            Ok(Some(socket)) => socket,
+            Ok(None) => return failed(&"the control socket is off (observe.control = false)"),
+            Err(problems) => return refused(&problems),
+        },
+    };
+    match question(&socket) {
+        Ok(answer) => print(format!("{}\n", answer.trim_end_matches('\n')).as_bytes()),
+        Err(problem) => failed(&problem),
+    }
+}
+
+/// The socket that a configuration names; none: it is off. A machine without a file has a
+/// balancer that was started with `--bind`, at the default.
+fn socket_of(file: Option<&Path>) -> Result<Option<PathBuf>, file::Problems> {
+    let observe = if file.is_none() && !Path::new(FILE).exists() {
+        file::observe_default()
+    } else {
+        load(file)?.observe
+    };
+    Ok(observe.control.map(|(path, _)| path))
+}
+
+fn manual(dir: Option<&Path>) -> Outcome {
+    let command = Arguments::command();
+    if let Some(dir) = dir {
+        return match clap_mangen::generate_to(command, dir) {
+            Ok(()) => Outcome::Done,
+            Err(error) => failed(&format!("{}: cannot be written ({error})", dir.display())),
+        };
+    }
+    let mut page = Vec::new();
+    match clap_mangen::Man::new(command).render(&mut page) {
+        Ok(()) => print(&page),
+        Err(error) => failed(&error),
+    }
+}
+
+fn print(bytes: &[u8]) -> Outcome {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Outcome::Done,
+        Err(error) => unwritten(&error),
+    }
+}
+
+/// Who closes our output (`| head`) has seen enough.
+fn unwritten(error: &io::Error) -> Outcome {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Outcome::Done;
+    }
+    failed(&format!("standard output cannot be written ({error})"))
+}
+
+fn refused(problems: &file::Problems) -> Outcome {
+    complain(problems);
+    Outcome::Refused
+}
+
+fn failed(problem: &dyn Display) -> Outcome {
+    complain(&format_args!("evenkeel: {problem}"));
+    Outcome::Failed
+}
+
+fn complain(problem: &dyn Display) {
+    // When standard error is closed, the exit code is left to tell.
+    drop(writeln!(io::stderr().lock(), "{problem}"));
+}

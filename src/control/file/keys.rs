@@ -1,0 +1,74 @@
+//! The keys of each section: those that work, and those that a later version brings.
+
+/// The keys of one section.
+#[derive(Debug)]
+pub struct Keys {
+    /// Its path: "frontend.NAME".
+    pub section: &'static str,
+    /// Keys that work, sections below it too.
+    pub known: &'static [&'static str],
+    /// Keys of a later version: refused, never ignored.
+    pub later: &'static [&'static str],
+}
+
+pub(super) const TOP: Keys =
+    Keys { section: "", known: &["global", "observe", "frontend", "backend"], later: &[] };
+pub(super) const GLOBAL: Keys = Keys {
+    section: "global",
+    known: &["workers", "pin", "sessions_max", "buffers", "drain_timeout", "user", "group"],
+    later: &[],
+};
+pub(super) const OBSERVE: Keys =
+    Keys { section: "observe", known: &["bind", "control", "log"], later: &[] };
+pub(super) const LOG: Keys =
+    Keys { section: "observe.log", known: &["format", "sessions"], later: &[] };
+pub(super) const FRONTEND: Keys = Keys {
+    section: "frontend.NAME",
+    known: &["bind", "backend", "sessions_max", "idle_timeout", "half_closed_timeout", "backlog"],
+    later: &[
+        "sni",
+        "keepalive",
+        "allow",
+        "deny",
+        "rate",
+        "clients_max",
+        "proxy_protocol",
+        "proxy_protocol_from",
+        "fast_open",
+        "defer_accept",
+    ],
+};
+pub(super) const BACKEND: Keys = Keys {
+    section: "backend.NAME",
+    known: &["balance", "connect_timeout", "retries", "all_down", "health", "server"],
+    later: &[
+        "queue_timeout",
+        "queue_max",
+        "on_down",
+        "slow_start",
+        "send_proxy",
+        "source",
+        "fast_open",
+        "srv",
+        "keepalive",
+    ],
+};
+pub(super) const HEALTH: Keys = Keys {
+    section: "backend.NAME.health",
+    known: &["check", "interval", "interval_down", "timeout", "rise", "fall", "port", "http"],
+    later: &["exchange", "errors"],
+};
+pub(super) const HTTP: Keys = Keys {
+    section: "backend.NAME.health.http",
+    known: &["method", "path", "host", "status"],
+    later: &[],
+};
+pub(super) const SERVER: Keys = Keys {
+    section: "backend.NAME.server",
+    known: &["name", "address", "weight", "sessions_max", "backup", "state"],
+    later: &[],
+};
+
+/// Every section, in the order of the documentation.
+pub const KEYS: [&Keys; 9] =
+    [&TOP, &GLOBAL, &OBSERVE, &LOG, &FRONTEND, &BACKEND, &HEALTH, &HTTP, &SERVER];

@@ -1,0 +1,203 @@
+//! What is wrong with a configuration: collected with its place, sorted, and printed a line each.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use crate::control::config::Place;
+
+/// Problems that are printed; the rest is counted. More than a screen helps nobody.
+const SHOWN_MAX: usize = 100;
+
+/// One problem: what is wrong, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where; line 0 when it is of the whole file or of the command line.
+    pub place: Place,
+    /// "what is wrong; what to do"
+    pub text: String,
+}
+
+/// Every problem of a configuration, in the order of the file; at least one.
+///
+/// Displays as lines `FILE:LINE:COL: what is wrong; what to do`, without a newline at the end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Problems {
+    name: String,
+    found: Vec<Problem>,
+}
+
+impl Problems {
+    /// One problem of the file `name`.
+    pub(super) fn one(name: &str, place: Place, text: String) -> Self {
+        Self { name: name.to_owned(), found: vec![Problem { place, text }] }
+    }
+
+    /// Each problem, in the order of the file.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.found.iter()
+    }
+
+    /// The lines of the display, one a problem, for a log that takes lines.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let shown = self.found.iter().take(SHOWN_MAX).map(|problem| self.line(problem));
+        let more = self.found.len().saturating_sub(SHOWN_MAX);
+        let rest = (more > 0).then(|| format!("{}: and {more} problems more", self.name));
+        shown.chain(rest)
+    }
+
+    fn line(&self, problem: &Problem) -> String {
+        let Problem { place: Place { line, column }, text } = problem;
+        match (self.name.as_str(), *line) {
+            ("", _) => text.clone(),
+            (name, 0) => format!("{name}: {text}"),
+            (name, line) => format!("{name}:{line}:{column}: {text}"),
+        }
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, line) in self.lines().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(out, "{separator}{line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes problems while a configuration is walked, and knows lines and columns.
+#[derive(Debug)]
+pub(super) struct Sink<'a> {
+    name: &'a str,
+    text: &'a str,
+    /// The offset of the start of each line.
+    lines: Vec<usize>,
+    found: RefCell<Vec<Found>>,
+}
+
+#[derive(Debug)]
+struct Found {
+    problem: Problem,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The text is not TOML here.
+    Syntax,
+    /// Something is not there. It may be where a syntax error hides it.
+    Missing,
+    /// A key or a value that is wrong in itself.
+    Wrong,
+}
+
+impl<'a> Sink<'a> {
+    /// For `text`, which problems call `name`; an empty name is the command line.
+    pub(super) fn new(name: &'a str, text: &'a str) -> Self {
+        let starts = text.match_indices('\n').map(|(offset, _)| offset + 1);
+        let lines = std::iter::once(0).chain(starts).collect();
+        Self { name, text, lines, found: RefCell::new(Vec::new()) }
+    }
+
+    /// Line and column of an offset in bytes.
+    pub(super) fn place(&self, offset: usize) -> Place {
+        if self.name.is_empty() {
+            return Place::default();
+        }
+        let line = self.lines.partition_point(|start| *start <= offset);
+        let start = self.lines.get(line - 1).copied().unwrap_or_default();
+        let column = self.text.get(start..offset).map_or(0, |before| before.chars().count());
+        let count = |n| u32::try_from(n).unwrap_or(u32::MAX);
+        Place { line: count(line), column: count(column + 1) }
+    }
+
+    /// A key or a value is wrong: "what is wrong; what to do".
+    pub(super) fn wrong(&self, offset: usize, text: impl Into<String>) {
+        self.push(self.place(offset), text.into(), Kind::Wrong);
+    }
+
+    /// As [`Sink::wrong`], for what has kept its place.
+    pub(super) fn wrong_at(&self, place: Place, text: impl Into<String>) {
+        self.push(place, text.into(), Kind::Wrong);
+    }
+
+    /// Something that must be there is not.
+    pub(super) fn missing(&self, offset: usize, text: impl Into<String>) {
+        self.push(self.place(offset), text.into(), Kind::Missing);
+    }
+
+    /// The TOML parser's word. It goes on behind an error, and the first of a line is the cause
+    /// of the others.
+    pub(super) fn syntax(&self, offset: usize, message: &str) {
+        let place = self.place(offset);
+        let on_line = |found: &Found| found.problem.place.line == place.line;
+        if self.found.borrow().last().is_some_and(on_line) {
+            return;
+        }
+        let message = message.trim().trim_end_matches('.');
+        let text = if message.contains("duplicate") {
+            format!("{message}; keep one of them")
+        } else if message.contains("recurs") {
+            format!("{message}; no configuration is nested that deep")
+        } else {
+            format!("not TOML: {message}; look for a missing value, quote, bracket or =")
+        };
+        self.push(place, text, Kind::Syntax);
+    }
+
+    fn push(&self, place: Place, text: String, kind: Kind) {
+        self.found.borrow_mut().push(Found { problem: Problem { place, text }, kind });
+    }
+
+    /// Nothing was found.
+    ///
+    /// # Errors
+    /// All that was found. Beside syntax errors, what they may have caused is left out.
+    pub(super) fn finish(self) -> Result<(), Problems> {
+        let mut found = self.found.into_inner();
+        if found.is_empty() {
+            return Ok(());
+        }
+        let broken: Vec<u32> = found
+            .iter()
+            .filter(|found| found.kind == Kind::Syntax)
+            .map(|found| found.problem.place.line)
+            .collect();
+        // Behind a broken header, keys seem to be of another section.
+        let is_header = |line: &&u32| {
+            let line = (**line as usize).checked_sub(1).and_then(|line| self.lines.get(line));
+            let text = line.and_then(|start| self.text.get(*start..)).unwrap_or_default();
+            text.trim_start().starts_with('[')
+        };
+        let lost = broken.iter().find(is_header).copied().unwrap_or(u32::MAX);
+        found.retain(|Found { problem, kind }| match kind {
+            Kind::Syntax => true,
+            Kind::Missing => broken.is_empty(),
+            Kind::Wrong => problem.place.line < lost && !broken.contains(&problem.place.line),
+        });
+        found.sort_by_key(|found| (found.problem.place.line, found.problem.place.column));
+        let found = found.into_iter().map(|found| found.problem).collect();
+        Err(Problems { name: self.name.to_owned(), found })
+    }
+}
+
+/// A word of the file as a message shows it: in quotes, control characters escaped, not endless.
+pub(super) fn shown(word: &str) -> String {
+    const SHOWN: usize = 60;
+    let mut start: String = word.chars().take(SHOWN).collect();
+    if start.len() < word.len() {
+        start.push_str("...");
+    }
+    format!("{start:?}")
+}
+
+/// The one of `words` that `word` was meant to be, if any is near enough.
+pub(super) fn nearest<'w>(word: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+    // Long words are compared by their start only: the distance costs the product of both.
+    let word: String = word.chars().take(64).collect::<String>().to_lowercase();
+    words
+        .map(|known| (strsim::damerau_levenshtein(&word, known), known))
+        .filter(|(distance, known)| *distance <= 1 + known.chars().count() / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known)
+}

@@ -1,0 +1,82 @@
+//! What can only be seen of a configuration as a whole: the same thing twice, and circles.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use super::problems::{Sink, shown};
+use crate::control::config::{Backend, Config, Frontend, Place, ServerAddress};
+
+/// Says what is wrong between sections that may each be right.
+pub(super) fn check(config: &Config, sink: &Sink<'_>) {
+    addresses(config, sink);
+    for backend in &config.backends {
+        server_names(backend, sink);
+    }
+    for frontend in &config.frontends {
+        circles(frontend, config, sink);
+    }
+}
+
+/// Every address is listened on once. An IPv6 socket takes no IPv4 connection (`IPV6_V6ONLY`),
+/// so that "[::]:80" and "0.0.0.0:80" are two.
+fn addresses(config: &Config, sink: &Sink<'_>) {
+    let mut taken: HashMap<u16, Vec<(SocketAddr, Place, String)>> = HashMap::new();
+    // Whoever comes second is told; `observe.bind` may be a default, which has no line to show.
+    let observe = config.observe.bind.iter();
+    let observe = observe.map(|(address, place)| (*address, *place, "observe.bind".to_owned()));
+    let frontends = config.frontends.iter().flat_map(|frontend| {
+        let owner = format!("frontend {}", shown(&frontend.name));
+        frontend.bind.iter().map(move |(address, place)| (*address, *place, owner.clone()))
+    });
+    for (address, place, owner) in observe.chain(frontends) {
+        let here = taken.entry(address.port()).or_default();
+        if let Some((other, _, by)) = here.iter().find(|(other, ..)| overlap(*other, address)) {
+            let remedy = "give one of them another port or address";
+            sink.wrong_at(place, format!("{address} is taken, as {other} of {by}; {remedy}"));
+        }
+        here.push((address, place, owner));
+    }
+}
+
+/// Whether the kernel would see the two as one: the same, or one of them every address of its
+/// family. The ports are the same.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let every = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a == b || (a.is_ipv4() == b.is_ipv4() && every)
+}
+
+fn server_names(backend: &Backend, sink: &Sink<'_>) {
+    let mut seen: HashMap<&str, Place> = HashMap::new();
+    let named = backend.servers.iter().filter(|server| !server.name.is_empty());
+    for server in named {
+        if let Some(first) = seen.insert(&server.name, server.place) {
+            let name = shown(&server.name);
+            let text = format!(
+                "server {name} is in [backend.{}] already, in line {}; give it another name",
+                backend.name, first.line
+            );
+            sink.wrong_at(server.place, text);
+        }
+    }
+}
+
+/// A server that is the very frontend it serves: each connection would make another one, until
+/// descriptors end.
+fn circles(frontend: &Frontend, config: &Config, sink: &Sink<'_>) {
+    let backend = config.backends.iter().find(|backend| backend.name == frontend.backend);
+    for server in backend.iter().flat_map(|backend| &backend.servers) {
+        let ServerAddress::Ip(address) = server.address else { continue };
+        let back = |bind: &SocketAddr| {
+            let here = bind.ip().is_unspecified() && address.ip().is_loopback();
+            *bind == address || (here && overlap(*bind, address) && bind.port() == address.port())
+        };
+        if frontend.bind.iter().any(|(bind, _)| back(bind)) {
+            let text = format!(
+                "server {} at {address} is frontend {} itself; name the server's own address",
+                shown(&server.name),
+                frontend.name
+            );
+            sink.wrong_at(server.place, text);
+        }
+    }
+}
