@@ -32,6 +32,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Compares the subjects on one core; prints a table, writes a JSON file.
+    #[command(override_usage = "bench/run [OPTIONS] [WORK]...")]
     Run(run::Options),
     /// Answers exchanges on a free port of 127.0.0.1, which it prints.
     Responder {

@@ -33,7 +33,7 @@ pub(crate) struct Options {
     /// Seconds of each turn that count [default: 2; with --quick 0.5].
     #[arg(long)]
     seconds: Option<f64>,
-    /// Exit with 1 if evenkeel misses a target.
+    /// Exit with 1 unless evenkeel meets its target in each kind of work.
     #[arg(long)]
     check: bool,
     /// Subjects, by comma [default: all].
@@ -63,7 +63,7 @@ struct Bench {
     servers: Vec<SocketAddr>,
 }
 
-/// Runs what the options ask for; false if a target was missed and `--check` given.
+/// Runs what the options ask for; false if `--check` was given and a target missed or left open.
 ///
 /// # Errors
 /// A subject does not start, or fails a connection.
@@ -79,6 +79,9 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
         return Err(io::Error::other("--seconds must be more than 0"));
     }
     let sessions_max = sessions_max(raise_descriptors()?);
+    if kinds.iter().any(|kind| kind.load.is_none()) {
+        idle::counts(sessions_max)?; // said before minutes of other work are lost
+    }
     let core = pin(options.core)?;
     fs::create_dir_all(&options.folder)?;
     let responders = vec![start_responder(1)?, start_responder(2)?];
@@ -108,7 +111,8 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     }
     say(&table::markdown(&report).map_err(io::Error::other)?);
     save(&report, &options.folder)?;
-    Ok(!options.check || report.targets.iter().all(|target| target.met))
+    let met = report.targets.iter().filter(|target| target.met).count();
+    Ok(!options.check || met == kinds.len())
 }
 
 impl Bench {
