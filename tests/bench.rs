@@ -1,7 +1,5 @@
 //! The bench at its smallest, so that it does not rot. Its figures mean nothing here.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking")]
-
 use std::path::Path;
 use std::process::{Command, Stdio};
 
