@@ -1,0 +1,116 @@
+//! The tools behind `bench/run`: a responder, a generator, and the rounds that compare subjects.
+//!
+//! They are thin on purpose: every microsecond spent here hides a difference between subjects.
+
+mod cpu;
+mod exchange;
+mod generator;
+mod idle;
+mod machine;
+mod report;
+mod responder;
+mod run;
+mod subject;
+mod table;
+mod work;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "bench-tools", about = "A responder, a generator, and the rounds of bench/run")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Compares the subjects on one core; prints a table, writes a JSON file.
+    #[command(override_usage = "bench/run [OPTIONS] [WORK]...")]
+    Run(run::Options),
+    /// Answers exchanges on a free port of 127.0.0.1, which it prints.
+    Responder {
+        /// The number that its answers begin with.
+        #[arg(long, default_value_t = 1)]
+        number: u8,
+    },
+    /// Drives addresses by hand with one kind of work; prints the rate of each second.
+    Generator {
+        /// A kind of work, as in `run`.
+        #[arg(long, default_value = "keepalive")]
+        work: String,
+        /// How long.
+        #[arg(long, default_value_t = 5)]
+        seconds: u32,
+        /// Where to connect to, in turn.
+        #[arg(required = true)]
+        addresses: Vec<SocketAddr>,
+    },
+    /// Becomes another program that dies with its parent.
+    #[command(hide = true)]
+    Tether {
+        /// The program and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().verb {
+        Verb::Run(options) => run::run(&options),
+        Verb::Responder { number } => responder::serve(number).map(|()| true),
+        Verb::Generator { work, seconds, addresses } => {
+            generate(&work, seconds, &addresses).map(|()| true)
+        }
+        Verb::Tether { command } => tether(&command).map(|()| true),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            complain(&format!("bench: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn generate(work: &str, seconds: u32, addresses: &[SocketAddr]) -> io::Result<()> {
+    let kinds = work::find(&[work.to_owned()])?;
+    let Some(load) = kinds.first().and_then(|kind| kind.load) else {
+        return Err(io::Error::other(format!("{work} has no load to drive")));
+    };
+    let mut generator = generator::Generator::open(addresses, load)?;
+    for _ in 0..seconds {
+        let before = generator.exchanges();
+        generator.drive(Duration::from_secs(1))?;
+        say(&format!("{:.0} a second", generator.exchanges() - before));
+    }
+    Ok(())
+}
+
+fn tether(command: &[String]) -> io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    let Some((program, arguments)) = command.split_first() else {
+        return Err(io::Error::other("nothing to run"));
+    };
+    let error = Command::new(program).args(arguments).exec();
+    Err(io::Error::new(error.kind(), format!("{program}: {error}")))
+}
+
+/// One line on standard output.
+#[expect(clippy::print_stdout, reason = "the one place where the bench prints its results")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
+/// One line on standard error.
+#[expect(clippy::print_stderr, reason = "the one place where the bench prints its troubles")]
+fn complain(line: &str) {
+    eprintln!("{line}");
+}
