@@ -1,3 +1,4 @@
 //! The kernel behind safe types: the only folder with `unsafe` in it.
 
 pub mod ring;
+pub mod features;
