@@ -9,3 +9,5 @@ pub mod proxy;
 pub mod control;
 
 pub mod observe;
+
+pub mod doctor;

@@ -41,6 +41,25 @@ pub enum RingProblem {
 }
 
 impl RingProblem {
+    /// What stands in the way.
+    #[must_use]
+    pub fn cause(self) -> String {
+        match self {
+            Self::Missing => "this kernel has no io_uring".to_owned(),
+            Self::Seccomp => "io_uring is forbidden here by a seccomp profile".to_owned(),
+            Self::Sysctl(value) => {
+                format!("io_uring is forbidden here by kernel.io_uring_disabled = {value}")
+            }
+            Self::Forbidden => "io_uring is forbidden here by a security policy".to_owned(),
+            Self::Old => "this kernel's io_uring is older than 6.1".to_owned(),
+            Self::Memory => "no memory for a ring within RLIMIT_MEMLOCK".to_owned(),
+            Self::Descriptors => "no file descriptor is left for a ring".to_owned(),
+            Self::Other(errno) => {
+                format!("io_uring cannot be set up: {}", io::Error::from_raw_os_error(errno))
+            }
+        }
+    }
+
     /// What to do about it; a command where there is one.
     #[must_use]
     pub const fn remedy(self) -> &'static str {
@@ -81,22 +100,7 @@ impl RingProblem {
 
 impl fmt::Display for RingProblem {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing => write!(out, "this kernel has no io_uring")?,
-            Self::Seccomp => write!(out, "io_uring is forbidden here by a seccomp profile")?,
-            Self::Sysctl(value) => {
-                write!(out, "io_uring is forbidden here by kernel.io_uring_disabled = {value}")?;
-            }
-            Self::Forbidden => write!(out, "io_uring is forbidden here by a security policy")?,
-            Self::Old => write!(out, "this kernel's io_uring is older than 6.1")?,
-            Self::Memory => write!(out, "no memory for a ring within RLIMIT_MEMLOCK")?,
-            Self::Descriptors => write!(out, "no file descriptor is left for a ring")?,
-            Self::Other(errno) => {
-                let error = io::Error::from_raw_os_error(*errno);
-                write!(out, "io_uring cannot be set up: {error}")?;
-            }
-        }
-        write!(out, "; {}", self.remedy())
+        write!(out, "{}; {}", self.cause(), self.remedy())
     }
 }
 
