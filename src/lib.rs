@@ -11,3 +11,5 @@ pub mod control;
 pub mod observe;
 
 pub mod doctor;
+
+pub mod demo;

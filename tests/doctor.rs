@@ -1,4 +1,4 @@
-//! `evenkeel doctor` on this machine, and what it and `run` say where io_uring is forbidden.
+//! `evenkeel doctor` on this machine, and what it, `run` and `demo` say where io_uring is forbidden.
 
 #![expect(unsafe_code, reason = "the seccomp filter goes in between fork and exec")]
 
@@ -66,6 +66,14 @@ fn run_stops_at_once_with_the_same_diagnosis() {
     }
 }
 
+#[test]
+fn demo_passes_the_diagnosis_on() {
+    let output = without_ring(evenkeel().args(["demo", "--once"]), Errno::EPERM);
+    let text = text_of(&output.stderr);
+    assert!(text.contains("io_uring is forbidden here by a seccomp profile"), "{text}");
+    assert_eq!(output.status.code(), Some(1), "{text}");
+}
+
 fn evenkeel() -> Command {
     Command::new(env!("CARGO_BIN_EXE_evenkeel"))
 }
@@ -79,7 +87,7 @@ fn free_port() -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
-/// Runs `command` under a seccomp filter that answers io_uring_setup(2) with `errno`.
+/// Runs `command` under a seccomp filter that answers `io_uring_setup(2)` with `errno`.
 fn without_ring(command: &mut Command, errno: Errno) -> Output {
     // SAFETY: between fork and exec `forbid_ring` makes two system calls, and allocates nothing.
     unsafe { command.pre_exec(move || forbid_ring(errno)) };
@@ -87,9 +95,10 @@ fn without_ring(command: &mut Command, errno: Errno) -> Output {
 }
 
 fn forbid_ring(errno: Errno) -> io::Result<()> {
-    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    // BPF_LD | BPF_W | BPF_ABS, BPF_JMP | BPF_JEQ | BPF_K, BPF_RET | BPF_K (linux/bpf_common.h).
+    const LOAD: u16 = 0x20;
+    const JUMP_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
     let number = u32::try_from(libc::SYS_io_uring_setup).unwrap_or(u32::MAX);
     let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     let mut filter = [
