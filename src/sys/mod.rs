@@ -7,3 +7,5 @@ pub mod pipe;
 pub mod ring;
 pub mod socket;
 pub mod waker;
+pub mod features;
+pub mod child;

@@ -25,22 +25,22 @@ const WINDOW: u64 = 40_000;
 
 /// What the peers are going to do.
 #[derive(Debug, Clone, Default)]
-pub struct Fate {
-    pub client_says: u64,
-    pub server_says: u64,
-    pub client_resets_after: Option<u64>,
-    pub server_resets_after: Option<u64>,
-    pub client_stays_open: bool,
-    pub server_stays_open: bool,
-    pub client_stops_reading: bool,
-    pub server_stops_reading: bool,
+pub(crate) struct Fate {
+    pub(crate) client_says: u64,
+    pub(crate) server_says: u64,
+    pub(crate) client_resets_after: Option<u64>,
+    pub(crate) server_resets_after: Option<u64>,
+    pub(crate) client_stays_open: bool,
+    pub(crate) server_stays_open: bool,
+    pub(crate) client_stops_reading: bool,
+    pub(crate) server_stops_reading: bool,
     /// One in so many attempts to connect fails; 0: none.
-    pub connects_fail: u64,
+    pub(crate) connects_fail: u64,
 }
 
 impl Fate {
     /// Both say something and end in order.
-    pub fn orderly(seed: u64) -> Self {
+    pub(crate) fn orderly(seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0xfa7e);
         let much = |random: &mut Random| match random.below(4) {
             0 => 0,
@@ -52,7 +52,7 @@ impl Fate {
     }
 
     /// Anything may go wrong.
-    pub fn disorderly(seed: u64) -> Self {
+    pub(crate) fn disorderly(seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0xd150);
         let mut fate = Self::orderly(seed);
         let mut sometimes = |n| random.one_in(n);
@@ -70,17 +70,17 @@ impl Fate {
 
 /// One of the two peers, and our socket to it.
 #[derive(Debug, Default)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Bytes that it has sent.
-    pub said: u64,
+    pub(crate) said: u64,
     /// It has ended its direction.
-    pub ended: bool,
+    pub(crate) ended: bool,
     /// Bytes of the other peer that have arrived at our socket to it, in order.
-    pub got: u64,
+    pub(crate) got: u64,
     /// We have ended our direction.
-    pub saw_end: bool,
+    pub(crate) saw_end: bool,
     /// We have reset it.
-    pub saw_reset: bool,
+    pub(crate) saw_reset: bool,
     reset: bool,
     /// The error of a reset was taken from the socket.
     reset_told: bool,
@@ -101,7 +101,7 @@ struct Run {
 }
 
 #[derive(Debug)]
-pub struct Simulated {
+pub(crate) struct Simulated {
     random: Random,
     fate: Fate,
     peers: [Peer; 2],
@@ -114,9 +114,9 @@ pub struct Simulated {
     pipes: BTreeMap<u16, VecDeque<Run>>,
     scarce: bool,
     connect_outcome: Option<Result<(), ConnectFailure>>,
-    pub attempts: u64,
-    pub spliced: u64,
-    pub starved: u64,
+    pub(crate) attempts: u64,
+    pub(crate) spliced: u64,
+    pub(crate) starved: u64,
     closes: [u64; 2],
 }
 
@@ -125,7 +125,7 @@ fn index(side: Side) -> usize {
 }
 
 impl Simulated {
-    pub fn new(mut random: Random, fate: Fate) -> Self {
+    pub(crate) fn new(mut random: Random, fate: Fate) -> Self {
         let scarce = random.one_in(8);
         let client = Peer { open: true, ..Peer::default() };
         Self {
@@ -148,12 +148,12 @@ impl Simulated {
         }
     }
 
-    pub fn peer(&self, side: Side) -> &Peer {
+    pub(crate) fn peer(&self, side: Side) -> &Peer {
         &self.peers[index(side)]
     }
 
     /// Nothing is held, in flight or left open after the end.
-    pub fn assert_all_returned(&self, session: &Session) {
+    pub(crate) fn assert_all_returned(&self, session: &Session) {
         assert!(session.in_flight().is_empty() && self.armed.is_empty(), "in flight: {self:?}");
         assert_eq!(self.free.len(), usize::from(BUFFERS), "buffers: {self:?}");
         assert!(self.pipes.is_empty(), "pipes: {self:?}");
@@ -161,7 +161,7 @@ impl Simulated {
     }
 
     /// Something that can happen, happens; none when nothing can.
-    pub fn step(&mut self, session: &Session) -> Option<Event> {
+    pub(crate) fn step(&mut self, session: &Session) -> Option<Event> {
         let mut armed = session.in_flight();
         for (operation, _) in self.armed.values() {
             assert!(

@@ -1,0 +1,165 @@
+//! The kernel and its io_uring.
+
+use std::io;
+
+use nix::sys::utsname;
+
+use super::Finding;
+use crate::sys::features::{RingFeatures, RingProblem, ring_features};
+
+/// The oldest kernel that has all that a worker needs: `SINGLE_ISSUER` with `DEFER_TASKRUN`.
+const FLOOR: Version = Version(6, 1, 0);
+
+/// Multishot accept answered with bogus descriptors in these (liburing's issue 1062).
+const BOGUS_ACCEPT: (Version, Version) = (Version(6, 6, 1), Version(6, 7, 4));
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Version(u32, u32, u32);
+
+pub(super) fn examine(available: Result<(), RingProblem>) -> Vec<Finding> {
+    let release = utsname::uname()
+        .map(|names| names.release().to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let mut findings = vec![release_finding(&release)];
+    match available {
+        Ok(()) => {
+            findings.push(Finding::ok(
+                "io_uring",
+                "there and allowed, with SINGLE_ISSUER and DEFER_TASKRUN",
+            ));
+            match ring_features() {
+                Ok(features) => findings.extend(feature_findings(&features)),
+                Err(error) => findings.push(Finding::failed(
+                    "io_uring operations",
+                    format!("the ring does not list them: {error}"),
+                    "let the sandbox allow io_uring_register",
+                )),
+            }
+        }
+        Err(problem) => {
+            findings.push(Finding::failed("io_uring", problem.cause(), problem.remedy()));
+        }
+    }
+    findings
+}
+
+fn release_finding(release: &str) -> Finding {
+    let subject = "kernel";
+    match parse(release) {
+        None => Finding::unknown(subject, format!("{release}: no version; 6.1 is needed")),
+        Some(version) if version < FLOOR => Finding::failed(
+            subject,
+            format!("{release}; 6.1 or newer is needed"),
+            "apt-get install --only-upgrade 'linux-image-*' && reboot",
+        ),
+        Some(version) if (BOGUS_ACCEPT.0..=BOGUS_ACCEPT.1).contains(&version) => Finding::warning(
+            subject,
+            format!(
+                "{release}; 6.6.1 to 6.7.4 can answer a multishot accept with a descriptor that \
+                 is none"
+            ),
+            "apt-get install --only-upgrade 'linux-image-*' && reboot",
+        ),
+        Some(_) => Finding::ok(subject, format!("{release}; 6.1 or newer is needed")),
+    }
+}
+
+fn parse(release: &str) -> Option<Version> {
+    let number = release.split(|c: char| c != '.' && !c.is_ascii_digit()).next()?;
+    let mut parts = number.split('.').map(str::parse);
+    let (major, minor) = (parts.next()?.ok()?, parts.next()?.ok()?);
+    Some(Version(major, minor, parts.next().and_then(Result::ok).unwrap_or(0)))
+}
+
+fn feature_findings(features: &RingFeatures) -> Vec<Finding> {
+    let upgrade = "boot kernel 6.1 or newer, or let the sandbox allow it";
+    let (known, unknown): (Vec<_>, Vec<_>) = features.operations.iter().partition(|(_, k)| *k);
+    let names = |list: &[(&'static str, bool)]| {
+        list.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    };
+    let operations = if unknown.is_empty() {
+        Finding::ok("io_uring operations", names(&known))
+    } else {
+        let text = format!("the ring does not know: {}", names(&unknown));
+        Finding::failed("io_uring operations", text, upgrade)
+    };
+    let ext_arg = if features.ext_arg {
+        Finding::ok("io_uring EXT_ARG", "one system call submits and waits with a timeout")
+    } else {
+        Finding::failed("io_uring EXT_ARG", "missing: a worker cannot wait with a timeout", upgrade)
+    };
+    vec![
+        operations,
+        ext_arg,
+        tried(
+            "io_uring multishot accept",
+            &features.multishot_accept,
+            "tried on loopback: one submission accepts every connection",
+        ),
+        tried(
+            "io_uring multishot receive",
+            &features.multishot_receive,
+            "tried on loopback: into a buffer ring, so that idle sessions hold no buffer",
+        ),
+    ]
+}
+
+fn tried(subject: &'static str, outcome: &io::Result<()>, works: &str) -> Finding {
+    let failed = |error: &io::Error, remedy: &str| {
+        Finding::failed(subject, format!("tried on loopback, and failed: {error}"), remedy)
+    };
+    match outcome {
+        Ok(()) => Finding::ok(subject, works),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable => {
+                failed(error, "ip link set lo up")
+            }
+            _ => failed(error, "boot another kernel, 6.1 or newer"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict;
+
+    #[test]
+    fn a_release_is_read_with_what_distributions_append() {
+        assert_eq!(parse("6.1.0-18-arm64"), Some(Version(6, 1, 0)));
+        assert_eq!(parse("6.12.25+rpt-rpi-v8"), Some(Version(6, 12, 25)));
+        assert_eq!(parse("7.0-rc1"), Some(Version(7, 0, 0)));
+        assert_eq!(parse("unknown"), None);
+    }
+
+    #[test]
+    fn old_kernels_fail_and_the_bogus_ones_are_warned_of() {
+        for (release, verdict) in [
+            ("5.15.0-91-generic", Verdict::Failed),
+            ("6.0.19", Verdict::Failed),
+            ("6.1.0-18-amd64", Verdict::Ok),
+            ("6.6.0", Verdict::Ok),
+            ("6.6.1", Verdict::Warning),
+            ("6.7.4", Verdict::Warning),
+            ("6.7.5", Verdict::Ok),
+            ("6.18.44", Verdict::Ok),
+        ] {
+            assert_eq!(release_finding(release).verdict, verdict, "{release}");
+        }
+    }
+
+    #[test]
+    fn what_the_ring_lacks_is_named() {
+        let features = RingFeatures {
+            ext_arg: true,
+            operations: vec![("accept", true), ("link timeout", false)],
+            multishot_accept: Ok(()),
+            multishot_receive: Err(io::Error::from(nix::errno::Errno::ENETUNREACH)),
+        };
+        let findings = feature_findings(&features);
+        assert_eq!(findings[0].verdict, Verdict::Failed);
+        assert!(findings[0].text.ends_with(": link timeout"), "{}", findings[0].text);
+        assert_eq!(findings[2].verdict, Verdict::Ok);
+        assert_eq!(findings[3].remedy.as_deref(), Some("ip link set lo up"));
+    }
+}

@@ -1,0 +1,342 @@
+//! Limits and settings, against what a configuration asks for.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::thread::available_parallelism;
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use super::Finding;
+use crate::control::config::{Config, ServerAddress};
+use crate::sys::features::rings_that_fit;
+
+/// What is wanted of this machine.
+#[derive(Debug, Default)]
+pub(super) struct Needs {
+    /// `global.workers`; none: one a core.
+    workers: Option<usize>,
+    /// `global.sessions_max`; none: what the descriptors allow.
+    sessions_max: Option<u64>,
+    /// The largest of the frontends.
+    backlog: u64,
+    /// Addresses of servers: each has its own range of ports.
+    servers: u64,
+    /// Of frontends, and of servers on this machine.
+    local_ports: Vec<u16>,
+}
+
+/// The client's socket and the server's.
+const DESCRIPTORS_A_SESSION: u64 = 2;
+
+/// Listeners, rings, pipes, the log, probes, /metrics.
+const DESCRIPTORS_BESIDE: u64 = 256;
+
+/// Of a worker's ring; `rings_that_fit` makes the same.
+const RING_ENTRIES: u32 = 4096;
+
+/// Fewer sessions than this surprise somebody one day.
+const SESSIONS_FEW: u64 = 1000;
+
+/// What a pipe has unless asked otherwise (pipe(7)): 16 pages of 4 KiB.
+const PIPE_PAGES: u64 = 16;
+
+impl Needs {
+    pub(super) fn of(config: Option<&Config>) -> Self {
+        let Some(config) = config else { return Self { backlog: 4096, ..Self::default() } };
+        let servers = config.backends.iter().flat_map(|backend| &backend.servers);
+        let binds = config.frontends.iter().flat_map(|frontend| &frontend.bind);
+        let mut local_ports: Vec<u16> = binds.map(|(address, _)| address.port()).collect();
+        local_ports.extend(servers.clone().filter_map(|server| port_here(&server.address)));
+        local_ports.sort_unstable();
+        local_ports.dedup();
+        let backlogs = config.frontends.iter().map(|frontend| u64::from(frontend.backlog));
+        Self {
+            workers: config.global.workers.map(|workers| workers.get() as usize),
+            sessions_max: config.global.sessions_max.map(|(max, _)| u64::from(max.get())),
+            backlog: backlogs.max().unwrap_or(0),
+            servers: servers.count() as u64,
+            local_ports,
+        }
+    }
+}
+
+/// `rings`: whether a ring can be made here at all.
+pub(super) fn examine(needs: &Needs, rings: bool) -> Vec<Finding> {
+    let cores = available_parallelism().map_or(1, |cores| cores.get());
+    let workers = needs.workers.unwrap_or(cores);
+    let hard = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard);
+    let sessions = needs.sessions_max.unwrap_or_else(|| sessions_within(hard));
+    let mut findings =
+        vec![cores_finding(cores, needs.workers), descriptors(hard, needs.sessions_max)];
+    if rings {
+        findings.push(memlock(workers, rings_that_fit(workers, RING_ENTRIES)));
+    }
+    let read = |key: &'static str, check: &dyn Fn(&str) -> Option<Finding>| {
+        let text = fs::read_to_string(format!("/proc/sys/{}", key.replace('.', "/")));
+        text.ok()
+            .and_then(|text| check(text.trim()))
+            .unwrap_or_else(|| Finding::unknown(key, "cannot be read here"))
+    };
+    let reserved = fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports");
+    let reserved = reserved.unwrap_or_default();
+    findings.extend([
+        read("net.core.somaxconn", &|text| Some(somaxconn(text.parse().ok()?, needs.backlog))),
+        read("net.ipv4.ip_local_port_range", &|text| {
+            Some(port_range(&range(text)?, sessions, needs.servers))
+        }),
+        read("net.ipv4.ip_local_port_range", &|text| {
+            Some(own_ports(&range(text)?, reserved.trim(), &needs.local_ports))
+        }),
+        read("net.ipv4.tcp_congestion_control", &|text| Some(congestion_control(text))),
+        read("net.ipv4.tcp_migrate_req", &|text| Some(migrate_req(text != "0"))),
+        read("fs.pipe-max-size", &|text| Some(pipe_size(text.parse().ok()?))),
+        read("fs.pipe-user-pages-soft", &|text| Some(pipe_pages(text.parse().ok()?))),
+    ]);
+    findings
+}
+
+fn cores_finding(cores: usize, workers: Option<usize>) -> Finding {
+    let subject = "cores";
+    match workers {
+        Some(workers) if workers > cores => Finding::warning(
+            subject,
+            format!("{workers} workers share {cores}, and wait for one another"),
+            "global.workers = \"auto\"",
+        ),
+        Some(workers) => Finding::ok(subject, format!("{cores} may be used, by {workers} workers")),
+        None => Finding::ok(subject, format!("{cores} may be used, by a worker each")),
+    }
+}
+
+fn sessions_within(descriptors: u64) -> u64 {
+    descriptors.saturating_sub(DESCRIPTORS_BESIDE) / DESCRIPTORS_A_SESSION
+}
+
+fn descriptors(hard: u64, sessions_max: Option<u64>) -> Finding {
+    let subject = "file descriptors";
+    let room = sessions_within(hard);
+    let needed = |sessions: u64| sessions * DESCRIPTORS_A_SESSION + DESCRIPTORS_BESIDE;
+    let remedy =
+        |needed: u64| format!("ulimit -n {needed} (or LimitNOFILE={needed} in the service)");
+    match sessions_max {
+        Some(max) if room < max => Finding::failed(
+            subject,
+            format!(
+                "sessions_max = {max} needs {} of them, and the hard limit of {hard} holds {room} \
+                 sessions",
+                needed(max)
+            ),
+            remedy(needed(max)),
+        ),
+        None if room < SESSIONS_FEW => Finding::warning(
+            subject,
+            format!("the hard limit of {hard} holds {room} sessions"),
+            remedy(needed(SESSIONS_FEW * 10)),
+        ),
+        _ => Finding::ok(subject, format!("the hard limit of {hard} holds {room} sessions")),
+    }
+}
+
+fn memlock(workers: usize, fit: usize) -> Finding {
+    let subject = "locked memory";
+    if fit >= workers {
+        return Finding::ok(subject, format!("{fit} of {workers} rings fit, tried as this user"));
+    }
+    Finding::failed(
+        subject,
+        format!("{fit} of {workers} rings fit within RLIMIT_MEMLOCK, tried as this user"),
+        "ulimit -l 65536 (or LimitMEMLOCK=64M in the service)",
+    )
+}
+
+fn somaxconn(somaxconn: u64, backlog: u64) -> Finding {
+    let subject = "net.core.somaxconn";
+    if somaxconn >= backlog {
+        return Finding::ok(subject, format!("{somaxconn}, for a backlog of {backlog}"));
+    }
+    Finding::warning(
+        subject,
+        format!("{somaxconn} cuts the backlog of {backlog}: a burst of clients waits a second"),
+        format!("sysctl -w net.core.somaxconn={backlog}"),
+    )
+}
+
+fn range(text: &str) -> Option<RangeInclusive<u16>> {
+    let (low, high) = text.split_once(|c: char| c.is_whitespace())?;
+    Some(low.parse().ok()?..=high.trim().parse().ok()?)
+}
+
+/// A session holds a local port toward its server's address; after the close, the side that closed
+/// first holds it for another minute.
+fn port_range(range: &RangeInclusive<u16>, sessions: u64, servers: u64) -> Finding {
+    let subject = "net.ipv4.ip_local_port_range";
+    let ports = range.len() as u64;
+    let text = format!(
+        "{} to {}: {ports} sessions at a time to a server's address",
+        range.start(),
+        range.end()
+    );
+    if servers > 0 && ports * servers < sessions {
+        return Finding::warning(
+            subject,
+            format!("{text}, {servers} addresses, and {sessions} sessions may come"),
+            "sysctl -w net.ipv4.ip_local_port_range=\"10240 65535\"",
+        );
+    }
+    Finding::ok(subject, text)
+}
+
+/// A port of ours in that range may be taken by any outgoing connection while its owner is away;
+/// a connection to a dead local server may even meet itself.
+fn own_ports(range: &RangeInclusive<u16>, reserved: &str, ports: &[u16]) -> Finding {
+    let subject = "net.ipv4.ip_local_reserved_ports";
+    let held = |port: u16| {
+        reserved.split(',').any(|item| {
+            let (low, high) = item.split_once('-').unwrap_or((item, item));
+            let (low, high) = (low.trim().parse(), high.trim().parse());
+            matches!((low, high), (Ok(low), Ok(high)) if (low..=high).contains(&port))
+        })
+    };
+    let loose: Vec<_> = ports.iter().filter(|port| range.contains(port) && !held(**port)).collect();
+    if loose.is_empty() {
+        return Finding::ok(subject, "no port of ours may be taken by an outgoing connection");
+    }
+    let list = loose.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let all = if reserved.is_empty() { list.clone() } else { format!("{reserved},{list}") };
+    Finding::warning(
+        subject,
+        format!("{list}: an outgoing connection may take it while its owner restarts"),
+        format!("sysctl -w net.ipv4.ip_local_reserved_ports={all}"),
+    )
+}
+
+fn congestion_control(name: &str) -> Finding {
+    Finding::ok(
+        "net.ipv4.tcp_congestion_control",
+        format!(
+            "{name}: the pace at which bytes leave for clients and servers; cubic suits a wired \
+             network, bbr one that loses packets (radio)"
+        ),
+    )
+}
+
+fn migrate_req(on: bool) -> Finding {
+    let subject = "net.ipv4.tcp_migrate_req";
+    if on {
+        return Finding::ok(subject, "1: a listener that closes hands over those who wait in it");
+    }
+    Finding::warning(
+        subject,
+        "0: when one of two evenkeels on a port stops, clients that wait in its queue are reset",
+        "sysctl -w net.ipv4.tcp_migrate_req=1",
+    )
+}
+
+fn pipe_size(bytes: u64) -> Finding {
+    let subject = "fs.pipe-max-size";
+    let (kib, wanted) = (bytes / 1024, PIPE_PAGES * 4096);
+    if bytes >= wanted {
+        return Finding::ok(subject, format!("{kib} KiB, for pipes that bulk is spliced through"));
+    }
+    Finding::warning(
+        subject,
+        format!("{kib} KiB: bulk is spliced in small pieces"),
+        "sysctl -w fs.pipe-max-size=1048576",
+    )
+}
+
+/// Beyond the limit, a plain user's new pipes have one or two pages (pipe(7)); 0 is no limit.
+fn pipe_pages(pages: u64) -> Finding {
+    let subject = "fs.pipe-user-pages-soft";
+    let pipes = pages / PIPE_PAGES;
+    match pages {
+        0 => Finding::ok(subject, "no limit on a plain user's pipes"),
+        _ if pipes < 256 => Finding::warning(
+            subject,
+            format!("{pages} pages are {pipes} pipes for a plain user; other bulk is copied"),
+            "sysctl -w fs.pipe-user-pages-soft=16384",
+        ),
+        _ => Finding::ok(
+            subject,
+            format!("{pages} pages are {pipes} pipes for a plain user; other bulk is copied"),
+        ),
+    }
+}
+
+/// The port of a server that is on this machine, as far as its address tells.
+fn port_here(address: &ServerAddress) -> Option<u16> {
+    match address {
+        ServerAddress::Ip(address) => is_loopback(address).then(|| address.port()),
+        ServerAddress::Name { host, port } => (host == "localhost").then_some(*port),
+    }
+}
+
+fn is_loopback(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict;
+
+    #[test]
+    fn more_sessions_than_descriptors_hold_fails_and_says_the_numbers() {
+        let finding = descriptors(20_000, Some(20_000));
+        assert_eq!(finding.verdict, Verdict::Failed);
+        assert!(finding.text.contains("sessions_max = 20000 needs 40256"), "{}", finding.text);
+        assert!(finding.remedy.unwrap().contains("LimitNOFILE=40256"));
+        assert_eq!(descriptors(40_256, Some(20_000)).verdict, Verdict::Ok);
+        assert_eq!(descriptors(1024, None).verdict, Verdict::Warning);
+        assert_eq!(descriptors(1 << 20, None).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn a_backlog_that_the_kernel_cuts_is_a_warning_with_the_command() {
+        let finding = somaxconn(128, 4096);
+        assert_eq!(finding.remedy.as_deref(), Some("sysctl -w net.core.somaxconn=4096"));
+        assert_eq!(somaxconn(4096, 4096).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn ports_are_counted_per_server_address() {
+        let range = range("32768\t60999").unwrap();
+        assert_eq!(port_range(&range, 100_000, 4).verdict, Verdict::Ok);
+        assert_eq!(port_range(&range, 100_000, 2).verdict, Verdict::Warning);
+        assert_eq!(port_range(&range, 100_000, 0).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn a_port_of_ours_that_is_ephemeral_and_not_reserved_is_a_warning() {
+        let range = 32768..=60999;
+        assert_eq!(own_ports(&range, "", &[80, 8080]).verdict, Verdict::Ok);
+        assert_eq!(own_ports(&range, "1-2,40000-40005", &[40001]).verdict, Verdict::Ok);
+        let finding = own_ports(&range, "9000", &[40001]);
+        assert_eq!(
+            finding.remedy.as_deref(),
+            Some("sysctl -w net.ipv4.ip_local_reserved_ports=9000,40001")
+        );
+    }
+
+    #[test]
+    fn more_workers_than_cores_is_a_warning() {
+        assert_eq!(cores_finding(2, Some(4)).verdict, Verdict::Warning);
+        assert_eq!(cores_finding(4, Some(4)).verdict, Verdict::Ok);
+        assert_eq!(cores_finding(4, None).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn rings_that_do_not_fit_fail() {
+        assert_eq!(memlock(4, 3).verdict, Verdict::Failed);
+        assert_eq!(memlock(4, 4).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn pipes_that_are_few_or_small_are_warnings() {
+        assert_eq!(pipe_pages(0).verdict, Verdict::Ok);
+        assert_eq!(pipe_pages(1024).verdict, Verdict::Warning);
+        assert_eq!(pipe_pages(16_384).verdict, Verdict::Ok);
+        assert_eq!(pipe_size(4096).verdict, Verdict::Warning);
+    }
+}
