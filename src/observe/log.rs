@@ -1,12 +1,23 @@
-//! The session log: one record a session, written by a thread of its own.
+//! The operator's log (stderr), and the session log (stdout): one record a session, written by a
+//! thread of its own.
 //!
 //! A worker hands its record to a bounded channel and goes on; when the writer cannot keep up
 //! (a full disk, a pipe that nobody reads), records are dropped and counted, never waited for.
 
+use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
 
+use crossbeam::channel::{Receiver, TryRecvError};
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+use crate::control::config::LogFormat;
 use crate::terms::End;
 
 /// What is known of a session when it has ended.
@@ -32,4 +43,384 @@ pub struct SessionRecord {
     pub bytes: [u64; 2],
     /// How it ended.
     pub end: End,
+}
+
+/// Starts the operator's log: on stderr, "info" and above unless RUST_LOG says otherwise. A
+/// second call changes nothing.
+pub fn init(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let outcome = match format {
+        LogFormat::Text => {
+            let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            log.with_target(false).with_ansi(colour).try_init()
+        }
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
+    // The only failure is that there is one already, which is the one that was wanted.
+    drop(outcome);
+}
+
+/// Starts the thread that writes each record to stdout, a line each. It ends when every sender of
+/// the channel is gone and what they sent is written; if nobody reads stdout, it waits for that
+/// (and alone), so do not join it without a time limit.
+///
+/// # Errors
+/// No thread or no descriptor can be had.
+pub fn start_writer(
+    format: LogFormat,
+    records: Receiver<SessionRecord>,
+) -> io::Result<JoinHandle<()>> {
+    // Its own descriptor: std's stdout would flush at each line, and lock.
+    let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let run = move || Writer::new(format, stdout).run(&records);
+    std::thread::Builder::new().name("session-log".to_owned()).spawn(run)
+}
+
+/// Gathers lines, and writes them as the channel runs empty or the batch is full.
+struct Writer<W> {
+    format: LogFormat,
+    sink: W,
+    batch: String,
+    /// Lines in `batch`.
+    lines: u64,
+    /// A write broke off within a line; the next one begins a new line first.
+    torn: bool,
+    /// Lines that could not be written and were not yet told of.
+    lost: u64,
+    /// When losses were last told of.
+    told: Option<Instant>,
+}
+
+/// A few hundred lines: enough that a write costs little a line.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// Between two complaints about a log that cannot be written.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+
+impl<W: Write> Writer<W> {
+    fn new(format: LogFormat, sink: W) -> Self {
+        let batch = String::with_capacity(BATCH_BYTES + 1024);
+        Self { format, sink, batch, lines: 0, torn: false, lost: 0, told: None }
+    }
+
+    fn run(mut self, records: &Receiver<SessionRecord>) {
+        loop {
+            let record = match records.try_recv() {
+                Ok(record) => record,
+                Err(TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty) => {
+                    self.flush(Instant::now());
+                    let Ok(record) = records.recv() else { break };
+                    record
+                }
+            };
+            record.line(self.format, &mut self.batch);
+            self.lines += 1;
+            if self.batch.len() >= BATCH_BYTES {
+                self.flush(Instant::now());
+            }
+        }
+        self.flush(Instant::now());
+    }
+
+    /// Writes the batch; what cannot be written is lost, for a log that waits for a full disk
+    /// would be a log without an end.
+    fn flush(&mut self, now: Instant) {
+        if self.batch.is_empty() {
+            return;
+        }
+        if self.torn {
+            self.batch.insert(0, '\n');
+        }
+        let (written, outcome) = write_all(&mut self.sink, self.batch.as_bytes());
+        if written > 0 {
+            self.torn = self.batch.as_bytes()[written - 1] != b'\n';
+        }
+        if let Err(error) = outcome {
+            let rest = &self.batch.as_bytes()[written..];
+            let left = rest.iter().filter(|byte| **byte == b'\n').count();
+            self.lost += self.lines.min(u64::try_from(left).unwrap_or(u64::MAX));
+            self.complain(&error, now);
+        }
+        self.batch.clear();
+        self.lines = 0;
+    }
+
+    fn complain(&mut self, error: &io::Error, now: Instant) {
+        let due = self.told.is_none_or(|told| now.duration_since(told) >= COMPLAINT_INTERVAL);
+        if due {
+            tracing::warn!("session log: {} records lost: stdout: {error}", self.lost);
+            self.told = Some(now);
+            self.lost = 0;
+        }
+    }
+}
+
+/// As [`Write::write_all`], and says how far it came.
+fn write_all(sink: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < bytes.len() {
+        match sink.write(&bytes[written..]) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
+}
+
+impl SessionRecord {
+    /// Appends the record to `out` as one line, with its line break.
+    pub fn line(&self, format: LogFormat, out: &mut String) {
+        let outcome = match format {
+            LogFormat::Text => self.text(out),
+            LogFormat::Json => self.json(out),
+        };
+        debug_assert!(outcome.is_ok(), "writing to a String cannot fail");
+        out.push('\n');
+    }
+
+    /// In the order of HAProxy's tcplog: when, who, by which frontend, to which server, how long
+    /// (milliseconds: connect/whole; -1: never connected), how much (in/out), how it ended.
+    fn text(&self, out: &mut String) -> fmt::Result {
+        write!(out, "{} {} ", self.time(), self.client())?;
+        write!(out, "{} {}/", Word(&self.frontend), Word(&self.backend))?;
+        match &self.server {
+            Some(server) => write!(out, "{}", Word(server))?,
+            None => out.push_str("<NOSRV>"),
+        }
+        match self.connect {
+            Some(connect) => write!(out, " {}/", Millis(connect))?,
+            None => out.push_str(" -1/"),
+        }
+        let [bytes_in, bytes_out] = self.bytes;
+        let (letters, reason) = (self.end.letters, self.end.reason.name());
+        write!(out, "{} {bytes_in}/{bytes_out} ", Millis(self.duration))?;
+        write!(out, "{letters} {reason} {}", self.retries)
+    }
+
+    fn json(&self, out: &mut String) -> fmt::Result {
+        let record = JsonRecord {
+            time: self.time().to_string(),
+            client: self.client(),
+            frontend: &self.frontend,
+            backend: &self.backend,
+            server: self.server.as_deref(),
+            connect_ms: self.connect.map(millis),
+            duration_ms: millis(self.duration),
+            bytes_in: self.bytes[0],
+            bytes_out: self.bytes[1],
+            letters: self.end.letters.to_string(),
+            reason: self.end.reason.name(),
+            retries: self.retries,
+        };
+        out.push_str(&serde_json::to_string(&record).map_err(|_| fmt::Error)?);
+        Ok(())
+    }
+
+    fn time(&self) -> humantime::Rfc3339Timestamp {
+        // humantime refuses what is before 1970, where no clock of Linux can be.
+        humantime::format_rfc3339_millis(self.ended.max(SystemTime::UNIX_EPOCH))
+    }
+
+    /// An IPv4 client of an IPv6 socket is an IPv4 client.
+    fn client(&self) -> String {
+        let canonical = |client: SocketAddr| {
+            SocketAddr::new(client.ip().to_canonical(), client.port()).to_string()
+        };
+        self.client.map_or_else(|| "-".to_owned(), canonical)
+    }
+}
+
+#[derive(Serialize)]
+struct JsonRecord<'a> {
+    time: String,
+    client: String,
+    frontend: &'a str,
+    backend: &'a str,
+    server: Option<&'a str>,
+    connect_ms: Option<f64>,
+    duration_ms: f64,
+    bytes_in: u64,
+    bytes_out: u64,
+    letters: String,
+    reason: &'static str,
+    retries: u32,
+}
+
+/// Whole microseconds, said in milliseconds.
+fn millis(duration: Duration) -> f64 {
+    Duration::from_micros(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)).as_secs_f64()
+        * 1000.0
+}
+
+/// Milliseconds with three decimals: a connect in a small network takes less than one.
+struct Millis(Duration);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}.{:03}", self.0.as_millis(), self.0.subsec_micros() % 1000)
+    }
+}
+
+/// A name as one word of a line: what would end the word or the line is escaped.
+struct Word<'a>(&'a str);
+
+impl fmt::Display for Word<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            if c.is_control() || c.is_whitespace() || c == '\\' {
+                write!(out, "{}", c.escape_unicode())?;
+            } else {
+                out.write_char(c)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::terms::Reason;
+
+    fn record() -> SessionRecord {
+        SessionRecord {
+            frontend: "http".into(),
+            backend: "web".into(),
+            server: Some("web1".into()),
+            client: "192.0.2.7:50123".parse().ok(),
+            ended: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+            duration: Duration::from_micros(234_567),
+            connect: Some(Duration::from_micros(214)),
+            retries: 1,
+            bytes: [512, 10_240],
+            end: End::new(Reason::Done, b"--"),
+        }
+    }
+
+    fn line(record: &SessionRecord, format: LogFormat) -> String {
+        let mut out = String::new();
+        record.line(format, &mut out);
+        out
+    }
+
+    #[test]
+    fn a_text_line_reads_like_a_tcplog() {
+        assert_eq!(
+            line(&record(), LogFormat::Text),
+            "2023-11-14T22:13:20.123Z 192.0.2.7:50123 http web/web1 0.214/234.567 512/10240 \
+             -- done 1\n"
+        );
+    }
+
+    #[test]
+    fn a_session_without_a_server_says_so() {
+        let end = End::new(Reason::NoServer, b"SC");
+        let record = SessionRecord { server: None, connect: None, end, ..record() };
+        let text = line(&record, LogFormat::Text);
+        assert!(text.contains(" web/<NOSRV> -1/234.567 "), "{text}");
+        assert!(text.ends_with(" SC no_server 1\n"), "{text}");
+        let json = line(&record, LogFormat::Json);
+        assert!(json.contains(r#""server":null,"connect_ms":null,"#), "{json}");
+    }
+
+    #[test]
+    fn a_json_line_is_one_object_with_the_same_facts() {
+        assert_eq!(
+            line(&record(), LogFormat::Json),
+            concat!(
+                r#"{"time":"2023-11-14T22:13:20.123Z","client":"192.0.2.7:50123","#,
+                r#""frontend":"http","backend":"web","server":"web1","connect_ms":0.214,"#,
+                r#""duration_ms":234.567,"bytes_in":512,"bytes_out":10240,"letters":"--","#,
+                r#""reason":"done","retries":1}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn a_name_cannot_forge_a_line() {
+        let record = SessionRecord { server: Some("a\n2023 x\u{1b}[2J".into()), ..record() };
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let text = line(&record, format);
+            assert_eq!(text.lines().count(), 1, "{text}");
+            assert!(!text.contains('\u{1b}'), "{text}");
+        }
+        let text = line(&record, LogFormat::Text);
+        assert!(text.contains(r" web/a\u{a}2023\u{20}x\u{1b}[2J "), "{text}");
+    }
+
+    #[test]
+    fn an_ipv4_client_of_an_ipv6_socket_is_shown_as_ipv4() {
+        let client = "[::ffff:192.0.2.7]:1".parse().ok();
+        let text = line(&SessionRecord { client, ..record() }, LogFormat::Text);
+        assert!(text.contains(" 192.0.2.7:1 "), "{text}");
+    }
+
+    /// Takes so many bytes, then fails until there is room again.
+    #[derive(Default)]
+    struct Disk {
+        room: usize,
+        content: Vec<u8>,
+    }
+
+    impl Write for &mut Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.room);
+            if count == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.room -= count;
+            self.content.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_was_sent_before_the_channel_closed_is_written() {
+        let (sender, receiver) = crossbeam::channel::unbounded();
+        for _ in 0..1000 {
+            sender.send(record()).unwrap();
+        }
+        drop(sender);
+        let mut disk = Disk { room: usize::MAX, ..Disk::default() };
+        Writer::new(LogFormat::Text, &mut disk).run(&receiver);
+        let content = String::from_utf8(disk.content).unwrap();
+        assert_eq!(content.lines().count(), 1000);
+        assert!(content.lines().all(|text| text.ends_with("done 1")));
+    }
+
+    #[test]
+    fn a_full_disk_loses_lines_and_tears_at_most_one() {
+        let whole = line(&record(), LogFormat::Text);
+        let mut disk = Disk { room: whole.len() + 10, ..Disk::default() };
+        let mut writer = Writer::new(LogFormat::Text, &mut disk);
+        let start = Instant::now();
+        for _ in 0..3 {
+            record().line(LogFormat::Text, &mut writer.batch);
+            writer.lines += 1;
+        }
+        writer.flush(start);
+        assert!(writer.torn && writer.lost == 0 && writer.told == Some(start));
+        record().line(LogFormat::Text, &mut writer.batch);
+        writer.lines += 1;
+        writer.flush(start + Duration::from_secs(1));
+        assert_eq!((writer.lost, writer.told), (1, Some(start)), "told once a minute at most");
+        writer.sink.room = usize::MAX;
+        record().line(LogFormat::Text, &mut writer.batch);
+        writer.lines += 1;
+        writer.flush(start + Duration::from_secs(2));
+        let content = String::from_utf8(disk.content).unwrap();
+        let lines: Vec<&str> = content.lines().collect();
+        assert_eq!(lines, [whole.trim_end(), &whole[..10], whole.trim_end()]);
+    }
 }

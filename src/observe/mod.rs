@@ -1,6 +1,12 @@
 //! What an operator sees: counters, the session log, the status page, the control socket.
 
-pub mod log;
 pub mod metrics;
+pub mod log;
 pub mod status;
+pub mod report;
+pub mod process;
+pub mod exposition;
+pub mod page;
+pub mod http;
 pub mod admin;
+pub mod notify;

@@ -1,0 +1,97 @@
+//! The other end of the control socket: what `evenkeel status`, `drain` and the like do.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use socket2::{Domain, SockAddr, Type};
+
+use super::{Answer, Ask, ORDER_TIMEOUT, STATUS_TIMEOUT};
+use crate::observe::report::Report;
+use crate::observe::status::Order;
+
+/// The longest answer, in bytes: 10,000 servers have a report of 6 MiB or so.
+const ANSWER_MAX: u64 = 64 << 20;
+
+/// What the balancer at the control socket `path` says of itself: tables for people, or its JSON.
+///
+/// # Errors
+/// It cannot be asked, or does not answer; one line that says what to do.
+pub fn status(path: &Path, json: bool) -> Result<String, String> {
+    let report: Report = ask(path, &Ask::Status, STATUS_TIMEOUT)?;
+    if json {
+        let text = serde_json::to_string_pretty(&report);
+        return text.map_err(|error| format!("the status cannot be shown: {error}"));
+    }
+    Ok(report.text().trim_end().to_owned())
+}
+
+/// Has the balancer at the control socket `path` carry out `order`; what it did, in one line.
+///
+/// # Errors
+/// It cannot be asked, or refuses; one line that says what to do.
+#[expect(clippy::needless_pass_by_value, reason = "an order is given once")]
+pub fn order(path: &Path, order: Order) -> Result<String, String> {
+    ask(path, &Ask::from(&order), ORDER_TIMEOUT)
+}
+
+fn ask<T: DeserializeOwned>(path: &Path, ask: &Ask, wait: Duration) -> Result<T, String> {
+    // The balancer's own limit, and a little for the way.
+    let wait = wait + Duration::from_secs(3);
+    let line = exchange(path, ask, wait).map_err(|error| explain(path, &error))?;
+    match serde_json::from_str(&line) {
+        Ok(Answer::Ok(answer)) => Ok(answer),
+        Ok(Answer::Error(why)) => Err(why),
+        Err(error) => {
+            let shown = path.display();
+            Err(format!("{shown} gave no answer of this version of evenkeel: {error}"))
+        }
+    }
+}
+
+fn exchange(path: &Path, ask: &Ask, wait: Duration) -> io::Result<String> {
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Before the connect, which waits as long as a write would while the backlog is full.
+    socket.set_write_timeout(Some(wait))?;
+    socket.set_read_timeout(Some(wait))?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    let mut stream = UnixStream::from(OwnedFd::from(socket));
+    let request = serde_json::to_string(ask)? + "\n";
+    // A peer that refuses before it has read (another user's) has answered nonetheless.
+    let sent = stream.write_all(request.as_bytes());
+    let mut answer = String::new();
+    let read = BufReader::new(stream).take(ANSWER_MAX).read_line(&mut answer);
+    match (read, sent) {
+        (Ok(1..), _) => Ok(answer),
+        (_, Err(error)) | (Err(error), _) => Err(error),
+        (Ok(0), Ok(())) => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+fn explain(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => format!(
+            "no control socket at {path}: is evenkeel running, with this observe.control? (-c FILE \
+             or --control PATH names another)"
+        ),
+        io::ErrorKind::ConnectionRefused => {
+            format!("nobody answers at {path}: evenkeel has died there; start it again")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("no permission for {path}: run as root, or as the user that evenkeel runs as")
+        }
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("no answer at {path} in time: its control thread hangs; sessions go on")
+        }
+        io::ErrorKind::UnexpectedEof => {
+            format!(
+                "{path} hung up without an answer: evenkeel is stopping, or is not what is there"
+            )
+        }
+        _ => format!("control socket {path}: {error}"),
+    }
+}

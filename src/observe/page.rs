@@ -1,0 +1,138 @@
+//! The status page: one HTML document, nothing fetched from anywhere.
+
+use std::fmt::{self, Display, Write};
+
+use crate::observe::report::{FrontendReport, Report, ServerReport, size, span};
+
+/// Renders `report`.
+#[must_use]
+pub fn render(report: &Report) -> String {
+    let mut out = String::with_capacity(4096 + 512 * report.servers.len());
+    let outcome = page(report, &mut out);
+    debug_assert!(outcome.is_ok(), "writing to a String cannot fail");
+    out
+}
+
+const HEAD: &str = r#"<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="refresh" content="5">
+<title>evenkeel</title>
+<style>
+:root { color-scheme: light dark; --line: #8886; --up: #1a7f37; --down: #cf222e; --other: #9a6700 }
+@media (prefers-color-scheme: dark) { :root { --up: #4ac26b; --down: #ff7b72; --other: #e3b341 } }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem; max-width: 80rem }
+h1 { font-size: 1.4rem; margin: 0 } h2 { font-size: 1.1rem; margin: 1.5rem 0 .3rem }
+div { overflow-x: auto }
+table { border-collapse: collapse; min-width: 100% }
+th, td { padding: .25rem .7rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap }
+.n { text-align: right; font-variant-numeric: tabular-nums }
+.up { color: var(--up) } .down { color: var(--down); font-weight: 600 } .other { color: var(--other) }
+</style>
+</head>
+<body>
+<h1>evenkeel</h1>
+"#;
+
+const FOOT: &str = "</table></div>\n<p><a href=\"status.json\">status.json</a> · \
+                    <a href=\"metrics\">metrics</a></p>\n</body>\n</html>\n";
+
+fn page(report: &Report, out: &mut String) -> fmt::Result {
+    out.push_str(HEAD);
+    write!(out, "<p>version {}, {}", Text(&report.version), Text(&report.phase))?;
+    write!(out, ", up {}", span(report.uptime_seconds))?;
+    write!(out, " · table {}", report.table_version)?;
+    write!(out, ", reloads {} done, {} failed", report.reloads_done, report.reloads_failed)?;
+    write!(out, " · sessions {} of {}", report.sessions_active, report.sessions_max)?;
+    if report.workers_paused > 0 {
+        write!(out, " · <span class=\"down\">{} workers paused</span>", report.workers_paused)?;
+    }
+    out.push_str("</p>\n<h2>Frontends</h2>\n<div><table>\n");
+    heads(out, &["frontend", "backend", "addresses"], &["active", "sessions", "in", "out"]);
+    for frontend in &report.frontends {
+        frontend_row(frontend, out)?;
+    }
+    out.push_str("</table></div>\n<h2>Servers</h2>\n<div><table>\n");
+    let words = ["server", "address", "state", "last probe"];
+    let numbers = ["weight", "active", "sessions", "failed connects", "in", "out"];
+    heads(out, &words, &numbers);
+    for server in &report.servers {
+        server_row(server, out)?;
+    }
+    out.push_str(FOOT);
+    Ok(())
+}
+
+fn heads(out: &mut String, words: &[&str], numbers: &[&str]) {
+    out.push_str("<tr>");
+    for word in words {
+        out.extend(["<th>", word, "</th>"]);
+    }
+    for number in numbers {
+        out.extend(["<th class=\"n\">", number, "</th>"]);
+    }
+    out.push_str("</tr>\n");
+}
+
+fn frontend_row(frontend: &FrontendReport, out: &mut String) -> fmt::Result {
+    let addresses = frontend.addresses.join(" ");
+    write!(out, "<tr><td>{}</td>", Text(&frontend.name))?;
+    write!(out, "<td>{}</td><td>{}</td>", Text(&frontend.backend), Text(&addresses))?;
+    number(out, frontend.sessions_active)?;
+    number(out, frontend.sessions)?;
+    number(out, size(frontend.bytes_in))?;
+    number(out, size(frontend.bytes_out))?;
+    out.push_str("</tr>\n");
+    Ok(())
+}
+
+fn server_row(server: &ServerReport, out: &mut String) -> fmt::Result {
+    let class = match server.state.as_str() {
+        "up" => "up",
+        "down" => "down",
+        _ => "other",
+    };
+    let backup = if server.backup { " (backup)" } else { "" };
+    write!(out, "<tr><td>{}/{}{backup}</td>", Text(&server.backend), Text(&server.name))?;
+    write!(out, "<td>{}</td>", Text(&server.place()))?;
+    write!(out, "<td><span class=\"{class}\">{}</span>", Text(&server.state))?;
+    if class == "other" {
+        write!(out, " ({})", if server.up { "up" } else { "down" })?;
+    }
+    write!(out, " for {}</td>", span(server.since_seconds))?;
+    write!(out, "<td>{}</td>", Text(&server.last_probe))?;
+    number(out, server.weight)?;
+    number(out, server.sessions_active)?;
+    number(out, server.sessions)?;
+    number(out, server.connect_failures)?;
+    number(out, size(server.bytes_in))?;
+    number(out, size(server.bytes_out))?;
+    out.push_str("</tr>\n");
+    Ok(())
+}
+
+fn number(out: &mut String, value: impl Display) -> fmt::Result {
+    write!(out, "<td class=\"n\">{value}</td>")
+}
+
+/// Text that stays text.
+struct Text<'a>(&'a str);
+
+impl Display for Text<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            match c {
+                '&' => out.write_str("&amp;")?,
+                '<' => out.write_str("&lt;")?,
+                '>' => out.write_str("&gt;")?,
+                '"' => out.write_str("&quot;")?,
+                '\'' => out.write_str("&#39;")?,
+                c if c.is_control() => write!(out, "{}", c.escape_unicode())?,
+                c => out.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}

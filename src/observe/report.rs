@@ -1,0 +1,366 @@
+//! A snapshot in plain numbers: what the status page, /status.json and `evenkeel status` show.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::config::AdminState;
+use crate::control::drain::Phase;
+use crate::control::table::Seam;
+use crate::observe::metrics::Count;
+use crate::observe::status::{FrontendStatus, ProbeResult, ServerStatus, Snapshot};
+use crate::terms::{Direction, Reason};
+
+/// What is known at one moment. Its JSON is a contract: fields are added, not renamed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Of the program.
+    pub version: String,
+    /// "running", "draining", "stopped"
+    pub phase: String,
+    /// Since the program's start.
+    pub uptime_seconds: u64,
+    /// Of the table in force.
+    pub table_version: u64,
+    /// Reloads that took effect.
+    pub reloads_done: u64,
+    /// Reloads that changed nothing.
+    pub reloads_failed: u64,
+    /// Open now, those of removed frontends too.
+    pub sessions_active: u64,
+    /// The limit over all frontends.
+    pub sessions_max: u64,
+    /// Workers that accept nothing at the moment, for want of descriptors or sessions.
+    pub workers_paused: u64,
+    /// In the order of the file.
+    pub frontends: Vec<FrontendReport>,
+    /// In the order of the file; then removed ones that still have sessions.
+    pub servers: Vec<ServerReport>,
+}
+
+/// A frontend.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FrontendReport {
+    /// Its name.
+    pub name: String,
+    /// Its backend.
+    pub backend: String,
+    /// Where it listens.
+    pub addresses: Vec<String>,
+    /// Open now.
+    pub sessions_active: u64,
+    /// Begun since the start.
+    pub sessions: u64,
+    /// Turned away before they were sessions.
+    pub refused: u64,
+    /// Client to server.
+    pub bytes_in: u64,
+    /// Server to client.
+    pub bytes_out: u64,
+    /// How sessions ended, by reason; reasons that have not occurred are left out.
+    pub closed: BTreeMap<String, u64>,
+}
+
+/// A server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerReport {
+    /// Its backend.
+    pub backend: String,
+    /// Its name.
+    pub name: String,
+    /// Where it is; none while its name has no address.
+    pub address: Option<String>,
+    /// Its address as the configuration has it.
+    pub written: String,
+    /// "up", "down", "drain", "maint", "removed"
+    pub state: String,
+    /// Whether its probes say that it serves, whatever an operator says.
+    pub up: bool,
+    /// Since it came up or went down.
+    pub since_seconds: u64,
+    /// 0-1000
+    pub weight: u32,
+    /// Used when all the others are down.
+    pub backup: bool,
+    /// Hold it now.
+    pub sessions_active: u64,
+    /// Connected since the start.
+    pub sessions: u64,
+    /// Client to server.
+    pub bytes_in: u64,
+    /// Server to client.
+    pub bytes_out: u64,
+    /// Attempts that failed.
+    pub connect_failures: u64,
+    /// Attempts made after another one had failed.
+    pub retries: u64,
+    /// Probes that went well.
+    pub probes_passed: u64,
+    /// Probes that did not.
+    pub probes_failed: u64,
+    /// What the last probe said.
+    pub last_probe: String,
+}
+
+/// The state in force of a server, in one word: what an operator ordered, else what its probes
+/// say. The label `state` of `evenkeel_server_state`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Gets its share.
+    Up,
+    /// Its probes failed, or its name has no address.
+    Down,
+    /// An operator's: no new session.
+    Drain,
+    /// An operator's: no new session, no probe.
+    Maint,
+    /// No longer in the file; its last sessions are still open.
+    Removed,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 5] = [Self::Up, Self::Down, Self::Drain, Self::Maint, Self::Removed];
+
+    /// Of `server`.
+    #[must_use]
+    pub const fn of(server: &ServerStatus) -> Self {
+        match (server.removed, server.admin, server.up) {
+            (true, _, _) => Self::Removed,
+            (_, AdminState::Maint, _) => Self::Maint,
+            (_, AdminState::Drain, _) => Self::Drain,
+            (_, AdminState::Ready, true) => Self::Up,
+            (_, AdminState::Ready, false) => Self::Down,
+        }
+    }
+
+    /// The word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+impl Report {
+    /// Sums what `snapshot` and the workers' counters hold now.
+    #[must_use]
+    pub fn new(snapshot: &Snapshot, seam: &Seam) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            phase: phase_name(snapshot.phase).to_owned(),
+            uptime_seconds: snapshot.uptime.as_secs(),
+            table_version: snapshot.table_version,
+            reloads_done: snapshot.reloads_done,
+            reloads_failed: snapshot.reloads_failed,
+            sessions_active: u64::from(seam.sessions.active()),
+            sessions_max: u64::from(snapshot.sessions_max),
+            workers_paused: seam.cells.sum(|cell| cell.accept_paused.read()),
+            frontends: snapshot.frontends.iter().map(FrontendReport::new).collect(),
+            servers: snapshot.servers.iter().map(ServerReport::new).collect(),
+        }
+    }
+
+    /// For a terminal: a summary, then aligned tables.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut out = format!(
+            "evenkeel {}, {}, up {}, table {}, reloads {} done {} failed\n\
+             sessions {} of {} at most\n",
+            self.version,
+            self.phase,
+            span(self.uptime_seconds),
+            self.table_version,
+            self.reloads_done,
+            self.reloads_failed,
+            self.sessions_active,
+            self.sessions_max,
+        );
+        if self.workers_paused > 0 {
+            // Writing to a String cannot fail, here and below.
+            _ = writeln!(
+                out,
+                "{} workers accept nothing now: out of descriptors or at sessions_max",
+                self.workers_paused
+            );
+        }
+        let head = ["FRONTEND", "BACKEND", "ADDRESS", "ACTIVE", "SESSIONS", "IN", "OUT"];
+        let rows = self.frontends.iter().map(FrontendReport::row).collect();
+        table(&mut out, &head, rows);
+        let head = [
+            "SERVER",
+            "ADDRESS",
+            "STATE",
+            "FOR",
+            "WEIGHT",
+            "ACTIVE",
+            "SESSIONS",
+            "FAILED",
+            "IN",
+            "OUT",
+            "LAST PROBE",
+        ];
+        let rows = self.servers.iter().map(ServerReport::row).collect();
+        table(&mut out, &head, rows);
+        out
+    }
+}
+
+impl FrontendReport {
+    fn new(frontend: &FrontendStatus) -> Self {
+        let cells = &frontend.shared.cells;
+        let closed = Reason::ALL.into_iter().filter_map(|reason| {
+            let count = cells.sum(|cell| cell.closed[reason as usize].read());
+            (count > 0).then(|| (reason.name().to_owned(), count))
+        });
+        Self {
+            name: frontend.name.to_string(),
+            backend: frontend.backend.to_string(),
+            addresses: frontend.addresses.iter().map(ToString::to_string).collect(),
+            closed: closed.collect(),
+            sessions_active: cells.sum(|cell| cell.active.read()),
+            sessions: cells.sum(|cell| cell.sessions.read()),
+            refused: cells.sum(|cell| total(&cell.refused)),
+            bytes_in: cells.sum(|cell| cell.bytes[Direction::In as usize].read()),
+            bytes_out: cells.sum(|cell| cell.bytes[Direction::Out as usize].read()),
+        }
+    }
+
+    fn row(&self) -> [String; 7] {
+        [
+            plain(&self.name),
+            plain(&self.backend),
+            self.addresses.join(" "),
+            self.sessions_active.to_string(),
+            self.sessions.to_string(),
+            size(self.bytes_in),
+            size(self.bytes_out),
+        ]
+    }
+}
+
+impl ServerReport {
+    fn new(server: &ServerStatus) -> Self {
+        let cells = &server.shared.cells;
+        let passed = server.probes.results[ProbeResult::Passed as usize].read();
+        Self {
+            backend: server.backend.to_string(),
+            name: server.shared.name.to_string(),
+            address: server.address.map(|address| address.to_string()),
+            written: server.written.to_string(),
+            state: State::of(server).name().to_owned(),
+            up: server.up,
+            since_seconds: server.since.as_secs(),
+            weight: server.weight,
+            backup: server.backup,
+            sessions_active: cells.sum(|cell| cell.active.read()),
+            sessions: cells.sum(|cell| cell.sessions.read()),
+            bytes_in: cells.sum(|cell| cell.bytes[Direction::In as usize].read()),
+            bytes_out: cells.sum(|cell| cell.bytes[Direction::Out as usize].read()),
+            connect_failures: cells.sum(|cell| total(&cell.connect_failures)),
+            retries: cells.sum(|cell| cell.retries.read()),
+            probes_passed: passed,
+            probes_failed: total(&server.probes.results).saturating_sub(passed),
+            last_probe: server.last_probe.clone(),
+        }
+    }
+
+    /// Its address, with the name that it came from where that says more.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match &self.address {
+            None => format!("{} (no address)", self.written),
+            Some(address) if *address == self.written => address.clone(),
+            Some(address) => format!("{} ({address})", self.written),
+        }
+    }
+
+    fn row(&self) -> [String; 11] {
+        let backup = if self.backup { " (backup)" } else { "" };
+        [
+            format!("{}/{}{backup}", plain(&self.backend), plain(&self.name)),
+            plain(&self.place()),
+            // The probes' word beside an operator's, for who waits to set it ready again.
+            match self.state.as_str() {
+                state @ ("up" | "down") => state.to_owned(),
+                state => format!("{state} ({})", if self.up { "up" } else { "down" }),
+            },
+            span(self.since_seconds),
+            self.weight.to_string(),
+            self.sessions_active.to_string(),
+            self.sessions.to_string(),
+            self.connect_failures.to_string(),
+            size(self.bytes_in),
+            size(self.bytes_out),
+            plain(&self.last_probe),
+        ]
+    }
+}
+
+const fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Running => "running",
+        Phase::Draining(_) => "draining",
+        Phase::Stopped => "stopped",
+    }
+}
+
+fn total(counts: &[Count]) -> u64 {
+    counts.iter().fold(0, |sum, count| sum.wrapping_add(count.read()))
+}
+
+/// A time for people: its two largest units.
+#[must_use]
+pub fn span(seconds: u64) -> String {
+    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+    let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
+    match seconds {
+        0..60 => format!("{rest}s"),
+        60..3600 => format!("{minutes}m{rest:02}s"),
+        3600..86_400 => format!("{hours}h{minutes:02}m"),
+        _ => format!("{days}d{hours:02}h"),
+    }
+}
+
+/// Bytes for people.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    let (mut tenths, mut unit) = (u128::from(bytes) * 10, 0);
+    while tenths >= 10_240 && unit < UNITS.len() - 1 {
+        tenths /= 1024;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes} B"),
+        _ => format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]),
+    }
+}
+
+const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+
+/// Without what would steer a terminal.
+fn plain(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_unicode().to_string() } else { c.into() };
+    text.chars().map(shown).collect()
+}
+
+/// Columns as wide as their widest cell; the last one ends where its text does.
+fn table<const N: usize>(out: &mut String, head: &[&str; N], rows: Vec<[String; N]>) {
+    let head = head.map(str::to_owned);
+    let rows: Vec<[String; N]> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    out.push('\n');
+    for row in &rows {
+        let cells = row.iter().zip(widths);
+        let line: Vec<String> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+        out.push_str(line.join("  ").trim_end());
+        out.push('\n');
+    }
+}
