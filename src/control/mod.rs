@@ -2,4 +2,7 @@
 
 pub mod config;
 pub mod drain;
+pub mod health;
+pub mod prober;
+pub mod resolve;
 pub mod table;

@@ -1,9 +1,10 @@
 //! The kernel behind safe types: the only folder with `unsafe` in it.
 
-#![expect(unsafe_code, reason = "this is the folder for it")]
 
+#![expect(unsafe_code, reason = "this is the folder for it")]
 pub mod buffer;
 pub mod pipe;
+pub mod probe_socket;
 pub mod ring;
 pub mod socket;
 pub mod waker;
