@@ -3,4 +3,7 @@
 pub mod config;
 pub mod drain;
 pub mod file;
+pub mod health;
+pub mod prober;
+pub mod resolve;
 pub mod table;

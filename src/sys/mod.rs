@@ -7,5 +7,7 @@ pub mod pipe;
 pub mod ring;
 pub mod socket;
 pub mod waker;
-pub mod features;
+
 pub mod child;
+pub mod features;
+pub mod probe_socket;

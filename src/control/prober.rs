@@ -1,0 +1,364 @@
+//! Probes: one task a server that asks it, at its interval, whether it serves.
+//!
+//! What a probe says goes to the control thread, which counts it (`control::health`). A probe says
+//! something of the server only if it was this machine that had its time and its means: one whose
+//! deadline fired late (the process was stopped), or that had no descriptor, is repeated or told
+//! apart, never counted against a server.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use crate::control::config::{Check, Health, HttpCheck};
+use crate::observe::status::ProbeResult;
+use crate::sys::probe_socket::{ProbeError, ProbeSocket};
+use crate::terms::ServerId;
+
+/// A timer that fires later than this was kept from firing: the process was stopped, or had no
+/// processor. (A running thread on a loaded Pi is late by some ten milliseconds.)
+const LATE: Duration = Duration::from_millis(100);
+
+/// How often in a row a failed probe is repeated for lateness; after that it counts, so that a
+/// machine that is always late still notices a dead server.
+const REPEATS_MAX: u32 = 2;
+
+/// What an answer to an HTTP probe may take until its status line is whole: 4 KiB is far more than
+/// any server sends.
+const ANSWER_MAX: usize = 4096;
+
+/// A server to be probed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// The server.
+    pub id: ServerId,
+    /// Where it is; the port gives way to `health.port`.
+    pub address: SocketAddr,
+    /// The Host header unless `health.http.host` says otherwise.
+    pub host_header: String,
+    /// How it is probed.
+    pub health: Health,
+    /// Whether it is up now: `interval` or `interval_down`.
+    pub up: bool,
+}
+
+/// How one probe went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeOutcome {
+    /// Of which server.
+    pub server: ServerId,
+    /// For the metrics.
+    pub result: ProbeResult,
+    /// For people: "connection refused", "status 503, wanted 200-399".
+    pub detail: String,
+    /// From connect to answer.
+    pub duration: Duration,
+    /// It failed for want of something of this machine's (descriptors, memory, ports), and says
+    /// nothing about the server.
+    pub ours: bool,
+}
+
+impl ProbeOutcome {
+    /// What to tell `control::health`; none: nothing.
+    #[must_use]
+    pub const fn verdict(&self) -> Option<bool> {
+        if self.ours { None } else { Some(matches!(self.result, ProbeResult::Passed)) }
+    }
+}
+
+/// Probes its targets, within a runtime of tokio-uring.
+#[derive(Debug)]
+pub struct Prober {
+    sender: mpsc::UnboundedSender<ProbeOutcome>,
+    /// Differs from process to process, so that two balancers don't probe in step.
+    seed: RandomState,
+    running: HashMap<ServerId, Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    /// None: to be probed no more.
+    target: watch::Sender<Option<Target>>,
+    task: JoinHandle<()>,
+}
+
+impl Prober {
+    /// Probes nothing yet; outcomes go to `sender`.
+    #[must_use]
+    pub fn new(sender: mpsc::UnboundedSender<ProbeOutcome>) -> Self {
+        Self { sender, seed: RandomState::new(), running: HashMap::new() }
+    }
+
+    /// Probes these and no others. A target that was there before keeps its schedule; one that is
+    /// gone is dropped when its probe in flight has ended, and nothing more is said of it. Those
+    /// with `Check::Off` are not probed.
+    pub fn set_targets(&mut self, targets: Vec<Target>) {
+        let mut targets: HashMap<ServerId, Target> = targets
+            .into_iter()
+            .filter(|target| target.health.check != Check::Off)
+            .map(|target| (target.id, target))
+            .collect();
+        self.running.retain(|id, running| {
+            let wanted = targets.remove(id);
+            let gone = running.task.is_finished();
+            if gone {
+                // Back before its task was cleared away: as new.
+                targets.extend(wanted.map(|target| (*id, target)));
+            } else {
+                running.target.send_if_modified(|current| {
+                    let changed = *current != wanted;
+                    *current = wanted;
+                    changed
+                });
+            }
+            !gone
+        });
+        for (id, target) in targets {
+            self.start(id, target);
+        }
+    }
+
+    fn start(&mut self, id: ServerId, target: Target) {
+        let (change, target) = watch::channel(Some(target));
+        let rhythm = Rhythm::new(id, self.seed.hash_one(id.0), Instant::now());
+        let task = tokio_uring::spawn(keep_probing(target, rhythm, self.sender.clone()));
+        self.running.insert(id, Running { target: change, task });
+    }
+}
+
+impl Target {
+    const fn interval(&self) -> Duration {
+        if self.up { self.health.interval } else { self.health.interval_down }
+    }
+
+    /// Whether a probe of the one says something of the other.
+    fn is_asked_as(&self, other: &Self) -> bool {
+        self.address == other.address
+            && self.host_header == other.host_header
+            && self.health.check == other.health.check
+            && self.health.port == other.health.port
+    }
+
+    const fn probed_address(&self) -> SocketAddr {
+        let mut address = self.address;
+        if let Some(port) = self.health.port {
+            address.set_port(port);
+        }
+        address
+    }
+}
+
+/// Probes the target until there is none.
+async fn keep_probing(
+    mut target: watch::Receiver<Option<Target>>,
+    mut rhythm: Rhythm,
+    sender: mpsc::UnboundedSender<ProbeOutcome>,
+) {
+    loop {
+        let Some(current) = target.borrow_and_update().clone() else { return };
+        let due = rhythm.due(current.interval(), Instant::now());
+        tokio::select! {
+            () = sleep_until(due) => {}
+            changed = target.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+        }
+        if rhythm.was_stopped(due, current.interval(), Instant::now()) {
+            continue;
+        }
+        let outcome = probe_in_time(&current).await;
+        rhythm.probed();
+        // What was asked of another address, or in another way, says nothing of this target.
+        let asked = target.borrow().as_ref().is_some_and(|now| now.is_asked_as(&current));
+        if asked && sender.send(outcome).is_err() {
+            return;
+        }
+    }
+}
+
+/// When a server is probed: on a grid of its interval, which begins at a place of its own so that
+/// servers are spread evenly, and a little after each mark of the grid.
+#[derive(Debug)]
+struct Rhythm {
+    id: ServerId,
+    seed: u64,
+    begun: Instant,
+    /// The mark of the probe to come.
+    mark: Instant,
+    /// The mark of the last probe.
+    last: Option<Instant>,
+    /// The mark was moved because the process had been stopped.
+    moved: bool,
+}
+
+impl Rhythm {
+    const fn new(id: ServerId, seed: u64, now: Instant) -> Self {
+        Self { id, seed, begun: now, mark: now, last: None, moved: false }
+    }
+
+    /// When the next probe is due: at the first mark that has not passed.
+    fn due(&mut self, interval: Duration, now: Instant) -> Instant {
+        let next = match self.last {
+            Some(last) => last + interval,
+            // Multiples of the golden ratio leave no gap (Knuth, TAOCP 6.4): however many servers
+            // there are, they share the interval evenly.
+            None => self.begun + fraction(interval, self.id.0.wrapping_mul(0x9E37_79B9)),
+        };
+        let passed = now.saturating_duration_since(next).as_nanos();
+        let marks = passed.div_ceil(interval.as_nanos().max(1));
+        self.mark = next + interval * u32::try_from(marks).unwrap_or(u32::MAX);
+        // Up to an eighth later, another time each time.
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let jitter = u32::try_from(self.seed >> 32).unwrap_or(0);
+        self.mark + fraction(interval / 8, jitter)
+    }
+
+    /// Whether the timer was so late that whole intervals went by. Then every server is due at this
+    /// moment: each waits for its next mark instead (but not twice in a row).
+    fn was_stopped(&mut self, due: Instant, interval: Duration, now: Instant) -> bool {
+        self.moved = !self.moved && now.saturating_duration_since(due) > interval;
+        self.moved
+    }
+
+    const fn probed(&mut self) {
+        self.last = Some(self.mark);
+    }
+}
+
+/// `part` of 2^32 parts of `whole`.
+fn fraction(whole: Duration, part: u32) -> Duration {
+    let nanos = (whole.as_nanos() * u128::from(part)) >> 32;
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+/// A probe whose failure was not our own lateness, as far as a few repeats can tell.
+async fn probe_in_time(target: &Target) -> ProbeOutcome {
+    let mut repeats = 0;
+    loop {
+        let started = Instant::now();
+        let deadline = started + target.health.timeout;
+        let said = probe(target, deadline).await;
+        let ended = Instant::now();
+        if said.is_err() && ended > deadline + LATE && repeats < REPEATS_MAX {
+            repeats += 1;
+            continue;
+        }
+        let (result, detail, ours) = match said {
+            Ok(detail) => (ProbeResult::Passed, detail, false),
+            Err(failure) => (failure.result, failure.detail, failure.ours),
+        };
+        let duration = ended - started;
+        return ProbeOutcome { server: target.id, result, detail, duration, ours };
+    }
+}
+
+/// Why a probe failed.
+#[derive(Debug)]
+struct Failure {
+    result: ProbeResult,
+    detail: String,
+    ours: bool,
+}
+
+impl Failure {
+    const fn bad_answer(detail: String) -> Self {
+        Self { result: ProbeResult::BadAnswer, detail, ours: false }
+    }
+
+    /// `doing`: what could not be done by the deadline.
+    fn of(error: ProbeError, doing: &str, timeout: Duration) -> Self {
+        match error {
+            ProbeError::Deadline => Self {
+                result: ProbeResult::Timeout,
+                detail: format!("{doing} within {timeout:?}"),
+                ours: false,
+            },
+            ProbeError::Itself => Self {
+                result: ProbeResult::Refused,
+                detail: "nobody listens there (connected to itself)".to_owned(),
+                ours: false,
+            },
+            ProbeError::Failed(error) => Self::of_kernel(&error),
+        }
+    }
+
+    fn of_kernel(error: &io::Error) -> Self {
+        let result = match error.kind() {
+            ErrorKind::ConnectionRefused => ProbeResult::Refused,
+            ErrorKind::TimedOut => ProbeResult::Timeout,
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => ProbeResult::Unreachable,
+            _ => ProbeResult::Error,
+        };
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        let ours =
+            matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM));
+        let detail = errno.map_or_else(|| error.to_string(), |errno| errno.desc().to_lowercase());
+        Self { result, detail, ours }
+    }
+}
+
+/// One probe; says what it saw.
+async fn probe(target: &Target, deadline: Instant) -> Result<String, Failure> {
+    let address = target.probed_address();
+    let timeout = target.health.timeout;
+    let connection = ProbeSocket::connect(address, deadline)
+        .await
+        .map_err(|error| Failure::of(error, "no connection", timeout))?;
+    let Check::Http(check) = &target.health.check else { return Ok("connected".to_owned()) };
+    let failed = |error| Failure::of(error, "no answer", timeout);
+    connection.send(request(check, &target.host_header)).await.map_err(failed)?;
+    let (mut answer, mut filled) = (vec![0; ANSWER_MAX], 0);
+    loop {
+        let received;
+        (answer, received) = connection.receive(answer, filled).await.map_err(failed)?;
+        filled += received;
+        let seen = answer.get(..filled).unwrap_or_default();
+        match status(seen) {
+            Ok(Some(status)) => return judge(status, check.status),
+            Ok(None) if received > 0 => {}
+            Ok(None) if filled == 0 => {
+                return Err(Failure::bad_answer("closed without an answer".to_owned()));
+            }
+            Ok(None) => return Err(Failure::bad_answer("no whole status line".to_owned())),
+            Err(error) => return Err(Failure::bad_answer(format!("not HTTP: {error}"))),
+        }
+    }
+}
+
+fn request(check: &HttpCheck, host: &str) -> Vec<u8> {
+    let host = check.host.as_deref().unwrap_or(host);
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        "{} {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: evenkeel/{version}\r\nAccept: */*\r\n\
+         Connection: close\r\n\r\n",
+        check.method, check.path
+    )
+    .into_bytes()
+}
+
+/// The status, once the status line is whole.
+fn status(answer: &[u8]) -> Result<Option<u16>, httparse::Error> {
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = response.parse(answer);
+    match (response.code, response.reason, parsed) {
+        // Room for no header is enough to know the status line.
+        (Some(code), Some(_), _) => Ok(Some(code)),
+        (_, _, Err(error)) => Err(error),
+        (_, _, Ok(_)) => Ok(None),
+    }
+}
+
+fn judge(status: u16, (first, last): (u16, u16)) -> Result<String, Failure> {
+    if (first..=last).contains(&status) {
+        return Ok(format!("status {status}"));
+    }
+    let wanted = if first == last { first.to_string() } else { format!("{first}-{last}") };
+    Err(Failure::bad_answer(format!("status {status}, wanted {wanted}")))
+}

@@ -1,0 +1,184 @@
+//! A connection of a probe, on the ring of tokio-uring.
+//!
+//! tokio-uring 0.5 has a connect of its own that keeps its socket until it ends, so that a deadline
+//! would leave the socket in SYN-SENT; and a dropped operation cancels nothing. So the sockets are
+//! ours, each operation owns what the kernel uses, and a deadline is shutdown(2) followed by waiting
+//! for the operation, never by dropping it.
+//!
+//! `UnsubmittedOneshot` can be called without `unsafe` and trusts that the memory behind the entry
+//! outlives the operation. Here it does: the socket and the memory travel with the operation behind
+//! a `ManuallyDrop` that only its completion opens. Should a future be dropped in mid-operation (a
+//! runtime that ends; tokio-uring then frees what it holds before it cancels), the memory leaks
+//! instead of being freed under the kernel's hand.
+
+use std::io;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use io_uring_06::{cqueue, opcode, squeue, types};
+use nix::libc;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::time::{Instant, timeout_at};
+use tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
+
+/// Between two orders to shut down, when an operation did not end by the first.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Why a probe's connection did not do what it was asked.
+#[derive(Debug)]
+pub enum ProbeError {
+    /// The deadline came first.
+    Deadline,
+    /// The connection was to itself: nobody listens on a port of this machine's ephemeral range,
+    /// and the kernel chose that very port for us (RFC 9293, 3.5: simultaneous open).
+    Itself,
+    /// What the kernel said.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for ProbeError {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// A connection of a probe. Dropping it between operations closes it at once, by a reset: neither
+/// side keeps a TIME-WAIT for it, and an answer that nobody reads to its end is cut short. (HAProxy
+/// resets its checks for the same reason.)
+#[derive(Debug)]
+pub struct ProbeSocket {
+    socket: Rc<Socket>,
+    deadline: Instant,
+}
+
+impl ProbeSocket {
+    /// Connects; `deadline` is for all that is done with the connection.
+    ///
+    /// # Errors
+    /// As [`ProbeError`]; then no descriptor is left behind.
+    pub async fn connect(peer: SocketAddr, deadline: Instant) -> Result<Self, ProbeError> {
+        // Blocking mode: the ring waits for the socket; O_NONBLOCK would make it answer EAGAIN.
+        let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
+        Self::connect_by(socket, peer, deadline).await
+    }
+
+    async fn connect_by(
+        socket: Socket,
+        peer: SocketAddr,
+        deadline: Instant,
+    ) -> Result<Self, ProbeError> {
+        let connection = Self { socket: Rc::new(socket), deadline };
+        connection.socket.set_linger(Some(Duration::ZERO))?;
+        let address = Rc::new(SockAddr::from(peer));
+        let entry =
+            opcode::Connect::new(connection.descriptor(), address.as_ptr().cast(), address.len())
+                .build();
+        let (done, _) = connection.run(entry, address).await;
+        done?;
+        if connection.is_to_itself(peer)? {
+            return Err(ProbeError::Itself);
+        }
+        Ok(connection)
+    }
+
+    /// Sends all of `bytes`.
+    ///
+    /// # Errors
+    /// As [`ProbeError`].
+    pub async fn send(&self, mut bytes: Vec<u8>) -> Result<(), ProbeError> {
+        let mut sent = 0;
+        while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
+            let length = u32::try_from(rest.len()).unwrap_or(u32::MAX);
+            let entry = opcode::Send::new(self.descriptor(), rest.as_ptr(), length)
+                .flags(libc::MSG_NOSIGNAL)
+                .build();
+            let done;
+            (done, bytes) = self.run(entry, bytes).await;
+            sent += done?;
+        }
+        Ok(())
+    }
+
+    /// Receives into `buffer` from `filled` on; gives the buffer back, and how many bytes came: 0
+    /// is the end of the stream, or a full buffer.
+    ///
+    /// # Errors
+    /// As [`ProbeError`].
+    pub async fn receive(
+        &self,
+        mut buffer: Vec<u8>,
+        filled: usize,
+    ) -> Result<(Vec<u8>, usize), ProbeError> {
+        let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) else {
+            return Ok((buffer, 0));
+        };
+        let length = u32::try_from(room.len()).unwrap_or(u32::MAX);
+        let entry = opcode::Recv::new(self.descriptor(), room.as_mut_ptr(), length).build();
+        let (done, buffer) = self.run(entry, buffer).await;
+        match done? {
+            // A shut down socket is at its end: that was us.
+            0 if Instant::now() >= self.deadline => Err(ProbeError::Deadline),
+            received => Ok((buffer, received)),
+        }
+    }
+
+    /// Runs one operation to its end, which a shutdown(2) brings about when the deadline comes
+    /// first. What was done in spite of that is given as done.
+    async fn run<M: Unpin + 'static>(
+        &self,
+        entry: squeue::Entry,
+        memory: M,
+    ) -> (Result<usize, ProbeError>, M) {
+        let held = Held(ManuallyDrop::new((Rc::clone(&self.socket), memory)));
+        let finish = Finish(PhantomData);
+        let mut operation: InFlightOneshot<_, _> =
+            UnsubmittedOneshot::new(held, finish, entry).submit();
+        let mut wait = self.deadline;
+        let (result, (_, memory)) = loop {
+            if let Ok(ended) = timeout_at(wait, &mut operation).await {
+                break ended;
+            }
+            // ENOTCONN: it has just ended by itself.
+            drop(self.socket.shutdown(Shutdown::Both));
+            wait = Instant::now() + AGAIN;
+        };
+        let late = wait != self.deadline;
+        let result = match usize::try_from(result) {
+            Ok(done) if !late || done > 0 => Ok(done),
+            Ok(_) => Err(ProbeError::Deadline),
+            Err(_) if late => Err(ProbeError::Deadline),
+            Err(_) => Err(ProbeError::Failed(io::Error::from_raw_os_error(-result))),
+        };
+        (result, memory)
+    }
+
+    fn descriptor(&self) -> types::Fd {
+        types::Fd(self.socket.as_raw_fd())
+    }
+
+    fn is_to_itself(&self, peer: SocketAddr) -> io::Result<bool> {
+        let local = self.socket.local_addr()?.as_socket();
+        // The kernel takes the unspecified address for its own machine.
+        let same_host = |local: &SocketAddr| peer.ip().is_unspecified() || local.ip() == peer.ip();
+        Ok(local.is_some_and(|local| local.port() == peer.port() && same_host(&local)))
+    }
+}
+
+/// What an operation in flight owns. Not dropped before its completion; leaked if that never comes.
+struct Held<M>(ManuallyDrop<(Rc<Socket>, M)>);
+
+/// Opens [`Held`] when the kernel is done with it.
+struct Finish<M>(PhantomData<M>);
+
+impl<M> OneshotOutputTransform for Finish<M> {
+    type Output = (i32, (Rc<Socket>, M));
+    type StoredData = Held<M>;
+
+    fn transform_oneshot_output(self, held: Held<M>, entry: cqueue::Entry) -> Self::Output {
+        (entry.result(), ManuallyDrop::into_inner(held.0))
+    }
+}
