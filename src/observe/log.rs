@@ -45,7 +45,7 @@ pub struct SessionRecord {
     pub end: End,
 }
 
-/// Starts the operator's log: on stderr, "info" and above unless RUST_LOG says otherwise. A
+/// Starts the operator's log: on stderr, "info" and above unless `RUST_LOG` says otherwise. A
 /// second call changes nothing.
 pub fn init(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));

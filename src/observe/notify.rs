@@ -1,4 +1,4 @@
-//! Tells systemd how it goes (`sd_notify(3)`); without NOTIFY_SOCKET each of these does nothing.
+//! Tells systemd how it goes (`sd_notify(3)`); without `NOTIFY_SOCKET` each of these does nothing.
 
 use sd_notify::NotifyState;
 

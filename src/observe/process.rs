@@ -14,7 +14,7 @@ use nix::unistd::{SysconfVar, sysconf};
 pub struct Process {
     /// Open descriptors.
     pub open_fds: u64,
-    /// The soft limit of RLIMIT_NOFILE.
+    /// The soft limit of `RLIMIT_NOFILE`.
     pub max_fds: u64,
     /// Memory that is there, in bytes.
     pub resident_bytes: u64,

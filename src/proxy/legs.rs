@@ -16,6 +16,7 @@ use crate::proxy::kernel::{Closing, Kernel, Operation, Unserved};
 use crate::proxy::pick::{Local, Place, pick};
 use crate::proxy::queue::Links;
 use crate::proxy::slots::Key;
+use crate::proxy::token::Token;
 use crate::sys::buffer::BufferId;
 use crate::sys::pipe::{PipeId, Pipes};
 use crate::sys::ring::{Readiness, Ring};
@@ -109,11 +110,6 @@ impl Legs {
     }
 }
 
-/// The token of a session's operation.
-pub(super) const fn token(key: Key, operation: Operation) -> u64 {
-    (operation.index() as u64) << 56 | (key.generation as u64) << 32 | key.slot as u64
-}
-
 /// The kernel as one session sees it.
 #[derive(Debug)]
 pub(super) struct Wired<'a> {
@@ -123,6 +119,10 @@ pub(super) struct Wired<'a> {
 }
 
 impl Wired<'_> {
+    const fn token(&self, operation: Operation) -> u64 {
+        Token::Session(self.key, operation).pack()
+    }
+
     fn server_cell(&self) -> Option<&ServerCell> {
         let server = self.legs.served_by.as_ref()?;
         Some(server.shared.cells.of(self.tools.local.index))
@@ -133,17 +133,19 @@ impl Kernel for Wired<'_> {
     fn receive(&mut self, side: Side) {
         let Some(socket) = self.legs.socket(side) else { return };
         let multishot = !self.tools.ring.buffers().scarce();
-        self.tools.ring.receive(socket, token(self.key, Operation::Receive(side)), multishot);
+        let token = self.token(Operation::Receive(side));
+        self.tools.ring.receive(socket, token, multishot);
     }
 
     fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32)) {
         let Some(socket) = self.legs.socket(side) else { return };
-        self.tools.ring.send(socket, token(self.key, Operation::Send(side)), buffer, range);
+        let token = self.token(Operation::Send(side));
+        self.tools.ring.send(socket, token, buffer, range);
     }
 
     fn wait_ready(&mut self, side: Side, readiness: Readiness) {
         let Some(socket) = self.legs.socket(side) else { return };
-        let token = token(self.key, Operation::Ready(side, readiness));
+        let token = self.token(Operation::Ready(side, readiness));
         self.tools.ring.poll(socket, token, readiness);
     }
 
@@ -165,8 +167,7 @@ impl Kernel for Wired<'_> {
             cell.connect_failures[ConnectFailure::Exhausted as usize].add(1);
             Unserved::Exhausted
         })?;
-        let tokens =
-            (token(self.key, Operation::Connect), token(self.key, Operation::ConnectTimeout));
+        let tokens = (self.token(Operation::Connect), self.token(Operation::ConnectTimeout));
         self.tools.ring.connect(&socket, server.address, backend.connect_timeout, tokens);
         self.legs.served_by = Some(Arc::clone(server));
         self.legs.place = Some(place);
@@ -175,7 +176,8 @@ impl Kernel for Wired<'_> {
     }
 
     fn cancel(&mut self, operation: Operation) {
-        self.tools.ring.cancel(token(self.key, operation));
+        let token = self.token(operation);
+        self.tools.ring.cancel(token);
     }
 
     fn connected(&mut self, waited: Duration) -> bool {

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use crate::control::table::{Frontend, Listener, Table};
 use crate::proxy::legs::{Admission, Tools};
 use crate::proxy::pick::Local;
+use crate::proxy::token::Token;
 use crate::proxy::wheel::Moment;
 use crate::sys::ring::{Completion, Ring};
 use crate::sys::socket::{Socket, accept_waiting, stop_listening};
@@ -207,8 +208,8 @@ impl Listening {
         self.listener.sockets.get(local.index.0)
     }
 
-    fn token(&self) -> u64 {
-        super::worker::accept_token(self.id)
+    const fn token(&self) -> u64 {
+        Token::Accept(self.id).pack()
     }
 
     /// A session for `client`, or a place in the row. Those who wait go first.

@@ -21,6 +21,7 @@ mod legs;
 pub mod kernel;
 pub mod queue;
 mod slots;
+mod token;
 pub mod wheel;
 
 /// Pipes that a worker makes at most, two descriptors each. Only sessions whose bytes wait in one

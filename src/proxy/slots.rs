@@ -5,7 +5,7 @@
 const CHUNK: usize = 64;
 
 /// Generations that fit into a token; then they begin again.
-const GENERATIONS: u32 = 1 << 24;
+pub(super) const GENERATIONS: u32 = 1 << 24;
 
 /// A slot, in one of its generations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

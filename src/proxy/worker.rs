@@ -13,7 +13,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Cache};
-use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -28,16 +27,12 @@ use crate::proxy::pick::Local;
 use crate::proxy::queue::Links;
 use crate::proxy::session::{Rules, Session};
 use crate::proxy::slots::{Key, Slots};
+use crate::proxy::token::{self, Token};
 use crate::proxy::wheel::{Moment, Wheel};
 use crate::sys::buffer::BUFFER_SIZE;
 use crate::sys::pipe::Pipes;
 use crate::sys::ring::{Completion, Ring};
-use crate::terms::{ConnectFailure, Direction, End, Reason, Seen, Side, WorkerIndex};
-
-/// The kind of a token, in its highest byte: an operation of a session, or one of these.
-const ACCEPT: u8 = 0x40;
-const WAKE: u8 = 0x41;
-const WAKE_TOKEN: u64 = (WAKE as u64) << 56;
+use crate::terms::{Direction, End, Reason, Seen, WorkerIndex};
 
 /// How long pipes that no bulk needs are kept.
 const PIPES_KEPT: Duration = Duration::from_secs(1);
@@ -95,11 +90,6 @@ impl Worker {
     }
 }
 
-/// The token of the accepts of a listener.
-pub(super) const fn accept_token(id: u32) -> u64 {
-    (ACCEPT as u64) << 56 | id as u64
-}
-
 /// A session and what it holds.
 #[derive(Debug)]
 struct Live {
@@ -146,7 +136,7 @@ impl Running {
         }
         let buffers = worker.buffer_count();
         let mut ring = Ring::new(worker.sessions_max, buffers)?;
-        ring.watch(&worker.seam.wakers[worker.index.0], WAKE_TOKEN);
+        ring.watch(&worker.seam.wakers[worker.index.0], Token::Wake.pack());
         let local = Rc::new(Local { seam: Arc::clone(&worker.seam), index: worker.index });
         let mut running = Self {
             table: Cache::new(InForce(Arc::clone(&worker.seam))),
@@ -249,28 +239,21 @@ impl Running {
         self.local.seam.cells.of(self.local.index).completions.add(reaped);
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the parts of a token")]
     fn dispatch(&mut self, completion: Completion) {
-        let token = completion.token;
-        let (kind, slot) = ((token >> 56) as u8, token as u32);
-        match kind {
-            ACCEPT => {
-                if let Some(admitted) = self.listeners.on_accepted(slot, completion, self.now) {
+        match Token::unpack(completion.token) {
+            Some(Token::Session(key, operation)) => self.answer(key, operation, completion),
+            Some(Token::Accept(listener)) => {
+                let admitted = self.listeners.on_accepted(listener, completion, self.now);
+                if let Some(admitted) = admitted {
                     self.begin(admitted);
                 }
             }
-            WAKE => {
+            Some(Token::Wake) => {
                 let waker = &self.local.seam.wakers[self.local.index.0];
                 waker.take();
-                self.tools.ring.watch(waker, WAKE_TOKEN);
+                self.tools.ring.watch(waker, Token::Wake.pack());
             }
-            _ => {
-                let key = Key { slot, generation: (token >> 32) as u32 & 0x00ff_ffff };
-                match Operation::ALL.get(usize::from(kind)) {
-                    Some(operation) => self.answer(key, *operation, completion),
-                    None => debug_assert!(false, "a token of no operation: {token:x}"),
-                }
-            }
+            None => debug_assert!(false, "a token of nobody: {completion:?}"),
         }
     }
 
@@ -299,13 +282,7 @@ impl Running {
 
     /// An operation of a session answered.
     fn answer(&mut self, key: Key, operation: Operation, completion: Completion) {
-        let event = match operation {
-            Operation::Receive(side) => received(side, &completion),
-            Operation::Send(side) => Event::Sent { side, bytes: completion.result },
-            Operation::Ready(side, readiness) => Event::Ready(side, readiness),
-            Operation::Connect => Event::Connected(connected(completion.result)),
-            Operation::ConnectTimeout => Event::ConnectTimeout,
-        };
+        let event = token::event(operation, &completion);
         if !self.tell(key, event) {
             if let Some(buffer) = completion.buffer {
                 self.tools.ring.buffers_mut().release(buffer);
@@ -428,7 +405,7 @@ impl Running {
 
     /// Waits for what the kernel still holds: the watch of the waker.
     fn end_ring(&mut self) {
-        self.tools.ring.cancel(WAKE_TOKEN);
+        self.tools.ring.cancel(Token::Wake.pack());
         for _ in 0..100 {
             if self.tools.ring.in_flight() == 0 {
                 return;
@@ -437,38 +414,6 @@ impl Running {
             while self.tools.ring.completion().is_some() {}
         }
     }
-}
-
-fn received(side: Side, completion: &Completion) -> Event {
-    let bytes = match (completion.result, completion.buffer) {
-        (Ok(0), buffer) => {
-            debug_assert!(buffer.is_none(), "the end brings no buffer");
-            Ok(None)
-        }
-        (Ok(length), Some(buffer)) => Ok(Some((buffer, length))),
-        (Ok(_), None) => Err(Errno::EIO),
-        (Err(errno), _) => Err(errno),
-    };
-    Event::Received { side, bytes, more: completion.more }
-}
-
-/// A connect's answer in our words; connect(2), and `ECANCELED` by the linked timeout.
-const fn connected(result: Result<u32, Errno>) -> Result<(), ConnectFailure> {
-    Err(match result {
-        Ok(_) => return Ok(()),
-        Err(Errno::ECONNREFUSED) => ConnectFailure::Refused,
-        Err(Errno::ECANCELED | Errno::ETIMEDOUT) => ConnectFailure::Timeout,
-        Err(Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EHOSTDOWN | Errno::ENETDOWN) => {
-            ConnectFailure::Unreachable
-        }
-        Err(Errno::EPERM | Errno::EACCES) => ConnectFailure::Denied,
-        Err(Errno::EADDRNOTAVAIL | Errno::EADDRINUSE) => ConnectFailure::NoPort,
-        Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-            ConnectFailure::Exhausted
-        }
-        Err(Errno::ECONNRESET) => ConnectFailure::Reset,
-        Err(_) => ConnectFailure::Other,
-    })
 }
 
 #[expect(clippy::panic, reason = "a half-dead process would swallow its share of the clients")]

@@ -1,0 +1,108 @@
+//! Tokens: what the ring's answers carry back (`user_data`), and what an answer means to a session.
+
+use nix::errno::Errno;
+
+use crate::proxy::kernel::{Event, Operation};
+use crate::proxy::slots::{GENERATIONS, Key};
+use crate::sys::ring::Completion;
+use crate::terms::{ConnectFailure, Side};
+
+/// Whose operation it was. In 64 bits: the kind, then the generation, then the slot or listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Token {
+    /// Of a session.
+    Session(Key, Operation),
+    /// An accept of the listener with this number.
+    Accept(u32),
+    /// The watch of the waker.
+    Wake,
+}
+
+/// Kinds above those of [`Operation::index`].
+const ACCEPT: u8 = 0x40;
+const WAKE: u8 = 0x41;
+
+impl Token {
+    /// As `user_data`.
+    pub(super) const fn pack(self) -> u64 {
+        let (kind, generation, slot) = match self {
+            Self::Session(key, operation) => (operation.index(), key.generation, key.slot),
+            Self::Accept(listener) => (ACCEPT, 0, listener),
+            Self::Wake => (WAKE, 0, 0),
+        };
+        (kind as u64) << 56 | (generation as u64) << 32 | slot as u64
+    }
+
+    /// From `user_data`; none of what was never packed.
+    #[expect(clippy::cast_possible_truncation, reason = "the parts of a token")]
+    pub(super) fn unpack(token: u64) -> Option<Self> {
+        let (kind, slot) = ((token >> 56) as u8, token as u32);
+        match kind {
+            ACCEPT => Some(Self::Accept(slot)),
+            WAKE => Some(Self::Wake),
+            _ => {
+                let generation = (token >> 32) as u32 % GENERATIONS;
+                let operation = *Operation::ALL.get(usize::from(kind))?;
+                Some(Self::Session(Key { slot, generation }, operation))
+            }
+        }
+    }
+}
+
+/// What the answer to an operation of a session tells it.
+pub(super) fn event(operation: Operation, completion: &Completion) -> Event {
+    match operation {
+        Operation::Receive(side) => received(side, completion),
+        Operation::Send(side) => Event::Sent { side, bytes: completion.result },
+        Operation::Ready(side, readiness) => Event::Ready(side, readiness),
+        Operation::Connect => Event::Connected(connected(completion.result)),
+        Operation::ConnectTimeout => Event::ConnectTimeout,
+    }
+}
+
+fn received(side: Side, completion: &Completion) -> Event {
+    let bytes = match (completion.result, completion.buffer) {
+        (Ok(0), buffer) => {
+            debug_assert!(buffer.is_none(), "the end brings no buffer");
+            Ok(None)
+        }
+        (Ok(length), Some(buffer)) => Ok(Some((buffer, length))),
+        (Ok(_), None) => Err(Errno::EIO),
+        (Err(errno), _) => Err(errno),
+    };
+    Event::Received { side, bytes, more: completion.more }
+}
+
+/// A connect's answer in our words: connect(2), and `ECANCELED` by the linked timeout.
+const fn connected(result: Result<u32, Errno>) -> Result<(), ConnectFailure> {
+    Err(match result {
+        Ok(_) => return Ok(()),
+        Err(Errno::ECONNREFUSED) => ConnectFailure::Refused,
+        Err(Errno::ECANCELED | Errno::ETIMEDOUT) => ConnectFailure::Timeout,
+        Err(Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EHOSTDOWN | Errno::ENETDOWN) => {
+            ConnectFailure::Unreachable
+        }
+        Err(Errno::EPERM | Errno::EACCES) => ConnectFailure::Denied,
+        Err(Errno::EADDRNOTAVAIL | Errno::EADDRINUSE) => ConnectFailure::NoPort,
+        Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
+            ConnectFailure::Exhausted
+        }
+        Err(Errno::ECONNRESET) => ConnectFailure::Reset,
+        Err(_) => ConnectFailure::Other,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_comes_back_as_it_was() {
+        let key = Key { slot: u32::MAX, generation: GENERATIONS - 1 };
+        let sessions = Operation::ALL.map(|operation| Token::Session(key, operation));
+        for token in sessions.into_iter().chain([Token::Accept(7), Token::Wake]) {
+            assert_eq!(Token::unpack(token.pack()), Some(token));
+        }
+        assert_eq!(Token::unpack(u64::MAX), None);
+    }
+}
