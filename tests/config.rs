@@ -190,6 +190,30 @@ fn the_cluster_of_the_example_is_the_one_that_it_replaces() {
     assert!(matches!(config.backends[0].health.check, Check::Http(_)));
 }
 
+#[test]
+fn a_hundred_thousand_mistakes_are_told_in_bounded_time() {
+    let folder = Folder::new("mistakes");
+    let binds = "\"0.0.0.0:80\",".repeat(140_000);
+    let names = (0..20_000).map(|n| {
+        format!("[frontend.f{n}]\nbackend = \"g{n}\"\n[backend.b{n}]\nserver = [\"é{n}\"]\n")
+    });
+    let cases = [
+        format!("frontend = {{ f = {{ bind = [{binds}], backend = \"b\" }} }}"),
+        names.collect(),
+        (0..60_000).map(|n| format!("unknown_{n} = \"ééééé\"\n")).collect(),
+        format!("frontend = {{ {} }}", "a.b = 1, \"é\".c = 2, ".repeat(80_000)),
+        "= 1\nx = 1\n".repeat(20_000),
+    ];
+    for text in cases {
+        assert!(text.len() <= 2 << 20, "{} bytes", text.len());
+        fs::write(folder.path("mistakes"), &text).unwrap();
+        let output = check_in(&folder.0, OsStr::new("mistakes"));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), REFUSED, "{said}");
+        assert!(said.lines().count() <= 101, "{} lines", said.lines().count());
+    }
+}
+
 /// Runs `evenkeel check -c file` in `folder`; fails when it takes longer than 30 s.
 fn check_in(folder: &Path, file: &OsStr) -> Output {
     let child = Command::new(EVENKEEL)

@@ -8,6 +8,9 @@ use crate::control::config::Place;
 /// Problems that are printed; the rest is counted. More than a screen helps nobody.
 const SHOWN_MAX: usize = 100;
 
+/// Bytes between two marks of a [`Sink`].
+const MARK: usize = 1024;
+
 /// One problem: what is wrong, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -72,6 +75,8 @@ pub(super) struct Sink<'a> {
     text: &'a str,
     /// The offset of the start of each line.
     lines: Vec<usize>,
+    /// How many characters begin before each [`MARK`]th byte: a file may be one long line.
+    marks: Vec<usize>,
     found: RefCell<Vec<Found>>,
 }
 
@@ -96,7 +101,11 @@ impl<'a> Sink<'a> {
     pub(super) fn new(name: &'a str, text: &'a str) -> Self {
         let starts = text.match_indices('\n').map(|(offset, _)| offset + 1);
         let lines = std::iter::once(0).chain(starts).collect();
-        Self { name, text, lines, found: RefCell::new(Vec::new()) }
+        let mut marks = vec![0];
+        for (index, block) in text.as_bytes().chunks(MARK).enumerate() {
+            marks.push(marks[index] + characters(block));
+        }
+        Self { name, text, lines, marks, found: RefCell::new(Vec::new()) }
     }
 
     /// Line and column of an offset in bytes.
@@ -106,9 +115,20 @@ impl<'a> Sink<'a> {
         }
         let line = self.lines.partition_point(|start| *start <= offset);
         let start = self.lines.get(line - 1).copied().unwrap_or_default();
-        let column = self.text.get(start..offset).map_or(0, |before| before.chars().count());
+        let column = self.characters_before(offset) - self.characters_before(start);
         let count = |n| u32::try_from(n).unwrap_or(u32::MAX);
         Place { line: count(line), column: count(column + 1) }
+    }
+
+    fn characters_before(&self, offset: usize) -> usize {
+        let mark = (offset / MARK).min(self.marks.len() - 1);
+        let rest = self.text.as_bytes().get(mark * MARK..offset).unwrap_or_default();
+        self.marks[mark] + characters(rest)
+    }
+
+    /// Whether there are more problems than are shown: then no effort is made for the next.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.found.borrow().len() > SHOWN_MAX
     }
 
     /// A key or a value is wrong: "what is wrong; what to do".
@@ -158,11 +178,12 @@ impl<'a> Sink<'a> {
         if found.is_empty() {
             return Ok(());
         }
-        let broken: Vec<u32> = found
+        let mut broken: Vec<u32> = found
             .iter()
             .filter(|found| found.kind == Kind::Syntax)
             .map(|found| found.problem.place.line)
             .collect();
+        broken.sort_unstable();
         // Behind a broken header, keys seem to be of another section.
         let is_header = |line: &&u32| {
             let line = (**line as usize).checked_sub(1).and_then(|line| self.lines.get(line));
@@ -173,12 +194,20 @@ impl<'a> Sink<'a> {
         found.retain(|Found { problem, kind }| match kind {
             Kind::Syntax => true,
             Kind::Missing => broken.is_empty(),
-            Kind::Wrong => problem.place.line < lost && !broken.contains(&problem.place.line),
+            Kind::Wrong => {
+                let line = problem.place.line;
+                line < lost && broken.binary_search(&line).is_err()
+            }
         });
         found.sort_by_key(|found| (found.problem.place.line, found.problem.place.column));
         let found = found.into_iter().map(|found| found.problem).collect();
         Err(Problems { name: self.name.to_owned(), found })
     }
+}
+
+/// How many characters of UTF-8 begin in `bytes`.
+fn characters(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
 }
 
 /// A word of the file as a message shows it: in quotes, control characters escaped, not endless.

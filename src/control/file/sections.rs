@@ -1,5 +1,7 @@
 //! The sections of the file: what each key means, its limits, and what holds without it.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -45,7 +47,7 @@ const SERVERS_MAX: usize = 10_000;
 pub(super) fn document<'a>(table: &'a DeTable<'a>, sink: &'a Sink<'a>) -> Config {
     let top = Section::new(sink, &TOP, table, String::new(), 0);
     let backends = top.named("backend", &BACKEND).unwrap_or_default();
-    let names: Vec<&str> = backends.iter().map(|(name, _)| *name).collect();
+    let names: BTreeSet<&str> = backends.iter().map(|(name, _)| *name).collect();
     let frontends = top.named("frontend", &FRONTEND);
     if frontends.as_ref().is_some_and(Vec::is_empty) {
         let nothing = if table.is_empty() { "the file is empty" } else { "there is no frontend" };
@@ -53,7 +55,7 @@ pub(super) fn document<'a>(table: &'a DeTable<'a>, sink: &'a Sink<'a>) -> Config
     }
     let frontend = |(name, section): (&str, Section<'_>)| {
         let bind = binds(&section);
-        let backend = backend_of(&section, &names);
+        let backend = backend_of(&section, &names, sink);
         frontend(&section, name, bind, backend)
     };
     let backend = |(name, section): (&str, Section<'_>)| backend(&section, name, servers(&section));
@@ -155,7 +157,7 @@ fn unless_off<T>(
     if field.is_off() { None } else { Some((field.parsed(wanted, parse)?, field.place())) }
 }
 
-fn binds(section: &Section<'_>) -> Vec<(std::net::SocketAddr, Place)> {
+fn binds(section: &Section<'_>) -> Vec<(SocketAddr, Place)> {
     const EXAMPLE: &str = "[\"0.0.0.0:80\", \"[::]:80\"]";
     let Some(field) = section.required("bind", EXAMPLE) else { return Vec::new() };
     let Some(items) = field.items(EXAMPLE) else { return Vec::new() };
@@ -169,16 +171,17 @@ fn binds(section: &Section<'_>) -> Vec<(std::net::SocketAddr, Place)> {
     items.into_iter().filter_map(address).collect()
 }
 
-fn backend_of(section: &Section<'_>, names: &[&str]) -> String {
+fn backend_of(section: &Section<'_>, names: &BTreeSet<&str>, sink: &Sink<'_>) -> String {
     let example = format!("{:?}", names.first().unwrap_or(&"web"));
     let Some(field) = section.required("backend", &example) else { return String::new() };
     let exists = |name: &str| {
-        if names.contains(&name) {
+        if names.contains(name) {
             return Ok(name.to_owned());
         }
-        Err(match nearest(name, names.iter().copied()) {
+        let near = (!sink.is_crowded()).then(|| nearest(name, names.iter().copied())).flatten();
+        Err(match near {
             Some(near) => format!("there is no such backend; did you mean {near:?}?"),
-            None => format!("there is no such backend; add [backend.{name}]"),
+            None => "there is no such backend; add one of that name".to_owned(),
         })
     };
     field.parsed("the name of a backend in quotes", exists).unwrap_or_default()
@@ -187,7 +190,7 @@ fn backend_of(section: &Section<'_>, names: &[&str]) -> String {
 fn frontend(
     section: &Section<'_>,
     name: &str,
-    bind: Vec<(std::net::SocketAddr, Place)>,
+    bind: Vec<(SocketAddr, Place)>,
     backend: String,
 ) -> Frontend {
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);

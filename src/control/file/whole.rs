@@ -6,12 +6,22 @@ use std::net::SocketAddr;
 use super::problems::{Sink, shown};
 use crate::control::config::{Backend, Config, Frontend, Place, ServerAddress};
 
+/// Addresses to listen on, over all frontends: each is a descriptor in every worker.
+const ADDRESSES_MAX: usize = 4096;
+
 /// Says what is wrong between sections that may each be right.
 pub(super) fn check(config: &Config, sink: &Sink<'_>) {
-    addresses(config, sink);
     for backend in &config.backends {
         server_names(backend, sink);
     }
+    let count: usize = config.frontends.iter().map(|frontend| frontend.bind.len()).sum();
+    if let Some(last) = config.frontends.last().filter(|_| count > ADDRESSES_MAX) {
+        let most = format!("more than {ADDRESSES_MAX}; listen on fewer");
+        let text = format!("{count} addresses to listen on, {most}");
+        sink.wrong_at(last.place, text);
+        return;
+    }
+    addresses(config, sink);
     for frontend in &config.frontends {
         circles(frontend, config, sink);
     }
