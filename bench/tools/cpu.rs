@@ -30,6 +30,9 @@ pub(crate) fn pin(core: Option<usize>) -> io::Result<usize> {
     Ok(core)
 }
 
+/// /proc/stat counts idle time in ticks: a turn of half a second can seem this much longer.
+const CLOCKS_AGREE: f64 = 1.03;
+
 /// A moment in the life of the core.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
@@ -52,6 +55,8 @@ pub(crate) struct Used {
     pub(crate) ours_and_idle: f64,
     /// The share of the window that others (or the hypervisor) had the core.
     pub(crate) others: f64,
+    /// CPU time that we must have had on another core, as a share of the window.
+    pub(crate) elsewhere: f64,
     /// The share that nobody used.
     pub(crate) idle: f64,
 }
@@ -84,10 +89,16 @@ impl Snapshot {
             // This kernel takes interrupts out of the time of tasks; they are the network's.
             ours += passed(self.core.interrupts, earlier.core.interrupts);
         }
-        let ours_and_idle = (ours + idle).min((wall - steal).max(0.001));
+        let mut ours_and_idle = ours + idle;
+        // Some kernels count stolen time as a task's own; more than the clocks disagree by is not
+        // that but work on another core (io_uring's helpers ignore the pinning), and is paid for.
+        if ours_and_idle <= wall * CLOCKS_AGREE {
+            ours_and_idle = ours_and_idle.min((wall - steal).max(0.001));
+        }
         Used {
             ours_and_idle,
             others: ((wall - ours_and_idle) / wall).max(0.0),
+            elsewhere: (ours_and_idle / wall - CLOCKS_AGREE).max(0.0),
             idle: (idle / wall).min(1.0),
         }
     }

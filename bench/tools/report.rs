@@ -61,6 +61,8 @@ pub(crate) struct Row {
     pub(crate) cost_ratio: Option<Spread>,
     /// Share of the core that others had.
     pub(crate) others: Spread,
+    /// CPU time on other cores, as a share of this one: paid for in the rate, and should be 0.
+    pub(crate) elsewhere: Spread,
     /// Share of the core that nobody used: work was waiting for something else.
     pub(crate) unused: Spread,
 }
@@ -136,6 +138,7 @@ pub(crate) fn rows(turns: &Turns) -> io::Result<(Vec<Row>, Option<Target>)> {
                 (base > 0.0).then(|| own / base)
             }),
             others: spread(&|turn| turn.used.others)?,
+            elsewhere: spread(&|turn| turn.used.elsewhere)?,
             unused: spread(&|turn| turn.used.idle)?,
         });
     }
@@ -174,7 +177,10 @@ mod tests {
     use super::*;
 
     fn turn(exchanges: f64) -> Turn {
-        Turn { exchanges, used: Used { ours_and_idle: 1.0, others: 0.0, idle: 0.0 } }
+        Turn {
+            exchanges,
+            used: Used { ours_and_idle: 1.0, others: 0.0, elsewhere: 0.0, idle: 0.0 },
+        }
     }
 
     #[test]

@@ -94,7 +94,12 @@ fn write_disturbance(report: &Report, text: &mut String) -> std::fmt::Result {
         "Others had {:.0} % of the core (worst turn: {worst:.0} %); \
          it was idle for at most {unused:.0} %.",
         usual.median * 100.0
-    )
+    )?;
+    for row in report.rows.iter().filter(|row| row.elsewhere.median > 0.0) {
+        let share = row.elsewhere.median * 100.0;
+        writeln!(text, "{}, {}: {share:.0} % more, on other cores.", row.work, row.subject)?;
+    }
+    Ok(())
 }
 
 /// 271828.1 as "271,828"; small numbers with a digit more.
