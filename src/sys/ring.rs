@@ -4,6 +4,7 @@
 //! lives until its completion whatever its caller does: the interface is safe.
 //! See `io_uring(7)` and `io_uring_enter(2)`.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::mem;
@@ -15,6 +16,7 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, register::Restriction};
 use nix::errno::Errno;
+use nix::sys::utsname::uname;
 use socket2::SockAddr;
 
 use crate::sys::buffer::{BufferId, Buffers};
@@ -75,6 +77,8 @@ pub struct Ring {
     connects: Vec<(SockAddr, Timespec)>,
     /// Operations that will still answer.
     in_flight: usize,
+    /// Whether a multishot accept is safe on this kernel.
+    accepts_many: bool,
 }
 
 impl Ring {
@@ -113,7 +117,14 @@ impl Ring {
         uring.submitter().register_restrictions(&mut allowed)?;
         uring.submitter().register_enable_rings()?;
         let capacity = uring.submission().capacity();
-        Ok(Self { uring, buffers, connects: Vec::with_capacity(capacity), in_flight: 0 })
+        let accepts_many = !uname().is_ok_and(|name| invents_descriptors(name.release()));
+        Ok(Self {
+            uring,
+            buffers,
+            connects: Vec::with_capacity(capacity),
+            in_flight: 0,
+            accepts_many,
+        })
     }
 
     fn build(submissions: u32, completions: u32) -> io::Result<IoUring> {
@@ -126,11 +137,11 @@ impl Ring {
             .build(submissions)
     }
 
-    /// Accepts connections until cancelled; or one only.
+    /// Accepts connections until cancelled, or one only. [`Completion::more`] tells which.
     pub fn accept(&mut self, listener: &OwnedFd, token: u64, multishot: bool) {
         let listener = Fd(listener.as_raw_fd());
         let flags = nix::libc::SOCK_NONBLOCK | nix::libc::SOCK_CLOEXEC;
-        let entry = if multishot {
+        let entry = if multishot && self.accepts_many {
             opcode::AcceptMulti::new(listener).flags(flags).build()
         } else {
             let none = std::ptr::null_mut();
@@ -326,6 +337,16 @@ impl Ring {
     }
 }
 
+/// Whether a multishot accept on this kernel may answer with a descriptor that is none: 6.6.1 to
+/// 6.7.4, with deferred task work, after an overflow (liburing issue 1062).
+fn invents_descriptors(release: &OsStr) -> bool {
+    let release = release.to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0);
+    let version = (next(), next(), next());
+    ((6, 6, 1)..=(6, 7, 4)).contains(&version)
+}
+
 impl fmt::Debug for Ring {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Ring").field("in_flight", &self.in_flight).finish_non_exhaustive()
@@ -343,5 +364,17 @@ impl Drop for Ring {
                 mem::forget(mem::replace(&mut self.buffers, none));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_that_invent_descriptors_are_known() {
+        let invents = |release| invents_descriptors(OsStr::new(release));
+        assert!(invents("6.6.1") && invents("6.7.4-arch1") && invents("6.6.30-rpi"));
+        assert!(!invents("6.6.0") && !invents("6.7.5") && !invents("6.18.44-x") && !invents("6.1"));
     }
 }
