@@ -219,7 +219,10 @@ fn start(arguments: &RunArguments) -> Outcome {
     };
     match run::run(config) {
         Ok(()) => Outcome::Done,
-        Err(failure) => failed(&failure),
+        Err(failure) => {
+            complain(&failure);
+            if failure.is_configuration() { Outcome::Refused } else { Outcome::Failed }
+        }
     }
 }
 

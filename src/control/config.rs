@@ -219,6 +219,19 @@ pub enum AdminState {
     Maint,
 }
 
+impl Config {
+    /// "FILE:LINE:COLUMN: ", to begin a message with; "evenkeel: " for what came from the command
+    /// line.
+    #[must_use]
+    pub fn locate(&self, place: Place) -> String {
+        match (&self.file, place) {
+            (None, _) => "evenkeel: ".to_owned(),
+            (Some(file), Place { line: 0, .. }) => format!("{}: ", file.display()),
+            (Some(file), Place { line, column }) => format!("{}:{line}:{column}: ", file.display()),
+        }
+    }
+}
+
 impl Global {
     /// What holds without `[global]`.
     #[must_use]

@@ -134,6 +134,12 @@ impl Limit {
         self.max.store(max.unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
+    /// The maximum; `u32::MAX`: none.
+    #[must_use]
+    pub fn max(&self) -> u32 {
+        self.max.load(Ordering::Relaxed)
+    }
+
     /// How many hold it now.
     #[must_use]
     pub fn active(&self) -> u32 {

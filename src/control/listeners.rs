@@ -1,0 +1,174 @@
+//! Binding: one SO_REUSEPORT socket a worker for each address, all or none.
+//!
+//! SO_REUSEPORT lets any process of the same user in beside us, and then takes a share of the
+//! clients; so each new address is first bound alone, which fails where anybody listens.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::unistd::geteuid;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::control::config::{Config, Place};
+use crate::control::roster::Bound;
+use crate::control::table::Listener;
+
+/// Addresses that cannot be bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unbound {
+    /// For the operator, one an address: where it is written, what is wrong, what to do.
+    pub lines: Vec<String>,
+    /// Those of them that somebody has.
+    pub in_use: BTreeSet<SocketAddr>,
+}
+
+/// Listeners for every address of `config`; those in `bound` are used again, with the backlog of
+/// `config`. The new ones listen when this returns.
+///
+/// # Errors
+/// Every address that cannot be bound; then nothing has changed.
+pub fn bind(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unbound> {
+    let mut wanted = Vec::new();
+    for frontend in &config.frontends {
+        let backlog = i32::try_from(frontend.backlog).unwrap_or(i32::MAX);
+        wanted.extend(frontend.bind.iter().map(|(address, place)| (*address, *place, backlog)));
+    }
+    let new: Vec<_> =
+        wanted.iter().filter(|(address, ..)| !bound.contains_key(address)).copied().collect();
+    let mut failed = Unbound { lines: Vec::new(), in_use: BTreeSet::new() };
+    // All alone first, then all for good: our own 0.0.0.0:80 would be in the way of 127.0.0.1:80.
+    for (address, place, _) in &new {
+        if !bound.keys().any(|ours| overlap(*ours, *address)) {
+            failed.note(config, *address, *place, bind_alone(*address));
+        }
+    }
+    let mut sockets = Vec::new();
+    for (address, place, backlog) in &new {
+        if failed.lines.is_empty() {
+            let made: io::Result<Vec<_>> = (0..workers).map(|_| bind_shared(*address)).collect();
+            let made = failed.note(config, *address, *place, made);
+            sockets.extend(made.map(|made| (*address, *place, *backlog, made)));
+        }
+    }
+    let mut listeners = Bound::new();
+    for (address, place, backlog, sockets) in sockets {
+        if failed.lines.is_empty() {
+            let listen = sockets.iter().try_for_each(|socket| socket.listen(backlog));
+            failed.note(config, address, place, listen);
+            let sockets = sockets.into_iter().map(OwnedFd::from).collect();
+            listeners.insert(address, Arc::new(Listener { address, sockets }));
+        }
+    }
+    if !failed.lines.is_empty() {
+        return Err(failed);
+    }
+    for (address, _, backlog) in wanted {
+        if let Some(listener) = bound.get(&address) {
+            set_backlog(listener, backlog);
+            listeners.insert(address, Arc::clone(listener));
+        }
+    }
+    Ok(listeners)
+}
+
+/// Whether a socket of ours on `ours` is in the way of one that binds `address` alone.
+fn overlap(ours: SocketAddr, address: SocketAddr) -> bool {
+    ours.port() == address.port()
+        && ours.is_ipv4() == address.is_ipv4()
+        && (ours.ip().is_unspecified() || address.ip().is_unspecified())
+}
+
+fn bind_alone(address: SocketAddr) -> io::Result<()> {
+    let socket = plain(address)?;
+    socket.bind(&address.into())
+}
+
+fn bind_shared(address: SocketAddr) -> io::Result<Socket> {
+    let socket = plain(address)?;
+    socket.set_reuse_port(true)?;
+    // Accepted sockets inherit it, which saves each session a system call.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn plain(address: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    // What waits in TIME_WAIT from a process before this one is in nobody's way.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // [::] stands beside 0.0.0.0, not instead of it, whatever net.ipv6.bindv6only says.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// listen(2) on a socket that listens already changes its backlog and nothing else.
+fn set_backlog(listener: &Listener, backlog: i32) {
+    for socket in &listener.sockets {
+        if let Err(error) = SockRef::from(socket).listen(backlog) {
+            tracing::warn!("{}: its backlog stays what it was: {error}", listener.address);
+        }
+    }
+}
+
+impl Unbound {
+    fn note<T>(
+        &mut self,
+        config: &Config,
+        address: SocketAddr,
+        place: Place,
+        outcome: io::Result<T>,
+    ) -> Option<T> {
+        match outcome {
+            Ok(done) => Some(done),
+            Err(error) => {
+                if error.kind() == io::ErrorKind::AddrInUse {
+                    self.in_use.insert(address);
+                }
+                let line = format!("{}{}", config.locate(place), explain(address, &error));
+                self.lines.push(line);
+                None
+            }
+        }
+    }
+}
+
+/// What is wrong with an address that cannot be bound, and what to do.
+#[must_use]
+pub fn explain(address: SocketAddr, error: &io::Error) -> String {
+    let port = address.port();
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EADDRINUSE) => format!(
+            "{address} is in use; stop the program that has it (`ss -ltnp sport = :{port}` names \
+             it), or choose another address"
+        ),
+        Some(Errno::EACCES) if geteuid().is_root() => {
+            format!("{address} is not permitted; allow CAP_NET_BIND_SERVICE where this runs")
+        }
+        Some(Errno::EACCES) => format!(
+            "{address} is not permitted: ports below 1024 are for the privileged; give \
+             CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE; else \
+             `setcap cap_net_bind_service+ep` on the program), or \
+             `sysctl -w net.ipv4.ip_unprivileged_port_start={port}`"
+        ),
+        Some(Errno::EADDRNOTAVAIL) => format!(
+            "{address} is not an address of this machine; `ip address` lists them; for one that \
+             comes later (VRRP) `sysctl -w net.ipv{}.ip_nonlocal_bind=1`",
+            if address.is_ipv4() { 4 } else { 6 }
+        ),
+        Some(Errno::EAFNOSUPPORT) => {
+            format!("{address} cannot be bound: this kernel has no IPv6; leave the address out")
+        }
+        Some(Errno::EMFILE | Errno::ENFILE) => format!(
+            "{address} cannot be bound: no file descriptor is left; raise the limit (systemd: \
+             LimitNOFILE=, else `ulimit -n`)"
+        ),
+        _ => format!("{address} cannot be bound: {error}; choose another address"),
+    }
+}

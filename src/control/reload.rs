@@ -1,0 +1,107 @@
+//! What a reload reads before anything changes: the file, whole and checked, and the addresses of
+//! its names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Instant, timeout_at};
+
+use crate::control::config::{Config, Global, ServerAddress};
+use crate::control::file;
+use crate::control::resolve::{Answer, Resolver};
+
+/// For all names together. A server whose name has no answer by then is down until it has.
+const RESOLVE_MAX: Duration = Duration::from_secs(5);
+
+/// Names that are asked for at once: with more, a small DNS server begins to drop questions.
+const LOOKUPS_MAX: usize = 64;
+
+/// A configuration that could be put in force.
+#[derive(Debug)]
+pub struct Fresh {
+    /// As checked.
+    pub config: Config,
+    /// For names that had no answer before.
+    pub answers: BTreeMap<String, Answer>,
+}
+
+/// Reads the file at `path`, and asks for the names in it that are not `known`.
+///
+/// # Errors
+/// Every problem of the file, a line each.
+pub async fn read(
+    path: PathBuf,
+    resolver: Resolver,
+    known: BTreeSet<String>,
+) -> Result<Fresh, Vec<String>> {
+    // A file may be large and its disk slow: not for the thread that probes.
+    let loaded = spawn_blocking(move || file::load(&path)).await;
+    let config = match loaded {
+        Ok(Ok(config)) => config,
+        Ok(Err(problems)) => return Err(problems.lines().collect()),
+        Err(error) => return Err(vec![format!("the file could not be read: {error}")]),
+    };
+    let unknown = hosts(&config).filter(|host| !known.contains(*host)).map(str::to_owned).collect();
+    let answers = resolve(&resolver, unknown).await;
+    Ok(Fresh { config, answers })
+}
+
+/// The host names in a configuration.
+pub fn hosts(config: &Config) -> impl Iterator<Item = &str> {
+    config.backends.iter().flat_map(|backend| &backend.servers).filter_map(|server| {
+        match &server.address {
+            ServerAddress::Name { host, .. } => Some(host.as_str()),
+            ServerAddress::Ip(_) => None,
+        }
+    })
+}
+
+/// Asks for all of `hosts`, and waits 5 s at most. A name without an answer is left out.
+pub async fn resolve(resolver: &Resolver, hosts: BTreeSet<String>) -> BTreeMap<String, Answer> {
+    let deadline = Instant::now() + RESOLVE_MAX;
+    let places = Rc::new(Semaphore::new(LOOKUPS_MAX));
+    let mut lookups = JoinSet::new();
+    for host in hosts {
+        let (resolver, places) = (resolver.clone(), Rc::clone(&places));
+        lookups.spawn_local(async move {
+            let _place = places.acquire().await;
+            let answer = resolver.lookup(&host).await;
+            (host, answer)
+        });
+    }
+    let mut answers = BTreeMap::new();
+    while let Ok(Some(lookup)) = timeout_at(deadline, lookups.join_next()).await {
+        if let Ok((host, Ok(answer))) = lookup {
+            answers.insert(host, answer);
+        }
+    }
+    answers
+}
+
+/// Keeps of `running` what only a new start can change, and names what would have.
+pub fn keep_until_restart(running: &Config, new: &mut Config) -> Vec<&'static str> {
+    let (was, wants) = (&running.global, &new.global);
+    let sessions = |global: &Global| global.sessions_max.map(|(number, _)| number);
+    let account = |of: &Option<(String, _)>| of.as_ref().map(|(name, _)| name.clone());
+    let bind = running.observe.bind.map(|(at, _)| at) == new.observe.bind.map(|(at, _)| at);
+    let path = |config: &Config| config.observe.control.as_ref().map(|(path, _)| path.clone());
+    let changed = [
+        ("global.workers", was.workers != wants.workers),
+        ("global.pin", was.pin != wants.pin),
+        ("global.sessions_max", sessions(was) != sessions(wants)),
+        ("global.buffers", was.buffers != wants.buffers),
+        ("global.user", account(&was.user) != account(&wants.user)),
+        ("global.group", account(&was.group) != account(&wants.group)),
+        ("observe.bind", !bind),
+        ("observe.control", path(running) != path(new)),
+        ("observe.log.format", running.observe.log_format != new.observe.log_format),
+        ("observe.log.sessions", running.observe.log_sessions != new.observe.log_sessions),
+    ];
+    new.global = Global { drain_timeout: new.global.drain_timeout, ..running.global.clone() };
+    new.observe = running.observe.clone();
+    changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
+}

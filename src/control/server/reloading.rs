@@ -1,0 +1,167 @@
+//! Reloads, one after the other: read off the loop, put in force whole or not at all.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::control::drain::Phase;
+use crate::control::listeners::{self, Unbound};
+use crate::control::reload::{self, Fresh};
+use crate::control::roster::Answers;
+use crate::control::server::Server;
+use crate::control::server::inbox::Read;
+use crate::observe::notify;
+
+/// An address that an earlier reload gave up is free once the workers have left it, which takes
+/// them a turn. So long, and so often, it is tried again.
+const LEAVING: Duration = Duration::from_millis(20);
+const LEAVING_ATTEMPTS_MAX: u32 = 50;
+
+type Waiting = Vec<oneshot::Sender<Result<String, String>>>;
+
+/// How reloads stand.
+#[derive(Debug, Default)]
+pub(super) struct Reloading {
+    /// Those that took effect.
+    pub(super) done: u64,
+    /// Those that changed nothing.
+    pub(super) failed: u64,
+    /// One is under way; who waits for it.
+    running: Option<Waiting>,
+    /// Another one is wanted after it, however often it was asked for; who waits for that.
+    next: Option<Waiting>,
+    /// Every address that was ever given up: it may be our own sockets that still have it.
+    given_up: BTreeSet<std::net::SocketAddr>,
+}
+
+impl Server {
+    /// Somebody wants a reload. Those who ask while one is under way all wait for one more.
+    pub(super) fn want_reload(&mut self, answer: Option<oneshot::Sender<Result<String, String>>>) {
+        let Some(path) = self.config.file.clone() else {
+            let line = "nothing to reload: evenkeel was started without a file (run -c FILE)";
+            return refuse(answer, line);
+        };
+        if self.seam.phase.load() != Phase::Running {
+            return refuse(answer, "no reload: evenkeel is draining");
+        }
+        if self.reloading.running.is_some() {
+            self.reloading.next.get_or_insert_default().extend(answer);
+            return;
+        }
+        self.reloading.running = Some(answer.into_iter().collect());
+        notify::reloading();
+        tracing::info!("reloading {}", path.display());
+        let known = self.roster.hosts().filter(|host| self.roster.knows(host));
+        let known = known.map(str::to_owned).collect();
+        let reading = reload::read(path, self.resolver.clone(), known);
+        let slot = self.slots.read.clone();
+        tokio_uring::spawn(async move {
+            let outcome = reading.await;
+            // Nobody is there any more: the process ends.
+            drop(slot.send(Read { outcome, attempts: 0 }));
+        });
+    }
+
+    /// No reload from here on.
+    pub(super) fn refuse_reloads(&mut self) {
+        for waiting in self.reloading.next.take().into_iter().flatten() {
+            refuse(Some(waiting), "no reload: evenkeel is draining");
+        }
+    }
+
+    /// The file is read: all of it comes into force now, or nothing.
+    pub(super) fn on_read(&mut self, read: Read) {
+        let outcome = match read.outcome {
+            Ok(_) if self.seam.phase.load() != Phase::Running => {
+                Err(vec!["evenkeel is draining".to_owned()])
+            }
+            Ok(fresh) => match listeners::bind(&fresh.config, self.workers(), &self.bound) {
+                Ok(bound) => Ok(self.commit(fresh, bound)),
+                Err(unbound) if self.is_leaving(&unbound, read.attempts) => {
+                    return self.try_again(fresh, read.attempts);
+                }
+                Err(Unbound { lines, .. }) => Err(lines),
+            },
+            Err(lines) => Err(lines),
+        };
+        let answer = match outcome {
+            Ok(done) => {
+                self.reloading.done += 1;
+                tracing::info!("{done}");
+                Ok(done)
+            }
+            Err(lines) => {
+                self.reloading.failed += 1;
+                for line in &lines {
+                    tracing::error!("{line}");
+                }
+                tracing::error!("reload failed: nothing has changed");
+                Err(format!("nothing has changed: {}", lines.join("\n")))
+            }
+        };
+        for waiting in self.reloading.running.take().into_iter().flatten() {
+            drop(waiting.send(answer.clone()));
+        }
+        notify::ready();
+        if let Some(next) = self.reloading.next.take() {
+            self.want_reload(None);
+            if let Some(running) = &mut self.reloading.running {
+                running.extend(next);
+            }
+        }
+    }
+
+    fn commit(&mut self, fresh: Fresh, bound: crate::control::roster::Bound) -> String {
+        let Fresh { mut config, answers } = fresh;
+        for key in reload::keep_until_restart(&self.config, &mut config) {
+            tracing::warn!("{key} has changed: that takes effect at the next start");
+        }
+        let addresses: Answers =
+            answers.iter().map(|(host, answer)| (host.clone(), answer.addresses.clone())).collect();
+        self.roster.merge(&config, addresses, Instant::now());
+        let gone = self.bound.keys().filter(|address| !bound.contains_key(address));
+        self.reloading.given_up.extend(gone);
+        self.bound = bound;
+        self.config = config;
+        self.follow_names(answers);
+        for follower in self.followers.values() {
+            // An operator who reloads after a change in DNS wants it seen.
+            follower.poke();
+        }
+        self.stale = true;
+        self.settle();
+        format!(
+            "reloaded: {} frontends, {} backends, {} servers; table {}",
+            self.config.frontends.len(),
+            self.config.backends.len(),
+            self.roster.strength().all,
+            self.seam.table.load().version
+        )
+    }
+
+    fn is_leaving(&self, unbound: &Unbound, attempts: u32) -> bool {
+        attempts < LEAVING_ATTEMPTS_MAX
+            && unbound.in_use.len() == unbound.lines.len()
+            && unbound.in_use.is_subset(&self.reloading.given_up)
+    }
+
+    fn try_again(&self, fresh: Fresh, attempts: u32) {
+        let slot = self.slots.read.clone();
+        tokio_uring::spawn(async move {
+            tokio::time::sleep(LEAVING).await;
+            drop(slot.send(Read { outcome: Ok(fresh), attempts: attempts + 1 }));
+        });
+    }
+
+    fn workers(&self) -> usize {
+        self.seam.wakers.len()
+    }
+}
+
+fn refuse(answer: Option<oneshot::Sender<Result<String, String>>>, line: &str) {
+    tracing::warn!("{line}");
+    if let Some(answer) = answer {
+        drop(answer.send(Err(line.to_owned())));
+    }
+}

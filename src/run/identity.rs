@@ -1,0 +1,129 @@
+//! Whom the process becomes once it has bound what only root may bind.
+//!
+//! /etc/passwd and /etc/group are read here and not by libc: a static binary's libc would load the
+//! machine's name service modules, of whatever version they are. That is where packages put the
+//! accounts of services.
+
+use std::fs;
+
+use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
+
+use crate::control::config::{Config, Place};
+
+/// A user and a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) user: u32,
+    pub(super) group: u32,
+}
+
+/// Whom `config` wants; none: nobody else, or we may not.
+///
+/// # Errors
+/// There is no such account. For the operator, a line each.
+pub(super) fn wanted(config: &Config) -> Result<Option<Identity>, Vec<String>> {
+    let Some(named) = config.global.user.as_ref().or(config.global.group.as_ref()) else {
+        return Ok(None);
+    };
+    if !geteuid().is_root() {
+        let place = config.locate(named.1);
+        tracing::warn!(
+            "{place}user and group stay what they are: evenkeel was not started as root"
+        );
+        return Ok(None);
+    }
+    let read = |path: &str| {
+        fs::read_to_string(path).map_err(|error| vec![format!("{path} cannot be read: {error}")])
+    };
+    find(config, &read("/etc/passwd")?, &read("/etc/group")?).map(Some)
+}
+
+fn find(config: &Config, passwd: &str, group: &str) -> Result<Identity, Vec<String>> {
+    let mut missing = Vec::new();
+    let mut look = |table: &str, named: &Option<(String, Place)>, kind: &str, make: &str| {
+        let (name, place) = named.as_ref()?;
+        let found = ids(table, name);
+        if found.is_none() {
+            missing.push(format!(
+                "{}there is no {kind} {name:?} on this machine; create it (`{make} {name}`), or \
+                 name one that exists",
+                config.locate(*place)
+            ));
+        }
+        found
+    };
+    let user = look(passwd, &config.global.user, "user", "useradd --system");
+    let group = look(group, &config.global.group, "group", "groupadd --system");
+    if !missing.is_empty() {
+        return Err(missing);
+    }
+    // The third field of a user is its number, the fourth its group's; the third of a group is its
+    // number (passwd(5), group(5)). What is not named stays root's.
+    let own = user.map_or(0, |(_, group)| group);
+    Ok(Identity { user: user.map_or(0, |(user, _)| user), group: group.map_or(own, |(id, _)| id) })
+}
+
+/// The third and fourth field of the line that begins with `name`; 0 where the fourth is none.
+fn ids(table: &str, name: &str) -> Option<(u32, u32)> {
+    let mut lines = table.lines().map(|line| line.split(':'));
+    let mut fields =
+        lines.find_map(|mut fields| (fields.next() == Some(name)).then_some(fields))?;
+    let id = fields.nth(1)?.parse().ok()?;
+    Some((id, fields.next().and_then(|group| group.parse().ok()).unwrap_or(0)))
+}
+
+/// Becomes `identity`, for good. To be called before there is another thread: each has its own.
+///
+/// # Errors
+/// Not permitted. For the operator.
+pub(super) fn assume(identity: Identity) -> Result<(), String> {
+    let Identity { user, group } = identity;
+    let gid = Gid::from_raw(group);
+    setgroups(&[gid]).and_then(|()| setgid(gid)).and_then(|()| setuid(Uid::from_raw(user))).map_err(
+        |error| {
+            format!(
+                "evenkeel: cannot become user {user}, group {group}: {error}; allow CAP_SETUID and \
+                 CAP_SETGID where this runs, or leave global.user and global.group out"
+            )
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::file;
+
+    const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nkeel:x:123:456::/:/bin/false\n";
+    const GROUP: &str = "root:x:0:\nkeel:x:456:\nweb:x:789:keel\n";
+
+    fn config(accounts: &str) -> Config {
+        let text = format!(
+            "[global]\n{accounts}\n[frontend.f]\nbind = [\"127.0.0.1:80\"]\nbackend = \"b\"\n\
+             [[backend.b.server]]\nname = \"s\"\naddress = \"127.0.0.1:81\"\n"
+        );
+        let mut config = file::parse(&text, "x.toml").unwrap();
+        config.file = Some("x.toml".into());
+        config
+    }
+
+    #[test]
+    fn a_user_brings_its_own_group() {
+        let found = find(&config("user = \"keel\""), PASSWD, GROUP);
+        assert_eq!(found, Ok(Identity { user: 123, group: 456 }));
+    }
+
+    #[test]
+    fn a_group_that_is_named_is_taken() {
+        let found = find(&config("user = \"keel\"\ngroup = \"web\""), PASSWD, GROUP);
+        assert_eq!(found, Ok(Identity { user: 123, group: 789 }));
+    }
+
+    #[test]
+    fn an_account_that_is_missing_is_named_with_its_line_and_a_remedy() {
+        let found = find(&config("user = \"nobody-here\"\ngroup = \"nor-here\""), PASSWD, GROUP);
+        let lines = found.unwrap_err();
+        assert!(lines[0].starts_with("x.toml:2:") && lines[0].contains("useradd"), "{lines:?}");
+        assert!(lines[1].starts_with("x.toml:3:") && lines[1].contains("groupadd"), "{lines:?}");
+    }
+}

@@ -1,0 +1,303 @@
+//! Runs the balancer: everything that can fail is tried first, then privileges go, then threads
+//! start, and this thread becomes the control thread.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{self, Receiver};
+use tokio::sync::oneshot;
+
+use crate::control::config::{Config, Place};
+use crate::control::drain::{Phase, PhaseCell};
+use crate::control::resolve::Resolver;
+use crate::control::roster::{Bound, Roster};
+use crate::control::server::{self, Control};
+use crate::control::table::Seam;
+use crate::control::{listeners, reload, signals};
+use crate::observe::log::SessionRecord;
+use crate::observe::{admin, log};
+use crate::proxy::worker::Worker;
+use crate::sys::features;
+use crate::sys::waker::Waker;
+use crate::terms::WorkerIndex;
+
+mod identity;
+mod limits;
+
+/// What workers saw and control has not heard of yet: more than that is the same again.
+const SEEN_WAITING: usize = 4096;
+
+/// Ended sessions that wait for the log: half a second of a fast machine's, 8 MiB of memory.
+const RECORDS_WAITING: usize = 32_768;
+
+/// For the session log to write what is left, when somebody reads it.
+const LOG_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why the balancer does not run. Displayed as lines for the operator: where, what is wrong, what
+/// to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    lines: Vec<String>,
+    configuration: bool,
+}
+
+impl Failure {
+    /// The configuration asks for what cannot be: it is to be changed, and trying again is
+    /// useless.
+    fn configuration(lines: Vec<String>) -> Self {
+        Self { lines, configuration: true }
+    }
+
+    fn cannot(lines: Vec<String>) -> Self {
+        Self { lines, configuration: false }
+    }
+
+    fn of(line: impl Into<String>) -> Self {
+        Self::cannot(vec![line.into()])
+    }
+
+    /// Whether the configuration is to blame (exit code 64), and not this machine (1).
+    #[must_use]
+    pub const fn is_configuration(&self) -> bool {
+        self.configuration
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Runs until told to stop, and has then closed everything.
+///
+/// # Errors
+/// It could not start, or ended against its will.
+pub fn run(config: Config) -> Result<(), Failure> {
+    let started = Instant::now();
+    log::init(config.observe.log_format);
+    features::ring_available()
+        .map_err(|problem| Failure::of(format!("evenkeel: {problem}; see `evenkeel doctor`")))?;
+    let prepared = Prepared::new(&config)?;
+    // No thread but this one exists yet: what is set now holds for all.
+    limits::raise_locked_memory();
+    prepared.drop_privileges(&config)?;
+    signals::block().map_err(|error| Failure::of(format!("evenkeel: signals: {error}")))?;
+
+    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(|error| {
+        Failure::of(format!("evenkeel: no ring for the control thread: {error}"))
+    })?;
+    let log = Log::start(&config)?;
+    let Log { writer, records } = log;
+    let outcome = runtime.block_on(control(config, prepared, records, started));
+    // Tasks of the control thread hold what is shared; with them goes the last sender of the log.
+    drop(runtime);
+    if let Some(writer) = writer {
+        end_log(writer);
+    }
+    outcome
+}
+
+/// All that is tried before anything is begun.
+#[derive(Debug)]
+struct Prepared {
+    cores: Vec<usize>,
+    workers: usize,
+    sessions_max: u32,
+    identity: Option<identity::Identity>,
+    bound: Bound,
+    http: Option<TcpListener>,
+    admin: Option<admin::Socket>,
+}
+
+impl Prepared {
+    fn new(config: &Config) -> Result<Self, Failure> {
+        let descriptors = limits::raise_descriptors().map_err(Failure::of)?;
+        let cores = limits::cores();
+        let workers = config.global.workers.map_or(cores.len(), |number| number.get() as usize);
+        let mut wrong = Vec::new();
+        let sessions_max = limits::sessions_max(config, workers, descriptors);
+        let identity = identity::wanted(config);
+        wrong.extend(sessions_max.as_ref().err().cloned());
+        wrong.extend(identity.as_ref().err().into_iter().flatten().cloned());
+        let (Ok(sessions_max), Ok(identity)) = (sessions_max, identity) else {
+            return Err(Failure::configuration(wrong));
+        };
+        let mut failed = Vec::new();
+        let bound = match listeners::bind(config, workers, &Bound::new()) {
+            Ok(bound) => bound,
+            Err(unbound) => {
+                failed = unbound.lines;
+                Bound::new()
+            }
+        };
+        let http = config.observe.bind.and_then(|(address, place)| {
+            let listener =
+                TcpListener::bind(address).map_err(|error| listeners::explain(address, &error));
+            wanted(config, place, "observe.bind", listener, &mut failed)
+        });
+        let admin = config.observe.control.as_ref().and_then(|(path, place)| {
+            let socket = admin::bind(path).map_err(|error| error.to_string());
+            wanted(config, *place, "observe.control", socket, &mut failed)
+        });
+        if !failed.is_empty() {
+            return Err(Failure::cannot(failed));
+        }
+        Ok(Self { cores, workers, sessions_max, identity, bound, http, admin })
+    }
+
+    fn drop_privileges(&self, config: &Config) -> Result<(), Failure> {
+        let Some(identity) = self.identity else { return Ok(()) };
+        if let (Some(socket), Some((_, place))) = (&self.admin, &config.observe.control) {
+            let given = socket.give_to(Some(identity.user), Some(identity.group));
+            given.map_err(|error| Failure::of(format!("{}{error}", config.locate(*place))))?;
+        }
+        identity::assume(identity).map_err(Failure::of)
+    }
+}
+
+/// What was written must be; a default that cannot be had here is done without, and said: a plain
+/// user who tries the program has no /run/evenkeel.
+fn wanted<T>(
+    config: &Config,
+    place: Place,
+    key: &str,
+    outcome: Result<T, String>,
+    failed: &mut Vec<String>,
+) -> Option<T> {
+    match outcome {
+        Ok(done) => Some(done),
+        Err(problem) if place == Place::default() => {
+            tracing::warn!("{key} is off: {problem}");
+            None
+        }
+        Err(problem) => {
+            failed.push(format!("{}{problem}", config.locate(place)));
+            None
+        }
+    }
+}
+
+/// The session log, if there is one.
+#[derive(Debug)]
+struct Log {
+    writer: Option<JoinHandle<()>>,
+    records: Option<channel::Sender<SessionRecord>>,
+}
+
+impl Log {
+    fn start(config: &Config) -> Result<Self, Failure> {
+        if !config.observe.log_sessions {
+            return Ok(Self { writer: None, records: None });
+        }
+        let (records, waiting) = channel::bounded(RECORDS_WAITING);
+        let writer = log::start_writer(config.observe.log_format, waiting)
+            .map_err(|error| Failure::of(format!("evenkeel: no session log: {error}")))?;
+        Ok(Self { writer: Some(writer), records: Some(records) })
+    }
+}
+
+/// The rest is done within the control thread's runtime.
+async fn control(
+    config: Config,
+    prepared: Prepared,
+    records: Option<channel::Sender<SessionRecord>>,
+    started: Instant,
+) -> Result<(), Failure> {
+    let resolver = Resolver::new();
+    let hosts = reload::hosts(&config).map(str::to_owned).collect();
+    let answers = reload::resolve(&resolver, hosts).await;
+    let addresses: BTreeMap<_, _> =
+        answers.iter().map(|(host, answer)| (host.clone(), answer.addresses.clone())).collect();
+    let mut roster = Roster::new(prepared.workers);
+    roster.merge(&config, addresses, started);
+    let table = roster.table(1, &prepared.bound);
+
+    let (seen_slot, seen) = channel::bounded(SEEN_WAITING);
+    let wakers: io::Result<Vec<Waker>> = (0..prepared.workers).map(|_| Waker::new()).collect();
+    let wakers = wakers.map_err(|error| Failure::of(format!("evenkeel: no waker: {error}")))?;
+    let phase = PhaseCell::new(started);
+    let seam = Seam::new(table, phase, prepared.sessions_max, seen_slot, records, wakers);
+    let seam = Arc::new(seam);
+    let ended = start_workers(&config, &prepared, &seam).inspect_err(|_| {
+        seam.phase.store(Phase::Stopped);
+        seam.wake();
+    })?;
+    tracing::info!(
+        "evenkeel {} runs: {} workers, {} sessions at most",
+        env!("CARGO_PKG_VERSION"),
+        prepared.workers,
+        prepared.sessions_max
+    );
+    let Prepared { bound, http, admin, .. } = prepared;
+    let control = Control {
+        config,
+        roster,
+        bound,
+        seam,
+        resolver,
+        answers,
+        seen,
+        ended,
+        http,
+        admin,
+        started,
+    };
+    server::run(control).await.map_err(|line| Failure::of(format!("evenkeel: {line}")))
+}
+
+/// Starts every worker; the receiver learns when all of them have ended.
+fn start_workers(
+    config: &Config,
+    prepared: &Prepared,
+    seam: &Arc<Seam>,
+) -> Result<oneshot::Receiver<()>, Failure> {
+    let mut threads = Vec::new();
+    for index in 0..prepared.workers {
+        let core = prepared.cores[index % prepared.cores.len()];
+        let worker = Worker {
+            index: WorkerIndex(index),
+            seam: Arc::clone(seam),
+            sessions_max: prepared.sessions_max,
+            buffers: config.global.buffers,
+            core: config.global.pin.then_some(core),
+        };
+        threads.push(worker.start().map_err(|error| {
+            Failure::of(format!("evenkeel: worker {index} does not start: {error}"))
+        })?);
+    }
+    let (ended, all_ended) = oneshot::channel();
+    let join = move || {
+        for thread in threads {
+            // A panic has ended the process before.
+            drop(thread.join());
+        }
+        ended.send(()).ok();
+    };
+    thread::Builder::new()
+        .name("join".to_owned())
+        .spawn(join)
+        .map_err(|error| Failure::of(format!("evenkeel: no thread: {error}")))?;
+    Ok(all_ended)
+}
+
+/// Waits until the log is written, but not for a reader that does not read.
+fn end_log(writer: JoinHandle<()>) {
+    let (ended, has_ended): (_, Receiver<()>) = channel::bounded(1);
+    let join = thread::Builder::new().name("join-log".to_owned()).spawn(move || {
+        drop(writer.join());
+        drop(ended);
+    });
+    if join.is_ok()
+        && has_ended.recv_timeout(LOG_TIMEOUT) == Err(channel::RecvTimeoutError::Timeout)
+    {
+        tracing::warn!("the session log is not read; what is left of it is lost");
+    }
+}
