@@ -558,12 +558,12 @@ mod tests {
             });
             let (mut prober, mut outcomes) = prober();
             let mut health = health(http());
-            health.timeout = 100 * MS;
+            health.timeout = 200 * MS;
             prober.set_targets(vec![target(1, address, health)]);
             for _ in 0..5 {
                 let outcome = outcomes.recv().await.unwrap();
                 assert_eq!(outcome.result, ProbeResult::Timeout);
-                assert_eq!(outcome.detail, "no answer within 100ms");
+                assert_eq!(outcome.detail, "no answer within 200ms");
             }
             assert_eq!(most.get(), 1);
         });
@@ -626,6 +626,21 @@ mod tests {
             client.write_all(b"HTTP/1.1 500 No\r\n\r\n").await.unwrap();
             assert_eq!(outcomes.recv().await.unwrap().result, ProbeResult::Passed);
         });
+    }
+
+    #[test]
+    fn what_this_machine_lacks_says_nothing_of_the_server() {
+        let cases = [
+            (Errno::EMFILE, ProbeResult::Error, true),
+            (Errno::ENOBUFS, ProbeResult::Error, true),
+            (Errno::EHOSTUNREACH, ProbeResult::Unreachable, false),
+            (Errno::ETIMEDOUT, ProbeResult::Timeout, false),
+            (Errno::EPERM, ProbeResult::Error, false),
+        ];
+        for (errno, result, ours) in cases {
+            let failure = Failure::of_kernel(&errno.into());
+            assert_eq!((failure.result, failure.ours), (result, ours), "{}", failure.detail);
+        }
     }
 
     const INTERVAL: Duration = Duration::from_secs(2);

@@ -2,8 +2,8 @@
 //!
 //! tokio-uring 0.5 has a connect of its own that keeps its socket until it ends, so that a deadline
 //! would leave the socket in SYN-SENT; and a dropped operation cancels nothing. So the sockets are
-//! ours, each operation owns what the kernel uses, and a deadline is shutdown(2) followed by waiting
-//! for the operation, never by dropping it.
+//! ours, each operation owns what the kernel uses, and a deadline is shutdown(2) followed by
+//! waiting for the operation, never by dropping it.
 //!
 //! `UnsubmittedOneshot` can be called without `unsafe` and trusts that the memory behind the entry
 //! outlives the operation. Here it does: the socket and the memory travel with the operation behind
@@ -191,7 +191,7 @@ mod tests {
 
     use super::*;
 
-    const SOON: Duration = Duration::from_millis(200);
+    const SOON: Duration = Duration::from_millis(400);
     const LONG: Duration = Duration::from_secs(20);
 
     fn listener() -> (TcpListener, SocketAddr) {
