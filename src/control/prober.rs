@@ -362,3 +362,334 @@ fn judge(status: u16, (first, last): (u16, u16)) -> Result<String, Failure> {
     let wanted = if first == last { first.to_string() } else { format!("{first}-{last}") };
     Err(Failure::bad_answer(format!("status {status}, wanted {wanted}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::rc::Rc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::mpsc::UnboundedReceiver;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn health(check: Check) -> Health {
+        Health {
+            check,
+            interval: 20 * MS,
+            interval_down: 20 * MS,
+            timeout: LONG,
+            rise: 2,
+            fall: 3,
+            port: None,
+        }
+    }
+
+    fn http() -> Check {
+        Check::Http(HttpCheck {
+            method: "HEAD".to_owned(),
+            path: "/alive?a=b".to_owned(),
+            host: None,
+            status: (200, 399),
+        })
+    }
+
+    fn target(id: u32, address: SocketAddr, health: Health) -> Target {
+        Target { id: ServerId(id), address, host_header: "web:80".to_owned(), health, up: true }
+    }
+
+    async fn bind() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    fn prober() -> (Prober, UnboundedReceiver<ProbeOutcome>) {
+        let (sender, outcomes) = mpsc::unbounded_channel();
+        (Prober::new(sender), outcomes)
+    }
+
+    /// A server that reads a request, and writes `pieces` one after the other; gives its address
+    /// and the requests.
+    async fn answering(pieces: Vec<Vec<u8>>) -> (SocketAddr, Rc<RefCell<Vec<String>>>) {
+        let (listener, address) = bind().await;
+        let requests = Rc::new(RefCell::new(Vec::new()));
+        let heard = Rc::clone(&requests);
+        tokio_uring::spawn(async move {
+            loop {
+                let (mut client, _) = listener.accept().await.unwrap();
+                client.set_nodelay(true).unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n")
+                    && client.read_buf(&mut request).await.unwrap() > 0
+                {}
+                heard.borrow_mut().push(String::from_utf8(request).unwrap());
+                for piece in &pieces {
+                    // The probe may have heard enough.
+                    drop(client.write_all(piece).await);
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        (address, requests)
+    }
+
+    async fn outcome_of(pieces: Vec<Vec<u8>>) -> (ProbeResult, String) {
+        let (address, _) = answering(pieces).await;
+        outcome(target(1, address, health(http()))).await
+    }
+
+    async fn outcome(target: Target) -> (ProbeResult, String) {
+        let (mut prober, mut outcomes) = prober();
+        prober.set_targets(vec![target]);
+        let outcome = outcomes.recv().await.unwrap();
+        assert_eq!(outcome.verdict(), Some(outcome.result == ProbeResult::Passed));
+        (outcome.result, outcome.detail)
+    }
+
+    #[test]
+    fn an_http_probe_asks_as_it_was_told() {
+        tokio_uring::start(async {
+            let (address, requests) = answering(vec![b"HTTP/1.1 204 \r\n\r\n".to_vec()]).await;
+            let (mut prober, mut outcomes) = prober();
+            prober.set_targets(vec![target(7, address, health(http()))]);
+            let outcome = outcomes.recv().await.unwrap();
+            assert_eq!((outcome.server, outcome.result), (ServerId(7), ProbeResult::Passed));
+            assert_eq!(outcome.detail, "status 204");
+            let requests = requests.borrow();
+            let lines: Vec<&str> = requests[0].split("\r\n").collect();
+            assert_eq!(lines[0], "HEAD /alive?a=b HTTP/1.1");
+            for header in ["Host: web:80", "Connection: close"] {
+                assert!(lines.contains(&header), "{lines:?}");
+            }
+            assert!(lines.iter().any(|line| line.starts_with("User-Agent: evenkeel/")));
+        });
+    }
+
+    #[test]
+    fn a_status_out_of_the_range_is_a_bad_answer() {
+        tokio_uring::start(async {
+            let answer = b"HTTP/1.0 503 Service Unavailable\r\nServer: x\r\n\r\n".to_vec();
+            let (result, detail) = outcome_of(vec![answer]).await;
+            assert_eq!(result, ProbeResult::BadAnswer);
+            assert_eq!(detail, "status 503, wanted 200-399");
+        });
+    }
+
+    #[test]
+    fn an_answer_may_come_byte_by_byte() {
+        tokio_uring::start(async {
+            let bytes = b"HTTP/1.1 200 OK\r\nServer: x\r\n\r\n".iter().map(|byte| vec![*byte]);
+            assert_eq!(outcome_of(bytes.collect()).await.0, ProbeResult::Passed);
+        });
+    }
+
+    #[test]
+    fn what_is_no_http_is_a_bad_answer() {
+        let cases: [(&[u8], &str); 5] = [
+            (b"SSH-2.0-OpenSSH_9.2\r\n", "not HTTP: invalid HTTP version"),
+            (b"\x15\x03\x01\x00\x02\x02\x0a", "not HTTP: invalid HTTP version"),
+            (b"HTTP/1.1 20", "no whole status line"),
+            (&[b'\n'; 2 * ANSWER_MAX], "no whole status line"),
+            (b"", "closed without an answer"),
+        ];
+        for (answer, said) in cases {
+            tokio_uring::start(async {
+                let (result, detail) = outcome_of(vec![answer.to_vec()]).await;
+                assert_eq!((result, detail.as_str()), (ProbeResult::BadAnswer, said));
+            });
+        }
+    }
+
+    #[test]
+    fn a_tcp_probe_asks_for_a_connection_only() {
+        tokio_uring::start(async {
+            let (_listener, address) = bind().await;
+            let (result, detail) = outcome(target(1, address, health(Check::Tcp))).await;
+            assert_eq!((result, detail.as_str()), (ProbeResult::Passed, "connected"));
+        });
+    }
+
+    #[test]
+    fn a_dead_server_refuses() {
+        tokio_uring::start(async {
+            let (listener, address) = bind().await;
+            drop(listener);
+            let (result, detail) = outcome(target(1, address, health(Check::Tcp))).await;
+            assert_eq!((result, detail.as_str()), (ProbeResult::Refused, "connection refused"));
+        });
+    }
+
+    #[test]
+    fn another_port_can_be_probed() {
+        tokio_uring::start(async {
+            let (_listener, address) = bind().await;
+            let mut health = health(Check::Tcp);
+            health.port = Some(address.port());
+            let elsewhere = SocketAddr::new(address.ip(), 1);
+            assert_eq!(outcome(target(1, elsewhere, health)).await.0, ProbeResult::Passed);
+        });
+    }
+
+    async fn until_closed(mut client: TcpStream, open: Rc<Cell<u32>>) {
+        let mut request = Vec::new();
+        while client.read_buf(&mut request).await.is_ok_and(|read| read > 0) {}
+        open.set(open.get() - 1);
+    }
+
+    #[test]
+    fn a_silent_server_is_probed_one_probe_at_a_time() {
+        tokio_uring::start(async {
+            let (listener, address) = bind().await;
+            let open = Rc::new(Cell::new(0));
+            let most = Rc::new(Cell::new(0));
+            let (now_open, most_open) = (Rc::clone(&open), Rc::clone(&most));
+            tokio_uring::spawn(async move {
+                loop {
+                    let (client, _) = listener.accept().await.unwrap();
+                    now_open.set(now_open.get() + 1);
+                    most_open.set(most_open.get().max(now_open.get()));
+                    tokio_uring::spawn(until_closed(client, Rc::clone(&now_open)));
+                }
+            });
+            let (mut prober, mut outcomes) = prober();
+            let mut health = health(http());
+            health.timeout = 200 * MS;
+            prober.set_targets(vec![target(1, address, health)]);
+            for _ in 0..5 {
+                let outcome = outcomes.recv().await.unwrap();
+                assert_eq!(outcome.result, ProbeResult::Timeout);
+                assert_eq!(outcome.detail, "no answer within 200ms");
+            }
+            assert_eq!(most.get(), 1);
+        });
+    }
+
+    #[test]
+    fn a_failure_while_the_process_was_stopped_is_not_the_servers() {
+        tokio_uring::start(async {
+            let (listener, address) = bind().await;
+            let (mut prober, mut outcomes) = prober();
+            let mut health = health(http());
+            health.timeout = 200 * MS;
+            prober.set_targets(vec![target(1, address, health.clone())]);
+            // The first probe hears nothing, and its deadline passes while nothing runs.
+            let (_silent, _) = listener.accept().await.unwrap();
+            let until = Instant::now() + health.timeout + 2 * LATE;
+            while Instant::now() < until {
+                std::thread::yield_now();
+            }
+            let (mut client, _) = listener.accept().await.unwrap();
+            client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            assert_eq!(outcomes.recv().await.unwrap().result, ProbeResult::Passed);
+        });
+    }
+
+    #[test]
+    fn a_target_that_is_gone_is_heard_of_no_more() {
+        tokio_uring::start(async {
+            let (listener, address) = bind().await;
+            let (mut prober, mut outcomes) = prober();
+            prober.set_targets(vec![target(1, address, health(http()))]);
+            let (mut client, _): (TcpStream, _) = listener.accept().await.unwrap();
+            let (_other, there) = bind().await;
+            let off = target(3, address, health(Check::Off));
+            prober.set_targets(vec![target(2, there, health(Check::Tcp)), off]);
+            client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            for _ in 0..5 {
+                assert_eq!(outcomes.recv().await.unwrap().server, ServerId(2));
+            }
+            assert_eq!(prober.running.len(), 2);
+            prober.set_targets(Vec::new());
+            let deadline = Instant::now() + LONG;
+            while !prober.running.is_empty() && Instant::now() < deadline {
+                tokio::time::sleep(MS).await;
+                prober.set_targets(Vec::new());
+            }
+            assert!(prober.running.is_empty());
+        });
+    }
+
+    #[test]
+    fn a_target_that_moved_is_probed_at_its_new_place() {
+        tokio_uring::start(async {
+            let (listener, address) = bind().await;
+            let (mut prober, mut outcomes) = prober();
+            prober.set_targets(vec![target(1, address, health(http()))]);
+            let (mut client, _) = listener.accept().await.unwrap();
+            let (there, _) = answering(vec![b"HTTP/1.1 200 OK\r\n\r\n".to_vec()]).await;
+            prober.set_targets(vec![target(1, there, health(http()))]);
+            client.write_all(b"HTTP/1.1 500 No\r\n\r\n").await.unwrap();
+            assert_eq!(outcomes.recv().await.unwrap().result, ProbeResult::Passed);
+        });
+    }
+
+    #[test]
+    fn what_this_machine_lacks_says_nothing_of_the_server() {
+        let cases = [
+            (Errno::EMFILE, ProbeResult::Error, true),
+            (Errno::ENOBUFS, ProbeResult::Error, true),
+            (Errno::EHOSTUNREACH, ProbeResult::Unreachable, false),
+            (Errno::ETIMEDOUT, ProbeResult::Timeout, false),
+            (Errno::EPERM, ProbeResult::Error, false),
+        ];
+        for (errno, result, ours) in cases {
+            let failure = Failure::of_kernel(&errno.into());
+            assert_eq!((failure.result, failure.ours), (result, ours), "{}", failure.detail);
+        }
+    }
+
+    const INTERVAL: Duration = Duration::from_secs(2);
+
+    #[test]
+    fn servers_share_the_interval_evenly() {
+        let now = Instant::now();
+        let mut in_tenth = [0; 10];
+        for id in 0..1000 {
+            let mut rhythm = Rhythm::new(ServerId(id), 0, now);
+            let _due = rhythm.due(INTERVAL, now);
+            let tenth = (rhythm.mark - now).as_millis() * 10 / INTERVAL.as_millis();
+            in_tenth[usize::try_from(tenth).unwrap()] += 1;
+        }
+        assert!(in_tenth.iter().all(|count| (95..=105).contains(count)), "{in_tenth:?}");
+    }
+
+    #[test]
+    fn probes_keep_to_the_grid_with_a_little_jitter() {
+        let start = Instant::now();
+        let mut now = start;
+        let mut rhythm = Rhythm::new(ServerId(1), 42, now);
+        let first = rhythm.due(INTERVAL, now) - start;
+        for _ in 0..1000 {
+            let due = rhythm.due(INTERVAL, now);
+            assert!((Duration::ZERO..INTERVAL / 8).contains(&(due - rhythm.mark)));
+            now = due;
+            rhythm.probed();
+        }
+        let marks = (rhythm.mark - start).as_secs_f64() / INTERVAL.as_secs_f64();
+        assert!((marks - 999.0 - first.as_secs_f64() / 2.0).abs() < 0.2, "{marks}");
+    }
+
+    #[test]
+    fn after_a_stop_servers_are_not_probed_all_at_once() {
+        let start = Instant::now();
+        let mut marks = Vec::new();
+        for id in 0..100 {
+            let mut rhythm = Rhythm::new(ServerId(id), 0, start);
+            let due = rhythm.due(INTERVAL, start);
+            let now = start + 20 * INTERVAL;
+            assert!(rhythm.was_stopped(due, INTERVAL, now));
+            let due = rhythm.due(INTERVAL, now);
+            assert!(due >= now);
+            assert!(!rhythm.was_stopped(due, INTERVAL, due + 20 * INTERVAL), "not twice in a row");
+            marks.push(rhythm.mark);
+        }
+        marks.sort_unstable();
+        marks.dedup();
+        assert_eq!(marks.len(), 100);
+    }
+}

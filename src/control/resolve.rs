@@ -5,8 +5,10 @@
 //! Nothing is cached here: a [`Follower`] asks again as the TTL ends, and says what changed.
 
 use std::cell::RefCell;
-use std::fs;
+use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -37,19 +39,19 @@ const TTL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3
 /// What /etc/hosts says holds until the file changes; to look costs two calls of stat(2).
 const HOSTS_TTL: Duration = Duration::from_secs(10);
 
+/// Each address becomes a server: a DNS server that lies must not make thousands.
+const ADDRESSES_MAX: usize = 64;
+
 /// After a failure, and at most after many.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// Between two questions for one name, however often it is asked for.
 const POKE_MIN: Duration = Duration::from_secs(1);
 
-const RESOLV_CONF: &str = "/etc/resolv.conf";
-const HOSTS: &str = "/etc/hosts";
-
 /// What a name stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Each once, in ascending order, IPv4 first; never empty.
+    /// Each once, in ascending order, IPv4 first; never empty, and at most 64.
     pub addresses: Vec<IpAddr>,
     /// The smallest of the answer, 1 s to 1 h.
     pub ttl: Duration,
@@ -68,11 +70,14 @@ impl std::fmt::Debug for Resolver {
 }
 
 impl Resolver {
-    /// By the system's files. One that is missing or odd is warned about, and read again when it
-    /// has changed; until then lookups that need it fail and say so.
+    /// By the system's files. Where one is missing or odd, lookups that need it fail and say so,
+    /// until it has changed.
     #[must_use]
     pub fn new() -> Self {
-        Self::of(System::read())
+        Self::of(System::read(Files {
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            hosts: PathBuf::from("/etc/hosts"),
+        }))
     }
 
     /// By this DNS server and nothing else.
@@ -134,39 +139,50 @@ impl Default for Resolver {
     }
 }
 
-/// The system's two files, as last read.
+/// The system's files.
+#[derive(Debug, Clone)]
+struct Files {
+    resolv_conf: PathBuf,
+    hosts: PathBuf,
+}
+
+impl Files {
+    fn stamps(&self) -> [Stamp; 2] {
+        [stamp(&self.resolv_conf), stamp(&self.hosts)]
+    }
+}
+
+/// Tells one content of a file from the next.
+type Stamp = Option<(SystemTime, u64, u64)>;
+
+fn stamp(path: &Path) -> Stamp {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+}
+
+/// What the files said when they were read last.
 struct System {
-    /// None: the files are not looked at.
-    stamps: Option<[Stamp; 2]>,
+    /// None: there are none.
+    files: Option<(Files, [Stamp; 2])>,
     hosts: Hosts,
-    config: ResolverConfig,
+    search: Vec<Name>,
     /// Dots in a name that is tried as it is before the search list.
     dots: usize,
     /// Why not, for people.
     dns: Result<TokioResolver, String>,
 }
 
-/// Tells one content of a file from the next.
-type Stamp = Option<(SystemTime, u64)>;
-
-fn stamp(path: &str) -> Stamp {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
-}
-
 impl System {
-    fn read() -> Self {
-        let stamps = Some([stamp(RESOLV_CONF), stamp(HOSTS)]);
-        let hosts = Hosts::from_system().unwrap_or_else(|error| {
-            tracing::warn!("{HOSTS}: {error}; names are looked up in DNS only");
-            Hosts::default()
-        });
-        let read = system_conf::read_system_conf();
-        let (config, options) = read.unwrap_or_else(|error| {
-            tracing::warn!("{RESOLV_CONF}: {error}; host names beyond {HOSTS} can't be resolved");
-            (ResolverConfig::from_parts(None, Vec::new(), Vec::new()), ResolverOpts::default())
-        });
-        Self::new(stamps, hosts, config, options)
+    fn read(files: Files) -> Self {
+        // Before their content: a change while we read is seen at the next look.
+        let stamps = files.stamps();
+        let mut hosts = Hosts::default();
+        // A file that is missing or is no text names no host; what could be read counts.
+        drop(File::open(&files.hosts).and_then(|file| hosts.read_hosts_conf(file)));
+        let read = fs::read(&files.resolv_conf).map_err(NetError::from);
+        let parsed = read.and_then(system_conf::parse_resolv_conf);
+        let parsed = parsed.map_err(|error| format!("{}: {error}", files.resolv_conf.display()));
+        Self::new(Some((files, stamps)), hosts, parsed)
     }
 
     fn fixed(address: SocketAddr) -> Self {
@@ -175,36 +191,35 @@ impl System {
             connection.port = address.port();
         }
         let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-        Self::new(None, Hosts::default(), config, ResolverOpts::default())
+        Self::new(None, Hosts::default(), Ok((config, ResolverOpts::default())))
     }
 
     fn new(
-        stamps: Option<[Stamp; 2]>,
+        files: Option<(Files, [Stamp; 2])>,
         hosts: Hosts,
-        config: ResolverConfig,
-        mut options: ResolverOpts,
+        parsed: Result<(ResolverConfig, ResolverOpts), String>,
     ) -> Self {
-        // A cache would keep us from seeing what changed; we ask once a TTL anyway.
-        options.cache_size = 0;
-        options.use_hosts_file = ResolveHosts::Never;
-        options.timeout = options.timeout.min(QUESTION_MAX);
-        let dots = options.ndots;
-        let dns = if config.name_servers.is_empty() {
-            Err(format!("{RESOLV_CONF} names no DNS server; add a line `nameserver ADDRESS`"))
-        } else {
-            TokioResolver::builder_with_config(config.clone(), TokioRuntimeProvider::default())
+        let (mut search, mut dots) = (Vec::new(), 1);
+        let dns = parsed.and_then(|(config, mut options)| {
+            search.clone_from(&config.search);
+            dots = options.ndots;
+            // A cache would keep us from seeing what changed; we ask once a TTL anyway.
+            options.cache_size = 0;
+            options.use_hosts_file = ResolveHosts::Never;
+            options.timeout = options.timeout.min(QUESTION_MAX);
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
                 .with_options(options)
                 .build()
-                .map_err(|error| format!("{RESOLV_CONF}: {error}"))
-        };
-        Self { stamps, hosts, config, dots, dns }
+                .map_err(|error| format!("DNS: {error}"))
+        });
+        Self { files, hosts, search, dots, dns }
     }
 
     /// Reads the files again if they changed.
     fn refresh(&mut self) {
-        let Some(stamps) = self.stamps else { return };
-        if stamps != [stamp(RESOLV_CONF), stamp(HOSTS)] {
-            *self = Self::read();
+        let changed = self.files.take_if(|(files, stamps)| files.stamps() != *stamps);
+        if let Some((files, _)) = changed {
+            *self = Self::read(files);
         }
     }
 
@@ -231,7 +246,7 @@ impl System {
             return Ok(vec![own]);
         }
         let mut names = Vec::new();
-        for domain in &self.config.search {
+        for domain in &self.search {
             let mut relative = own.clone();
             relative.set_fqdn(false);
             names.extend(relative.append_domain(domain).map(|mut name| {
@@ -258,6 +273,7 @@ fn addresses(lookup: &Lookup) -> Vec<IpAddr> {
 fn in_order(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses.sort_unstable();
     addresses.dedup();
+    addresses.truncate(ADDRESSES_MAX);
     addresses
 }
 
@@ -404,5 +420,327 @@ async fn follow(
         if news && sender.send(Resolved { host: host.clone(), answer }).is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use hickory_resolver::proto::op::{Message, MessageType};
+    use hickory_resolver::proto::rr::{RData, Record};
+    use tokio::net::UdpSocket;
+    use tokio::sync::mpsc::UnboundedReceiver;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// A DNS server that says what it is told to say, and counts the questions for A.
+    #[derive(Clone)]
+    struct Dns {
+        script: Rc<RefCell<Script>>,
+        address: SocketAddr,
+    }
+
+    #[derive(Default)]
+    struct Script {
+        says: HashMap<(String, RecordType), Says>,
+        asked: u32,
+    }
+
+    #[derive(Clone)]
+    enum Says {
+        Records(u32, Vec<IpAddr>),
+        Code(ResponseCode),
+        Nothing,
+    }
+
+    impl Dns {
+        async fn start() -> Self {
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let address = socket.local_addr().unwrap();
+            let script = Rc::new(RefCell::new(Script::default()));
+            let dns = Self { script, address };
+            tokio_uring::spawn(dns.clone().serve(socket));
+            dns
+        }
+
+        async fn serve(self, socket: UdpSocket) {
+            let mut question = [0; 4096];
+            loop {
+                let (length, client) = socket.recv_from(&mut question).await.unwrap();
+                if let Some(answer) = self.answer(&question[..length]) {
+                    socket.send_to(&answer, client).await.unwrap();
+                }
+            }
+        }
+
+        fn answer(&self, question: &[u8]) -> Option<Vec<u8>> {
+            let mut message = Message::from_vec(question).unwrap();
+            let query = message.queries[0].clone();
+            let mut script = self.script.borrow_mut();
+            if query.query_type() == RecordType::A {
+                script.asked += 1;
+            }
+            let name = query.name().to_ascii().to_lowercase();
+            let says = script.says.get(&(name, query.query_type())).cloned();
+            message.metadata.message_type = MessageType::Response;
+            match says.unwrap_or(Says::Code(ResponseCode::NoError)) {
+                Says::Nothing => return None,
+                Says::Code(code) => message.metadata.response_code = code,
+                Says::Records(ttl, addresses) => {
+                    let record = |address| {
+                        Record::from_rdata(query.name().clone(), ttl, RData::from(address))
+                    };
+                    message.add_answers(addresses.into_iter().map(record));
+                }
+            }
+            Some(message.to_vec().unwrap())
+        }
+
+        fn say(&self, kind: RecordType, says: Says) {
+            let key = ("web.test.".to_owned(), kind);
+            self.script.borrow_mut().says.insert(key, says);
+        }
+
+        fn has(&self, ttl: u32, addresses: &[&str]) {
+            let addresses = ips(addresses);
+            let (v4, v6) = addresses.into_iter().partition(IpAddr::is_ipv4);
+            self.say(RecordType::A, Says::Records(ttl, v4));
+            self.say(RecordType::AAAA, Says::Records(ttl, v6));
+        }
+
+        fn fails(&self, code: ResponseCode) {
+            self.say(RecordType::A, Says::Code(code));
+            self.say(RecordType::AAAA, Says::Code(code));
+        }
+
+        fn asked(&self) -> u32 {
+            self.script.borrow().asked
+        }
+
+        async fn lookup(&self) -> Result<Answer, String> {
+            Resolver::with_nameserver(self.address).lookup("web.test").await
+        }
+
+        fn follow(&self, first: Option<Answer>) -> (Follower, UnboundedReceiver<Resolved>) {
+            let (sender, news) = mpsc::unbounded_channel();
+            let resolver = Resolver::with_nameserver(self.address);
+            (Follower::start(resolver, "web.test".to_owned(), first, sender), news)
+        }
+
+        /// Waits until it was asked `times` times more.
+        async fn is_asked(&self, times: u32) {
+            let (asked, deadline) = (self.asked(), Instant::now() + LONG);
+            while self.asked() < asked + times {
+                assert!(Instant::now() < deadline, "asked {} times", self.asked() - asked);
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    fn ips(addresses: &[&str]) -> Vec<IpAddr> {
+        addresses.iter().map(|address| address.parse().unwrap()).collect()
+    }
+
+    async fn next(news: &mut UnboundedReceiver<Resolved>) -> Result<Vec<IpAddr>, String> {
+        let resolved = timeout(LONG, news.recv()).await.unwrap().unwrap();
+        assert_eq!(resolved.host, "web.test");
+        resolved.answer.map(|answer| answer.addresses)
+    }
+
+    #[test]
+    fn a_name_has_its_addresses_once_and_in_order_whatever_the_server_shuffles() {
+        tokio_uring::start(async {
+            let dns = Dns::start().await;
+            let wanted = ips(&["10.0.0.1", "10.0.0.2", "10.0.0.10", "fd00::1"]);
+            dns.has(60, &["10.0.0.10", "10.0.0.2", "10.0.0.1", "10.0.0.2", "fd00::1"]);
+            assert_eq!(dns.lookup().await.unwrap().addresses, wanted);
+            dns.has(60, &["10.0.0.2", "10.0.0.1", "fd00::1", "10.0.0.10"]);
+            assert_eq!(dns.lookup().await.unwrap().addresses, wanted);
+        });
+    }
+
+    #[test]
+    fn the_ttl_is_the_smallest_within_bounds() {
+        tokio_uring::start(async {
+            let dns = Dns::start().await;
+            for (a, aaaa, wanted) in [(60, 30, 30), (0, 60, 1), (86_400, 7200, 3600)] {
+                dns.say(RecordType::A, Says::Records(a, ips(&["10.0.0.1"])));
+                dns.say(RecordType::AAAA, Says::Records(aaaa, ips(&["fd00::1"])));
+                assert_eq!(dns.lookup().await.unwrap().ttl, Duration::from_secs(wanted));
+            }
+        });
+    }
+
+    #[test]
+    fn a_lookup_without_an_answer_says_why() {
+        tokio_uring::start(async {
+            let dns = Dns::start().await;
+            dns.fails(ResponseCode::NXDomain);
+            assert_eq!(dns.lookup().await.unwrap_err(), "no such name (NXDOMAIN)");
+            dns.fails(ResponseCode::NoError);
+            assert_eq!(dns.lookup().await.unwrap_err(), "the name has no address");
+            dns.fails(ResponseCode::ServFail);
+            let error = dns.lookup().await.unwrap_err();
+            assert!(error.starts_with("the DNS server answered: "), "{error}");
+        });
+    }
+
+    #[test]
+    fn a_server_that_swallows_questions_ends_the_lookup_in_time() {
+        tokio_uring::start(async {
+            let dns = Dns::start().await;
+            dns.say(RecordType::AAAA, Says::Nothing);
+            dns.say(RecordType::A, Says::Nothing);
+            let started = Instant::now();
+            assert_eq!(dns.lookup().await.unwrap_err(), "no DNS server answered in time");
+            assert!(started.elapsed() < LOOKUP_MAX + QUESTION_MAX);
+            // Only AAAA is swallowed: the answer is what A says.
+            dns.say(RecordType::A, Says::Records(60, ips(&["10.0.0.1"])));
+            assert_eq!(dns.lookup().await.unwrap().addresses, ips(&["10.0.0.1"]));
+        });
+    }
+
+    #[test]
+    fn localhost_and_addresses_need_no_dns() {
+        tokio_uring::start(async {
+            let dns = Dns::start().await;
+            let resolver = Resolver::with_nameserver(dns.address);
+            for (host, address) in [("localhost", "127.0.0.1"), ("192.0.2.1", "192.0.2.1")] {
+                assert_eq!(resolver.lookup(host).await.unwrap().addresses, ips(&[address]));
+            }
+            let found = Resolver::new().lookup("localhost").await.unwrap();
+            assert!(found.addresses.iter().all(IpAddr::is_loopback), "{found:?}");
+            assert_eq!(dns.asked(), 0);
+        });
+    }
+
+    #[test]
+    fn a_name_that_moves_is_followed_and_nothing_else_is_said() {
+        tokio_uring::start(async {
+            let dns = Dns::start().await;
+            dns.has(1, &["10.0.0.1"]);
+            let (_follower, mut news) = dns.follow(None);
+            assert_eq!(next(&mut news).await.unwrap(), ips(&["10.0.0.1"]));
+            dns.is_asked(2).await;
+            assert!(news.is_empty(), "nothing changed");
+            dns.has(1, &["10.0.0.2", "10.0.0.3"]);
+            assert_eq!(next(&mut news).await.unwrap(), ips(&["10.0.0.2", "10.0.0.3"]));
+        });
+    }
+
+    #[test]
+    fn a_failure_is_told_once_and_its_end_too() {
+        tokio_uring::start(async {
+            let dns = Dns::start().await;
+            dns.has(1, &["10.0.0.1"]);
+            let first = dns.lookup().await.unwrap();
+            let (_follower, mut news) = dns.follow(Some(first));
+            dns.fails(ResponseCode::ServFail);
+            assert!(next(&mut news).await.is_err());
+            dns.is_asked(1).await;
+            assert!(news.is_empty(), "still failing");
+            dns.has(1, &["10.0.0.1"]);
+            assert_eq!(next(&mut news).await.unwrap(), ips(&["10.0.0.1"]));
+        });
+    }
+
+    #[test]
+    fn a_name_that_is_unknown_at_start_is_asked_for_again() {
+        tokio_uring::start(async {
+            let dns = Dns::start().await;
+            dns.fails(ResponseCode::NXDomain);
+            let (_follower, mut news) = dns.follow(None);
+            assert!(next(&mut news).await.is_err());
+            dns.has(60, &["10.0.0.1"]);
+            assert_eq!(next(&mut news).await.unwrap(), ips(&["10.0.0.1"]));
+        });
+    }
+
+    #[test]
+    fn a_family_that_cannot_be_learned_keeps_its_addresses() {
+        tokio_uring::start(async {
+            let dns = Dns::start().await;
+            dns.has(1, &["10.0.0.1", "fd00::1"]);
+            let (_follower, mut news) = dns.follow(None);
+            assert_eq!(next(&mut news).await.unwrap(), ips(&["10.0.0.1", "fd00::1"]));
+            dns.say(RecordType::A, Says::Code(ResponseCode::ServFail));
+            dns.say(RecordType::AAAA, Says::Records(1, ips(&["fd00::2"])));
+            assert_eq!(next(&mut news).await.unwrap(), ips(&["10.0.0.1", "fd00::2"]));
+        });
+    }
+
+    #[test]
+    fn a_poke_asks_at_once_but_not_twice_in_a_second() {
+        tokio_uring::start(async {
+            let dns = Dns::start().await;
+            dns.has(3600, &["10.0.0.1"]);
+            let (follower, mut news) = dns.follow(None);
+            assert_eq!(next(&mut news).await.unwrap(), ips(&["10.0.0.1"]));
+            dns.has(3600, &["10.0.0.2"]);
+            let (asked, started) = (dns.asked(), Instant::now());
+            let poking = async {
+                loop {
+                    follower.poke();
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::select! {
+                () = poking => {}
+                found = next(&mut news) => assert_eq!(found.unwrap(), ips(&["10.0.0.2"])),
+            }
+            let most = 1 + u32::try_from(started.elapsed().as_secs()).unwrap();
+            assert!(dns.asked() - asked <= most, "asked {} times", dns.asked() - asked);
+        });
+    }
+
+    #[test]
+    fn a_follower_that_is_dropped_asks_no_more() {
+        tokio_uring::start(async {
+            let dns = Dns::start().await;
+            dns.has(1, &["10.0.0.1"]);
+            let (follower, mut news) = dns.follow(None);
+            assert!(next(&mut news).await.is_ok());
+            drop(follower);
+            assert_eq!(timeout(LONG, news.recv()).await.unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn names_with_few_dots_are_tried_in_the_search_list_first() {
+        let search = ["home.test", "lan"].map(|domain| Name::from_utf8(domain).unwrap());
+        let config = ResolverConfig::from_parts(None, search.to_vec(), Vec::new());
+        let system = System::new(None, Hosts::default(), Ok((config, ResolverOpts::default())));
+        let names = |host| -> Vec<String> {
+            system.names(host).unwrap().iter().map(Name::to_ascii).collect()
+        };
+        assert_eq!(names("web"), ["web.home.test.", "web.lan.", "web."]);
+        assert_eq!(names("web.x"), ["web.x.", "web.x.home.test.", "web.x.lan."]);
+        assert_eq!(names("web."), ["web."]);
+    }
+
+    #[test]
+    fn the_systems_files_are_read_again_when_they_change() {
+        let folder = std::env::temp_dir().join(format!("evenkeel-resolve-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let files = Files { resolv_conf: folder.join("resolv.conf"), hosts: folder.join("hosts") };
+        tokio_uring::start(async {
+            let resolver = Resolver::of(System::read(files.clone()));
+            let error = resolver.lookup("web.test").await.unwrap_err();
+            assert!(error.contains("resolv.conf: ") && error.contains("No such file"), "{error}");
+            fs::write(&files.resolv_conf, "# nothing\n").unwrap();
+            let error = resolver.lookup("web.test").await.unwrap_err();
+            assert!(error.contains("no nameservers"), "{error}");
+            fs::write(&files.hosts, "10.0.0.2 web.test # ours\n10.0.0.1 other WEB.test\n").unwrap();
+            let found = resolver.lookup("web.test").await.unwrap();
+            assert_eq!(found.addresses, ips(&["10.0.0.1", "10.0.0.2"]));
+            fs::write(&files.hosts, "fd00::3 web.test\n").unwrap();
+            let found = resolver.lookup("web.test").await.unwrap();
+            assert_eq!(found.addresses, ips(&["fd00::3"]));
+        });
+        fs::remove_dir_all(folder).unwrap();
     }
 }

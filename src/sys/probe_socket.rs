@@ -2,8 +2,8 @@
 //!
 //! tokio-uring 0.5 has a connect of its own that keeps its socket until it ends, so that a deadline
 //! would leave the socket in SYN-SENT; and a dropped operation cancels nothing. So the sockets are
-//! ours, each operation owns what the kernel uses, and a deadline is shutdown(2) followed by waiting
-//! for the operation, never by dropping it.
+//! ours, each operation owns what the kernel uses, and a deadline is shutdown(2) followed by
+//! waiting for the operation, never by dropping it.
 //!
 //! `UnsubmittedOneshot` can be called without `unsafe` and trusts that the memory behind the entry
 //! outlives the operation. Here it does: the socket and the memory travel with the operation behind
@@ -180,5 +180,176 @@ impl<M> OneshotOutputTransform for Finish<M> {
 
     fn transform_oneshot_output(self, held: Held<M>, entry: cqueue::Entry) -> Self::Output {
         (entry.result(), ManuallyDrop::into_inner(held.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(400);
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    fn within(time: Duration) -> Instant {
+        Instant::now() + time
+    }
+
+    /// A listener whose queue is full, so that the kernel drops further SYNs; with what fills it.
+    fn black_hole() -> (Socket, Vec<Socket>, SocketAddr) {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let fill = |_| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            drop(socket.connect(&SockAddr::from(address)));
+            socket
+        };
+        let fillers = (0..4).map(fill).collect();
+        (listener, fillers, address)
+    }
+
+    fn descriptors() -> usize {
+        std::fs::read_dir("/proc/self/fd").unwrap().count()
+    }
+
+    #[test]
+    fn a_probe_says_something_and_hears_the_answer() {
+        let (listener, address) = listener();
+        let server = std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            let mut heard = [0; 5];
+            client.read_exact(&mut heard).unwrap();
+            client.write_all(b"world").unwrap();
+            heard
+        });
+        tokio_uring::start(async {
+            let probe = ProbeSocket::connect(address, within(LONG)).await.unwrap();
+            probe.send(b"hello".to_vec()).await.unwrap();
+            let (mut answer, mut filled) = (vec![0; 16], 0);
+            loop {
+                let received;
+                (answer, received) = probe.receive(answer, filled).await.unwrap();
+                if received == 0 {
+                    break;
+                }
+                filled += received;
+            }
+            assert_eq!(&answer[..filled], b"world");
+        });
+        assert_eq!(&server.join().unwrap(), b"hello");
+    }
+
+    #[test]
+    fn a_probe_leaves_by_a_reset() {
+        let (listener, address) = listener();
+        tokio_uring::start(async {
+            drop(ProbeSocket::connect(address, within(LONG)).await.unwrap());
+        });
+        let (mut client, _) = listener.accept().unwrap();
+        let error = client.read(&mut [0; 1]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn a_refused_connect_says_so() {
+        let (listener, address) = listener();
+        drop(listener);
+        let result =
+            tokio_uring::start(async { ProbeSocket::connect(address, within(LONG)).await });
+        let Err(ProbeError::Failed(error)) = result else { panic!("{result:?}") };
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_connect_that_nobody_answers_ends_at_its_deadline() {
+        let (_listener, _fillers, address) = black_hole();
+        tokio_uring::start(async {
+            let started = Instant::now();
+            let result = ProbeSocket::connect(address, within(SOON)).await;
+            assert!(matches!(result, Err(ProbeError::Deadline)), "{result:?}");
+            assert!((SOON..LONG).contains(&started.elapsed()), "{:?}", started.elapsed());
+        });
+    }
+
+    #[test]
+    fn a_server_that_accepts_and_is_silent_is_left_at_the_deadline() {
+        let (_listener, address) = listener();
+        tokio_uring::start(async {
+            let started = Instant::now();
+            let probe = ProbeSocket::connect(address, within(SOON)).await.unwrap();
+            let result = probe.receive(vec![0; 16], 0).await;
+            assert!(matches!(result, Err(ProbeError::Deadline)), "{result:?}");
+            assert!((SOON..LONG).contains(&started.elapsed()), "{:?}", started.elapsed());
+        });
+    }
+
+    #[test]
+    fn an_answer_that_came_before_the_deadline_is_not_late() {
+        let (listener, address) = listener();
+        tokio_uring::start(async {
+            let probe = ProbeSocket::connect(address, within(SOON)).await.unwrap();
+            let (mut server, _) = listener.accept().unwrap();
+            server.write_all(b"yes").unwrap();
+            // The thread is kept from looking until after the deadline, as by SIGSTOP.
+            while Instant::now() < probe.deadline + SOON {
+                std::thread::yield_now();
+            }
+            let (answer, received) = probe.receive(vec![0; 16], 0).await.unwrap();
+            assert_eq!(&answer[..received], b"yes");
+        });
+    }
+
+    #[test]
+    fn a_connection_to_itself_is_refused() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        let result = tokio_uring::start(async move {
+            ProbeSocket::connect_by(socket, address, within(LONG)).await
+        });
+        assert!(matches!(result, Err(ProbeError::Itself)), "{result:?}");
+    }
+
+    #[test]
+    fn no_end_of_a_probe_leaks_a_descriptor() {
+        const ROUNDS: usize = 600;
+        let (listening, open) = listener();
+        let (dead, refused) = listener();
+        drop(dead);
+        let (_listener, _fillers, hole) = black_hole();
+        tokio_uring::start(async {
+            let before = descriptors();
+            for _ in 0..ROUNDS {
+                drop(ProbeSocket::connect(open, within(LONG)).await.unwrap());
+                drop(listening.accept().unwrap());
+                assert!(ProbeSocket::connect(refused, within(LONG)).await.is_err());
+                assert!(ProbeSocket::connect(hole, Instant::now()).await.is_err());
+            }
+            // Other tests of this process have some, too.
+            let after = descriptors();
+            assert!(after < before + ROUNDS / 2, "{before} descriptors became {after}");
+        });
+    }
+
+    #[test]
+    fn a_runtime_can_end_in_the_middle_of_a_probe() {
+        let (_listener, address) = listener();
+        tokio_uring::start(async {
+            let probe = ProbeSocket::connect(address, within(LONG)).await.unwrap();
+            tokio_uring::spawn(async move { probe.receive(vec![0; 16], 0).await });
+            tokio::task::yield_now().await;
+        });
     }
 }
