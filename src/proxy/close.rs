@@ -139,7 +139,7 @@ impl Session {
             self.finish_done(kernel);
         } else if !pump.waiting && !self.in_flight.contains(receive) {
             self.in_flight.insert(receive);
-            kernel.receive(side);
+            kernel.receive(side, true);
         }
     }
 

@@ -163,9 +163,9 @@ pub enum Closing {
 
 /// The kernel as a session sees it: each of the first five methods is answered by events.
 pub trait Kernel {
-    /// Receives from `side`: until cancelled, an end or an error; or, where buffers are scarce,
-    /// once. [`Event::Received`] tells by `more`.
-    fn receive(&mut self, side: Side);
+    /// Receives from `side`: with `many` until cancelled, an end or an error; else, and where
+    /// buffers are scarce, once. [`Event::Received`] tells by `more`.
+    fn receive(&mut self, side: Side, many: bool);
     /// Sends `range` of a buffer that the session holds, and holds until [`Event::Sent`].
     fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32));
     /// Waits until `side` is ready.

@@ -130,9 +130,9 @@ impl Wired<'_> {
 }
 
 impl Kernel for Wired<'_> {
-    fn receive(&mut self, side: Side) {
+    fn receive(&mut self, side: Side, many: bool) {
         let Some(socket) = self.legs.socket(side) else { return };
-        let multishot = !self.tools.ring.buffers().scarce();
+        let multishot = many && !self.tools.ring.buffers().scarce();
         let token = self.token(Operation::Receive(side));
         self.tools.ring.receive(socket, token, multishot);
     }

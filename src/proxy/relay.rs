@@ -13,8 +13,8 @@ use crate::sys::buffer::{BUFFER_SIZE, BufferId};
 use crate::terms::Direction;
 
 /// Buffers that a pump holds before it stops receiving: enough that its sink never waits for its
-/// source, and 64 KiB at most for a sink that does not read. A multishot receive may have brought a
-/// few more by the time that it ends.
+/// source, and 64 KiB at most for a sink that does not read. A multishot receive may have brought
+/// more by the time that it ends.
 const BUFFERS_MAX: u16 = 4;
 
 /// Reads in a row that fill a buffer before a direction counts as bulk: the first kilobytes of an
@@ -98,10 +98,10 @@ pub struct Wire<'a, K> {
 }
 
 impl<K: Kernel> Wire<'_, K> {
-    fn receive(&mut self) {
+    fn receive(&mut self, many: bool) {
         let side = self.direction.source();
         self.in_flight.insert(Operation::Receive(side));
-        self.kernel.receive(side);
+        self.kernel.receive(side, many);
     }
 
     fn in_flight(&self, operation: Operation) -> bool {
@@ -131,7 +131,7 @@ impl Pump {
                 self.queue.push(wire.kernel.links(), buffer, length);
                 self.full_reads = match length as usize {
                     BUFFER_SIZE => self.full_reads.saturating_add(1),
-                    _ => self.full_reads.min(0),
+                    _ => 0,
                 };
                 if self.full_reads >= FULL_READS_BULK && self.bulk == Bulk::No {
                     self.bulk = Bulk::Wanted;
@@ -270,6 +270,13 @@ impl Pump {
         }
     }
 
+    /// Whether its receive may go on by itself. One that does takes up to 32 buffers in one go (the
+    /// kernel's `MULTISHOT_MAX_RETRY`), however few its pump may hold: so not from a source that
+    /// fills whole buffers, nor before a server's first answer has shown what it is.
+    fn may_receive_many(&self, direction: Direction) -> bool {
+        self.full_reads == 0 && (direction == Direction::In || self.delivered > 0)
+    }
+
     /// Receives, or stops receiving: the only back-pressure there is.
     fn steer_receive<K: Kernel>(&mut self, wire: &mut Wire<'_, K>) {
         let source = wire.direction.source();
@@ -285,7 +292,7 @@ impl Pump {
         } else if !receiving && !self.waiting {
             let little = self.queue.count() <= max / 2 && self.bulk != Bulk::Wanted;
             if little {
-                wire.receive();
+                wire.receive(self.may_receive_many(wire.direction));
             }
         }
     }

@@ -113,6 +113,8 @@ pub(crate) struct Simulated {
     contents: BTreeMap<u16, Run>,
     pipes: BTreeMap<u16, VecDeque<Run>>,
     scarce: bool,
+    /// Whether the receive of each side goes on by itself.
+    many: [bool; 2],
     connect_outcome: Option<Result<(), ConnectFailure>>,
     pub(crate) attempts: u64,
     pub(crate) spliced: u64,
@@ -140,6 +142,7 @@ impl Simulated {
             contents: BTreeMap::new(),
             pipes: BTreeMap::new(),
             scarce,
+            many: [false; 2],
             connect_outcome: None,
             attempts: 0,
             spliced: 0,
@@ -273,7 +276,7 @@ impl Simulated {
             let length = if self.random.one_in(3) { self.random.below(most) + 1 } else { most };
             let run = self.take(side, length);
             self.contents.insert(buffer, run);
-            let more = !self.scarce && !self.random.one_in(10);
+            let more = self.many[index(side)] && !self.random.one_in(10);
             if !more {
                 self.done(operation);
             }
@@ -392,7 +395,8 @@ impl Simulated {
 }
 
 impl Kernel for Simulated {
-    fn receive(&mut self, side: Side) {
+    fn receive(&mut self, side: Side, many: bool) {
+        self.many[index(side)] = many && !self.scarce;
         self.arm(Operation::Receive(side));
     }
 
