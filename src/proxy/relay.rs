@@ -41,8 +41,10 @@ pub struct Pump {
     pub(super) waiting: bool,
     /// Its receive was asked to end.
     cancelling: bool,
-    /// Reads in a row that filled a buffer.
+    /// Reads in a row that filled a buffer; below zero, so many must come before that counts.
     full_reads: i16,
+    /// The last read did not fill its buffer.
+    short_read: bool,
     /// How far it is with splicing.
     pub(super) bulk: Bulk,
 }
@@ -129,10 +131,9 @@ impl Pump {
             }
             Ok(Some((buffer, length))) => {
                 self.queue.push(wire.kernel.links(), buffer, length);
-                self.full_reads = match length as usize {
-                    BUFFER_SIZE => self.full_reads.saturating_add(1),
-                    _ => 0,
-                };
+                self.short_read = (length as usize) < BUFFER_SIZE;
+                self.full_reads =
+                    if self.short_read { 0 } else { self.full_reads.saturating_add(1) };
                 if self.full_reads >= FULL_READS_BULK && self.bulk == Bulk::No {
                     self.bulk = Bulk::Wanted;
                 }
@@ -274,7 +275,7 @@ impl Pump {
     /// kernel's `MULTISHOT_MAX_RETRY`), however few its pump may hold: so not from a source that
     /// fills whole buffers, nor before a server's first answer has shown what it is.
     fn may_receive_many(&self, direction: Direction) -> bool {
-        self.full_reads == 0 && (direction == Direction::In || self.delivered > 0)
+        self.short_read || (direction == Direction::In && self.delivered == 0)
     }
 
     /// Receives, or stops receiving: the only back-pressure there is.
