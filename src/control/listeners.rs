@@ -132,7 +132,13 @@ impl Unbound {
                 if error.kind() == io::ErrorKind::AddrInUse {
                     self.in_use.insert(address);
                 }
-                let line = format!("{}{}", config.locate(place), explain(address, &error));
+                let denied = error.kind() == io::ErrorKind::PermissionDenied;
+                let again = if denied && config.global.user.is_some() {
+                    "; or start evenkeel anew as root, which it gives up once it has bound"
+                } else {
+                    ""
+                };
+                let line = format!("{}{}{again}", config.locate(place), explain(address, &error));
                 self.lines.push(line);
                 None
             }

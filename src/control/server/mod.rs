@@ -342,10 +342,10 @@ impl Server {
         self.seam.phase.store(Phase::Draining(deadline));
         self.seam.wake();
         notify::stopping();
-        let sessions = self.seam.sessions.active();
         tracing::info!(
-            "draining: {sessions} sessions have {:?} to end; a second signal stops at once",
-            self.config.global.drain_timeout
+            "draining for {:?} at most; sessions: {}; a second signal stops at once",
+            self.config.global.drain_timeout,
+            self.seam.sessions.active()
         );
         self.refuse_reloads();
     }
@@ -401,3 +401,6 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
