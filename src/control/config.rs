@@ -220,7 +220,7 @@ pub enum AdminState {
 }
 
 impl Config {
-    /// "FILE:LINE:COLUMN: ", to begin a message with; "evenkeel: " for what came from the command
+    /// `FILE:LINE:COLUMN: `, to begin a message with; `evenkeel: ` for what came from the command
     /// line.
     #[must_use]
     pub fn locate(&self, place: Place) -> String {

@@ -40,7 +40,7 @@ pub fn bind(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unb
     let new: Vec<_> =
         wanted.iter().filter(|(address, ..)| !bound.contains_key(address)).copied().collect();
     let mut failed = Unbound { lines: Vec::new(), in_use: BTreeSet::new() };
-    // All alone first, then all for good: our own 0.0.0.0:80 would be in the way of 127.0.0.1:80.
+    // All alone first, then all for good, so that none is bound in vain.
     for (address, place, _) in &new {
         if !bound.keys().any(|ours| overlap(*ours, *address)) {
             failed.note(config, *address, *place, bind_alone(*address));
@@ -75,7 +75,8 @@ pub fn bind(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unb
     Ok(listeners)
 }
 
-/// Whether a socket of ours on `ours` is in the way of one that binds `address` alone.
+/// Whether our socket on `ours`, which we may be about to leave, is in the way of one that binds
+/// `address` alone.
 fn overlap(ours: SocketAddr, address: SocketAddr) -> bool {
     ours.port() == address.port()
         && ours.is_ipv4() == address.is_ipv4()
@@ -131,7 +132,13 @@ impl Unbound {
                 if error.kind() == io::ErrorKind::AddrInUse {
                     self.in_use.insert(address);
                 }
-                let line = format!("{}{}", config.locate(place), explain(address, &error));
+                let denied = error.kind() == io::ErrorKind::PermissionDenied;
+                let again = if denied && config.global.user.is_some() {
+                    "; or start evenkeel anew as root, which it gives up once it has bound"
+                } else {
+                    ""
+                };
+                let line = format!("{}{}{again}", config.locate(place), explain(address, &error));
                 self.lines.push(line);
                 None
             }
@@ -170,5 +177,86 @@ pub fn explain(address: SocketAddr, error: &io::Error) -> String {
              LimitNOFILE=, else `ulimit -n`)"
         ),
         _ => format!("{address} cannot be bound: {error}; choose another address"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::control::file;
+
+    fn config(binds: &[SocketAddr]) -> Config {
+        let binds: Vec<String> = binds.iter().map(ToString::to_string).collect();
+        file::from_arguments(&binds, &["127.0.0.1:1".to_owned()]).unwrap()
+    }
+
+    fn free(ip: &str) -> SocketAddr {
+        TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+    }
+
+    #[test]
+    fn each_worker_gets_a_socket_that_listens() {
+        let address = free("127.0.0.1");
+        let bound = bind(&config(&[address]), 3, &Bound::new()).unwrap();
+        let sockets = &bound[&address].sockets;
+        assert_eq!(sockets.len(), 3);
+        for socket in sockets {
+            let socket = SockRef::from(socket);
+            assert!(socket.is_listener().unwrap() && socket.reuse_port().unwrap());
+            assert!(socket.tcp_nodelay().unwrap() && !socket.nonblocking().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused_even_where_it_could_be_shared() {
+        let address = free("127.0.0.1");
+        let first = bind(&config(&[address]), 1, &Bound::new()).unwrap();
+        let unbound = bind(&config(&[address]), 1, &Bound::new()).unwrap_err();
+        assert!(unbound.lines[0].contains("is in use"), "{unbound:?}");
+        assert_eq!(unbound.in_use, BTreeSet::from([address]));
+        drop(first);
+        bind(&config(&[address]), 1, &Bound::new()).unwrap();
+    }
+
+    #[test]
+    fn one_address_that_fails_leaves_nothing_bound() {
+        let (free, taken) = (free("127.0.0.1"), TcpListener::bind("127.0.0.1:0").unwrap());
+        let both = config(&[free, taken.local_addr().unwrap()]);
+        assert_eq!(bind(&both, 2, &Bound::new()).unwrap_err().lines.len(), 1);
+        TcpListener::bind(free).unwrap();
+    }
+
+    #[test]
+    fn an_address_that_stays_keeps_its_sockets() {
+        let (stays, goes, comes) = (free("127.0.0.1"), free("127.0.0.1"), free("127.0.0.1"));
+        let before = bind(&config(&[stays, goes]), 1, &Bound::new()).unwrap();
+        let after = bind(&config(&[stays, comes]), 1, &before).unwrap();
+        assert!(Arc::ptr_eq(&before[&stays], &after[&stays]));
+        assert!(after.contains_key(&comes) && !after.contains_key(&goes));
+    }
+
+    #[test]
+    fn an_address_can_follow_the_wildcard_of_its_port() {
+        let address = free("127.0.0.1");
+        let all = SocketAddr::from(([0, 0, 0, 0], address.port()));
+        let before = bind(&config(&[all]), 1, &Bound::new()).unwrap();
+        let after = bind(&config(&[address]), 1, &before).unwrap();
+        assert!(after.contains_key(&address) && after.len() == 1);
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_named_as_such() {
+        let elsewhere = SocketAddr::from(([192, 0, 2, 1], 8080));
+        let unbound = bind(&config(&[elsewhere]), 1, &Bound::new()).unwrap_err();
+        assert!(unbound.lines[0].contains("not an address of this machine"), "{unbound:?}");
+    }
+
+    #[test]
+    fn a_port_for_the_privileged_names_the_capability() {
+        let error = io::Error::from_raw_os_error(Errno::EACCES as i32);
+        let line = explain(SocketAddr::from(([0, 0, 0, 0], 80)), &error);
+        assert!(line.contains("CAP_NET_BIND_SERVICE"), "{line}");
     }
 }

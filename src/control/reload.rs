@@ -105,3 +105,62 @@ pub fn keep_until_restart(running: &Config, new: &mut Config) -> Vec<&'static st
     new.observe = running.observe.clone();
     changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(global: &str, rest: &str) -> Config {
+        let text = format!(
+            "[global]\n{global}\n[frontend.f]\nbind = [\"127.0.0.1:80\"]\nbackend = \"b\"\n\
+             [[backend.b.server]]\nname = \"s\"\naddress = \"pi:81\"\n{rest}"
+        );
+        file::parse(&text, "test").unwrap()
+    }
+
+    #[test]
+    fn what_only_a_start_can_change_is_named_and_kept() {
+        let running = config("workers = 1", "");
+        let mut new = config(
+            "workers = 2\nsessions_max = 9\ndrain_timeout = \"1s\"",
+            "[observe]\nbind = false\nlog.format = \"json\"\n",
+        );
+        let changed = keep_until_restart(&running, &mut new);
+        let keys = ["global.workers", "global.sessions_max", "observe.bind", "observe.log.format"];
+        assert_eq!(changed, keys);
+        assert_eq!(new.global.workers, running.global.workers);
+        assert_eq!(new.observe, running.observe);
+        assert_eq!(new.global.drain_timeout, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_line_that_moved_is_no_change() {
+        let running = config("sessions_max = 9", "");
+        let mut new = config("\n\nsessions_max = 9", "");
+        assert!(keep_until_restart(&running, &mut new).is_empty());
+    }
+
+    #[test]
+    fn only_names_are_asked_for() {
+        let config = config("", "[[backend.b.server]]\nname = \"t\"\naddress = \"127.0.0.1:82\"\n");
+        assert_eq!(hosts(&config).collect::<Vec<_>>(), ["pi"]);
+    }
+
+    #[test]
+    fn a_file_that_is_bad_or_absent_is_answered_with_its_problems() {
+        let path = PathBuf::from("/nonexistent/evenkeel.toml");
+        let reading = async {
+            let resolver = Resolver::new();
+            read(path, resolver, BTreeSet::new()).await
+        };
+        let lines = tokio_uring::start(reading).unwrap_err();
+        assert!(lines[0].starts_with("/nonexistent/evenkeel.toml: "), "{lines:?}");
+    }
+
+    #[test]
+    fn names_without_an_answer_are_left_out() {
+        let hosts = BTreeSet::from(["localhost".to_owned(), "no..name".to_owned()]);
+        let answers = tokio_uring::start(async { resolve(&Resolver::new(), hosts).await });
+        assert_eq!(answers.keys().collect::<Vec<_>>(), ["localhost"]);
+    }
+}

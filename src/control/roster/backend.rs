@@ -1,7 +1,7 @@
 //! One backend: its servers, and which of them may be picked.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
@@ -79,10 +79,11 @@ impl BackendBook {
             let mut same = configured.iter().filter(|new| new.name == server.config.name);
             same.any(|new| new.address == server.config.address)
         };
-        let (known, gone) = std::mem::take(&mut self.servers).into_iter().partition(stays);
-        self.retire(gone, facts);
+        let (known, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.servers).into_iter().partition(stays);
+        self.retire(&gone, facts);
         let named = |server: ServerBook| (server.config.name.clone(), server);
-        let mut known: HashMap<_, _> = Vec::into_iter(known).map(named).collect();
+        let mut known: HashMap<_, _> = known.into_iter().map(named).collect();
         for config in configured {
             let Some(mut server) = known.remove(&config.name) else {
                 let index = self.add(config, facts);
@@ -111,9 +112,8 @@ impl BackendBook {
     }
 
     /// Every server of it goes.
-    pub(super) fn remove(mut self, facts: &mut Facts<'_>) {
-        let servers = std::mem::take(&mut self.servers);
-        self.retire(servers, facts);
+    pub(super) fn remove(self, facts: &mut Facts<'_>) {
+        self.retire(&self.servers, facts);
     }
 
     fn add(&mut self, config: config::Server, facts: &mut Facts<'_>) -> usize {
@@ -140,8 +140,8 @@ impl BackendBook {
         any
     }
 
-    fn retire(&self, servers: Vec<ServerBook>, facts: &mut Facts<'_>) {
-        for server in &servers {
+    fn retire(&self, servers: &[ServerBook], facts: &mut Facts<'_>) {
+        for server in servers {
             let mut mint = Mint { backend: &self.name, past: facts.past };
             let retire = |member| server.retire(member, &mut mint);
             let happened: Vec<_> = server.members.iter().map(retire).collect();
@@ -211,7 +211,7 @@ fn in_force(member: &Member) -> Option<Arc<Server>> {
 }
 
 /// Where a server is, by the answers of DNS; empty: its name has none.
-fn addresses(address: &ServerAddress, answers: &Answers) -> Vec<std::net::SocketAddr> {
+fn addresses(address: &ServerAddress, answers: &Answers) -> Vec<SocketAddr> {
     match address {
         ServerAddress::Ip(address) => vec![*address],
         ServerAddress::Name { host, port } => {

@@ -101,8 +101,11 @@ impl Past {
         self.removed.retain(|removed| removed.shared.sessions.active() > 0);
     }
 
+    /// Those that still have sessions. The others are kept until workers have seen the table
+    /// without them, but are nothing to look at.
     pub(super) fn statuses(&self, now: Instant) -> impl Iterator<Item = ServerStatus> {
-        self.removed.iter().map(move |removed| ServerStatus {
+        let busy = self.removed.iter().filter(|removed| removed.shared.sessions.active() > 0);
+        busy.map(move |removed| ServerStatus {
             backend: Arc::clone(&removed.backend),
             address: removed.address,
             written: Arc::clone(&removed.written),

@@ -317,3 +317,6 @@ impl FrontendBook {
         self.shared.cells.sum(|cell| cell.active.read())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,7 @@ pub(super) enum Event {
     Seen(Vec<Seen>),
     Probed(ProbeOutcome),
     Resolved(Resolved),
-    Read(Read),
+    Read(Box<Read>),
     Tick,
     /// Every worker has ended.
     Ended,
@@ -105,13 +105,13 @@ impl Inbox {
             Some(seen) = self.seen.recv() => Event::Seen(seen),
             Some(outcome) = self.probed.recv() => Event::Probed(outcome),
             Some(resolved) = self.resolved.recv() => Event::Resolved(resolved),
-            Some(read) = self.read.recv() => Event::Read(read),
+            Some(read) = self.read.recv() => Event::Read(Box::new(read)),
             _ = self.tick.tick() => Event::Tick,
             _ = &mut self.ended => Event::Ended,
         }
     }
 
-    /// Another outcome that is there already, so that many make one table.
+    /// Another outcome that is there already.
     pub(super) fn another_probe(&mut self) -> Option<ProbeOutcome> {
         self.probed.try_recv().ok()
     }

@@ -17,7 +17,7 @@ use crate::control::config::Config;
 use crate::control::drain::Phase;
 use crate::control::prober::{ProbeOutcome, Prober, Target};
 use crate::control::resolve::{Answer, Follower, Resolved, Resolver};
-use crate::control::roster::{Bound, Probe, Roster};
+use crate::control::roster::{Bound, Probe, Probed, Roster};
 use crate::control::signals::Signal;
 use crate::control::table::{Seam, Table};
 use crate::observe::status::{Order, Request, Snapshot};
@@ -154,15 +154,9 @@ impl Server {
                 }
                 Event::Request(request) => self.answer(request),
                 Event::Seen(batch) => self.on_seen(&batch)?,
-                Event::Probed(outcome) => {
-                    self.on_probed(outcome);
-                    for _ in 1..PROBES_AT_ONCE {
-                        let Some(outcome) = inbox.another_probe() else { break };
-                        self.on_probed(outcome);
-                    }
-                }
+                Event::Probed(outcome) => self.on_probed_all(outcome, inbox),
                 Event::Resolved(resolved) => self.on_resolved(resolved),
-                Event::Read(read) => self.on_read(read),
+                Event::Read(read) => self.on_read(*read),
                 Event::Tick => self.on_tick()?,
                 Event::Ended => return self.on_ended(),
             }
@@ -193,7 +187,7 @@ impl Server {
     }
 
     fn set_targets(&mut self) {
-        let target = |probed: crate::control::roster::Probed<'_>| Target {
+        let target = |probed: Probed<'_>| Target {
             id: probed.id,
             address: probed.address,
             host_header: probed.written.to_string(),
@@ -216,6 +210,15 @@ impl Server {
                 Follower::start(resolver, host.to_owned(), answers.remove(host), sender)
             });
             self.followers.insert(host.to_owned(), follower);
+        }
+    }
+
+    /// One outcome, and those that have come meanwhile: many make one table.
+    fn on_probed_all(&mut self, first: ProbeOutcome, inbox: &mut Inbox) {
+        self.on_probed(first);
+        for _ in 1..PROBES_AT_ONCE {
+            let Some(outcome) = inbox.another_probe() else { break };
+            self.on_probed(outcome);
         }
     }
 
@@ -339,10 +342,10 @@ impl Server {
         self.seam.phase.store(Phase::Draining(deadline));
         self.seam.wake();
         notify::stopping();
-        let sessions = self.seam.sessions.active();
         tracing::info!(
-            "draining: {sessions} sessions have {:?} to end; a second signal stops at once",
-            self.config.global.drain_timeout
+            "draining for {:?} at most; sessions: {}; a second signal stops at once",
+            self.config.global.drain_timeout,
+            self.seam.sessions.active()
         );
         self.refuse_reloads();
     }
@@ -358,7 +361,10 @@ impl Server {
         while self.retired.front().is_some_and(|(newer, _)| *newer <= seen) {
             self.retired.pop_front();
         }
-        self.roster.forget();
+        if self.retired.is_empty() {
+            // No worker can begin a session on what is gone any more.
+            self.roster.forget();
+        }
         self.tell_supervisor();
         let now = Instant::now();
         match (self.seam.phase.load(), self.stopped) {
@@ -395,3 +401,6 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

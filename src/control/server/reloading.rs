@@ -1,6 +1,7 @@
 //! Reloads, one after the other: read off the loop, put in force whole or not at all.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -8,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::control::drain::Phase;
 use crate::control::listeners::{self, Unbound};
 use crate::control::reload::{self, Fresh};
-use crate::control::roster::Answers;
+use crate::control::roster::{Answers, Bound};
 use crate::control::server::Server;
 use crate::control::server::inbox::Read;
 use crate::observe::notify;
@@ -32,7 +33,7 @@ pub(super) struct Reloading {
     /// Another one is wanted after it, however often it was asked for; who waits for that.
     next: Option<Waiting>,
     /// Every address that was ever given up: it may be our own sockets that still have it.
-    given_up: BTreeSet<std::net::SocketAddr>,
+    given_up: BTreeSet<SocketAddr>,
 }
 
 impl Server {
@@ -112,7 +113,7 @@ impl Server {
         }
     }
 
-    fn commit(&mut self, fresh: Fresh, bound: crate::control::roster::Bound) -> String {
+    fn commit(&mut self, fresh: Fresh, bound: Bound) -> String {
         let Fresh { mut config, answers } = fresh;
         for key in reload::keep_until_restart(&self.config, &mut config) {
             tracing::warn!("{key} has changed: that takes effect at the next start");
@@ -131,11 +132,14 @@ impl Server {
         }
         self.stale = true;
         self.settle();
+        let counted = |count: usize, noun: &str| {
+            format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+        };
         format!(
-            "reloaded: {} frontends, {} backends, {} servers; table {}",
-            self.config.frontends.len(),
-            self.config.backends.len(),
-            self.roster.strength().all,
+            "reloaded: {}, {}, {}; table {}",
+            counted(self.config.frontends.len(), "frontend"),
+            counted(self.config.backends.len(), "backend"),
+            counted(self.roster.strength().all, "server"),
             self.seam.table.load().version
         )
     }

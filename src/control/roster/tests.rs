@@ -1,0 +1,368 @@
+//! The books, told of everything that can happen.
+
+use super::*;
+use crate::control::file;
+use crate::observe::metrics::Count;
+use crate::observe::status::ServerStatus;
+
+const BASE: &str = r#"
+[frontend.http]
+bind = ["127.0.0.1:80"]
+backend = "web"
+[backend.web.health]
+rise = 2
+fall = 3
+"#;
+
+fn config(servers: &str) -> Config {
+    file::parse(&format!("{BASE}{servers}"), "test").unwrap()
+}
+
+fn server(name: &str, rest: &str) -> String {
+    let address = if rest.contains("address") { "" } else { "address = \"127.0.0.1:81\"\n" };
+    format!("[[backend.web.server]]\nname = \"{name}\"\n{address}{rest}\n")
+}
+
+fn at(name: &str, address: &str) -> String {
+    server(name, &format!("address = \"{address}\""))
+}
+
+struct Scene {
+    roster: Roster,
+    now: Instant,
+    version: u64,
+}
+
+impl Scene {
+    fn of(servers: &str) -> Self {
+        let mut scene = Self { roster: Roster::new(1), now: Instant::now(), version: 0 };
+        scene.load(servers);
+        scene.roster.news();
+        scene
+    }
+
+    fn load(&mut self, servers: &str) {
+        self.roster.merge(&config(servers), Answers::new(), self.now);
+    }
+
+    fn dns(&mut self, host: &str, addresses: &[&str]) -> bool {
+        let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        self.roster.resolved(host, &addresses, self.now)
+    }
+
+    fn status(&self, name: &str) -> ServerStatus {
+        let mut found = self.roster.servers(self.now);
+        let index = found.iter().position(|status| *status.shared.name == *name);
+        found.swap_remove(index.unwrap_or_else(|| panic!("no row {name}: {:?}", self.names())))
+    }
+
+    fn names(&self) -> Vec<String> {
+        let rows = self.roster.servers(self.now);
+        rows.iter().map(|status| status.shared.name.to_string()).collect()
+    }
+
+    fn probe(&mut self, name: &str, passed: bool) -> bool {
+        let server = self.status(name).shared.id;
+        let result = if passed { ProbeResult::Passed } else { ProbeResult::Refused };
+        let probe =
+            Probe { server, result, detail: result.name().to_owned(), duration: Duration::ZERO };
+        self.roster.probed(probe, Some(passed), self.now)
+    }
+
+    fn bring_down(&mut self, name: &str) {
+        assert_eq!([(); 3].map(|()| self.probe(name, false)), [false, false, true]);
+    }
+
+    fn order(&mut self, name: &str, state: AdminState) {
+        let name = ServerName { backend: "web".to_owned(), server: name.to_owned() };
+        self.roster.set_state(&name, state).unwrap();
+    }
+
+    fn weigh(&mut self, name: &str, weight: u32) {
+        let name = ServerName { backend: "web".to_owned(), server: name.to_owned() };
+        self.roster.set_weight(&name, weight).unwrap();
+    }
+
+    /// Who may be picked, each once.
+    fn picked(&mut self) -> Vec<String> {
+        self.version += 1;
+        let table = self.roster.table(self.version, &Bound::new());
+        let schedule = &table.frontends[0].backend.schedule;
+        schedule.servers.iter().map(|server| server.shared.name.to_string()).collect()
+    }
+
+    fn news(&mut self) -> Vec<String> {
+        self.roster.news().iter().map(News::to_string).collect()
+    }
+}
+
+#[test]
+fn a_server_is_up_until_fall_probes_in_a_row_say_otherwise() {
+    let mut scene = Scene::of(&(server("a", "") + &server("b", "")));
+    assert_eq!(scene.picked(), ["a", "b"]);
+    scene.bring_down("a");
+    assert_eq!(scene.picked(), ["b"]);
+    assert_eq!(scene.news(), ["server web/a is down: refused (3 of 3 probes)"]);
+    assert!(!scene.probe("a", true) && scene.probe("a", true));
+    assert_eq!(scene.picked(), ["a", "b"]);
+    assert_eq!(scene.news(), ["server web/a is up: passed (2 in a row)"]);
+}
+
+#[test]
+fn a_probe_without_a_verdict_is_counted_and_changes_nothing() {
+    let mut scene = Scene::of(&server("a", ""));
+    let id = scene.status("a").shared.id;
+    for _ in 0..10 {
+        let (result, duration) = (ProbeResult::Error, Duration::ZERO);
+        let probe = Probe { server: id, result, detail: "no descriptor".to_owned(), duration };
+        assert!(!scene.roster.probed(probe, None, scene.now));
+    }
+    assert!(scene.status("a").up);
+    assert_eq!(scene.status("a").probes.results[ProbeResult::Error as usize].read(), 10);
+}
+
+#[test]
+fn drain_maint_and_a_weight_of_zero_get_no_session() {
+    let names = ["a", "b", "c", "d", "e"];
+    let mut scene = Scene::of(
+        &(server("a", "")
+            + &server("b", "state = \"drain\"")
+            + &server("c", "state = \"maint\"")
+            + &server("d", "weight = 0")
+            + &server("e", "")),
+    );
+    assert_eq!(scene.picked(), ["a", "e"]);
+    let probed: Vec<ServerId> = scene.roster.to_probe().map(|probed| probed.id).collect();
+    let all_but_maint: Vec<ServerId> = names
+        .into_iter()
+        .filter(|name| *name != "c")
+        .map(|name| scene.status(name).shared.id)
+        .collect();
+    assert_eq!(probed, all_but_maint);
+}
+
+#[test]
+fn a_backup_serves_only_when_all_the_others_do_not() {
+    let mut scene = Scene::of(&(server("a", "") + &server("spare", "backup = true")));
+    assert_eq!(scene.picked(), ["a"]);
+    scene.bring_down("a");
+    assert_eq!(scene.picked(), ["spare"]);
+    scene.bring_down("spare");
+    assert!(scene.picked().is_empty());
+    assert!(scene.news().iter().any(|line| line.contains("has no server left")));
+}
+
+#[test]
+fn with_all_down_try_every_ready_server_is_used_rather_than_none() {
+    let servers =
+        server("a", "") + &server("b", "state = \"drain\"") + &server("c", "backup = true");
+    let mut scene = Scene::of(&(servers + "[backend.web]\nall_down = \"try\"\n"));
+    assert_eq!(scene.picked(), ["a"]);
+    scene.bring_down("a");
+    scene.bring_down("c");
+    assert_eq!(scene.picked(), ["a", "c"]);
+}
+
+#[test]
+fn a_reload_keeps_health_counters_and_turn_of_what_is_the_same() {
+    let mut scene = Scene::of(&(at("a", "127.0.0.1:81") + &at("b", "127.0.0.1:82")));
+    scene.bring_down("a");
+    let before = scene.status("a");
+    scene.load(&(at("a", "127.0.0.1:81") + &at("c", "127.0.0.1:83")));
+    let after = scene.status("a");
+    assert!(!after.up && Arc::ptr_eq(&before.shared, &after.shared));
+    assert!(Arc::ptr_eq(&before.probes, &after.probes));
+    assert!(scene.status("c").up);
+    assert_eq!(scene.picked(), ["c"]);
+}
+
+#[test]
+fn what_an_operator_has_ordered_survives_reloads_and_even_the_server() {
+    let both = server("a", "") + &server("b", "");
+    let mut scene = Scene::of(&both);
+    scene.order("a", AdminState::Drain);
+    scene.weigh("b", 7);
+    scene.load(&both);
+    assert_eq!((scene.status("a").admin, scene.status("b").weight), (AdminState::Drain, 7));
+    scene.load(&server("b", ""));
+    scene.load(&both);
+    assert_eq!(scene.picked(), ["b"]);
+    scene.order("a", AdminState::Ready);
+    assert_eq!(scene.picked(), ["a", "b"]);
+}
+
+#[test]
+fn an_order_for_nobody_is_refused_and_names_who_is_there() {
+    let mut scene = Scene::of(&server("a", ""));
+    let mut order = |backend: &str, server: &str| {
+        let name = ServerName { backend: backend.to_owned(), server: server.to_owned() };
+        scene.roster.set_state(&name, AdminState::Maint).unwrap_err()
+    };
+    assert!(order("web", "b").contains("it has a"));
+    assert!(order("wob", "a").contains("there is web"));
+}
+
+#[test]
+fn a_removed_server_is_reported_until_its_last_session_ends() {
+    let mut scene = Scene::of(&(server("a", "") + &server("b", "")));
+    let shared = scene.status("a").shared;
+    assert!(shared.sessions.try_raise());
+    scene.load(&server("b", ""));
+    scene.roster.forget();
+    assert!(scene.status("a").removed);
+    assert!(scene.news().contains(&"server web/a is removed; its session lives on".to_owned()));
+    shared.sessions.lower();
+    scene.roster.forget();
+    assert_eq!(scene.names(), ["b"]);
+}
+
+#[test]
+fn a_removed_server_that_comes_back_is_the_same_row() {
+    let both = server("a", "") + &server("b", "");
+    let mut scene = Scene::of(&both);
+    let shared = scene.status("a").shared;
+    assert!(shared.sessions.try_raise());
+    scene.load(&server("b", ""));
+    scene.load(&both);
+    assert_eq!(scene.names(), ["a", "b"]);
+    assert!(Arc::ptr_eq(&shared, &scene.status("a").shared));
+}
+
+#[test]
+fn another_address_in_the_file_is_another_server_with_the_same_counters() {
+    let mut scene = Scene::of(&at("a", "127.0.0.1:81"));
+    scene.bring_down("a");
+    let before = scene.status("a").shared;
+    scene.load(&at("a", "127.0.0.1:82"));
+    let after = scene.status("a");
+    assert!(after.up && Arc::ptr_eq(&before, &after.shared));
+    assert_eq!(after.address, Some(([127, 0, 0, 1], 82).into()));
+    assert_eq!(scene.names(), ["a"]);
+}
+
+#[test]
+fn a_name_without_an_answer_is_a_server_that_is_down_until_probes_say_otherwise() {
+    let mut scene = Scene::of(&at("a", "pi:80"));
+    assert!(!scene.status("a").up && scene.status("a").address.is_none());
+    assert!(scene.picked().is_empty() && scene.roster.to_probe().next().is_none());
+    assert!(scene.dns("pi", &["10.0.0.1"]));
+    assert!(scene.picked().is_empty());
+    assert!(!scene.probe("a", true) && scene.probe("a", true));
+    assert_eq!(scene.picked(), ["a"]);
+}
+
+#[test]
+fn without_probes_a_name_is_up_as_soon_as_it_has_an_address() {
+    let servers = at("a", "pi:80").replace("[[", "check = \"off\"\n[[");
+    let mut scene = Scene::of(&servers);
+    assert!(scene.picked().is_empty());
+    scene.dns("pi", &["10.0.0.1"]);
+    assert_eq!(scene.picked(), ["a"]);
+}
+
+#[test]
+fn a_name_that_moves_keeps_its_row() {
+    let mut scene = Scene::of(&at("a", "pi:80"));
+    scene.dns("pi", &["10.0.0.1"]);
+    let before = scene.status("a").shared;
+    scene.news();
+    assert!(scene.dns("pi", &["10.0.0.2"]));
+    let after = scene.status("a");
+    assert_eq!(after.address, Some(([10, 0, 0, 2], 80).into()));
+    assert!(Arc::ptr_eq(&before, &after.shared));
+    assert_eq!(scene.news(), ["server web/a moved from 10.0.0.1:80 to 10.0.0.2:80"]);
+}
+
+#[test]
+fn several_addresses_are_numbered_and_their_order_means_nothing() {
+    let mut scene = Scene::of(&at("a", "pi:80"));
+    scene.dns("pi", &["10.0.0.1", "10.0.0.2"]);
+    assert_eq!(scene.names(), ["a#1", "a#2"]);
+    let second = scene.status("a#2").shared;
+    assert!(!scene.dns("pi", &["10.0.0.2", "10.0.0.1"]), "an order is no change");
+    assert!(scene.dns("pi", &["10.0.0.2", "10.0.0.3"]));
+    assert!(Arc::ptr_eq(&second, &scene.status("a#2").shared));
+    assert_eq!(scene.status("a#2").address, Some(([10, 0, 0, 2], 80).into()));
+    assert_eq!(scene.status("a#1").address, Some(([10, 0, 0, 3], 80).into()));
+}
+
+#[test]
+fn an_order_for_a_name_is_for_all_its_addresses() {
+    let mut scene = Scene::of(&(at("a", "pi:80") + &server("b", "")));
+    scene.dns("pi", &["10.0.0.1", "10.0.0.2"]);
+    scene.order("a", AdminState::Drain);
+    assert_eq!(scene.status("a#1").admin, AdminState::Drain);
+    assert_eq!(scene.status("a#2").admin, AdminState::Drain);
+    assert_eq!(scene.picked(), ["b"]);
+}
+
+#[test]
+fn a_name_that_shrinks_to_one_address_keeps_its_health() {
+    let mut scene = Scene::of(&at("a", "pi:80"));
+    scene.dns("pi", &["10.0.0.1", "10.0.0.2"]);
+    for _ in 0..2 {
+        scene.probe("a#2", true);
+    }
+    scene.dns("pi", &["10.0.0.2"]);
+    scene.roster.forget();
+    assert_eq!(scene.names(), ["a"]);
+    assert!(scene.status("a").up);
+    assert_eq!(scene.picked(), ["a"]);
+}
+
+#[test]
+fn an_empty_answer_changes_nothing_and_a_reload_keeps_the_last_good_one() {
+    let mut scene = Scene::of(&at("a", "pi:80"));
+    scene.dns("pi", &["10.0.0.1"]);
+    assert!(!scene.dns("pi", &[]));
+    scene.load(&(at("a", "pi:80") + &at("b", "pi:81")));
+    assert_eq!(scene.status("a").address, Some(([10, 0, 0, 1], 80).into()));
+    assert_eq!(scene.status("b").address, Some(([10, 0, 0, 1], 81).into()));
+    assert!(scene.roster.knows("pi"));
+}
+
+#[test]
+fn a_backend_that_did_not_change_is_the_same_in_the_next_table() {
+    let mut scene = Scene::of(&(server("a", "") + &server("b", "")));
+    let mut backend = || {
+        let table = scene.roster.table(1, &Bound::new());
+        Arc::clone(&table.frontends[0].backend)
+    };
+    let (first, second) = (backend(), backend());
+    assert!(Arc::ptr_eq(&first, &second));
+    scene.bring_down("a");
+    let third = Arc::clone(&scene.roster.table(2, &Bound::new()).frontends[0].backend);
+    assert!(!Arc::ptr_eq(&first, &third) && Arc::ptr_eq(&first.turn, &third.turn));
+}
+
+#[test]
+fn a_frontend_keeps_its_counters_and_takes_its_new_limit() {
+    let mut scene = Scene::of(&server("a", ""));
+    let before = Arc::clone(&scene.roster.frontends()[0].shared);
+    Count::add(&before.cells.of(crate::terms::WorkerIndex(0)).sessions, 5);
+    let mut config = config(&server("a", ""));
+    config.frontends[0].sessions_max = std::num::NonZeroU32::new(3);
+    scene.roster.merge(&config, Answers::new(), scene.now);
+    let after = Arc::clone(&scene.roster.frontends()[0].shared);
+    assert!(Arc::ptr_eq(&before, &after));
+    assert_eq!(after.sessions.room(), 3);
+}
+
+#[test]
+fn a_frontend_that_is_gone_is_reported_while_it_has_sessions() {
+    let mut scene = Scene::of(&server("a", ""));
+    let shared = Arc::clone(&scene.roster.frontends()[0].shared);
+    let cell = &shared.cells.of(crate::terms::WorkerIndex(0)).active;
+    cell.add(1);
+    let other = format!("{BASE}{}", server("a", "")).replace("frontend.http", "frontend.other");
+    let other = file::parse(&other, "test").unwrap();
+    scene.roster.merge(&other, Answers::new(), scene.now);
+    scene.roster.forget();
+    let names = |scene: &Scene| -> Vec<String> {
+        scene.roster.frontends().iter().map(|status| status.name.to_string()).collect()
+    };
+    assert_eq!(names(&scene), ["other", "http"]);
+    cell.subtract(1);
+    scene.roster.forget();
+    assert_eq!(names(&scene), ["other"]);
+}

@@ -1,0 +1,215 @@
+//! The control thread without workers: the test looks at what they would see.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam::channel::Sender;
+
+use super::*;
+use crate::control::config::AdminState;
+use crate::control::drain::PhaseCell;
+use crate::control::file;
+use crate::control::listeners;
+use crate::control::roster::Answers;
+use crate::observe::status::ServerName;
+use crate::sys::waker::Waker;
+
+/// A running control thread, and a folder of its own.
+struct Scene {
+    folder: PathBuf,
+    bind: SocketAddr,
+    seam: Arc<Seam>,
+    seen: Sender<Seen>,
+    ended: oneshot::Sender<()>,
+    thread: JoinHandle<Result<(), String>>,
+}
+
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn write(path: &Path, binds: &[SocketAddr], servers: &[SocketAddr]) {
+    let binds: Vec<String> = binds.iter().map(|bind| format!("{:?}", bind.to_string())).collect();
+    let mut text = format!(
+        "[frontend.f]\nbind = [{}]\nbackend = \"b\"\n[backend.b.health]\ninterval = \"50ms\"\n",
+        binds.join(", ")
+    );
+    for (index, server) in servers.iter().enumerate() {
+        text += &format!("[[backend.b.server]]\nname = \"s{index}\"\naddress = \"{server}\"\n");
+    }
+    fs::write(path, text).unwrap();
+}
+
+impl Scene {
+    fn new(servers: &[SocketAddr]) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("evenkeel-control-{}-{count}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir(&folder).unwrap();
+        let bind = free();
+        write(&folder.join("e.toml"), &[bind], servers);
+        let config = file::load(&folder.join("e.toml")).unwrap();
+        let started = Instant::now();
+        let mut roster = Roster::new(1);
+        roster.merge(&config, Answers::new(), started);
+        let bound = listeners::bind(&config, 1, &Bound::new()).unwrap();
+        let (seen, receiver) = crossbeam::channel::bounded(8);
+        let seam = Arc::new(Seam::new(
+            roster.table(1, &bound),
+            PhaseCell::new(started),
+            100,
+            seen.clone(),
+            None,
+            vec![Waker::new().unwrap()],
+        ));
+        let (ended, has_ended) = oneshot::channel();
+        let admin = admin::bind(&folder.join("sock")).unwrap();
+        let shared = Arc::clone(&seam);
+        let control = move || {
+            let resolver = Resolver::new();
+            tokio_uring::start(run(Control {
+                config,
+                roster,
+                bound,
+                seam: shared,
+                resolver,
+                answers: BTreeMap::new(),
+                seen: receiver,
+                ended: has_ended,
+                http: None,
+                admin: Some(admin),
+                started,
+            }))
+        };
+        let thread = std::thread::spawn(control);
+        Self { folder, bind, seam, seen, ended, thread }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.join("e.toml")
+    }
+
+    fn order(&self, order: Order) -> Result<String, String> {
+        admin::order(&self.folder.join("sock"), order)
+    }
+
+    /// Addresses of servers that may be picked now.
+    fn picked(&self) -> Vec<SocketAddr> {
+        let table = self.seam.table.load();
+        let schedule = &table.frontends[0].backend.schedule;
+        schedule.servers.iter().map(|server| server.address).collect()
+    }
+
+    fn wait_until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !holds(self) {
+            assert!(Instant::now() < deadline, "{what}: not within 10 s");
+            std::thread::yield_now();
+        }
+    }
+
+    fn end(self) {
+        self.seam.phase.store(Phase::Stopped);
+        self.ended.send(()).unwrap();
+        assert_eq!(self.thread.join().unwrap(), Ok(()));
+        fs::remove_dir_all(&self.folder).unwrap();
+    }
+}
+
+#[test]
+fn a_reload_puts_what_the_file_says_in_force() {
+    let servers = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let servers = servers.each_ref().map(|server| server.local_addr().unwrap());
+    let scene = Scene::new(&servers[..1]);
+    assert_eq!(scene.picked(), servers[..1]);
+    let more = free();
+    write(&scene.file(), &[scene.bind, more], &servers);
+    scene.order(Order::Reload).unwrap();
+    assert_eq!(scene.picked(), servers);
+    let table = scene.seam.table.load_full();
+    let addresses = table.frontends[0].listeners.iter().map(|listener| listener.address);
+    assert_eq!(addresses.collect::<Vec<_>>(), [scene.bind, more]);
+    scene.end();
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_says_why() {
+    let server = free();
+    let scene = Scene::new(&[server]);
+    let before = Arc::clone(&scene.seam.table.load().frontends[0].listeners[0]);
+    fs::write(scene.file(), "[frontend.f]\nbund = 1\n").unwrap();
+    let problem = scene.order(Order::Reload).unwrap_err();
+    assert!(problem.contains("e.toml:2:1: ") && problem.contains("nothing has"), "{problem}");
+    let after = Arc::clone(&scene.seam.table.load().frontends[0].listeners[0]);
+    assert!(Arc::ptr_eq(&before, &after));
+    scene.end();
+}
+
+#[test]
+fn an_address_in_use_changes_nothing() {
+    let (server, taken) = (free(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let scene = Scene::new(&[server]);
+    write(&scene.file(), &[free(), taken.local_addr().unwrap()], &[free()]);
+    let problem = scene.order(Order::Reload).unwrap_err();
+    assert!(problem.contains("is in use"), "{problem}");
+    assert_eq!(scene.seam.table.load().frontends[0].listeners[0].address, scene.bind);
+    scene.end();
+}
+
+#[test]
+fn an_old_table_lives_until_every_worker_has_seen_a_newer_one() {
+    let scene = Scene::new(&[free()]);
+    let old = Arc::downgrade(&scene.seam.table.load_full());
+    scene.order(Order::Reload).unwrap();
+    assert!(old.upgrade().is_some());
+    scene.seam.acknowledge(WorkerIndex(0), scene.seam.table.load().version);
+    scene.wait_until("the old table is gone", |_| old.upgrade().is_none());
+    scene.end();
+}
+
+#[test]
+fn a_server_that_nobody_serves_is_taken_out() {
+    let scene = Scene::new(&[free()]);
+    scene.wait_until("no server is picked", |scene| scene.picked().is_empty());
+    scene.end();
+}
+
+#[test]
+fn an_order_is_in_force_when_its_answer_comes() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let scene = Scene::new(&[server.local_addr().unwrap()]);
+    let name = || ServerName { backend: "b".to_owned(), server: "s0".to_owned() };
+    scene.order(Order::SetState(name(), AdminState::Drain)).unwrap();
+    assert!(scene.picked().is_empty());
+    scene.order(Order::SetState(name(), AdminState::Ready)).unwrap();
+    assert_eq!(scene.picked().len(), 1);
+    scene.order(Order::SetWeight(name(), 0)).unwrap();
+    assert!(scene.picked().is_empty());
+    scene.end();
+}
+
+#[test]
+fn reloads_that_come_together_are_all_answered() {
+    let scene = Scene::new(&[free()]);
+    std::thread::scope(|scope| {
+        let orders: Vec<_> = (0..10).map(|_| scope.spawn(|| scene.order(Order::Reload))).collect();
+        for order in orders {
+            order.join().unwrap().unwrap();
+        }
+    });
+    scene.end();
+}
+
+#[test]
+fn a_worker_that_ends_by_itself_ends_the_process() {
+    let scene = Scene::new(&[free()]);
+    scene.seen.send(Seen::WorkerEnded(WorkerIndex(0))).unwrap();
+    let outcome = scene.thread.join().unwrap();
+    assert!(outcome.unwrap_err().contains("worker 0"));
+    assert_eq!(scene.seam.phase.load(), Phase::Stopped);
+    fs::remove_dir_all(&scene.folder).unwrap();
+}
