@@ -136,3 +136,29 @@ impl Display for Text<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::sample;
+
+    #[test]
+    fn a_name_stays_text() {
+        let mut snapshot = sample::snapshot();
+        snapshot.servers[0].last_probe = "<script>alert('1')</script> & \u{7}".to_owned();
+        snapshot.frontends[0].name = "\"><b>".into();
+        let page = render(&Report::new(&snapshot, &sample::seam()));
+        assert!(!page.contains("<script>") && !page.contains("<b>"), "{page}");
+        let escaped = "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; &amp; \\u{7}";
+        assert!(page.contains(escaped), "{page}");
+    }
+
+    #[test]
+    fn what_an_operator_ordered_stands_beside_what_the_probes_say() {
+        let mut snapshot = sample::snapshot();
+        snapshot.servers[0].admin = crate::control::config::AdminState::Drain;
+        let page = render(&Report::new(&snapshot, &sample::seam()));
+        assert!(page.contains("<span class=\"other\">drain</span> (up) for 1m05s"), "{page}");
+        assert!(page.contains("<span class=\"down\">down</span> for 1m05s"), "{page}");
+    }
+}

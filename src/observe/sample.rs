@@ -11,6 +11,7 @@ use crate::control::drain::{Phase, PhaseCell};
 use crate::control::table::{FrontendShared, Limit, Seam, ServerShared, Table};
 use crate::observe::metrics::PerWorker;
 use crate::observe::status::{FrontendStatus, Order, Request, ServerStatus, Snapshot};
+use crate::sys::waker::Waker;
 use crate::terms::{Direction, Reason, ServerId, WorkerIndex};
 
 /// Two workers, running.
@@ -18,7 +19,7 @@ pub(super) fn seam() -> Arc<Seam> {
     let table = Table { version: 1, frontends: Vec::new() };
     let phase = PhaseCell::new(Instant::now());
     let (seen, _) = crossbeam::channel::unbounded();
-    let wakers = (0..2).map(|_| crate::sys::ring::Waker::new().unwrap()).collect();
+    let wakers = (0..2).map(|_| Waker::new().unwrap()).collect();
     Arc::new(Seam::new(table, phase, 1000, seen, None, wakers))
 }
 
