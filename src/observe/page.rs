@@ -27,9 +27,11 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem; max-width: 80rem }
 h1 { font-size: 1.4rem; margin: 0 } h2 { font-size: 1.1rem; margin: 1.5rem 0 .3rem }
 div { overflow-x: auto }
 table { border-collapse: collapse; min-width: 100% }
-th, td { padding: .25rem .7rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap }
+th, td { padding: .25rem .7rem .25rem 0; text-align: left; white-space: nowrap }
+th, td { border-bottom: 1px solid var(--line) }
 .n { text-align: right; font-variant-numeric: tabular-nums }
-.up { color: var(--up) } .down { color: var(--down); font-weight: 600 } .other { color: var(--other) }
+.up { color: var(--up) } .other { color: var(--other) }
+.down { color: var(--down); font-weight: 600 }
 </style>
 </head>
 <body>

@@ -380,9 +380,12 @@ sessions 0 of 1000 at most
 FRONTEND  BACKEND  ADDRESS       ACTIVE  SESSIONS  IN   OUT
 http      web      127.0.0.1:80  2       7         0 B  4.0 KiB
 
-SERVER    ADDRESS                  STATE  FOR    WEIGHT  ACTIVE  SESSIONS  FAILED  IN   OUT  LAST PROBE
-web/web1  rpi-b:80 (192.0.2.1:80)  up     1m05s  100     1       5         0       0 B  0 B  200 OK
-web/web2  rpi-b:80 (192.0.2.1:80)  down   1m05s  100     1       5         0       0 B  0 B  200 OK
+SERVER    ADDRESS                  STATE  FOR    WEIGHT  ACTIVE  SESSIONS  FAILED  \
+         IN   OUT  LAST PROBE
+web/web1  rpi-b:80 (192.0.2.1:80)  up     1m05s  100     1       5         0       \
+         0 B  0 B  200 OK
+web/web2  rpi-b:80 (192.0.2.1:80)  down   1m05s  100     1       5         0       \
+         0 B  0 B  200 OK
 ";
         assert_eq!(report.text(), expected.replace("VERSION", env!("CARGO_PKG_VERSION")));
     }
