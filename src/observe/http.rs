@@ -196,3 +196,136 @@ fn answer(status: StatusCode, kind: &'static str, text: String) -> Response {
     ];
     (status, headers, text).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpStream};
+    use std::time::Instant;
+
+    use super::*;
+    use crate::observe::sample;
+
+    /// Serves a made-up balancer while `client` runs on a thread of its own.
+    fn with_server<T: Send + 'static>(
+        client: impl FnOnce(SocketAddr, Arc<Seam>) -> T + Send + 'static,
+    ) -> T {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let seam = sample::seam();
+            let (control, requests) = mpsc::channel(8);
+            tokio::spawn(sample::control(requests));
+            tokio::spawn(serve(listener, control, Arc::clone(&seam)));
+            spawn_blocking(move || client(address, seam)).await.unwrap()
+        })
+    }
+
+    fn connect(address: SocketAddr) -> TcpStream {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream
+    }
+
+    /// The whole answer, head and body.
+    fn ask(address: SocketAddr, request: &str) -> String {
+        let mut stream = connect(address);
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn fetch(address: SocketAddr, path: &str) -> String {
+        ask(address, &format!("GET {path} HTTP/1.1\r\nHost: here\r\n\r\n"))
+    }
+
+    #[test]
+    fn a_scrape_has_prometheus_type_and_the_metrics() {
+        with_server(|address, _| {
+            let answer = fetch(address, "/metrics");
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+            assert!(answer.contains("\r\ncontent-type: text/plain; version=0.0.4"), "{answer}");
+            assert!(answer.contains("\nevenkeel_sessions_total{frontend=\"http\"} 7\n"));
+        });
+    }
+
+    #[test]
+    fn it_is_ready_until_it_drains_and_healthy_while_it_lives() {
+        with_server(|address, seam| {
+            assert!(fetch(address, "/readyz").starts_with("HTTP/1.1 200 "));
+            seam.phase.store(Phase::Draining(Instant::now()));
+            let answer = fetch(address, "/readyz");
+            assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("\r\n\r\ndraining\n"));
+            assert!(fetch(address, "/healthz").starts_with("HTTP/1.1 200 "));
+        });
+    }
+
+    #[test]
+    fn the_page_fetches_nothing_and_json_says_the_same() {
+        with_server(|address, _| {
+            let page = fetch(address, "/");
+            assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("web/web2"), "{page}");
+            for word in ["<script", "http://", "https://", "src=", "@import", "url("] {
+                assert!(!page.contains(word), "{word}");
+            }
+            let json = fetch(address, "/status.json");
+            let (_, body) = json.split_once("\r\n\r\n").unwrap();
+            let report: Report = serde_json::from_str(body).unwrap();
+            assert_eq!(report.servers[1].state, "down");
+        });
+    }
+
+    #[test]
+    fn what_is_not_there_is_404_and_what_cannot_be_done_405() {
+        with_server(|address, _| {
+            assert!(fetch(address, "/etc/passwd").starts_with("HTTP/1.1 404 "));
+            let answer = ask(address, "POST /metrics HTTP/1.1\r\nHost: here\r\n\r\n");
+            assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+            let answer = ask(address, "HEAD /metrics HTTP/1.1\r\nHost: here\r\n\r\n");
+            assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n"));
+        });
+    }
+
+    #[test]
+    fn junk_and_endless_heads_are_turned_away() {
+        with_server(|address, _| {
+            for junk in [
+                "\0\0\0\r\n\r\n".to_owned(),
+                "GET / HTTP/1.1\r\nA: ".to_owned() + &"x".repeat(1 << 20),
+            ] {
+                let mut stream = connect(address);
+                // It may have hung up before all was sent, with a reset.
+                drop(stream.write_all(junk.as_bytes()));
+                let mut answer = Vec::new();
+                drop(stream.read_to_end(&mut answer));
+                assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"));
+            }
+            assert!(fetch(address, "/healthz").starts_with("HTTP/1.1 200 "));
+        });
+    }
+
+    #[test]
+    fn the_silent_are_cut_off_and_those_behind_them_served() {
+        with_server(|address, _| {
+            let start = Instant::now();
+            let silent: Vec<TcpStream> = (0..CONNECTIONS_MAX).map(|_| connect(address)).collect();
+            assert!(fetch(address, "/healthz").starts_with("HTTP/1.1 200 "));
+            assert!(start.elapsed() < CONNECTION_TIME_MAX * 2);
+            for mut stream in silent {
+                assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+            }
+        });
+    }
+
+    #[test]
+    fn a_control_thread_that_hangs_is_503() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (control, requests) = mpsc::channel(1);
+        let observer = Observer { control, seam: sample::seam(), press: Semaphore::new(1) };
+        let asked = metrics(State(Arc::new(observer)));
+        assert_eq!(runtime.block_on(asked).status(), StatusCode::SERVICE_UNAVAILABLE);
+        drop(requests);
+    }
+}

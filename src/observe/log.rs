@@ -185,7 +185,11 @@ impl SessionRecord {
     /// In the order of HAProxy's tcplog: when, who, by which frontend, to which server, how long
     /// (milliseconds: connect/whole; -1: never connected), how much (in/out), how it ended.
     fn text(&self, out: &mut String) -> fmt::Result {
-        write!(out, "{} {} ", self.time(), self.client())?;
+        write!(out, "{} ", self.time())?;
+        match self.client() {
+            Some(client) => write!(out, "{client} ")?,
+            None => out.push_str("- "),
+        }
         write!(out, "{} {}/", Word(&self.frontend), Word(&self.backend))?;
         match &self.server {
             Some(server) => write!(out, "{}", Word(server))?,
@@ -204,7 +208,7 @@ impl SessionRecord {
     fn json(&self, out: &mut String) -> fmt::Result {
         let record = JsonRecord {
             time: self.time().to_string(),
-            client: self.client(),
+            client: self.client().map(|client| client.to_string()),
             frontend: &self.frontend,
             backend: &self.backend,
             server: self.server.as_deref(),
@@ -226,18 +230,15 @@ impl SessionRecord {
     }
 
     /// An IPv4 client of an IPv6 socket is an IPv4 client.
-    fn client(&self) -> String {
-        let canonical = |client: SocketAddr| {
-            SocketAddr::new(client.ip().to_canonical(), client.port()).to_string()
-        };
-        self.client.map_or_else(|| "-".to_owned(), canonical)
+    fn client(&self) -> Option<SocketAddr> {
+        self.client.map(|client| SocketAddr::new(client.ip().to_canonical(), client.port()))
     }
 }
 
 #[derive(Serialize)]
 struct JsonRecord<'a> {
     time: String,
-    client: String,
+    client: Option<String>,
     frontend: &'a str,
     backend: &'a str,
     server: Option<&'a str>,
@@ -353,6 +354,14 @@ mod tests {
         }
         let text = line(&record, LogFormat::Text);
         assert!(text.contains(r" web/a\u{a}2023\u{20}x\u{1b}[2J "), "{text}");
+    }
+
+    #[test]
+    fn a_client_that_was_gone_at_once_has_no_address() {
+        let record = SessionRecord { client: None, ..record() };
+        let text = line(&record, LogFormat::Text);
+        assert!(text.starts_with("2023-11-14T22:13:20.123Z - http "), "{text}");
+        assert!(line(&record, LogFormat::Json).contains(r#""client":null,"#));
     }
 
     #[test]

@@ -10,3 +10,6 @@ pub mod page;
 pub mod http;
 pub mod admin;
 pub mod notify;
+
+#[cfg(test)]
+mod sample;

@@ -27,9 +27,11 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem; max-width: 80rem }
 h1 { font-size: 1.4rem; margin: 0 } h2 { font-size: 1.1rem; margin: 1.5rem 0 .3rem }
 div { overflow-x: auto }
 table { border-collapse: collapse; min-width: 100% }
-th, td { padding: .25rem .7rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap }
+th, td { padding: .25rem .7rem .25rem 0; text-align: left; white-space: nowrap }
+th, td { border-bottom: 1px solid var(--line) }
 .n { text-align: right; font-variant-numeric: tabular-nums }
-.up { color: var(--up) } .down { color: var(--down); font-weight: 600 } .other { color: var(--other) }
+.up { color: var(--up) } .other { color: var(--other) }
+.down { color: var(--down); font-weight: 600 }
 </style>
 </head>
 <body>
@@ -134,5 +136,31 @@ impl Display for Text<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::sample;
+
+    #[test]
+    fn a_name_stays_text() {
+        let mut snapshot = sample::snapshot();
+        snapshot.servers[0].last_probe = "<script>alert('1')</script> & \u{7}".to_owned();
+        snapshot.frontends[0].name = "\"><b>".into();
+        let page = render(&Report::new(&snapshot, &sample::seam()));
+        assert!(!page.contains("<script>") && !page.contains("<b>"), "{page}");
+        let escaped = "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; &amp; \\u{7}";
+        assert!(page.contains(escaped), "{page}");
+    }
+
+    #[test]
+    fn what_an_operator_ordered_stands_beside_what_the_probes_say() {
+        let mut snapshot = sample::snapshot();
+        snapshot.servers[0].admin = crate::control::config::AdminState::Drain;
+        let page = render(&Report::new(&snapshot, &sample::seam()));
+        assert!(page.contains("<span class=\"other\">drain</span> (up) for 1m05s"), "{page}");
+        assert!(page.contains("<span class=\"down\">down</span> for 1m05s"), "{page}");
     }
 }

@@ -364,3 +364,46 @@ fn table<const N: usize>(out: &mut String, head: &[&str; N], rows: Vec<[String; 
         out.push('\n');
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::sample;
+
+    #[test]
+    fn the_text_is_a_summary_and_two_aligned_tables() {
+        let report = Report::new(&sample::snapshot(), &sample::seam());
+        let expected = "\
+evenkeel VERSION, running, up 1h02m, table 7, reloads 2 done 1 failed
+sessions 0 of 1000 at most
+
+FRONTEND  BACKEND  ADDRESS       ACTIVE  SESSIONS  IN   OUT
+http      web      127.0.0.1:80  2       7         0 B  4.0 KiB
+
+SERVER    ADDRESS                  STATE  FOR    WEIGHT  ACTIVE  SESSIONS  FAILED  \
+         IN   OUT  LAST PROBE
+web/web1  rpi-b:80 (192.0.2.1:80)  up     1m05s  100     1       5         0       \
+         0 B  0 B  200 OK
+web/web2  rpi-b:80 (192.0.2.1:80)  down   1m05s  100     1       5         0       \
+         0 B  0 B  200 OK
+";
+        assert_eq!(report.text(), expected.replace("VERSION", env!("CARGO_PKG_VERSION")));
+    }
+
+    #[test]
+    fn the_json_comes_back_as_it_went() {
+        let report = Report::new(&sample::snapshot(), &sample::seam());
+        let json = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+    }
+
+    #[test]
+    fn sizes_and_times_are_for_people() {
+        assert_eq!(
+            [0, 1023, 1024, 1536, 10 << 30].map(size),
+            ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10.0 GiB"]
+        );
+        assert_eq!(size(u64::MAX), "16383.9 PiB");
+        assert_eq!([59, 60, 3600, 90_000].map(span), ["59s", "1m00s", "1h00m", "1d01h"]);
+    }
+}

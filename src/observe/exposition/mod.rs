@@ -1,0 +1,289 @@
+//! /metrics: every counter of the program in the text format of Prometheus (version 0.0.4).
+//!
+//! Each scrape fills a recorder of its own, so that the series of a server that is gone are gone.
+//! All values of a label are there from the start, for `rate()` sees no step from nothing to one.
+
+mod names;
+mod written;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use metrics::Label;
+use metrics_exporter_prometheus::PrometheusBuilder;
+
+use crate::control::drain::Phase;
+use crate::control::table::Seam;
+use crate::observe::metrics::{Count, FrontendCell, HistogramSum, WorkerCell};
+use crate::observe::process::Process;
+use crate::observe::report::State;
+use crate::observe::status::{FrontendStatus, ProbeResult, ServerStatus, Snapshot};
+use crate::terms::{ConnectFailure, Direction, Reason, Refusal};
+
+pub use names::{METRICS, Metric};
+use written::Family;
+
+type Labels<'a> = &'a [(&'static str, &'a str)];
+
+/// The Prometheus text of all metrics, in the order of their names.
+#[must_use]
+pub fn render(snapshot: &Snapshot, seam: &Seam) -> String {
+    let servers = servers(snapshot);
+    let process = Process::read().map_err(|error| tracing::debug!("process metrics: {error}"));
+    let recorder = PrometheusBuilder::new().build_recorder();
+    metrics::with_local_recorder(&recorder, || {
+        describe();
+        for frontend in &snapshot.frontends {
+            record_frontend(frontend);
+        }
+        for server in &servers {
+            record_server(server);
+        }
+        record_global(snapshot);
+        for (index, cell) in seam.cells.cells().enumerate() {
+            record_worker(index, cell);
+        }
+        if let Ok(process) = &process {
+            record_process(process);
+        }
+    });
+    let mut text = recorder.handle().render();
+    for family in histograms(snapshot, &servers) {
+        text.push_str(&family.text());
+        text.push('\n');
+    }
+    if let Ok(process) = &process {
+        let mut family = Family::new(names::PROCESS_CPU);
+        family.number(process.cpu.as_secs_f64());
+        text.push_str(&family.text());
+    }
+    in_order(&text)
+}
+
+/// The recorder keeps its families and their series in hash maps: another order each time. Sorted,
+/// a scrape can be read, and compared with the one before. Families end with an empty line, and
+/// histograms are in order already (their buckets sort by bound, not by letter).
+fn in_order(text: &str) -> String {
+    let mut families: Vec<Vec<&str>> = text
+        .split("\n\n")
+        .map(|family| family.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>())
+        .filter(|family| !family.is_empty())
+        .collect();
+    for family in &mut families {
+        let histogram = family.iter().any(|line| line.ends_with(" histogram"));
+        if !histogram {
+            let head = family.iter().take_while(|line| line.starts_with('#')).count();
+            family[head..].sort_unstable();
+        }
+    }
+    families.sort_unstable();
+    let lines = families.into_iter().flatten();
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
+fn describe() {
+    for metric in METRICS {
+        match metric.kind {
+            "counter" => metrics::describe_counter!(metric.name, metric.help),
+            "gauge" => metrics::describe_gauge!(metric.name, metric.help),
+            _ => {}
+        }
+    }
+}
+
+fn counter(metric: &Metric, labels: Labels<'_>, value: u64) {
+    metrics::counter!(metric.name, owned(labels)).absolute(value);
+}
+
+fn gauge(metric: &Metric, labels: Labels<'_>, value: u64) {
+    #[expect(clippy::cast_precision_loss, reason = "gauges of the format are floating point")]
+    let value = value as f64;
+    metrics::gauge!(metric.name, owned(labels)).set(value);
+}
+
+fn owned(labels: Labels<'_>) -> Vec<Label> {
+    labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect()
+}
+
+/// The books of one frontend at one worker: opened = closed + active.
+#[derive(Debug, Default, Clone)]
+struct Books {
+    closed: [u64; Reason::ALL.len()],
+    active: u64,
+    opened: u64,
+}
+
+impl Books {
+    /// How often a worker may change its books while they are read.
+    const TRIES: u32 = 16;
+
+    /// A worker goes on while it is read, so the three numbers may be of different moments. Each
+    /// only ever changes by a session that begins or ends: if they balance, they are as good as
+    /// of one moment; if not, they are read again. A reading takes less than a microsecond, a
+    /// session much more. `closed` is read first and `opened` last, so that what is left after
+    /// the last try errs towards sessions that were opened, which the next scrape has closed.
+    fn read(cell: &FrontendCell) -> Self {
+        let mut books = Self::default();
+        for _ in 0..Self::TRIES {
+            for (closed, count) in books.closed.iter_mut().zip(&cell.closed) {
+                *closed = count.read();
+            }
+            books.active = cell.active.read();
+            books.opened = cell.sessions.read();
+            if books.closed.iter().sum::<u64>().wrapping_add(books.active) == books.opened {
+                break;
+            }
+        }
+        books
+    }
+
+    fn add(mut self, other: &Self) -> Self {
+        for (sum, closed) in self.closed.iter_mut().zip(&other.closed) {
+            *sum = sum.wrapping_add(*closed);
+        }
+        self.active = self.active.wrapping_add(other.active);
+        self.opened = self.opened.wrapping_add(other.opened);
+        self
+    }
+}
+
+fn record_frontend(status: &FrontendStatus) {
+    let name = ("frontend", &*status.name);
+    let cells = &status.shared.cells;
+    let books = cells.cells().map(Books::read).fold(Books::default(), |sum, one| sum.add(&one));
+    counter(&names::SESSIONS, &[name], books.opened);
+    gauge(&names::SESSIONS_ACTIVE, &[name], books.active);
+    for (reason, closed) in Reason::ALL.into_iter().zip(books.closed) {
+        counter(&names::SESSIONS_CLOSED, &[name, ("reason", reason.name())], closed);
+    }
+    for refusal in Refusal::ALL {
+        let refused = cells.sum(|cell| cell.refused[refusal as usize].read());
+        counter(&names::SESSIONS_REFUSED, &[name, ("reason", refusal.name())], refused);
+    }
+    for direction in Direction::BOTH {
+        let bytes = cells.sum(|cell| cell.bytes[direction as usize].read());
+        counter(&names::BYTES, &[name, ("direction", direction.name())], bytes);
+    }
+}
+
+/// A server with all sessions that hold its name.
+struct Named<'a> {
+    status: &'a ServerStatus,
+    active: u64,
+}
+
+/// A name that was removed and given again may stand twice in the snapshot: the one in force
+/// (which comes first) speaks for it, and sessions that still hold the other are only added to
+/// what is active. Summed counters would go back as the old one leaves.
+fn servers(snapshot: &Snapshot) -> Vec<Named<'_>> {
+    let mut known: HashMap<(&str, &str), usize> = HashMap::new();
+    let mut servers: Vec<Named<'_>> = Vec::new();
+    for status in &snapshot.servers {
+        let active = status.shared.cells.sum(|cell| cell.active.read());
+        let name = (&*status.backend, &*status.shared.name);
+        if let Some(index) = known.get(&name) {
+            servers[*index].active = servers[*index].active.wrapping_add(active);
+        } else {
+            known.insert(name, servers.len());
+            servers.push(Named { status, active });
+        }
+    }
+    servers
+}
+
+impl<'a> Named<'a> {
+    fn labels(&self) -> [(&'static str, &'a str); 2] {
+        [("backend", &*self.status.backend), ("server", &*self.status.shared.name)]
+    }
+}
+
+fn record_server(server: &Named<'_>) {
+    let labels = server.labels();
+    let [backend, name] = labels;
+    let (status, cells) = (server.status, &server.status.shared.cells);
+    counter(&names::SERVER_SESSIONS, &labels, cells.sum(|cell| cell.sessions.read()));
+    gauge(&names::SERVER_SESSIONS_ACTIVE, &labels, server.active);
+    gauge(&names::SERVER_UP, &labels, status.up.into());
+    gauge(&names::SERVER_WEIGHT, &labels, status.weight.into());
+    counter(&names::SERVER_RETRIES, &labels, cells.sum(|cell| cell.retries.read()));
+    for state in State::ALL {
+        let labels = [backend, name, ("state", state.name())];
+        gauge(&names::SERVER_STATE, &labels, (state == State::of(status)).into());
+    }
+    for direction in Direction::BOTH {
+        let bytes = cells.sum(|cell| cell.bytes[direction as usize].read());
+        let labels = [backend, name, ("direction", direction.name())];
+        counter(&names::SERVER_BYTES, &labels, bytes);
+    }
+    for failure in ConnectFailure::ALL {
+        let failures = cells.sum(|cell| cell.connect_failures[failure as usize].read());
+        let labels = [backend, name, ("reason", failure.name())];
+        counter(&names::SERVER_CONNECT_FAILURES, &labels, failures);
+    }
+    for result in ProbeResult::ALL {
+        let labels = [backend, name, ("result", result.name())];
+        counter(&names::PROBES, &labels, status.probes.results[result as usize].read());
+    }
+}
+
+fn record_global(snapshot: &Snapshot) {
+    counter(&names::RELOADS, &[("outcome", "done")], snapshot.reloads_done);
+    counter(&names::RELOADS, &[("outcome", "failed")], snapshot.reloads_failed);
+    gauge(&names::TABLE_VERSION, &[], snapshot.table_version);
+    gauge(&names::SESSIONS_MAX, &[], snapshot.sessions_max.into());
+    gauge(&names::DRAINING, &[], (snapshot.phase != Phase::Running).into());
+    let built = [("version", env!("CARGO_PKG_VERSION")), ("arch", std::env::consts::ARCH)];
+    gauge(&names::BUILD_INFO, &built, 1);
+}
+
+fn record_worker(index: usize, cell: &WorkerCell) {
+    let index = index.to_string();
+    let labels = [("worker", &*index)];
+    let count = |metric: &Metric, value: &Count| counter(metric, &labels, value.read());
+    let level = |metric: &Metric, value: &Count| gauge(metric, &labels, value.read());
+    count(&names::WORKER_TURNS, &cell.turns);
+    count(&names::WORKER_COMPLETIONS, &cell.completions);
+    count(&names::WORKER_STALE_COMPLETIONS, &cell.stale_completions);
+    count(&names::WORKER_CQ_OVERFLOWS, &cell.cq_overflows);
+    count(&names::ACCEPT_ERRORS, &cell.accept_errors);
+    level(&names::ACCEPT_PAUSED, &cell.accept_paused);
+    level(&names::BUFFERS_IN_USE, &cell.buffers_in_use);
+    level(&names::BUFFERS, &cell.buffers);
+    count(&names::BUFFER_WAITS, &cell.buffer_waits);
+    level(&names::PIPES_IN_USE, &cell.pipes_in_use);
+    count(&names::SPLICE_FALLBACKS, &cell.splice_fallbacks);
+    count(&names::LOG_DROPS, &cell.log_drops);
+}
+
+fn record_process(process: &Process) {
+    gauge(&names::PROCESS_OPEN_FDS, &[], process.open_fds);
+    gauge(&names::PROCESS_MAX_FDS, &[], process.max_fds);
+    gauge(&names::PROCESS_RESIDENT, &[], process.resident_bytes);
+    gauge(&names::PROCESS_VIRTUAL, &[], process.virtual_bytes);
+    let start: Duration = process.start;
+    metrics::gauge!(names::PROCESS_START.name).set(start.as_secs_f64());
+}
+
+fn histograms(snapshot: &Snapshot, servers: &[Named<'_>]) -> [Family; 3] {
+    let mut sessions = Family::new(names::SESSION_DURATION);
+    for frontend in &snapshot.frontends {
+        let mut sum = HistogramSum::default();
+        frontend.shared.cells.cells().for_each(|cell| sum.add(&cell.session_duration));
+        sessions.histogram(&[("frontend", &frontend.name)], &sum);
+    }
+    let mut connects = Family::new(names::CONNECT_DURATION);
+    let mut probes = Family::new(names::PROBE_DURATION);
+    for server in servers {
+        let (labels, status) = (server.labels(), server.status);
+        let mut sum = HistogramSum::default();
+        status.shared.cells.cells().for_each(|cell| sum.add(&cell.connect_duration));
+        connects.histogram(&labels, &sum);
+        let mut sum = HistogramSum::default();
+        sum.add(&status.probes.duration);
+        probes.histogram(&labels, &sum);
+    }
+    [sessions, connects, probes]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! Every metric by name, with what it means: the one place where names are written.
+
+/// A metric.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name, a contract with dashboards.
+    pub name: &'static str,
+    /// "counter", "gauge", "histogram"
+    pub kind: &'static str,
+    /// One sentence for the reader of a scrape.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($item:ident: $kind:literal $name:literal $help:literal;)*) => {
+        $(pub(super) const $item: Metric = Metric { name: $name, kind: $kind, help: $help };)*
+
+        /// Every metric of the exposition.
+        pub const METRICS: &[Metric] = &[$($item),*];
+    };
+}
+
+metrics! {
+    SESSIONS: "counter" "evenkeel_sessions_total" "Sessions begun.";
+    SESSIONS_CLOSED: "counter" "evenkeel_sessions_closed_total" "Sessions ended, by reason.";
+    SESSIONS_ACTIVE: "gauge" "evenkeel_sessions_active" "Sessions open now.";
+    SESSIONS_REFUSED: "counter" "evenkeel_sessions_refused_total"
+        "Connections turned away before they became sessions, by reason.";
+    BYTES: "counter" "evenkeel_bytes_total"
+        "Bytes delivered; in is client to server, out is server to client.";
+    SESSION_DURATION: "histogram" "evenkeel_session_duration_seconds"
+        "Time from accept to the end of a session.";
+    SERVER_SESSIONS: "counter" "evenkeel_server_sessions_total" "Sessions connected to the server.";
+    SERVER_SESSIONS_ACTIVE: "gauge" "evenkeel_server_sessions_active"
+        "Sessions that hold the server now, connecting ones too.";
+    SERVER_BYTES: "counter" "evenkeel_server_bytes_total"
+        "Bytes delivered; in is client to server, out is server to client.";
+    SERVER_UP: "gauge" "evenkeel_server_up" "1 if the probes of the server say that it serves.";
+    SERVER_STATE: "gauge" "evenkeel_server_state"
+        "1 for the state in force: what an operator ordered, else what the probes say.";
+    SERVER_WEIGHT: "gauge" "evenkeel_server_weight" "Weight of the server, 0 to 1000.";
+    SERVER_CONNECT_FAILURES: "counter" "evenkeel_server_connect_failures_total"
+        "Attempts to connect to the server that failed, by reason.";
+    SERVER_RETRIES: "counter" "evenkeel_server_retries_total"
+        "Attempts to connect to the server that were made after another attempt had failed.";
+    CONNECT_DURATION: "histogram" "evenkeel_connect_duration_seconds"
+        "Time from an attempt to the established connection.";
+    PROBES: "counter" "evenkeel_probes_total" "Health probes, by result.";
+    PROBE_DURATION: "histogram" "evenkeel_probe_duration_seconds"
+        "Time from the connect of a health probe to its answer.";
+    RELOADS: "counter" "evenkeel_reloads_total"
+        "Reloads, by outcome; a failed one changed nothing.";
+    TABLE_VERSION: "gauge" "evenkeel_table_version" "Version of the table in force.";
+    SESSIONS_MAX: "gauge" "evenkeel_sessions_max" "Limit of sessions over all frontends.";
+    DRAINING: "gauge" "evenkeel_draining" "1 if new clients are no longer accepted.";
+    BUILD_INFO: "gauge" "evenkeel_build_info" "1, with what was built as labels.";
+    WORKER_TURNS: "counter" "evenkeel_worker_turns_total" "Turns of a worker's loop.";
+    WORKER_COMPLETIONS: "counter" "evenkeel_worker_completions_total"
+        "Completions that a worker reaped from its ring.";
+    WORKER_STALE_COMPLETIONS: "counter" "evenkeel_worker_stale_completions_total"
+        "Completions of sessions that had ended.";
+    WORKER_CQ_OVERFLOWS: "counter" "evenkeel_worker_cq_overflows_total"
+        "Turns that found the completion queue overflown.";
+    ACCEPT_ERRORS: "counter" "evenkeel_accept_errors_total" "Accepts that failed.";
+    ACCEPT_PAUSED: "gauge" "evenkeel_accept_paused"
+        "1 while a worker accepts nothing, for want of descriptors or sessions.";
+    BUFFERS_IN_USE: "gauge" "evenkeel_buffers_in_use" "Buffers that hold bytes now.";
+    BUFFERS: "gauge" "evenkeel_buffers" "Buffers of a worker's pool.";
+    BUFFER_WAITS: "counter" "evenkeel_buffer_waits_total"
+        "Receives that found no buffer and had to wait.";
+    PIPES_IN_USE: "gauge" "evenkeel_pipes_in_use" "Pipes that hold bytes now.";
+    SPLICE_FALLBACKS: "counter" "evenkeel_splice_fallbacks_total"
+        "Bulk that was copied because no pipe could be had.";
+    LOG_DROPS: "counter" "evenkeel_log_drops_total"
+        "Session log records that were dropped because the log could not keep up.";
+    PROCESS_CPU: "counter" "process_cpu_seconds_total" "User and system CPU time, in seconds.";
+    PROCESS_OPEN_FDS: "gauge" "process_open_fds" "Open file descriptors.";
+    PROCESS_MAX_FDS: "gauge" "process_max_fds" "Limit of open file descriptors.";
+    PROCESS_RESIDENT: "gauge" "process_resident_memory_bytes" "Resident memory, in bytes.";
+    PROCESS_VIRTUAL: "gauge" "process_virtual_memory_bytes" "Virtual memory, in bytes.";
+    PROCESS_START: "gauge" "process_start_time_seconds"
+        "Start of the process, in seconds since 1970.";
+}

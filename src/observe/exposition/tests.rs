@@ -1,0 +1,153 @@
+//! What a scrape shows of a made-up balancer.
+
+use super::*;
+use crate::control::config::AdminState;
+use crate::observe::sample;
+use crate::terms::WorkerIndex;
+
+#[test]
+fn every_metric_is_there_with_its_help_and_type() {
+    let text = render(&sample::snapshot(), &sample::seam());
+    for metric in METRICS {
+        let Metric { name, kind, help } = metric;
+        assert!(text.contains(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")), "{name}");
+        assert_eq!(text.matches(&format!("# TYPE {name} ")).count(), 1, "{name}");
+    }
+    assert_eq!(text.matches("# TYPE ").count(), METRICS.len(), "all are described");
+    assert!(text.ends_with('\n') && !text.contains("\n\n"));
+}
+
+#[test]
+fn numbers_are_summed_over_workers() {
+    let text = render(&sample::snapshot(), &sample::seam());
+    for line in [
+        r#"evenkeel_sessions_total{frontend="http"} 7"#,
+        r#"evenkeel_sessions_active{frontend="http"} 2"#,
+        r#"evenkeel_sessions_closed_total{frontend="http",reason="done"} 5"#,
+        r#"evenkeel_sessions_closed_total{frontend="http",reason="internal"} 0"#,
+        r#"evenkeel_sessions_refused_total{frontend="http",reason="limit"} 0"#,
+        r#"evenkeel_bytes_total{frontend="http",direction="out"} 4096"#,
+        r#"evenkeel_server_sessions_total{backend="web",server="web1"} 5"#,
+        r#"evenkeel_server_up{backend="web",server="web1"} 1"#,
+        r#"evenkeel_server_up{backend="web",server="web2"} 0"#,
+        r#"evenkeel_server_state{backend="web",server="web2",state="down"} 1"#,
+        r#"evenkeel_server_state{backend="web",server="web2",state="up"} 0"#,
+        r#"evenkeel_server_connect_failures_total{backend="web",server="web1",reason="refused"} 0"#,
+        r#"evenkeel_probes_total{backend="web",server="web1",result="bad_answer"} 0"#,
+        r#"evenkeel_reloads_total{outcome="failed"} 1"#,
+        r#"evenkeel_worker_turns_total{worker="1"} 0"#,
+        "evenkeel_table_version 7",
+        "evenkeel_draining 0",
+        r#"evenkeel_session_duration_seconds_bucket{frontend="http",le="0.01"} 0"#,
+        r#"evenkeel_session_duration_seconds_bucket{frontend="http",le="0.05"} 2"#,
+        r#"evenkeel_session_duration_seconds_bucket{frontend="http",le="+Inf"} 2"#,
+        r#"evenkeel_session_duration_seconds_sum{frontend="http"} 0.06"#,
+        r#"evenkeel_session_duration_seconds_count{frontend="http"} 2"#,
+        r#"evenkeel_connect_duration_seconds_bucket{backend="web",server="web1",le="0.00005"} 0"#,
+        r#"evenkeel_connect_duration_seconds_bucket{backend="web",server="web1",le="0.00025"} 1"#,
+        r#"evenkeel_probe_duration_seconds_count{backend="web",server="web2"} 0"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+    }
+}
+
+#[test]
+fn two_scrapes_have_the_same_lines_in_the_same_order() {
+    let names = || -> Vec<String> {
+        let text = render(&sample::snapshot(), &sample::seam());
+        text.lines().map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
+    };
+    assert_eq!(names(), names());
+}
+
+#[test]
+fn a_removed_servers_series_are_gone() {
+    let mut snapshot = sample::snapshot();
+    let seam = sample::seam();
+    assert!(render(&snapshot, &seam).contains(r#"server="web2""#));
+    snapshot.servers.pop();
+    assert!(!render(&snapshot, &seam).contains(r#"server="web2""#));
+}
+
+#[test]
+fn a_name_that_was_given_again_appears_once_with_all_its_sessions() {
+    let mut snapshot = sample::snapshot();
+    let mut old = sample::server("web1", false);
+    old.removed = true;
+    snapshot.servers.push(old);
+    let text = render(&snapshot, &sample::seam());
+    let lines = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
+    assert_eq!(lines(r#"evenkeel_connect_duration_seconds_count{backend="web",server="web1"}"#), 1);
+    let active = r#"evenkeel_server_sessions_active{backend="web",server="web1"} 2"#;
+    assert!(text.lines().any(|line| line == active), "{text}");
+    assert!(text.contains(r#"evenkeel_server_up{backend="web",server="web1"} 1"#));
+}
+
+#[test]
+fn exactly_one_state_is_in_force() {
+    let mut snapshot = sample::snapshot();
+    snapshot.servers.truncate(1);
+    for (admin, removed, state) in [
+        (AdminState::Ready, false, "up"),
+        (AdminState::Drain, false, "drain"),
+        (AdminState::Maint, false, "maint"),
+        (AdminState::Drain, true, "removed"),
+    ] {
+        snapshot.servers[0].admin = admin;
+        snapshot.servers[0].removed = removed;
+        let text = render(&snapshot, &sample::seam());
+        let states = text.lines().filter(|line| line.starts_with("evenkeel_server_state{"));
+        let on: Vec<&str> = states.filter(|line| line.ends_with(" 1")).collect();
+        assert_eq!(on.len(), 1);
+        assert!(on[0].contains(&format!("state=\"{state}\"")), "{on:?}");
+    }
+}
+
+#[test]
+fn a_label_cannot_break_out_of_its_quotes() {
+    let mut snapshot = sample::snapshot();
+    snapshot.frontends[0].name = "a\"} 1\n\n# TYPE x\\".into();
+    let text = render(&snapshot, &sample::seam());
+    let escaped = r#"evenkeel_sessions_total{frontend="a\"} 1\n\n# TYPE x\\"} 7"#;
+    assert!(text.lines().any(|line| line == escaped), "{text}");
+}
+
+#[test]
+fn the_books_balance_while_a_worker_writes() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let snapshot = sample::snapshot();
+    let cells = &snapshot.frontends[0].shared.cells;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let cell = cells.of(WorkerIndex(0));
+            while !done.load(Ordering::Relaxed) {
+                cell.sessions.add(1);
+                cell.active.add(1);
+                // A session takes its time.
+                (0..200).for_each(|_| std::hint::spin_loop());
+                cell.closed[Reason::Done as usize].add(1);
+                cell.active.subtract(1);
+                (0..200).for_each(|_| std::hint::spin_loop());
+            }
+        });
+        for _ in 0..1000 {
+            let books = cells.cells().map(Books::read).fold(Books::default(), |a, b| a.add(&b));
+            let closed: u64 = books.closed.iter().sum();
+            let ended = closed + books.active;
+            assert!(ended.abs_diff(books.opened) <= 2, "{books:?}");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let books = cells.cells().map(Books::read).fold(Books::default(), |a, b| a.add(&b));
+    assert_eq!(books.closed.iter().sum::<u64>() + books.active, books.opened);
+}
+
+#[test]
+fn a_scrape_of_a_thousand_servers_is_made() {
+    let mut snapshot = sample::snapshot();
+    snapshot.servers = (0..1000).map(|n| sample::server(&format!("s{n}"), true)).collect();
+    let text = render(&snapshot, &sample::seam());
+    let up = text.lines().filter(|line| line.starts_with("evenkeel_server_up{")).count();
+    assert_eq!(up, 1000);
+}

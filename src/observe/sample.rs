@@ -1,0 +1,103 @@
+//! A made-up balancer, for the tests of what shows one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::control::config::AdminState;
+use crate::control::drain::{Phase, PhaseCell};
+use crate::control::table::{FrontendShared, Limit, Seam, ServerShared, Table};
+use crate::observe::metrics::PerWorker;
+use crate::observe::status::{FrontendStatus, Order, Request, ServerStatus, Snapshot};
+use crate::sys::waker::Waker;
+use crate::terms::{Direction, Reason, ServerId, WorkerIndex};
+
+/// Two workers, running.
+pub(super) fn seam() -> Arc<Seam> {
+    let table = Table { version: 1, frontends: Vec::new() };
+    let phase = PhaseCell::new(Instant::now());
+    let (seen, _) = crossbeam::channel::unbounded();
+    let wakers = (0..2).map(|_| Waker::new().unwrap()).collect();
+    Arc::new(Seam::new(table, phase, 1000, seen, None, wakers))
+}
+
+/// A frontend and two servers that have had a session or two; the second server is down.
+pub(super) fn snapshot() -> Snapshot {
+    let shared = Arc::new(FrontendShared { sessions: Limit::new(None), cells: PerWorker::new(2) });
+    for (worker, sessions) in [(0, 3), (1, 4)] {
+        let cell = shared.cells.of(WorkerIndex(worker));
+        cell.sessions.add(sessions);
+        cell.active.add(1);
+        cell.closed[Reason::Done as usize].add(sessions - 1);
+        cell.bytes[Direction::Out as usize].add(2048);
+        cell.session_duration.record(Duration::from_millis(30));
+    }
+    let frontend = FrontendStatus {
+        name: "http".into(),
+        backend: "web".into(),
+        addresses: vec![SocketAddr::from(([127, 0, 0, 1], 80))],
+        shared,
+    };
+    Snapshot {
+        phase: Phase::Running,
+        uptime: Duration::from_secs(3725),
+        table_version: 7,
+        reloads_done: 2,
+        reloads_failed: 1,
+        sessions_max: 1000,
+        frontends: vec![frontend],
+        servers: vec![server("web1", true), server("web2", false)],
+    }
+}
+
+/// A server of backend `web`.
+pub(super) fn server(name: &str, up: bool) -> ServerStatus {
+    let shared = ServerShared {
+        id: ServerId(0),
+        name: name.into(),
+        sessions: Limit::new(None),
+        cells: PerWorker::new(2),
+    };
+    let cell = shared.cells.of(WorkerIndex(1));
+    cell.sessions.add(5);
+    cell.active.add(1);
+    cell.connect_duration.record(Duration::from_micros(200));
+    ServerStatus {
+        backend: "web".into(),
+        address: Some(SocketAddr::from(([192, 0, 2, 1], 80))),
+        written: "rpi-b:80".into(),
+        up,
+        admin: AdminState::Ready,
+        weight: 100,
+        backup: false,
+        removed: false,
+        since: Duration::from_secs(65),
+        probes: Arc::default(),
+        last_probe: "200 OK".into(),
+        shared: Arc::new(shared),
+    }
+}
+
+/// A control thread that knows [`snapshot`] and, of servers, only web/web1.
+pub(super) async fn control(mut requests: mpsc::Receiver<Request>) {
+    while let Some(request) = requests.recv().await {
+        match request {
+            Request::Snapshot(sender) => drop(sender.send(snapshot())),
+            Request::Order(order, sender) => {
+                let outcome = match order {
+                    Order::Reload => Ok("reloaded".to_owned()),
+                    Order::SetState(name, _) | Order::SetWeight(name, _)
+                        if name.server != "web1" =>
+                    {
+                        Err(format!("no server {}/{}", name.backend, name.server))
+                    }
+                    Order::SetState(_, state) => Ok(format!("web/web1: {state:?}")),
+                    Order::SetWeight(_, weight) => Ok(format!("web/web1: weight {weight}")),
+                };
+                drop(sender.send(outcome));
+            }
+        }
+    }
+}
