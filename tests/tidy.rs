@@ -1,0 +1,324 @@
+//! House rules that no compiler knows. They run with every `cargo test`; each names all that breaks
+//! it, not the first. How the source is read for them is in `tests/house/mod.rs`.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod house;
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use house::{PLANES, Source, Text, root, sources, texts};
+
+/// Modules of the program, lowest first. A file may use only what stands on a lower row; a folder
+/// such as `src/control/file` is one module.
+const LAYERS: &[&[&str]] = &[
+    &["terms", "sys", "observe", "control", "proxy"],
+    &["sys::buffer", "sys::child", "sys::features", "sys::pipe", "sys::probe_socket"],
+    &["sys::socket", "sys::waker"],
+    &["sys::ring"],
+    &["observe::metrics", "control::config", "control::drain", "control::health"],
+    &["observe::log", "control::file"],
+    &["control::table"],
+    &["observe::status", "observe::process", "observe::notify"],
+    &["observe::report", "control::roster", "control::resolve", "control::signals"],
+    &["observe::exposition", "observe::page", "control::prober", "control::reload"],
+    &["observe::http", "observe::admin", "control::listeners"],
+    &["control::server"],
+    // What stays between a client and its server, from the smallest part to the thread.
+    &["proxy::queue", "proxy::slots", "proxy::wheel"],
+    &["proxy::kernel"],
+    &["proxy::pick", "proxy::token", "proxy::relay"],
+    &["proxy::splice"],
+    &["proxy::session"],
+    &["proxy::connect", "proxy::close"],
+    &["proxy::legs"],
+    &["proxy::listen"],
+    &["proxy::worker"],
+    &["doctor"],
+    &["run", "demo"],
+    &["cli"],
+    &["lib", "main"],
+];
+
+/// What the data plane may know of the control plane.
+const SEAM: &[&str] = &["control::table", "control::drain"];
+
+/// Modules that are told what time it is, so that a test decides.
+const TIMELESS: &[&str] = &[
+    "terms",
+    "control::config",
+    "control::drain",
+    "control::health",
+    "control::roster",
+    "control::table",
+    "proxy::close",
+    "proxy::connect",
+    "proxy::kernel",
+    "proxy::pick",
+    "proxy::queue",
+    "proxy::relay",
+    "proxy::session",
+    "proxy::slots",
+    "proxy::splice",
+    "proxy::token",
+    "proxy::wheel",
+];
+
+/// More than this, and a file holds two things. Unit tests at its end are not counted.
+const LINES_MAX: usize = 450;
+
+/// As in `rustfmt.toml`, which leaves comments and strings as they are.
+const COLUMNS_MAX: usize = 100;
+
+#[test]
+fn imports_point_down() {
+    let sources = sources();
+    let mut broken = BTreeSet::new();
+    for (module, path) in sources.iter().map(|source| (&source.module, &source.path)) {
+        if layer(module).is_none() {
+            broken.insert(format!("{path}: {module} has no place in LAYERS"));
+        }
+    }
+    for (source, used) in uses(&sources) {
+        if layer(&used) >= layer(&source.module) {
+            broken.insert(format!("{} uses {used}, which is not below it", source.path));
+        }
+    }
+    for module in LAYERS.iter().copied().flatten().chain(TIMELESS).chain(SEAM) {
+        let exists = sources.iter().any(|source| source.module == *module);
+        if !exists {
+            broken.insert(format!("tests/tidy.rs names {module}, which does not exist"));
+        }
+    }
+    none(broken);
+}
+
+#[test]
+fn the_planes_meet_at_the_seam_only() {
+    let sources = sources();
+    none(uses(&sources).into_iter().filter_map(|(source, used)| {
+        let (from, to) = (source.plane(), used.split("::").next().unwrap());
+        let crosses = match from {
+            "proxy" => to == "control" && !SEAM.contains(&used.as_str()),
+            "control" | "observe" => to == "proxy",
+            _ => false,
+        };
+        crosses.then(|| format!("{} uses {used}", source.path))
+    }));
+}
+
+#[test]
+fn pure_modules_are_told_the_time() {
+    let sources = sources();
+    let timeless = sources.iter().filter(|source| TIMELESS.contains(&source.module.as_str()));
+    none(timeless.flat_map(|source| {
+        let asks = |line: &str| line.contains("::now(") || line.contains(".elapsed()");
+        source.code().filter(move |(_, line)| asks(line)).map(|(at, _)| source.place(at))
+    }));
+}
+
+#[test]
+fn unsafe_lives_in_sys() {
+    let sources = sources();
+    let safe = sources.iter().filter(|source| source.plane() != "sys");
+    none(safe.flat_map(|source| {
+        // Not "unsafe-inline", nor unsafe_code.
+        let has = |line: &str| line.split_inclusive([' ', '(', '{']).any(is_unsafe);
+        source.code().filter(move |(_, line)| has(line)).map(|(at, _)| source.place(at))
+    }));
+}
+
+#[test]
+fn files_of_the_program_stay_small() {
+    none(sources().iter().filter_map(|source| {
+        let lines = source.shipped().count();
+        (lines > LINES_MAX).then(|| format!("{}: {lines} lines", source.path))
+    }));
+}
+
+#[test]
+fn files_introduce_themselves_and_fit_a_screen() {
+    let texts = texts();
+    let mut broken = Vec::new();
+    for file in texts.iter().filter(|file| file.has_extension("rs")) {
+        if !file.text.starts_with("//! ") {
+            broken.push(format!("{}: does not begin with //! and what it is", file.path));
+        }
+        for (index, line) in file.text.lines().enumerate() {
+            let columns = line.chars().count();
+            if columns > COLUMNS_MAX {
+                broken.push(format!("{}: {columns} columns", file.place(index)));
+            }
+        }
+    }
+    none(broken);
+}
+
+#[test]
+fn architecture_names_every_file_of_the_program_and_no_other() {
+    let map = Text::read("ARCHITECTURE.md");
+    let named: BTreeSet<&str> = names(&map.text).collect();
+    let mut broken = Vec::new();
+    for source in sources() {
+        // A row may stand for a folder that is one module; not for a plane.
+        let folder = format!("src/{}/", source.module.replace("::", "/"));
+        let by_folder = !PLANES.contains(&source.module.as_str()) && named.contains(&*folder);
+        if !by_folder && !named.contains(&*source.path) {
+            broken.push(format!("not named: | `{}` | {} |", source.path, source.introduction()));
+        }
+    }
+    none(broken);
+}
+
+#[test]
+fn documents_name_files_that_exist() {
+    let folders = ["src/", "tests/", "bench/", "deploy/", "grafana/"];
+    let mut broken = BTreeSet::new();
+    for document in texts().iter().filter(|file| file.has_extension("md")) {
+        let named = names(&document.text);
+        let named = named.filter(|name| folders.iter().any(|folder| name.starts_with(folder)));
+        let here = Path::new(&document.path).parent().unwrap();
+        let linked = links(&document.text).map(|link| here.join(link));
+        for path in named.map(PathBuf::from).chain(linked) {
+            if !root().join(&path).exists() {
+                broken.insert(format!("{}: {}", document.path, path.display()));
+            }
+        }
+    }
+    none(broken);
+}
+
+#[test]
+fn metrics_on_the_dashboard_and_in_documents_exist() {
+    let sources = sources();
+    let exposed: BTreeSet<&str> = sources
+        .iter()
+        .filter(|source| source.module == "observe::exposition")
+        .flat_map(|source| words(&source.text))
+        .collect();
+    let mut broken = BTreeSet::new();
+    let documents = texts();
+    for file in documents.iter().filter(|file| file.has_extension("md")) {
+        for name in words(&file.text).filter(|word| word.starts_with("evenkeel_")) {
+            broken.insert((file.path.clone(), name.to_owned()));
+        }
+    }
+    for file in documents.iter().filter(|file| file.path.starts_with("grafana/")) {
+        let dashboard = serde_json::from_str(&file.text).unwrap();
+        for name in queries(&dashboard).iter().flat_map(|query| words(query)) {
+            if name.starts_with("evenkeel_") {
+                broken.insert((file.path.clone(), name.to_owned()));
+            }
+        }
+    }
+    broken.retain(|(_, name)| {
+        let parts = ["_bucket", "_sum", "_count"]; // of a histogram
+        let whole = parts.iter().find_map(|part| name.strip_suffix(part));
+        !exposed.contains(name.as_str()) && !whole.is_some_and(|whole| exposed.contains(whole))
+    });
+    none(broken.into_iter().map(|(path, name)| format!("{path}: {name}")));
+}
+
+#[test]
+fn nothing_is_left_to_do_and_no_machine_is_named() {
+    // In two parts each, so that this file is not its own first finding.
+    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
+    let places = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
+    let mut broken = Vec::new();
+    for file in texts() {
+        for (index, line) in file.text.lines().enumerate() {
+            let mark = words(line).find(|word| marks.contains(word));
+            let place = places.iter().find(|place| line.contains(**place));
+            if let Some(found) = mark.or_else(|| place.copied()) {
+                broken.push(format!("{}: {found}", file.place(index)));
+            }
+        }
+    }
+    none(broken);
+}
+
+#[test]
+fn a_test_that_is_skipped_says_so_where_it_is_seen() {
+    let texts = texts();
+    none(texts.iter().filter(|file| file.has_extension("rs")).flat_map(|file| {
+        // The harness swallows what eprintln! says in a test that passes.
+        let hidden = concat!("eprintln!(\"ski", "pped");
+        let lines = file.text.lines().enumerate().filter(move |(_, line)| line.contains(hidden));
+        lines.map(|(index, _)| format!("{}: writeln!(io::stderr(), ..)", file.place(index)))
+    }));
+}
+
+#[test]
+fn scripts_can_be_run_and_stop_at_the_first_failure() {
+    let mut broken = Vec::new();
+    for file in texts().iter().filter(|file| file.text.starts_with("#!")) {
+        let mode = root().join(&file.path).metadata().unwrap().permissions().mode();
+        if mode & 0o111 == 0 {
+            broken.push(format!("{}: chmod +x", file.path));
+        }
+        if file.text.contains("bash\n") && !file.text.contains("\nset -euo pipefail\n") {
+            broken.push(format!("{}: set -euo pipefail", file.path));
+        }
+    }
+    none(broken);
+}
+
+/// Fails with all that broke a rule.
+fn none(broken: impl IntoIterator<Item = String>) {
+    let broken: Vec<String> = broken.into_iter().collect();
+    assert!(broken.is_empty(), "{} times:\n  {}", broken.len(), broken.join("\n  "));
+}
+
+/// Who uses which other module of the crate.
+fn uses(sources: &[Source]) -> Vec<(&Source, String)> {
+    let modules: BTreeSet<&str> = sources.iter().map(|source| &*source.module).collect();
+    let pairs = sources.iter().flat_map(|source| {
+        let used = source.uses(&modules).into_iter();
+        used.filter(|used| *used != source.module).map(move |used| (source, used))
+    });
+    pairs.collect()
+}
+
+fn is_unsafe(word: &str) -> bool {
+    word.trim_end_matches([' ', '(', '{']) == "unsafe"
+}
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|row| row.contains(&module))
+}
+
+/// Identifiers and numbers.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+}
+
+/// Names of files and folders, as a document writes them.
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    let outside = |c: char| !c.is_alphanumeric() && !matches!(c, '/' | '.' | '_' | '-');
+    text.split(outside).map(|name| name.trim_end_matches('.')).filter(|name| name.contains('/'))
+}
+
+/// Targets of Markdown links that point into the project.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    targets.filter(|target| !target.is_empty() && !target.contains("://"))
+}
+
+/// What a dashboard asks Prometheus for.
+fn queries(value: &serde_json::Value) -> Vec<String> {
+    match value {
+        serde_json::Value::Array(items) => items.iter().flat_map(queries).collect(),
+        serde_json::Value::Object(fields) => {
+            let each = fields.iter().flat_map(|(key, value)| match value.as_str() {
+                Some(text) if matches!(&**key, "expr" | "query" | "definition") => {
+                    vec![text.to_owned()]
+                }
+                _ => queries(value),
+            });
+            each.collect()
+        }
+        _ => Vec::new(),
+    }
+}
