@@ -115,10 +115,10 @@ impl Balancer {
 
     fn wait_until_ready(&mut self, patience: &mut Patience) -> io::Result<()> {
         let deadline = Instant::now() + START_TIMEOUT;
-        while browser::page(self.observe, "/readyz").is_err() {
+        while let Err(error) = browser::page(self.observe, "/readyz") {
             self.still_runs()?;
             if Instant::now() > deadline {
-                return Err(self.failure("it is not ready"));
+                return Err(self.failure(&format!("it is not ready ({error})")));
             }
             patience.wait(TICK)?;
         }

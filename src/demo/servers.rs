@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use socket2::SockRef;
+
 /// A web server on loopback; gone, its port closed, when it is dropped.
 #[derive(Debug)]
 pub(super) struct WebServer {
     address: SocketAddr,
+    listener: Arc<TcpListener>,
     stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -24,14 +27,15 @@ const REQUEST_MAX: usize = 16 * 1024;
 impl WebServer {
     /// Answers `name` on `port` from now on.
     pub(super) fn start(name: &str, port: u16) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+        let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, port))?);
         let address = listener.local_addr()?;
         let stopped = Arc::new(AtomicBool::new(false));
         let thread = thread::Builder::new().name(name.to_owned()).spawn({
-            let (name, stopped) = (name.to_owned(), Arc::clone(&stopped));
+            let (name, listener) = (name.to_owned(), Arc::clone(&listener));
+            let stopped = Arc::clone(&stopped);
             move || serve(&listener, &name, &stopped)
         })?;
-        Ok(Self { address, stopped, thread: Some(thread) })
+        Ok(Self { address, listener, stopped, thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -43,9 +47,9 @@ impl WebServer {
 impl Drop for WebServer {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::Release);
-        // Wakes the accept; should it fail, there is no listener left to be woken.
-        drop(TcpStream::connect(self.address));
-        if let Some(thread) = self.thread.take() {
+        // Wakes the accept, and whoever waits in the queue is reset.
+        let woken = SockRef::from(&*self.listener).shutdown(Shutdown::Both);
+        if let (Ok(()), Some(thread)) = (woken, self.thread.take()) {
             drop(thread.join());
         }
     }
@@ -56,8 +60,11 @@ fn serve(listener: &TcpListener, name: &str, stopped: &AtomicBool) {
         if stopped.load(Ordering::Acquire) {
             return;
         }
-        // Out of descriptors or threads, this client sees a closed connection; the next may not.
-        let Ok(stream) = stream else { continue };
+        let Ok(stream) = stream else {
+            // Out of descriptors: some will be closed.
+            thread::park_timeout(Duration::from_millis(10));
+            continue;
+        };
         let name = name.to_owned();
         drop(thread::Builder::new().spawn(move || answer(stream, &name)));
     }

@@ -129,6 +129,11 @@ fn descriptors(hard: u64, sessions_max: Option<u64>) -> Finding {
             ),
             remedy(needed(max)),
         ),
+        None if room == 0 => Finding::failed(
+            subject,
+            format!("the hard limit of {hard} holds no session"),
+            remedy(needed(SESSIONS_FEW * 10)),
+        ),
         None if room < SESSIONS_FEW => Finding::warning(
             subject,
             format!("the hard limit of {hard} holds {room} sessions"),
@@ -289,6 +294,7 @@ mod tests {
         assert!(finding.remedy.unwrap().contains("LimitNOFILE=40256"));
         assert_eq!(descriptors(40_256, Some(20_000)).verdict, Verdict::Ok);
         assert_eq!(descriptors(1024, None).verdict, Verdict::Warning);
+        assert_eq!(descriptors(20, None).verdict, Verdict::Failed);
         assert_eq!(descriptors(1 << 20, None).verdict, Verdict::Ok);
     }
 
