@@ -1,23 +1,22 @@
 //! Limits and settings, against what a configuration asks for.
 
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::thread::available_parallelism;
 
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::Finding;
 use crate::control::config::{Config, ServerAddress};
+use crate::control::file;
+use crate::proxy::PIPES_PER_WORKER;
+use crate::run::limits;
 use crate::sys::features::rings_that_fit;
 
 /// What is wanted of this machine.
-#[derive(Debug, Default)]
-pub(super) struct Needs {
-    /// `global.workers`; none: one a core.
-    workers: Option<usize>,
-    /// `global.sessions_max`; none: what the descriptors allow.
-    sessions_max: Option<u64>,
+#[derive(Debug)]
+struct Needs {
     /// The largest of the frontends.
     backlog: u64,
     /// Addresses of servers: each has its own range of ports.
@@ -26,24 +25,14 @@ pub(super) struct Needs {
     local_ports: Vec<u16>,
 }
 
-/// The client's socket and the server's.
-const DESCRIPTORS_A_SESSION: u64 = 2;
-
-/// Listeners, rings, pipes, the log, probes, /metrics.
-const DESCRIPTORS_BESIDE: u64 = 256;
-
-/// Of a worker's ring; `rings_that_fit` makes the same.
-const RING_ENTRIES: u32 = 4096;
-
 /// Fewer sessions than this surprise somebody one day.
-const SESSIONS_FEW: u64 = 1000;
+const SESSIONS_FEW: u32 = 1000;
 
 /// What a pipe has unless asked otherwise (pipe(7)): 16 pages of 4 KiB.
 const PIPE_PAGES: u64 = 16;
 
 impl Needs {
-    pub(super) fn of(config: Option<&Config>) -> Self {
-        let Some(config) = config else { return Self { backlog: 4096, ..Self::default() } };
+    fn of(config: &Config) -> Self {
         let servers = config.backends.iter().flat_map(|backend| &backend.servers);
         let binds = config.frontends.iter().flat_map(|frontend| &frontend.bind);
         let mut local_ports: Vec<u16> = binds.map(|(address, _)| address.port()).collect();
@@ -51,26 +40,32 @@ impl Needs {
         local_ports.sort_unstable();
         local_ports.dedup();
         let backlogs = config.frontends.iter().map(|frontend| u64::from(frontend.backlog));
-        Self {
-            workers: config.global.workers.map(|workers| workers.get() as usize),
-            sessions_max: config.global.sessions_max.map(|(max, _)| u64::from(max.get())),
-            backlog: backlogs.max().unwrap_or(0),
-            servers: servers.count() as u64,
-            local_ports,
-        }
+        Self { backlog: backlogs.max().unwrap_or(0), servers: servers.count() as u64, local_ports }
     }
 }
 
 /// `rings`: whether a ring can be made here at all.
-pub(super) fn examine(needs: &Needs, rings: bool) -> Vec<Finding> {
-    let cores = available_parallelism().map_or(1, |cores| cores.get());
-    let workers = needs.workers.unwrap_or(cores);
+///
+/// # Errors
+/// There is no configuration, and no default one.
+pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Finding>> {
+    let defaults = defaults()?;
+    let needs = config.map_or_else(
+        || Needs { servers: 0, local_ports: Vec::new(), ..Needs::of(&defaults) },
+        Needs::of,
+    );
+    let config = config.unwrap_or(&defaults);
+    let cores = limits::cores().len();
+    let wanted = config.global.workers.map(|workers| workers.get() as usize);
+    let workers = wanted.unwrap_or(cores);
     let hard = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard);
-    let sessions = needs.sessions_max.unwrap_or_else(|| sessions_within(hard));
-    let mut findings =
-        vec![cores_finding(cores, needs.workers), descriptors(hard, needs.sessions_max)];
+    let sessions = limits::sessions_max(config, workers, hard);
+    let mut findings = vec![cores_finding(cores, wanted), descriptors(hard, sessions.as_ref())];
+    let sessions = sessions.unwrap_or(0);
     if rings {
-        findings.push(memlock(workers, rings_that_fit(workers, RING_ENTRIES)));
+        // As `run` does before it makes its own.
+        limits::raise_locked_memory();
+        findings.push(memlock(workers, rings_that_fit(workers, sessions)));
     }
     let read = |key: &'static str, check: &dyn Fn(&str) -> Option<Finding>| {
         let text = fs::read_to_string(format!("/proc/sys/{}", key.replace('.', "/")));
@@ -83,7 +78,7 @@ pub(super) fn examine(needs: &Needs, rings: bool) -> Vec<Finding> {
     findings.extend([
         read("net.core.somaxconn", &|text| Some(somaxconn(text.parse().ok()?, needs.backlog))),
         read("net.ipv4.ip_local_port_range", &|text| {
-            Some(port_range(&range(text)?, sessions, needs.servers))
+            Some(port_range(&range(text)?, sessions.into(), needs.servers))
         }),
         read("net.ipv4.ip_local_port_range", &|text| {
             Some(own_ports(&range(text)?, reserved.trim(), &needs.local_ports))
@@ -91,9 +86,16 @@ pub(super) fn examine(needs: &Needs, rings: bool) -> Vec<Finding> {
         read("net.ipv4.tcp_congestion_control", &|text| Some(congestion_control(text))),
         read("net.ipv4.tcp_migrate_req", &|text| Some(migrate_req(text != "0"))),
         read("fs.pipe-max-size", &|text| Some(pipe_size(text.parse().ok()?))),
-        read("fs.pipe-user-pages-soft", &|text| Some(pipe_pages(text.parse().ok()?))),
+        read("fs.pipe-user-pages-soft", &|text| Some(pipe_pages(text.parse().ok()?, workers))),
     ]);
-    findings
+    Ok(findings)
+}
+
+/// Every key at its default; its addresses mean nothing.
+fn defaults() -> io::Result<Config> {
+    let (bind, server) = ("127.0.0.1:80".to_owned(), "127.0.0.1:81".to_owned());
+    file::from_arguments(&[bind], &[server])
+        .map_err(|problems| io::Error::other(problems.to_string()))
 }
 
 fn cores_finding(cores: usize, workers: Option<usize>) -> Finding {
@@ -109,50 +111,34 @@ fn cores_finding(cores: usize, workers: Option<usize>) -> Finding {
     }
 }
 
-fn sessions_within(descriptors: u64) -> u64 {
-    descriptors.saturating_sub(DESCRIPTORS_BESIDE) / DESCRIPTORS_A_SESSION
-}
-
-fn descriptors(hard: u64, sessions_max: Option<u64>) -> Finding {
+/// `sessions`: what the hard limit holds by the same reckoning as `run`'s, or its refusal.
+fn descriptors(hard: u64, sessions: Result<&u32, &String>) -> Finding {
     let subject = "file descriptors";
-    let room = sessions_within(hard);
-    let needed = |sessions: u64| sessions * DESCRIPTORS_A_SESSION + DESCRIPTORS_BESIDE;
-    let remedy =
-        |needed: u64| format!("ulimit -n {needed} (or LimitNOFILE={needed} in the service)");
-    match sessions_max {
-        Some(max) if room < max => Finding::failed(
-            subject,
-            format!(
-                "sessions_max = {max} needs {} of them, and the hard limit of {hard} holds {room} \
-                 sessions",
-                needed(max)
-            ),
-            remedy(needed(max)),
-        ),
-        None if room == 0 => Finding::failed(
-            subject,
-            format!("the hard limit of {hard} holds no session"),
-            remedy(needed(SESSIONS_FEW * 10)),
-        ),
-        None if room < SESSIONS_FEW => Finding::warning(
-            subject,
-            format!("the hard limit of {hard} holds {room} sessions"),
-            remedy(needed(SESSIONS_FEW * 10)),
-        ),
-        _ => Finding::ok(subject, format!("the hard limit of {hard} holds {room} sessions")),
+    let remedy = "ulimit -n 65536 (or LimitNOFILE=65536 in the service)";
+    match sessions {
+        Err(refusal) => Finding::failed(subject, refusal.clone(), remedy),
+        Ok(sessions) => {
+            let text = format!("the hard limit of {hard} is enough for {sessions} sessions");
+            if *sessions < SESSIONS_FEW {
+                Finding::warning(subject, text, remedy)
+            } else {
+                Finding::ok(subject, text)
+            }
+        }
     }
 }
 
-fn memlock(workers: usize, fit: usize) -> Finding {
+fn memlock(workers: usize, (whole, small): (usize, usize)) -> Finding {
     let subject = "locked memory";
-    if fit >= workers {
-        return Finding::ok(subject, format!("{fit} of {workers} rings fit, tried as this user"));
+    let remedy = "ulimit -l 65536 (or LimitMEMLOCK=64M in the service)";
+    if whole >= workers {
+        return Finding::ok(subject, format!("{whole} of {workers} rings fit, tried as this user"));
     }
-    Finding::failed(
-        subject,
-        format!("{fit} of {workers} rings fit within RLIMIT_MEMLOCK, tried as this user"),
-        "ulimit -l 65536 (or LimitMEMLOCK=64M in the service)",
-    )
+    let text = format!("{whole} of {workers} rings fit within RLIMIT_MEMLOCK, tried as this user");
+    if small >= workers {
+        return Finding::warning(subject, format!("{text}; workers make smaller ones"), remedy);
+    }
+    Finding::failed(subject, format!("{text}, {small} of the smallest"), remedy)
 }
 
 fn somaxconn(somaxconn: u64, backlog: u64) -> Finding {
@@ -252,21 +238,18 @@ fn pipe_size(bytes: u64) -> Finding {
 }
 
 /// Beyond the limit, a plain user's new pipes have one or two pages (pipe(7)); 0 is no limit.
-fn pipe_pages(pages: u64) -> Finding {
+fn pipe_pages(pages: u64, workers: usize) -> Finding {
     let subject = "fs.pipe-user-pages-soft";
-    let pipes = pages / PIPE_PAGES;
-    match pages {
-        0 => Finding::ok(subject, "no limit on a plain user's pipes"),
-        _ if pipes < 256 => Finding::warning(
-            subject,
-            format!("{pages} pages are {pipes} pipes for a plain user; other bulk is copied"),
-            "sysctl -w fs.pipe-user-pages-soft=16384",
-        ),
-        _ => Finding::ok(
-            subject,
-            format!("{pages} pages are {pipes} pipes for a plain user; other bulk is copied"),
-        ),
+    let (pipes, wanted) = (pages / PIPE_PAGES, workers as u64 * u64::from(PIPES_PER_WORKER));
+    if pages == 0 {
+        return Finding::ok(subject, "no limit on a plain user's pipes");
     }
+    let text = format!("{pages} pages are {pipes} pipes for a plain user, {wanted} are wanted");
+    if pipes < wanted {
+        let command = format!("sysctl -w fs.pipe-user-pages-soft={}", wanted * PIPE_PAGES);
+        return Finding::warning(subject, format!("{text}; other bulk is copied"), command);
+    }
+    Finding::ok(subject, text)
 }
 
 /// The port of a server that is on this machine, as far as its address tells.
@@ -287,15 +270,12 @@ mod tests {
     use crate::doctor::Verdict;
 
     #[test]
-    fn more_sessions_than_descriptors_hold_fails_and_says_the_numbers() {
-        let finding = descriptors(20_000, Some(20_000));
+    fn what_run_would_refuse_fails_in_its_words() {
+        let finding = descriptors(20_000, Err(&"sessions_max = 20000 takes 40256".to_owned()));
         assert_eq!(finding.verdict, Verdict::Failed);
-        assert!(finding.text.contains("sessions_max = 20000 needs 40256"), "{}", finding.text);
-        assert!(finding.remedy.unwrap().contains("LimitNOFILE=40256"));
-        assert_eq!(descriptors(40_256, Some(20_000)).verdict, Verdict::Ok);
-        assert_eq!(descriptors(1024, None).verdict, Verdict::Warning);
-        assert_eq!(descriptors(20, None).verdict, Verdict::Failed);
-        assert_eq!(descriptors(1 << 20, None).verdict, Verdict::Ok);
+        assert!(finding.text.contains("takes 40256"), "{}", finding.text);
+        assert_eq!(descriptors(1024, Ok(&300)).verdict, Verdict::Warning);
+        assert_eq!(descriptors(1 << 20, Ok(&500_000)).verdict, Verdict::Ok);
     }
 
     #[test]
@@ -333,16 +313,17 @@ mod tests {
     }
 
     #[test]
-    fn rings_that_do_not_fit_fail() {
-        assert_eq!(memlock(4, 3).verdict, Verdict::Failed);
-        assert_eq!(memlock(4, 4).verdict, Verdict::Ok);
+    fn rings_that_do_not_fit_at_all_fail_and_smaller_ones_are_a_warning() {
+        assert_eq!(memlock(4, (0, 3)).verdict, Verdict::Failed);
+        assert_eq!(memlock(4, (3, 4)).verdict, Verdict::Warning);
+        assert_eq!(memlock(4, (4, 4)).verdict, Verdict::Ok);
     }
 
     #[test]
     fn pipes_that_are_few_or_small_are_warnings() {
-        assert_eq!(pipe_pages(0).verdict, Verdict::Ok);
-        assert_eq!(pipe_pages(1024).verdict, Verdict::Warning);
-        assert_eq!(pipe_pages(16_384).verdict, Verdict::Ok);
+        assert_eq!(pipe_pages(0, 4).verdict, Verdict::Ok);
+        assert_eq!(pipe_pages(1024, 4).verdict, Verdict::Warning);
+        assert_eq!(pipe_pages(16_384, 4).verdict, Verdict::Ok);
         assert_eq!(pipe_size(4096).verdict, Verdict::Warning);
     }
 }

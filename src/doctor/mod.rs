@@ -17,10 +17,9 @@ use crate::sys::features::ring_available;
 /// # Errors
 /// `out` cannot be written to.
 pub fn doctor(out: &mut dyn Write, config: Option<&Config>) -> io::Result<bool> {
-    let needs = limits::Needs::of(config);
     let available = ring_available();
     let mut findings = kernel::examine(available);
-    findings.extend(limits::examine(&needs, available.is_ok()));
+    findings.extend(limits::examine(config, available.is_ok())?);
     report(out, &findings)
 }
 

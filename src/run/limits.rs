@@ -25,7 +25,7 @@ const SESSIONS_AUTO_MAX: u64 = 1 << 20;
 ///
 /// # Errors
 /// The limit cannot be read. For the operator.
-pub(super) fn raise_descriptors() -> Result<u64, String> {
+pub(crate) fn raise_descriptors() -> Result<u64, String> {
     let limit = getrlimit(Resource::RLIMIT_NOFILE);
     let (soft, hard) = limit.map_err(|error| format!("RLIMIT_NOFILE cannot be read: {error}"))?;
     if soft >= hard {
@@ -42,7 +42,7 @@ pub(super) fn raise_descriptors() -> Result<u64, String> {
 
 /// Raises the limit of locked memory, which rings count against (kernel 5.12 and newer charge it to
 /// the control group instead). Root may have as much as there is; others what they are allowed.
-pub(super) fn raise_locked_memory() {
+pub(crate) fn raise_locked_memory() {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK) else { return };
     let unlimited = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     if unlimited.is_err() && soft < hard {
@@ -52,7 +52,7 @@ pub(super) fn raise_locked_memory() {
 }
 
 /// The cores that this process may use, in ascending order; never empty.
-pub(super) fn cores() -> Vec<usize> {
+pub(crate) fn cores() -> Vec<usize> {
     let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
     let mut cores: Vec<usize> =
         (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false)).collect();
@@ -66,7 +66,7 @@ pub(super) fn cores() -> Vec<usize> {
 ///
 /// # Errors
 /// `descriptors` cannot hold as many as are configured, or not even one. For the operator.
-pub(super) fn sessions_max(
+pub(crate) fn sessions_max(
     config: &Config,
     workers: usize,
     descriptors: u64,

@@ -27,7 +27,7 @@ use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
 
 mod identity;
-mod limits;
+pub(crate) mod limits;
 
 /// What workers saw and control has not heard of yet: more than that is the same again.
 const SEEN_WAITING: usize = 4096;

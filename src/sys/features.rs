@@ -19,6 +19,8 @@ use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode};
 use nix::errno::Errno;
 
+use crate::sys::ring::sizes;
+
 /// Why there is no ring for a worker. Displayed as one sentence with its remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RingProblem {
@@ -118,12 +120,20 @@ pub fn ring_available() -> Result<(), RingProblem> {
     tried.map_err(|error| RingProblem::of(&error))
 }
 
-/// How many rings of `entries` submissions this process may have at once: `wanted` of them are
-/// made, and let go again. Less than `wanted` when memory or descriptors ran out before.
+/// How many rings for about `sessions` sessions each this process may have at once, in full size
+/// and at least in the smallest that a worker contents itself with: `wanted` of them are made, and
+/// let go again. Less than `wanted` when memory or descriptors ran out before.
 #[must_use]
-pub fn rings_that_fit(wanted: usize, entries: u32) -> usize {
-    let rings: Vec<_> = (0..wanted).map_while(|_| worker_ring(entries).ok()).collect();
-    rings.len()
+pub fn rings_that_fit(wanted: usize, sessions: u32) -> (usize, usize) {
+    let (submissions, completions) = sizes(sessions);
+    let fit = |part: u32| {
+        let mut builder = IoUring::builder();
+        builder.setup_single_issuer().setup_defer_taskrun().setup_cqsize(completions / part);
+        let rings: Vec<IoUring> =
+            (0..wanted).map_while(|_| builder.build(submissions / part).ok()).collect();
+        rings.len()
+    };
+    (fit(1), fit(SMALLER_AT_MOST))
 }
 
 /// What a ring of this kernel can do, of what a worker asks of it.
@@ -156,6 +166,9 @@ pub fn ring_features() -> io::Result<RingFeatures> {
         multishot_receive: try_multishot_receive(),
     })
 }
+
+/// A worker whose ring does not fit halves it, four times.
+const SMALLER_AT_MOST: u32 = 16;
 
 const OPERATIONS: [(&str, u8); 9] = [
     ("accept", opcode::Accept::CODE),
@@ -415,6 +428,6 @@ mod tests {
         assert!(features.operations.iter().all(|(_, known)| *known), "{features:?}");
         features.multishot_accept.unwrap();
         features.multishot_receive.unwrap();
-        assert_eq!(rings_that_fit(2, 8), 2);
+        assert_eq!(rings_that_fit(1, 8), (1, 1));
     }
 }

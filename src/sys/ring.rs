@@ -68,6 +68,12 @@ pub enum Readiness {
     Writable,
 }
 
+/// Submissions and completions of a ring for about `sessions` sessions: room for two completions a
+/// session in one turn; what does not fit the kernel keeps, but it ends multishot operations.
+pub(super) fn sizes(sessions: u32) -> (u32, u32) {
+    (SUBMISSIONS, sessions.saturating_mul(2).next_power_of_two().clamp(4096, 32_768))
+}
+
 /// A ring that its own thread made, and that no other thread may use.
 pub struct Ring {
     uring: IoUring,
@@ -88,10 +94,7 @@ impl Ring {
     /// `ENOSYS` and `EPERM`: this kernel or sandbox has none; `ENOMEM`: `RLIMIT_MEMLOCK` is too low
     /// for even a small one.
     pub fn new(sessions: u32, buffers: u16) -> io::Result<Self> {
-        // Room for two completions a session in one turn; what does not fit the kernel keeps, but
-        // it ends multishot operations.
-        let mut completions = sessions.saturating_mul(2).next_power_of_two().clamp(4096, 32_768);
-        let mut submissions = SUBMISSIONS;
+        let (mut submissions, mut completions) = sizes(sessions);
         let mut uring = loop {
             match Self::build(submissions, completions) {
                 Err(error) if error.raw_os_error() == Some(Errno::ENOMEM as i32) => {
