@@ -1,4 +1,4 @@
-//! `evenkeel doctor` on this machine, and what it, `run` and `demo` say where io_uring is forbidden.
+//! `evenkeel doctor` here, and what it, `run` and `demo` say where io_uring is forbidden.
 
 #![expect(unsafe_code, reason = "the seccomp filter goes in between fork and exec")]
 

@@ -15,9 +15,10 @@ use house::{PLANES, Source, Text, root, sources, texts};
 /// such as `src/control/file` is one module.
 const LAYERS: &[&[&str]] = &[
     &["terms", "sys", "observe", "control", "proxy"],
-    &["sys::buffer", "sys::child", "sys::features", "sys::pipe", "sys::probe_socket"],
+    &["sys::buffer", "sys::child", "sys::pipe", "sys::probe_socket"],
     &["sys::socket", "sys::waker"],
     &["sys::ring"],
+    &["sys::features"],
     &["observe::metrics", "control::config", "control::drain", "control::health"],
     &["observe::log", "control::file"],
     &["control::table"],
@@ -36,8 +37,8 @@ const LAYERS: &[&[&str]] = &[
     &["proxy::legs"],
     &["proxy::listen"],
     &["proxy::worker"],
-    &["doctor"],
     &["run", "demo"],
+    &["doctor"],
     &["cli"],
     &["lib", "main"],
 ];

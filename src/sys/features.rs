@@ -420,7 +420,7 @@ mod tests {
     #[test]
     fn where_a_ring_can_be_made_its_features_are_tried_for_real() {
         if let Err(problem) = ring_available() {
-            eprintln!("skipped: {problem}");
+            writeln!(io::stderr(), "skipped: {problem}").unwrap();
             return;
         }
         let features = ring_features().unwrap();
