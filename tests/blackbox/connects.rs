@@ -1,0 +1,115 @@
+//! Connecting to servers that refuse, are silent, cannot be reached, or are ourselves.
+
+use std::time::{Duration, Instant};
+
+use crate::common::client::{Ending, ask, connect, read_out, visit};
+use crate::common::server::BlackHole;
+use crate::common::{Balancer, Config, Place, Server};
+
+#[test]
+fn one_dead_server_of_three_costs_no_client_a_connection() {
+    let place = Place::new(); // case 18
+    let a = Server::naming("a", place.port(9001));
+    let c = Server::naming("c", place.port(9003));
+    let config = Config::new(&place).server("a", a.address).server("dead", place.port(9002));
+    let balancer = Balancer::start(&place, &config.server("c", c.address));
+    for _ in 0..30 {
+        visit(place.frontend()).unwrap();
+    }
+    let metrics = balancer.books_balance();
+    let of_dead = [("server", "dead"), ("reason", "refused")];
+    assert!(metrics.value("evenkeel_server_connect_failures_total", &of_dead) >= 10.0);
+    assert!(metrics.sum("evenkeel_server_retries_total", &[]) >= 10.0);
+    assert_eq!(metrics.closed("done"), 30.0);
+}
+
+#[test]
+fn with_all_servers_dead_a_client_is_reset_at_once() {
+    let place = Place::new(); // case 20
+    let config = Config::new(&place).server("a", place.port(9001));
+    let balancer = Balancer::start(&place, &config.server("b", place.port(9002)));
+    for _ in 0..10 {
+        let begun = Instant::now();
+        let client = connect(place.frontend());
+        assert_eq!(read_out(&client), (Vec::new(), Ending::Reset));
+        assert!(begun.elapsed() < Duration::from_secs(2));
+    }
+    balancer.session_ended("SC connect_failed");
+    let metrics = balancer.books_balance();
+    assert_eq!(metrics.closed("connect_failed"), 10.0);
+    // Two servers, two retries: three attempts, not a spin.
+    assert_eq!(metrics.sum("evenkeel_server_connect_failures_total", &[]), 30.0);
+}
+
+#[test]
+fn retries_are_as_many_as_configured() {
+    let place = Place::new();
+    let config = Config::new(&place).backend("retries = 0").server("a", place.port(9001));
+    let balancer = Balancer::start(&place, &config);
+    assert_eq!(read_out(&connect(place.frontend())).1, Ending::Reset);
+    let metrics = balancer.books_balance();
+    assert_eq!(metrics.sum("evenkeel_server_connect_failures_total", &[]), 1.0);
+    assert_eq!(metrics.sum("evenkeel_server_retries_total", &[]), 0.0);
+}
+
+#[test]
+fn a_server_that_is_silent_is_left_for_the_next_one_in_time() {
+    let place = Place::new(); // case 19
+    let hole = BlackHole::open(place.port(9001));
+    let b = Server::naming("b", place.port(9002));
+    let config = Config::new(&place).backend("connect_timeout = \"300ms\"");
+    let config = config.server("hole", hole.address).server("b", b.address);
+    let balancer = Balancer::start(&place, &config);
+    for _ in 0..4 {
+        assert_eq!(visit(place.frontend()).unwrap(), "b");
+    }
+    let metrics = balancer.books_balance();
+    let of_hole = [("server", "hole"), ("reason", "timeout")];
+    assert!(metrics.value("evenkeel_server_connect_failures_total", &of_hole) >= 1.0);
+}
+
+#[test]
+fn a_connect_timeout_of_the_last_server_resets_the_client() {
+    let place = Place::new(); // case 19
+    let hole = BlackHole::open(place.port(9001));
+    let config = Config::new(&place).backend("connect_timeout = \"200ms\"\nretries = 1");
+    let balancer = Balancer::start(&place, &config.server("hole", hole.address));
+    assert_eq!(read_out(&connect(place.frontend())), (Vec::new(), Ending::Reset));
+    balancer.session_ended("sC connect_timeout");
+    let metrics = balancer.books_balance();
+    assert_eq!(metrics.closed("connect_timeout"), 1.0);
+    let by_timeout = [("reason", "timeout")];
+    assert_eq!(metrics.sum("evenkeel_server_connect_failures_total", &by_timeout), 2.0);
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_counted_as_such_and_left_for_the_next() {
+    let place = Place::new(); // case 30: TCP to a broadcast address has no route
+    let b = Server::naming("b", place.port(9002));
+    let far = "255.255.255.255:80".parse().unwrap();
+    let config = Config::new(&place).server("far", far).server("b", b.address);
+    let balancer = Balancer::start(&place, &config);
+    for _ in 0..4 {
+        assert_eq!(visit(place.frontend()).unwrap(), "b");
+    }
+    let metrics = balancer.books_balance();
+    let of_far = [("server", "far"), ("reason", "unreachable")];
+    assert!(metrics.sum("evenkeel_server_connect_failures_total", &of_far) >= 2.0);
+}
+
+#[test]
+fn a_request_is_not_sent_twice_once_a_server_has_had_a_byte_of_it() {
+    let place = Place::new(); // case 21
+    let a = Server::start(place.port(9001), |mut stream| {
+        use std::io::Read;
+        stream.read_exact(&mut [0; 7]).unwrap();
+        crate::common::client::reset(stream);
+    });
+    let b = Server::echo(place.port(9002));
+    let config = Config::new(&place).server("a", a.address).server("b", b.address);
+    let balancer = Balancer::start(&place, &config);
+    assert!(ask(place.frontend(), b"pay me!").is_err());
+    assert_eq!((a.accepted(), b.accepted()), (1, 0));
+    balancer.session_ended("SD server_reset");
+    balancer.books_balance();
+}

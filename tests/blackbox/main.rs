@@ -1,0 +1,18 @@
+//! The real binary between scripted peers on loopback, as its operators and their clients meet it.
+//! Numbers in names of cases are the ones of the fault list that the project is held to.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "what is skipped is said")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod connects;
+mod endings;
+mod life;
+mod limits;
+mod orders;
+mod relay;
+mod reload;
+mod rotation;
+mod startup;

@@ -1,0 +1,114 @@
+//! What an operator orders over the control socket.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use crate::common::balancer::said;
+use crate::common::client::{connect, exchange, visit};
+use crate::common::wait::holds_for;
+use crate::common::{Balancer, Config, Place, Server};
+
+fn two_naming(place: &Place) -> (Config, [Server; 2]) {
+    let (a, b) = (Server::naming("a", place.port(9001)), Server::naming("b", place.port(9002)));
+    let config = Config::new(place).server("a", a.address).server("b", b.address);
+    (config, [a, b])
+}
+
+fn visits(place: &Place, count: usize) -> String {
+    (0..count).map(|_| visit(place.frontend()).unwrap()).collect()
+}
+
+#[test]
+fn the_control_socket_is_its_owners_alone() {
+    let place = Place::new();
+    let (config, _servers) = two_naming(&place);
+    let _balancer = Balancer::start(&place, &config);
+    let mode = std::fs::metadata(place.file("control.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_draining_server_gets_no_new_session_and_keeps_its_old_ones() {
+    for order in ["drain", "maint"] {
+        let place = Place::new();
+        let (a, b) = (Server::echo(place.port(9001)), Server::naming("b", place.port(9002)));
+        let config = Config::new(&place).server("a", a.address).server("b", b.address);
+        let balancer = Balancer::start(&place, &config);
+        let old = connect(place.frontend());
+        assert_eq!(exchange(&old, b"before"), b"before");
+        balancer.obeys(&[order, "web/a"]);
+        assert_eq!(visits(&place, 6), "bbbbbb", "{order}");
+        assert_eq!(a.accepted(), 1, "{order}");
+        assert_eq!(exchange(&old, b"after"), b"after", "{order}");
+        let state = [("server", "a"), ("state", order)];
+        assert_eq!(balancer.metrics().value("evenkeel_server_state", &state), 1.0);
+        assert!(balancer.obeys(&["status"]).contains(order));
+        balancer.obeys(&["ready", "web/a"]);
+        let new = connect(place.frontend());
+        let again = connect(place.frontend());
+        drop((old, new, again));
+        balancer.books_balance();
+        assert_eq!(a.accepted(), 2, "{order}");
+    }
+}
+
+#[test]
+fn a_server_in_maintenance_is_not_probed_and_a_draining_one_is() {
+    let place = Place::new();
+    let (config, [a, b]) = two_naming(&place);
+    let balancer = Balancer::start(&place, &config.quick_health("tcp"));
+    balancer.obeys(&["maint", "web/a"]);
+    balancer.obeys(&["drain", "web/b"]);
+    // The probe in flight may still arrive.
+    let mut before = (a.accepted(), b.accepted());
+    crate::common::until("probes of b go on", || b.accepted() > before.1 + 3);
+    before.0 = a.accepted();
+    assert!(holds_for(Duration::from_millis(500), || a.accepted() == before.0));
+}
+
+#[test]
+fn a_weight_can_be_changed_and_survives_a_reload() {
+    let place = Place::new();
+    let (config, _servers) = two_naming(&place);
+    let balancer = Balancer::start(&place, &config);
+    balancer.obeys(&["weight", "web/a", "300"]);
+    let turns = visits(&place, 8);
+    assert_eq!(turns.matches('a').count(), 6, "{turns}");
+    let weight = || balancer.metrics().value("evenkeel_server_weight", &[("server", "a")]);
+    assert_eq!(weight(), 300.0);
+    balancer.reload(&config);
+    assert_eq!(weight(), 300.0);
+    balancer.obeys(&["weight", "web/a", "0"]);
+    assert_eq!(visits(&place, 4), "bbbb");
+}
+
+#[test]
+fn an_order_that_cannot_be_carried_out_is_one_line_and_exit_1() {
+    let place = Place::new();
+    let (config, _servers) = two_naming(&place);
+    let balancer = Balancer::start(&place, &config);
+    for order in [["drain", "web/nobody"], ["maint", "nowhere/a"]] {
+        let output = balancer.order(&order);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert_eq!(output.stderr.iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert!(output.stdout.is_empty());
+    }
+    let output = balancer.order(&["weight", "web/a", "1001"]);
+    assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+}
+
+#[test]
+fn orders_find_the_socket_through_the_configuration_too() {
+    let place = Place::new();
+    let (config, _servers) = two_naming(&place);
+    let _balancer = Balancer::start(&place, &config);
+    let file = place.file("evenkeel.toml");
+    let output = std::process::Command::new(crate::common::balancer::PROGRAM)
+        .args(["status", "--json", "-c"])
+        .arg(file)
+        .output()
+        .unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["phase"], "running");
+    assert_eq!(report["servers"][1]["name"], "b");
+}

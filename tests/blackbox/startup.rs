@@ -1,0 +1,137 @@
+//! Starting: without a file, and when it cannot be.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::common::balancer::{PROGRAM, write_config};
+use crate::common::client::visit;
+use crate::common::wait::until;
+use crate::common::{Balancer, Config, Place, Server};
+
+fn run(place: &Place, text: &str) -> Output {
+    Command::new(PROGRAM).args(["run", "-c"]).arg(write_config(place, text)).output().unwrap()
+}
+
+/// The line of the file in which `part` stands.
+fn line_of(text: &str, part: &str) -> usize {
+    text.lines().position(|line| line.contains(part)).unwrap() + 1
+}
+
+#[track_caller]
+fn assert_says(output: &Output, code: i32, parts: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    for part in parts {
+        assert!(said.contains(part), "{part} is not in: {said}");
+    }
+}
+
+#[test]
+fn it_runs_without_a_file() {
+    let place = Place::new();
+    let (a, b) = (Server::naming("a", place.port(9001)), Server::naming("b", place.port(9002)));
+    let mut command = Command::new(PROGRAM);
+    command.args(["run", "--bind", &place.frontend().to_string()]);
+    command.args(["--server", &a.address.to_string(), "--server", &b.address.to_string()]);
+    // The default addresses of metrics and control socket may be in use on this machine; then it
+    // does without them, and says so.
+    let balancer = Balancer::spawn(&place, command);
+    until("it serves", || visit(place.frontend()).is_ok());
+    let turns: String = (0..4).map(|_| visit(place.frontend()).unwrap()).collect();
+    assert!(turns == "abab" || turns == "baba", "{turns}");
+    drop(balancer);
+}
+
+#[test]
+fn a_port_in_use_names_the_line_and_the_remedy() {
+    let place = Place::new();
+    let taken = Server::echo(place.frontend());
+    let text = Config::new(&place).server("a", place.port(9001)).text();
+    let at = format!("evenkeel.toml:{}:", line_of(&text, "bind = ["));
+    let output = run(&place, &text);
+    assert_says(&output, 1, &[&at, &taken.address.to_string(), "in use", "ss -ltnp"]);
+}
+
+#[test]
+fn every_address_that_cannot_be_had_is_named_at_once() {
+    let place = Place::new();
+    let _taken = [Server::echo(place.frontend()), Server::echo(place.observe())];
+    let text = Config::new(&place).server("a", place.port(9001)).text();
+    let output = run(&place, &text);
+    assert_says(&output, 1, &[&place.frontend().to_string(), &place.observe().to_string()]);
+}
+
+#[test]
+fn a_plain_user_who_wants_port_80_is_told_what_to_do() {
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    if first.is_ok_and(|first| first.trim().parse().is_ok_and(|first: u32| first <= 80)) {
+        println!("skipped: port 80 for a plain user: anybody may bind it on this machine");
+        return;
+    }
+    let place = Place::new();
+    let config = Config::new(&place).bind(place.port(80)).server("a", place.port(9001));
+    let text = config.text();
+    let file = write_config(&place, &text);
+    let mut command = Command::new(PROGRAM);
+    if nix::unistd::geteuid().is_root() {
+        let program = place.file("evenkeel");
+        // Where another user may read and run it, and make its control socket.
+        std::fs::copy(PROGRAM, &program).unwrap();
+        command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
+        open_to_all(place.folder());
+    }
+    let output = command.args(["run", "-c"]).arg(file).output().unwrap();
+    let at = format!("evenkeel.toml:{}:", line_of(&text, "bind = ["));
+    assert_says(&output, 1, &[&at, "not permitted", "CAP_NET_BIND_SERVICE"]);
+}
+
+fn open_to_all(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(std::fs::metadata(folder).unwrap().mode() & 0o777, 0o777);
+}
+
+#[test]
+fn a_user_who_does_not_exist_is_named_with_the_line() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: a user to drop to: only root can become another");
+        return;
+    }
+    let place = Place::new();
+    let config = Config::new(&place).global("user = \"no-such-user\"");
+    let text = config.server("a", place.port(9001)).text();
+    let at = format!("evenkeel.toml:{}:", line_of(&text, "no-such-user"));
+    assert_says(&run(&place, &text), 64, &[&at, "no user", "useradd"]);
+}
+
+#[test]
+fn root_becomes_the_user_that_is_named_and_can_still_be_ordered_about() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: a user to drop to: only root can become another");
+        return;
+    }
+    let place = Place::new();
+    let server = Server::naming("a", place.port(9001));
+    open_to_all(place.folder());
+    let config = Config::new(&place).bind(place.port(80)).global("user = \"nobody\"");
+    let balancer = Balancer::start(&place, &config.server("a", server.address));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", balancer.pid())).unwrap();
+    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap();
+    let ids: Vec<&str> = uid.split_whitespace().collect();
+    assert_eq!(ids, ["65534"; 4], "every one of them, or it could come back");
+    assert_eq!(visit(place.port(80)).unwrap(), "a");
+    balancer.obeys(&["status"]);
+}
+
+#[test]
+fn a_bad_file_is_refused_with_all_its_problems() {
+    let place = Place::new();
+    let config = Config::new(&place).frontend("idle_timeuot = \"1s\"").backend("retries = -1");
+    let text = config.server("a", place.port(9001)).text();
+    let output = run(&place, &text);
+    let (one, two) = (line_of(&text, "idle_timeuot"), line_of(&text, "retries"));
+    let at = [format!("evenkeel.toml:{one}:"), format!("evenkeel.toml:{two}:")];
+    assert_says(&output, 64, &[&at[0], &at[1], "idle_timeout"]);
+}
