@@ -1,0 +1,81 @@
+//! A program that a test starts: what it says is kept, and it never outlives the test.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use evenkeel::sys::child::die_with_parent;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A running program; killed when it is dropped, or when the thread that started it ends.
+#[derive(Debug)]
+pub(crate) struct Program {
+    child: Child,
+    said: PathBuf,
+}
+
+impl Program {
+    /// Starts `command`; what it says, on both streams, goes to `said`.
+    #[track_caller]
+    pub(crate) fn start(mut command: Command, said: PathBuf) -> Self {
+        let file = File::create(&said).unwrap();
+        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        die_with_parent(&mut command);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self { child, said }
+    }
+
+    /// What it has said so far.
+    pub(crate) fn said(&self) -> String {
+        read(&self.said)
+    }
+
+    /// Whether it still runs; one that has ended is a failure of the test.
+    #[track_caller]
+    pub(crate) fn assert_runs(&mut self) {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            panic!("ended ({status}): {}", self.said());
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        // Fails when it has ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- {}:\n{}", self.said.display(), self.said());
+        }
+    }
+}
+
+/// What `command` printed; it must succeed.
+#[track_caller]
+pub(crate) fn output(mut command: Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    said(&output).unwrap_or_else(|why| panic!("{command:?}: {why}"))
+}
+
+/// What a command that succeeded printed; or why it did not.
+pub(crate) fn said(output: &Output) -> Result<String, String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() {
+        return Ok(text(&output.stdout));
+    }
+    Err(format!("{}: {} {}", output.status, text(&output.stderr), text(&output.stdout)))
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| error.to_string())
+}
