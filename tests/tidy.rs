@@ -77,7 +77,7 @@ const COLUMNS_MAX: usize = 100;
 fn imports_point_down() {
     let sources = sources();
     let mut broken = BTreeSet::new();
-    for (module, path) in sources.iter().map(|source| (&source.module, &source.path)) {
+    for Source { module, path, .. } in sources.iter().filter(|source| !source.only_tests) {
         if layer(module).is_none() {
             broken.insert(format!("{path}: {module} has no place in LAYERS"));
         }
@@ -206,7 +206,7 @@ fn metrics_on_the_dashboard_and_in_documents_exist() {
             broken.insert((file.path.clone(), name.to_owned()));
         }
     }
-    for file in documents.iter().filter(|file| file.path.starts_with("grafana/")) {
+    for file in documents.iter().filter(|file| file.has_extension("json")) {
         let dashboard = serde_json::from_str(&file.text).unwrap();
         for name in queries(&dashboard).iter().flat_map(|query| words(query)) {
             if name.starts_with("evenkeel_") {
@@ -231,7 +231,12 @@ fn nothing_is_left_to_do_and_no_machine_is_named() {
     for file in texts() {
         for (index, line) in file.text.lines().enumerate() {
             let mark = words(line).find(|word| marks.contains(word));
-            let place = places.iter().find(|place| line.contains(**place));
+            // A path begins there, unless it is in a folder of that name below another.
+            let place = places.iter().find(|place| {
+                line.match_indices(**place).any(|(start, _)| {
+                    !line[..start].ends_with(|c: char| c.is_alphanumeric() || "_-.}".contains(c))
+                })
+            });
             if let Some(found) = mark.or_else(|| place.copied()) {
                 broken.push(format!("{}: {found}", file.place(index)));
             }
@@ -247,7 +252,7 @@ fn a_test_that_is_skipped_says_so_where_it_is_seen() {
         // The harness swallows what eprintln! says in a test that passes.
         let hidden = concat!("eprintln!(\"ski", "pped");
         let lines = file.text.lines().enumerate().filter(move |(_, line)| line.contains(hidden));
-        lines.map(|(index, _)| format!("{}: writeln!(io::stderr(), ..)", file.place(index)))
+        lines.map(|(index, _)| format!("{}: drop(writeln!(io::stderr(), ..))", file.place(index)))
     }));
 }
 

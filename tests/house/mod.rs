@@ -15,6 +15,8 @@ pub(crate) struct Source {
     pub(crate) module: String,
     /// `module` and all below it.
     full: Vec<String>,
+    /// Its module is declared under `#[cfg(test)]`.
+    pub(crate) only_tests: bool,
     pub(crate) text: String,
 }
 
@@ -37,8 +39,7 @@ impl Source {
     /// The lines that end in the program, numbered from 0: unit tests stand last, and don't.
     pub(crate) fn shipped(&self) -> impl Iterator<Item = (usize, &str)> {
         let tests = self.text.find("#[cfg(test)]\nmod tests {").unwrap_or(self.text.len());
-        let own_file = self.path.ends_with("/tests.rs");
-        self.text[..if own_file { 0 } else { tests }].lines().enumerate()
+        self.text[..if self.only_tests { 0 } else { tests }].lines().enumerate()
     }
 
     /// The same, without comments.
@@ -98,7 +99,11 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) fn sources() -> Vec<Source> {
     let files = texts().into_iter();
     let files = files.filter(|file| file.path.starts_with("src/") && file.has_extension("rs"));
-    let sources: Vec<Source> = files.map(|Text { path, text }| source(path, text)).collect();
+    let mut sources: Vec<Source> = files.map(|Text { path, text }| source(path, text)).collect();
+    let tests: BTreeSet<Vec<String>> = sources.iter().flat_map(test_modules).collect();
+    for source in &mut sources {
+        source.only_tests = tests.contains(&source.full);
+    }
     assert!(sources.iter().any(|source| source.module == "main"), "src/ was not found");
     sources
 }
@@ -130,7 +135,17 @@ fn source(path: String, text: String) -> Source {
         inner.trim_end_matches("/mod").split('/').map(ToOwned::to_owned).collect();
     let depth = if PLANES.contains(&&*full[0]) { 2 } else { 1 };
     let module = full[..full.len().min(depth)].join("::");
-    Source { path, module, full, text }
+    Source { path, module, full, only_tests: false, text }
+}
+
+/// The files that a file declares for its tests.
+fn test_modules(source: &Source) -> Vec<Vec<String>> {
+    let declared = source.text.split("#[cfg(test)]\n").skip(1).filter_map(|after| {
+        let (_, name) = after.lines().next()?.strip_suffix(';')?.split_once("mod ")?;
+        let folder = if source.full == ["lib"] { &[] } else { &*source.full };
+        Some([folder, &[name.to_owned()]].concat())
+    });
+    declared.collect()
 }
 
 /// Where a path from this crate begins, and with which word.
