@@ -1,4 +1,5 @@
-//! The words that every part of the program shares: sides, directions, failures, and how a session ends.
+//! The words that every part of the program shares: sides, directions, failures, and how a
+//! session ends.
 //!
 //! The names here are a contract with dashboards and log files: `name()` is what they see.
 

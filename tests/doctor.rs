@@ -1,4 +1,5 @@
-//! `evenkeel doctor` here, and what it, `run` and `demo` say where io_uring is forbidden.
+//! `evenkeel doctor` here, and what it, `run` and `demo` say where io_uring is
+//! forbidden.
 
 #![expect(unsafe_code, reason = "the seccomp filter goes in between fork and exec")]
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::proxy::kernel::{Closing, Kernel, Operation, Operations};
-use crate::proxy::relay::{Pump, Sink, Source};
+use crate::proxy::pump::{Pump, Sink, Source};
 use crate::proxy::session::{Session, State, direction_from};
 use crate::proxy::wheel::Moment;
 use crate::terms::{ConnectFailure, Direction, End, Reason, Side};

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::proxy::kernel::{Closing, Kernel, Operation, Unserved};
-use crate::proxy::relay::Source;
+use crate::proxy::pump::Source;
 use crate::proxy::session::{Session, State};
 use crate::proxy::wheel::Moment;
 use crate::terms::{ConnectFailure, Direction, End, Reason};

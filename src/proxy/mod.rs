@@ -8,9 +8,9 @@ pub mod pick;
 
 mod connect;
 
-pub mod relay;
-
-pub mod splice;
+pub mod pump;
+mod relay;
+mod splice;
 
 mod close;
 

@@ -1,14 +1,13 @@
-//! A pump: one direction of a session. It receives into buffers and sends from the same buffers,
-//! carries the end of the stream over, and slows its source down when its sink does not keep up.
-//! What has shown that it is bulk goes by splice(2) (`proxy::splice`).
+//! Relaying: a pump receives into buffers and sends from the same buffers, carries the end of the
+//! stream over, and slows its source down when its sink does not keep up. What has shown that it is
+//! bulk goes by splice(2) (`proxy::splice`).
 //!
 //! Pure: what to do next follows from what is held and what is in flight.
 
 use nix::errno::Errno;
 
-use crate::proxy::kernel::{Kernel, Operation, Operations};
-use crate::proxy::queue::Queue;
-use crate::proxy::splice::Bulk;
+use crate::proxy::kernel::{Kernel, Operation};
+use crate::proxy::pump::{Bulk, FULL_READS_PARDON, Pump, Reached, Source, Wire};
 use crate::sys::buffer::{BUFFER_SIZE, BufferId};
 use crate::terms::Direction;
 
@@ -20,96 +19,6 @@ const BUFFERS_MAX: u16 = 4;
 /// Reads in a row that fill a buffer before a direction counts as bulk: the first kilobytes of an
 /// answer are cheaper to copy than a pipe is to set up.
 const FULL_READS_BULK: i16 = 2;
-
-/// After no pipe could be had, so many full reads more before the next try.
-pub(super) const FULL_READS_PARDON: i16 = 64;
-
-/// One direction of a session.
-#[derive(Debug, Default)]
-pub struct Pump {
-    /// Received and not yet wholly sent.
-    pub(super) queue: Queue,
-    /// Bytes of the first buffer that have been sent.
-    sent: u32,
-    /// Bytes that the sink's kernel has taken.
-    pub(super) delivered: u64,
-    /// What became of the source.
-    pub(super) source: Source,
-    /// What became of the sink.
-    pub(super) sink: Sink,
-    /// In the row of those who wait for a buffer.
-    pub(super) waiting: bool,
-    /// Its receive was asked to end.
-    cancelling: bool,
-    /// Reads in a row that filled a buffer; below zero, so many must come before that counts.
-    full_reads: i16,
-    /// The last read did not fill its buffer.
-    short_read: bool,
-    /// How far it is with splicing.
-    pub(super) bulk: Bulk,
-}
-
-/// What is known of the source of a pump.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Source {
-    /// It may send more.
-    #[default]
-    Open,
-    /// It has ended in order: all its bytes are here.
-    Ended,
-    /// It was reset: what came before may be here, what follows never comes.
-    Reset,
-}
-
-/// What is known of the sink of a pump.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Sink {
-    /// It may be sent more.
-    #[default]
-    Open,
-    /// Nothing will be sent to it any more: the end was passed on, or there is no need to.
-    Finished,
-    /// It failed: what the source still sends has nowhere to go.
-    Broken,
-}
-
-/// What a pump reached when it was advanced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reached {
-    /// It waits for an answer of the kernel, or for its sink to be connected.
-    Waiting,
-    /// Its source has ended, and everything is delivered.
-    End,
-    /// Its source fails.
-    SourceFailed,
-    /// Its sink fails.
-    SinkFailed(Errno),
-}
-
-/// What a pump works with.
-#[derive(Debug)]
-pub struct Wire<'a, K> {
-    /// Which way it pumps.
-    pub direction: Direction,
-    /// Whether its sink is connected.
-    pub open: bool,
-    /// Of the session.
-    pub in_flight: &'a mut Operations,
-    /// The kernel.
-    pub kernel: &'a mut K,
-}
-
-impl<K: Kernel> Wire<'_, K> {
-    fn receive(&mut self, many: bool) {
-        let side = self.direction.source();
-        self.in_flight.insert(Operation::Receive(side));
-        self.kernel.receive(side, many);
-    }
-
-    fn in_flight(&self, operation: Operation) -> bool {
-        self.in_flight.contains(operation)
-    }
-}
 
 impl Pump {
     /// Takes what a receive answered.
@@ -221,43 +130,6 @@ impl Pump {
             self.queue.push(wire.kernel.links(), buffer, length);
         }
         self.end_bulk(wire.kernel);
-    }
-
-    /// Whether nothing will be sent to its sink any more.
-    pub(super) fn is_finished(&self) -> bool {
-        self.sink != Sink::Open
-    }
-
-    /// Sends its sink nothing any more.
-    pub(super) fn finish(&mut self) {
-        if self.sink == Sink::Open {
-            self.sink = Sink::Finished;
-        }
-    }
-
-    /// Gives the first buffer back.
-    pub(super) fn pop<K: Kernel>(&mut self, kernel: &mut K) {
-        self.sent = 0;
-        if let Some(buffer) = self.queue.pop(kernel.links()) {
-            kernel.release(buffer);
-        }
-    }
-
-    /// Whether bytes are held that the sink has not taken.
-    pub(super) const fn holds_bytes(&self) -> bool {
-        !self.queue.is_empty() || self.bulk.pending() > 0
-    }
-
-    /// Counts what the sink has taken.
-    pub(super) fn count<K: Kernel>(&mut self, wire: &mut Wire<'_, K>, bytes: u64) {
-        self.delivered += bytes;
-        wire.kernel.delivered(wire.direction, bytes);
-    }
-
-    /// Goes back to copying.
-    pub(super) const fn copy_again(&mut self, full_reads: i16) {
-        self.bulk = Bulk::No;
-        self.full_reads = full_reads;
     }
 
     fn send_first<K: Kernel>(&self, wire: &mut Wire<'_, K>) {

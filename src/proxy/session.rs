@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::proxy::kernel::{Closing, Event, Kernel, Operation, Operations};
-use crate::proxy::relay::{Pump, Reached, Sink, Source, Wire};
+use crate::proxy::pump::{Pump, Reached, Sink, Source, Wire};
 use crate::proxy::wheel::Moment;
 use crate::terms::{Direction, End, ServerId, Side};
 

@@ -7,7 +7,7 @@
 use nix::errno::Errno;
 
 use crate::proxy::kernel::{Kernel, Operation};
-use crate::proxy::relay::{FULL_READS_PARDON, Pump, Reached, Source, Wire};
+use crate::proxy::pump::{Bulk, FULL_READS_PARDON, Pump, Reached, Source, Splicing, Wire};
 use crate::sys::pipe::PipeId;
 use crate::sys::ring::Readiness;
 
@@ -19,40 +19,6 @@ const SMALL_WAKE: u64 = 16 * 1024;
 
 /// So many small wake-ups in a row end splicing.
 const SMALL_WAKES_MAX: u8 = 4;
-
-/// How far a direction is with splicing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Bulk {
-    /// It is copied.
-    #[default]
-    No,
-    /// It has shown to be bulk: once its receive has ended and its buffers are sent, it is spliced.
-    Wanted,
-    /// It is spliced.
-    Splicing(Splicing),
-}
-
-/// The state of a direction that is spliced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Splicing {
-    /// Held while `pending` may be above zero.
-    pipe: Option<PipeId>,
-    /// Bytes in the pipe.
-    pending: u32,
-    /// Wake-ups in a row that moved little.
-    small_wakes: u8,
-}
-
-impl Bulk {
-    /// Bytes that wait in a pipe.
-    #[must_use]
-    pub const fn pending(self) -> u32 {
-        match self {
-            Self::Splicing(splicing) => splicing.pending,
-            Self::No | Self::Wanted => 0,
-        }
-    }
-}
 
 /// What stopped a splice.
 enum Stop {

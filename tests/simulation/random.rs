@@ -1,4 +1,5 @@
-//! A small random generator (`SplitMix64`; Steele, Lea and Flood, 2014): the same seed, the same run.
+//! A small random generator (`SplitMix64`; Steele, Lea and Flood, 2014): the same seed, the same
+//! run.
 
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
