@@ -7,9 +7,9 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use super::network::Network;
+use super::network::{Network, output};
 use super::patience::{until, until_ok};
-use super::program::{Program, output, said};
+use super::program::{Program, said};
 use super::prometheus::Prometheus;
 
 /// What the scenes are played with.

@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::patience::until;
-use super::program::{output, said};
+use super::program::said;
 
 /// The namespace that holds the bridge.
 const SWITCH: &str = "switch";
@@ -36,7 +36,7 @@ impl Network {
         sweep();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("{PREFIX}{}-{number}-", std::process::id());
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(prefix.trim_end_matches('-'));
+        let folder = folder(prefix.trim_end_matches('-'));
         fs::create_dir_all(&folder).unwrap();
         let mut network = Self { prefix, hosts: Vec::new(), folder };
         network.add_namespace(SWITCH);
@@ -129,8 +129,14 @@ fn sweep() {
         let pid = pid.and_then(|(pid, _)| pid.parse::<i32>().ok());
         if pid.is_some_and(|pid| kill(Pid::from_raw(pid), None).is_err()) {
             remove(name);
+            let network: Vec<&str> = name.splitn(4, '-').take(3).collect();
+            drop(fs::remove_dir_all(folder(&network.join("-"))));
         }
     }
+}
+
+fn folder(network: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(network)
 }
 
 /// May be called while other tests do the same, and while a panic unwinds: fails silently.
@@ -156,6 +162,13 @@ fn pids(namespace: &str) -> Vec<Pid> {
     let text = found.map(|output| output.stdout).unwrap_or_default();
     let lines = String::from_utf8_lossy(&text).into_owned();
     lines.lines().filter_map(|pid| pid.trim().parse().ok()).map(Pid::from_raw).collect()
+}
+
+/// What `command` printed; it must succeed.
+#[track_caller]
+pub(crate) fn output(mut command: Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    said(&output).unwrap_or_else(|why| panic!("{command:?}: {why}"))
 }
 
 #[track_caller]

@@ -60,13 +60,6 @@ impl Drop for Program {
     }
 }
 
-/// What `command` printed; it must succeed.
-#[track_caller]
-pub(crate) fn output(mut command: Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    said(&output).unwrap_or_else(|why| panic!("{command:?}: {why}"))
-}
-
 /// What a command that succeeded printed; or why it did not.
 pub(crate) fn said(output: &Output) -> Result<String, String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
