@@ -36,7 +36,10 @@ pub(crate) fn has_programs(test: &str, programs: &[&str]) -> bool {
     let missing: Vec<&str> =
         programs.iter().copied().filter(|program| !is_there(program)).collect();
     if !missing.is_empty() {
-        skip(test, &format!("not installed: {} (tests/run installs it)", missing.join(", ")));
+        skip(
+            test,
+            &format!("not installed: {} (tests/run installs what is missing)", missing.join(", ")),
+        );
     }
     missing.is_empty()
 }
