@@ -1,5 +1,5 @@
-//! `grafana/evenkeel.json`: every query that it asks, asked of a real Prometheus that scrapes a real
-//! evenkeel under traffic; and that it is what Grafana takes for a dashboard.
+//! `grafana/evenkeel.json`: every query that it asks, asked of a real Prometheus that scrapes a
+//! real evenkeel under traffic; and that it is what Grafana takes for a dashboard.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::print_stderr, reason = "a test that failed shows what its programs said")]
