@@ -34,6 +34,8 @@ pub(super) struct Tools {
     pub(super) waiting: VecDeque<(Key, Side)>,
     /// A descriptor was released since accepting was paused for want of one.
     pub(super) released: bool,
+    /// A descriptor for a server's socket could not be had.
+    pub(super) starved: bool,
 }
 
 /// A session's place in the counts of its frontend: open as long as it lives.
@@ -165,6 +167,7 @@ impl Kernel for Wired<'_> {
         }
         let socket = Socket::to(server.address).map_err(|_| {
             cell.connect_failures[ConnectFailure::Exhausted as usize].add(1);
+            self.tools.starved = true;
             Unserved::Exhausted
         })?;
         let tokens = (self.token(Operation::Connect), self.token(Operation::ConnectTimeout));

@@ -3,6 +3,7 @@
 //! the kernel's backlog.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -39,6 +40,10 @@ pub(super) struct Listeners {
     next_id: u32,
     /// Descriptors ran out: no accept until one is released, or then.
     starved_until: Option<Moment>,
+    /// Those who were accepted with the last descriptors wait until one is released.
+    short: bool,
+    /// A descriptor is released as soon as the ring is entered.
+    releasing: bool,
     told: Option<Moment>,
     /// Whether this worker is among `seam.paused`.
     paused: bool,
@@ -80,6 +85,8 @@ impl Listeners {
             listening: Vec::new(),
             next_id: 0,
             starved_until: None,
+            short: false,
+            releasing: false,
             told: None,
             paused: false,
         }
@@ -143,6 +150,12 @@ impl Listeners {
             listening.accept = Accept::Idle;
         }
         match client {
+            // A multishot accept goes by the limit of when it was armed, not by one lowered since.
+            Ok(client) if client.is_beyond_limit() => {
+                listening.parked.push_back(client);
+                self.on_accept_failed(Errno::EMFILE, now);
+                None
+            }
             Ok(client) => listening.admit(client, &self.local),
             Err(Errno::ECANCELED) => None,
             Err(errno) => {
@@ -158,7 +171,13 @@ impl Listeners {
         if matches!(errno, Errno::ECONNABORTED | Errno::EINTR | Errno::EAGAIN | Errno::EPROTO) {
             return;
         }
+        self.starve(now);
+    }
+
+    /// Accepts nothing for a while, and says so now and then.
+    fn starve(&mut self, now: Moment) {
         self.starved_until = Some(now.after(RETRY));
+        self.short = true;
         if self.told.is_none_or(|told| now >= told.after(TELL_EVERY)) {
             self.told = Some(now);
             self.local.seam.seen.try_send(Seen::AcceptPaused(self.local.index)).ok();
@@ -168,14 +187,20 @@ impl Listeners {
     /// Once a turn: arms what may accept, stops what may not, lets the parked in and what is left
     /// go. Clients that may begin are put into `admitted`.
     pub(super) fn steer(&mut self, tools: &mut Tools, now: Moment, admitted: &mut Vec<Admitted>) {
-        if self.starved_until.is_some_and(|until| now >= until || tools.released) {
+        let released = mem::replace(&mut self.releasing, mem::take(&mut tools.released));
+        if self.starved_until.is_some_and(|until| now >= until || released) {
             self.starved_until = None;
         }
-        tools.released = false;
+        self.short &= !released;
+        if mem::take(&mut tools.starved) {
+            self.starve(now);
+        }
         let starved = self.starved_until.is_some();
         let mut full = false;
         for listening in &mut self.listening {
-            listening.unpark(&self.local, admitted);
+            if !self.short {
+                listening.unpark(&self.local, admitted);
+            }
             if listening.leaving {
                 listening.leave(tools, &self.local, admitted);
             } else {
@@ -183,12 +208,15 @@ impl Listeners {
             }
         }
         self.listening.retain(|listening| !listening.is_left());
-        self.set_paused(full || starved);
+        self.set_paused(full || starved || self.short);
         tools.local.seam.cells.of(self.local.index).accept_paused.set(u64::from(self.paused));
     }
 
     /// When to look again though nothing happens.
     pub(super) fn wait(&self, now: Moment) -> Option<Duration> {
+        if self.short && self.releasing {
+            return Some(Duration::ZERO);
+        }
         self.starved_until.map(|until| until.since(now))
     }
 

@@ -149,6 +149,7 @@ impl Running {
                 pipes: Pipes::new(PIPES_PER_WORKER),
                 waiting: VecDeque::new(),
                 released: false,
+                starved: false,
             },
             local,
             sessions: Slots::new(),

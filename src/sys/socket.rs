@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{SockFlag, accept4};
 use socket2::{Domain, Protocol, SockRef, Type};
 
@@ -33,6 +34,13 @@ impl Socket {
         // SAFETY: the kernel has just made this descriptor for us (an accept completion), and its
         // number is given to nobody else.
         Self(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    }
+
+    /// Whether a descriptor like this one could not be had now: the limit was lowered meanwhile.
+    #[must_use]
+    pub fn is_beyond_limit(&self) -> bool {
+        let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+        u64::try_from(self.0.as_raw_fd()).is_ok_and(|number| number >= limit)
     }
 
     /// The address of the other end, IPv4 also where it came as `::ffff:a.b.c.d`.

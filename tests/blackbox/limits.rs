@@ -1,12 +1,13 @@
 //! Limits: beyond each, new work waits or is refused, and running work goes on.
 
-use std::io::Write;
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
 use crate::common::balancer::{PROGRAM, write_config};
-use crate::common::books::{Descriptors, ticks};
+use crate::common::books::ticks;
 use crate::common::client::{Ending, connect, exchange, read_out};
 use crate::common::wait::{holds_for, until};
 use crate::common::{Balancer, Config, Place, Server};
@@ -46,6 +47,7 @@ fn beyond_sessions_max_clients_wait_and_are_served_in_turn() {
         assert_eq!(server.accepted(), 10, "{limit}");
         clients.pop();
         until("the eleventh is served", || answered(&eleventh));
+        eleventh.read_exact(&mut [0; 6]).unwrap();
         drop((clients, eleventh));
         assert_eq!(balancer.books_balance().closed("done"), 11.0, "{limit}");
     }
@@ -71,7 +73,7 @@ fn out_of_descriptors_clients_wait_and_nothing_spins() {
     let place = Place::new(); // case 46
     let server = Server::echo(place.port(9001));
     let balancer = Balancer::start(&place, &Config::new(&place).server("a", server.address));
-    limit_descriptors(balancer.pid(), highest(balancer.pid()) + 1 + 6);
+    limit_descriptors(balancer.pid(), leaving(balancer.pid(), 6));
     let mut clients: Vec<TcpStream> = Vec::new();
     for _ in 0..3 {
         let client = connect(place.frontend());
@@ -87,6 +89,7 @@ fn out_of_descriptors_clients_wait_and_nothing_spins() {
     assert_eq!(exchange(&clients[0], b"unhurt"), b"unhurt");
     clients.pop();
     until("the fourth is served", || answered(&fourth));
+    fourth.read_exact(&mut [0; 7]).unwrap();
     drop((clients, fourth));
     let complaints = balancer.complaints();
     let lines = complaints.matches("cannot accept").count();
@@ -100,7 +103,7 @@ fn out_of_descriptors_for_the_server_the_client_is_reset_and_the_gauges_return()
     let place = Place::new(); // case 47
     let server = Server::echo(place.port(9001));
     let balancer = Balancer::start(&place, &Config::new(&place).server("a", server.address));
-    limit_descriptors(balancer.pid(), highest(balancer.pid()) + 1 + 3);
+    limit_descriptors(balancer.pid(), leaving(balancer.pid(), 3));
     let first = connect(place.frontend());
     assert_eq!(exchange(&first, b"in"), b"in");
     let second = connect(place.frontend());
@@ -114,14 +117,19 @@ fn out_of_descriptors_for_the_server_the_client_is_reset_and_the_gauges_return()
     assert_eq!(server.accepted(), 1);
 }
 
-/// The highest descriptor in use: new ones may have lower numbers only in gaps.
-fn highest(pid: u32) -> usize {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    let numbers = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let highest = numbers.map(|name| name.parse::<usize>().unwrap()).max().unwrap();
-    // Gaps would be filled first; then the limit were not what the test thinks.
-    let gaps = highest + 1 - Descriptors::of(pid).all();
-    highest - gaps
+/// The limit that leaves `free` descriptors to a process at rest. Some may be numbered above it:
+/// those that it inherited.
+fn leaving(pid: u32, free: usize) -> usize {
+    let open = || -> BTreeSet<usize> {
+        let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
+    };
+    let mut last = open();
+    until("no descriptor comes or goes", || {
+        let before = std::mem::replace(&mut last, open());
+        before == last && holds_for(Duration::from_millis(300), || open() == last)
+    });
+    (0..).filter(|number| !last.contains(number)).nth(free).unwrap()
 }
 
 #[test]
