@@ -1,9 +1,11 @@
 //! The control socket: one line of JSON asks, one line of JSON answers.
 //!
-//!     {"do":"status"}                                         {"ok":{"version":...}}
-//!     {"do":"state","server":"web/web1","state":"drain"}      {"ok":"web/web1: drain"}
-//!     {"do":"weight","server":"web/web1","weight":50}         {"error":"no server ..."}
-//!     {"do":"reload"}
+//! ```text
+//! {"do":"status"}                                         {"ok":{"version":...}}
+//! {"do":"state","server":"web/web1","state":"drain"}      {"ok":"web/web1: drain"}
+//! {"do":"weight","server":"web/web1","weight":50}         {"error":"no server ..."}
+//! {"do":"reload"}
+//! ```
 //!
 //! For root and the user that the balancer runs as: by the mode of the socket, and by what the
 //! kernel says of who connects.
