@@ -99,13 +99,6 @@ impl Descriptors {
     }
 }
 
-/// A number of `/proc/PID/status`, in KiB.
-pub(crate) fn memory(pid: u32, key: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap()
-}
-
 /// Ticks of the processor that a process has used, its own and the kernel's for it.
 pub(crate) fn ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap();
