@@ -9,8 +9,8 @@ use crate::common::balancer::{PROGRAM, write_config};
 use crate::common::books::ticks;
 use socket2::SockRef;
 
-use crate::common::client::{connect, exchange};
-use crate::common::wait::{holds_for, until};
+use crate::common::client::{connect, exchange, is_reset, patient};
+use crate::common::wait::{PATIENCE, holds_for, until};
 use crate::common::{Balancer, Config, Place, Server};
 
 /// Whether an echo has come within a tick.
@@ -88,49 +88,76 @@ fn starve(spare: usize) -> Starved {
     let config = Config::new(&place).global("sessions_max = 20").server("a", server.address);
     let balancer = Balancer::start(&place, &config);
     limit_descriptors(balancer.pid(), balancer.base.all() + spare);
-    let mut served: Vec<TcpStream> = Vec::new();
-    let mut last = connect(place.frontend());
-    last.write_all(b"in").unwrap();
-    while let Some(answer) = within(Duration::from_millis(500), &mut last)
-        && answer == b"in"
-    {
-        served.push(std::mem::replace(&mut last, connect(place.frontend())));
-        // It may be reset before it has said anything.
-        drop(last.write_all(b"in"));
-    }
-    let starved = if within(Duration::from_millis(1), &mut last).is_none() {
-        let before = ticks(balancer.pid());
-        assert!(holds_for(Duration::from_secs(1), || !answered(&last)));
-        let used = ticks(balancer.pid()) - before;
-        assert!(used < 20, "{used} ticks of 10 ms in a second of waiting");
-        assert!(!served.is_empty(), "{spare} spare descriptors serve nobody");
-        assert_eq!(exchange(&served[0], b"unhurt"), b"unhurt");
-        served.pop();
-        until("who waited is served", || answered(&last));
-        let complaints = balancer.complaints();
-        let lines = complaints.matches("cannot accept").count();
-        assert!((1..=10).contains(&lines), "{lines} lines: {complaints}");
-        Starved::Waits
-    } else {
-        balancer.session_ended("RC exhausted");
-        Starved::IsReset
+    let mut served = Vec::new();
+    let starved = loop {
+        match enter(&place) {
+            Entry::Served(client) => served.push(client),
+            Entry::Waits(client) => {
+                assert_waits_in_peace(&balancer, &client, &mut served);
+                served.push(client);
+                break Starved::Waits;
+            }
+            Entry::Reset => {
+                balancer.session_ended("RC exhausted");
+                break Starved::IsReset;
+            }
+        }
     };
-    assert_eq!(exchange(&served[0], b"unhurt"), b"unhurt");
+    for client in &served[..served.len() - 1] {
+        assert_eq!(exchange(client, b"unhurt"), b"unhurt");
+    }
     limit_descriptors(balancer.pid(), 1000);
-    drop((served, last));
+    drop(served);
     balancer.books_balance();
     starved
 }
 
-/// What comes within `time`: nothing at all, or bytes, or (as no bytes) an end.
-fn within(time: Duration, client: &mut TcpStream) -> Option<Vec<u8>> {
-    client.set_read_timeout(Some(time)).unwrap();
-    let mut bytes = vec![0; 64];
-    match client.read(&mut bytes) {
-        Ok(count) => Some(bytes[..count].to_vec()),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-        Err(_) => Some(Vec::new()),
+/// How a client fares that comes now.
+enum Entry {
+    Served(TcpStream),
+    /// Connected (the kernel does that), and nothing comes.
+    Waits(TcpStream),
+    Reset,
+}
+
+fn enter(place: &Place) -> Entry {
+    let mut client = match TcpStream::connect_timeout(&place.frontend(), PATIENCE) {
+        Ok(client) => client,
+        Err(error) if is_reset(&error) => return Entry::Reset,
+        Err(error) => panic!("{error}"),
+    };
+    if client.write_all(b"in").is_err() {
+        return Entry::Reset;
     }
+    client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let entry = match client.read_exact(&mut [0; 2]) {
+        Ok(()) => Entry::Served,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Entry::Waits,
+        Err(error) if is_reset(&error) => return Entry::Reset,
+        Err(error) => panic!("an orderly end without an answer: {error}"),
+    };
+    patient(&client);
+    entry(client)
+}
+
+/// A client waits for a descriptor: nobody spins meanwhile, the operator is told, others go on;
+/// and it is served when one of them has left.
+fn assert_waits_in_peace(
+    balancer: &Balancer<'_>,
+    waiting: &TcpStream,
+    served: &mut Vec<TcpStream>,
+) {
+    let before = ticks(balancer.pid());
+    assert!(holds_for(Duration::from_secs(1), || !answered(waiting)));
+    let used = ticks(balancer.pid()) - before;
+    assert!(used < 20, "{used} ticks of 10 ms in a second of waiting");
+    let leaver = served.pop().expect("somebody was served before descriptors ran out");
+    assert_eq!(exchange(&leaver, b"unhurt"), b"unhurt");
+    drop(leaver);
+    until("who waited is served", || answered(waiting));
+    let complaints = balancer.complaints();
+    let lines = complaints.matches("cannot accept").count();
+    assert!((1..=10).contains(&lines), "{lines} lines: {complaints}");
 }
 
 #[test]

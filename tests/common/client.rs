@@ -59,6 +59,20 @@ pub(crate) fn read_out(mut stream: &TcpStream) -> (Vec<u8>, Ending) {
     }
 }
 
+/// Connects, says nothing, and hears what becomes of it. A reset may be there before connect(2) has
+/// returned.
+#[track_caller]
+pub(crate) fn fate(address: SocketAddr) -> (Vec<u8>, Ending) {
+    match TcpStream::connect_timeout(&address, PATIENCE) {
+        Ok(stream) => {
+            patient(&stream);
+            read_out(&stream)
+        }
+        Err(error) if is_reset(&error) => (Vec::new(), Ending::Reset),
+        Err(error) => panic!("{address} takes no connection: {error}"),
+    }
+}
+
 pub(crate) fn is_reset(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
