@@ -78,7 +78,10 @@ fn a_dead_server_among_the_ephemeral_ports_is_never_met_in_ourselves() {
     for _ in 0..20 {
         assert_eq!(fate(place.frontend()), (Vec::new(), Ending::Reset));
     }
-    balancer.books_balance();
+    let metrics = balancer.books_balance();
+    let met = [("server", "dead"), ("reason", "itself")];
+    let met = metrics.sum("evenkeel_server_connect_failures_total", &met);
+    assert!(met >= 1.0, "not one of the attempts met itself: nothing was shown");
 }
 
 fn up(balancer: &Balancer<'_>) -> bool {

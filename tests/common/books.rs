@@ -132,13 +132,13 @@ impl Balancer<'_> {
     }
 
     fn balance(&self, metrics: &Metrics) -> Result<(), String> {
-        let opened = metrics.sum("evenkeel_sessions_total", &[]);
-        let closed = metrics.sum("evenkeel_sessions_closed_total", &[]);
+        let opened = metrics.value("evenkeel_sessions_total", &[]);
+        let closed = metrics.value("evenkeel_sessions_closed_total", &[]);
         if (opened - closed).abs() > 0.5 {
             return Err(format!("{opened} sessions opened, {closed} closed"));
         }
         for gauge in GAUGES {
-            let value = metrics.sum(gauge, &[]);
+            let value = metrics.value(gauge, &[]);
             if value != 0.0 {
                 return Err(format!("{gauge} is {value}"));
             }
