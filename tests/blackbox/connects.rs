@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::client::{Ending, ask, ask_and_read_out, visit};
+use crate::common::client::{Ending, ask, fate, visit};
 use crate::common::server::BlackHole;
 use crate::common::{Balancer, Config, Place, Server};
 
@@ -30,8 +30,7 @@ fn with_all_servers_dead_a_client_is_reset_at_once() {
     let balancer = Balancer::start(&place, &config.server("b", place.port(9002)));
     for _ in 0..10 {
         let begun = Instant::now();
-        let answer = ask_and_read_out(place.frontend(), b"");
-        assert_eq!(answer, (Vec::new(), Ending::Reset));
+        assert_eq!(fate(place.frontend()), (Vec::new(), Ending::Reset));
         assert!(begun.elapsed() < Duration::from_secs(2));
     }
     balancer.session_ended("SC connect_failed");
@@ -46,7 +45,7 @@ fn retries_are_as_many_as_configured() {
     let place = Place::new();
     let config = Config::new(&place).backend("retries = 0").server("a", place.port(9001));
     let balancer = Balancer::start(&place, &config);
-    assert_eq!(ask_and_read_out(place.frontend(), b"").1, Ending::Reset);
+    assert_eq!(fate(place.frontend()).1, Ending::Reset);
     let metrics = balancer.books_balance();
     assert_eq!(metrics.sum("evenkeel_server_connect_failures_total", &[]), 1.0);
     assert_eq!(metrics.sum("evenkeel_server_retries_total", &[]), 0.0);
@@ -74,7 +73,7 @@ fn a_connect_timeout_of_the_last_server_resets_the_client() {
     let hole = BlackHole::open(place.port(9001));
     let config = Config::new(&place).backend("connect_timeout = \"200ms\"\nretries = 1");
     let balancer = Balancer::start(&place, &config.server("hole", hole.address));
-    assert_eq!(ask_and_read_out(place.frontend(), b""), (Vec::new(), Ending::Reset));
+    assert_eq!(fate(place.frontend()), (Vec::new(), Ending::Reset));
     balancer.session_ended("sC connect_timeout");
     let metrics = balancer.books_balance();
     assert_eq!(metrics.closed("connect_timeout"), 1.0);

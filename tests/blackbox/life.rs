@@ -4,7 +4,7 @@ use std::net::TcpStream;
 
 use nix::sys::signal::Signal;
 
-use crate::common::client::{Ending, ask_and_read_out, connect, exchange, read_out, visit};
+use crate::common::client::{Ending, connect, exchange, fate, read_out, visit};
 use crate::common::wait::until;
 use crate::common::{Balancer, Config, Place, Server, http};
 
@@ -140,6 +140,6 @@ fn a_client_that_was_refused_at_the_end_was_reset_and_not_answered() {
     let place = Place::new();
     let config = Config::new(&place).server("a", place.port(9001));
     let balancer = Balancer::start(&place, &config);
-    assert_eq!(ask_and_read_out(place.frontend(), b""), (Vec::new(), Ending::Reset));
+    assert_eq!(fate(place.frontend()), (Vec::new(), Ending::Reset));
     balancer.session_ended("SC connect_failed");
 }

@@ -2,11 +2,11 @@
 //! Numbers in names of cases are the ones of the fault list that the project is held to.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![expect(clippy::print_stdout, reason = "what is skipped is said")]
 
 #[path = "../common/mod.rs"]
 mod common;
 
+mod alone;
 mod connects;
 mod endings;
 mod life;

@@ -211,9 +211,9 @@ fn a_reader_that_is_slow_loses_nothing_and_is_not_taken_for_idle() {
     let config = Config::new(&place).frontend("idle_timeout = \"1s\"");
     let balancer = Balancer::start(&place, &config.server("a", server.address));
     let client = connect(place.frontend());
-    SockRef::from(&client).set_recv_buffer_size(8192).unwrap();
+    SockRef::from(&client).set_recv_buffer_size(128 * 1024).unwrap();
     let peer = connections.recv().unwrap();
-    let pouring = thread::spawn(move || pour(&peer, 5, MIB));
+    let pouring = thread::spawn(move || pour(&peer, 5, 16 * MIB));
     let mut sip = vec![0; 16 * 1024];
     for _ in 0..30 {
         // Three seconds in all: three times what an idle session may last.
@@ -221,7 +221,7 @@ fn a_reader_that_is_slow_loses_nothing_and_is_not_taken_for_idle() {
         (&client).read_exact(&mut sip).unwrap();
     }
     let (rest, _) = drain(&client);
-    assert_eq!(rest + 30 * sip.len(), MIB);
+    assert_eq!(rest + 30 * sip.len(), 16 * MIB);
     pouring.join().unwrap();
     drop(client);
     assert_eq!(balancer.books_balance().closed("done"), 1.0);

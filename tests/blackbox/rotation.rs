@@ -1,6 +1,6 @@
 //! Who is picked: the rotation, weights, health, backups.
 
-use crate::common::client::{Ending, ask_and_read_out, connect, exchange, visit};
+use crate::common::client::{Ending, connect, exchange, fate, visit};
 use crate::common::wait::until;
 use crate::common::{Balancer, Config, Place, Server};
 
@@ -145,8 +145,7 @@ fn with_every_server_down_clients_are_reset() {
     let (config, server) = wrongly_down(&place, "refuse");
     let balancer = Balancer::start(&place, &config);
     balancer.metrics_until("it is down", |metrics| !metrics.up("a"));
-    let answer = ask_and_read_out(place.frontend(), b"");
-    assert_eq!(answer, (Vec::new(), Ending::Reset));
+    assert_eq!(fate(place.frontend()), (Vec::new(), Ending::Reset));
     balancer.session_ended("SC no_server");
     assert!(balancer.books_balance().closed("no_server") >= 1.0);
     assert_eq!(server.accepted(), 0);

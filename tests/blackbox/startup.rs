@@ -7,7 +7,9 @@ use std::process::{Command, Output};
 use crate::common::balancer::{PROGRAM, write_config};
 use crate::common::client::visit;
 use crate::common::wait::until;
-use crate::common::{Balancer, Config, Place, Server};
+use crate::common::{Balancer, Config, Place, Server, skip};
+
+const ONLY_ROOT: &str = "only root can become another user";
 
 fn run(place: &Place, text: &str) -> Output {
     Command::new(PROGRAM).args(["run", "-c"]).arg(write_config(place, text)).output().unwrap()
@@ -66,7 +68,7 @@ fn every_address_that_cannot_be_had_is_named_at_once() {
 fn a_plain_user_who_wants_port_80_is_told_what_to_do() {
     let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     if first.is_ok_and(|first| first.trim().parse().is_ok_and(|first: u32| first <= 80)) {
-        println!("skipped: port 80 for a plain user: anybody may bind it on this machine");
+        skip("a_plain_user_who_wants_port_80_is_told_what_to_do", "here anybody may bind it");
         return;
     }
     let place = Place::new();
@@ -96,7 +98,7 @@ fn open_to_all(folder: &Path) {
 #[test]
 fn a_user_who_does_not_exist_is_named_with_the_line() {
     if !nix::unistd::geteuid().is_root() {
-        println!("skipped: a user to drop to: only root can become another");
+        skip("a_user_who_does_not_exist_is_named_with_the_line", ONLY_ROOT);
         return;
     }
     let place = Place::new();
@@ -109,7 +111,7 @@ fn a_user_who_does_not_exist_is_named_with_the_line() {
 #[test]
 fn root_becomes_the_user_that_is_named_and_can_still_be_ordered_about() {
     if !nix::unistd::geteuid().is_root() {
-        println!("skipped: a user to drop to: only root can become another");
+        skip("root_becomes_the_user_that_is_named_and_can_still_be_ordered_about", ONLY_ROOT);
         return;
     }
     let place = Place::new();

@@ -40,15 +40,6 @@ impl<'a> Balancer<'a> {
         Self::start_command(place, command)
     }
 
-    /// As `start`, with at most so many descriptors.
-    #[track_caller]
-    pub(crate) fn start_limited(place: &'a Place, config: &Config, descriptors: u64) -> Self {
-        let mut command = Command::new("prlimit");
-        command.arg(format!("--nofile={descriptors}")).arg(PROGRAM);
-        command.arg("run").arg("-c").arg(write_config(place, &config.text()));
-        Self::start_command(place, command)
-    }
-
     #[track_caller]
     pub(crate) fn start_command(place: &'a Place, command: Command) -> Self {
         let mut balancer = Self::spawn(place, command);
@@ -174,6 +165,7 @@ pub(crate) fn write_config(place: &Place, text: &str) -> PathBuf {
 }
 
 impl Drop for Balancer<'_> {
+    #[expect(clippy::print_stderr, reason = "it is shown with the failed test")]
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());

@@ -99,13 +99,6 @@ impl Descriptors {
     }
 }
 
-/// A number of `/proc/PID/status`, in KiB.
-pub(crate) fn memory(pid: u32, key: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap()
-}
-
 /// Ticks of the processor that a process has used, its own and the kernel's for it.
 pub(crate) fn ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap();
@@ -139,13 +132,13 @@ impl Balancer<'_> {
     }
 
     fn balance(&self, metrics: &Metrics) -> Result<(), String> {
-        let opened = metrics.sum("evenkeel_sessions_total", &[]);
-        let closed = metrics.sum("evenkeel_sessions_closed_total", &[]);
+        let opened = metrics.value("evenkeel_sessions_total", &[]);
+        let closed = metrics.value("evenkeel_sessions_closed_total", &[]);
         if (opened - closed).abs() > 0.5 {
             return Err(format!("{opened} sessions opened, {closed} closed"));
         }
         for gauge in GAUGES {
-            let value = metrics.sum(gauge, &[]);
+            let value = metrics.value(gauge, &[]);
             if value != 0.0 {
                 return Err(format!("{gauge} is {value}"));
             }

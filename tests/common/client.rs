@@ -44,21 +44,6 @@ pub(crate) enum Ending {
     Reset,
 }
 
-/// Connects, says `request`, and reads out what comes. A reset may come as early as the connect.
-#[track_caller]
-pub(crate) fn ask_and_read_out(address: SocketAddr, request: &[u8]) -> (Vec<u8>, Ending) {
-    let mut stream = match TcpStream::connect_timeout(&address, PATIENCE) {
-        Err(error) if is_reset(&error) => return (Vec::new(), Ending::Reset),
-        stream => stream.unwrap_or_else(|error| panic!("{address} takes no connection: {error}")),
-    };
-    patient(&stream);
-    match stream.write_all(request) {
-        Err(error) if is_reset(&error) => {}
-        written => written.unwrap(),
-    }
-    read_out(&stream)
-}
-
 /// All that comes, and how it ended.
 #[track_caller]
 pub(crate) fn read_out(mut stream: &TcpStream) -> (Vec<u8>, Ending) {
@@ -71,6 +56,20 @@ pub(crate) fn read_out(mut stream: &TcpStream) -> (Vec<u8>, Ending) {
             Err(error) if is_reset(&error) => return (bytes, Ending::Reset),
             Err(error) => panic!("after {} bytes: {error}", bytes.len()),
         }
+    }
+}
+
+/// Connects, says nothing, and hears what becomes of it. A reset may be there before connect(2) has
+/// returned.
+#[track_caller]
+pub(crate) fn fate(address: SocketAddr) -> (Vec<u8>, Ending) {
+    match TcpStream::connect_timeout(&address, PATIENCE) {
+        Ok(stream) => {
+            patient(&stream);
+            read_out(&stream)
+        }
+        Err(error) if is_reset(&error) => (Vec::new(), Ending::Reset),
+        Err(error) => panic!("{address} takes no connection: {error}"),
     }
 }
 
