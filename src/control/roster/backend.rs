@@ -36,6 +36,8 @@ pub(super) type AllOrders = HashMap<(String, String), Orders>;
 #[derive(Debug)]
 pub(super) struct Facts<'a> {
     pub(super) answers: &'a Answers,
+    /// Where this balancer itself listens.
+    pub(super) own: &'a [SocketAddr],
     pub(super) orders: &'a AllOrders,
     pub(super) past: &'a mut Past,
     pub(super) news: &'a mut Vec<News>,
@@ -117,7 +119,7 @@ impl BackendBook {
     }
 
     fn add(&mut self, config: config::Server, facts: &mut Facts<'_>) -> usize {
-        let addresses = addresses(&config.address, facts.answers);
+        let addresses = self.addresses(&config, facts);
         let key = (self.name.to_string(), config.name.clone());
         let mut mint = Mint { backend: &self.name, past: facts.past };
         let mut server =
@@ -128,8 +130,8 @@ impl BackendBook {
     }
 
     fn follow(&mut self, index: usize, facts: &mut Facts<'_>) -> bool {
+        let addresses = self.addresses(&self.servers[index].config, facts);
         let server = &mut self.servers[index];
-        let addresses = addresses(&server.config.address, facts.answers);
         let mut mint = Mint { backend: &self.name, past: facts.past };
         let happened = server.follow(&addresses, &self.config.health, &mut mint, facts.now);
         let any = !happened.is_empty();
@@ -138,6 +140,23 @@ impl BackendBook {
         }
         facts.tell(&self.name, happened);
         any
+    }
+
+    /// Where a server is, by the answers of DNS; empty: its name has none. A name that leads back
+    /// here is no server: each connection would make another one, until descriptors end. (Such a
+    /// number is refused with the file.)
+    fn addresses(&self, server: &config::Server, facts: &mut Facts<'_>) -> Vec<SocketAddr> {
+        let (host, port) = match &server.address {
+            ServerAddress::Ip(address) => return vec![*address],
+            ServerAddress::Name { host, port } => (host, *port),
+        };
+        let answer: &[IpAddr] = facts.answers.get(host).map(Vec::as_slice).unwrap_or_default();
+        let found = answer.iter().map(|address| SocketAddr::from((*address, port)));
+        let (own, found): (Vec<_>, Vec<_>) =
+            found.partition(|address| facts.own.iter().any(|own| leads_to(*address, *own)));
+        let itself = own.into_iter().map(|own| (server.name.as_str().into(), What::Itself(own)));
+        facts.tell(&self.name, itself);
+        found
     }
 
     fn retire(&self, servers: &[ServerBook], facts: &mut Facts<'_>) {
@@ -210,13 +229,10 @@ fn in_force(member: &Member) -> Option<Arc<Server>> {
     Some(Arc::new(Server { address: member.address?, shared: Arc::clone(&member.shared) }))
 }
 
-/// Where a server is, by the answers of DNS; empty: its name has none.
-fn addresses(address: &ServerAddress, answers: &Answers) -> Vec<SocketAddr> {
-    match address {
-        ServerAddress::Ip(address) => vec![*address],
-        ServerAddress::Name { host, port } => {
-            let answer: &[IpAddr] = answers.get(host).map(Vec::as_slice).unwrap_or_default();
-            answer.iter().map(|address| (*address, *port).into()).collect()
-        }
-    }
+/// Whether a connection to `address` would come in at `listened`.
+fn leads_to(address: SocketAddr, listened: SocketAddr) -> bool {
+    let every = listened.ip().is_unspecified()
+        && listened.is_ipv4() == address.is_ipv4()
+        && address.ip().is_loopback();
+    address.port() == listened.port() && (every || address.ip() == listened.ip())
 }

@@ -56,6 +56,8 @@ pub struct Roster {
     places: HashMap<ServerId, (usize, usize, usize)>,
     orders: AllOrders,
     answers: Answers,
+    /// Where frontends listen.
+    own: Vec<SocketAddr>,
     past: Past,
     /// Frontends that are gone and still have sessions.
     removed: Vec<FrontendBook>,
@@ -79,6 +81,7 @@ impl Roster {
             places: HashMap::new(),
             orders: HashMap::new(),
             answers: Answers::new(),
+            own: Vec::new(),
             past: Past::new(workers),
             removed: Vec::new(),
             news: Vec::new(),
@@ -89,8 +92,10 @@ impl Roster {
     /// the same as before keeps its health, its counters and what an operator has set.
     pub fn merge(&mut self, config: &Config, answers: Answers, now: Instant) {
         self.answers.extend(answers.into_iter().filter(|(_, found)| !found.is_empty()));
-        let Self { answers, orders, past, news, .. } = self;
-        let mut facts = Facts { answers, orders, past, news, now };
+        let listened = config.frontends.iter().flat_map(|frontend| &frontend.bind);
+        self.own = listened.map(|(address, _)| *address).collect();
+        let Self { answers, own, orders, past, news, .. } = self;
+        let mut facts = Facts { answers, own, orders, past, news, now };
         let named = |book: BackendBook| (book.name.to_string(), book);
         let mut known: HashMap<_, _> = self.backends.drain(..).map(named).collect();
         for config in &config.backends {
@@ -145,8 +150,8 @@ impl Roster {
             return false;
         }
         self.answers.insert(host.to_owned(), addresses.to_owned());
-        let Self { answers, orders, past, news, .. } = self;
-        let mut facts = Facts { answers, orders, past, news, now };
+        let Self { answers, own, orders, past, news, .. } = self;
+        let mut facts = Facts { answers, own, orders, past, news, now };
         let mut any = false;
         for backend in &mut self.backends {
             any |= backend.follow_host(host, &mut facts);

@@ -36,6 +36,8 @@ pub enum What {
     Resolved(SocketAddr),
     /// Its name has another address now: from, to.
     Moved(SocketAddr, SocketAddr),
+    /// Its name leads back to a frontend of this balancer; that address is not used.
+    Itself(SocketAddr),
     /// In the file that is now in force, and not in the one before; or one more address of a name.
     Added(Option<SocketAddr>),
     /// No longer in the file, or no longer an address of its name.
@@ -56,7 +58,7 @@ impl News {
     /// Whether somebody should look.
     #[must_use]
     pub const fn is_bad(&self) -> bool {
-        matches!(self.what, What::Down { .. } | What::Empty { .. })
+        matches!(self.what, What::Down { .. } | What::Itself(_) | What::Empty { .. })
     }
 }
 
@@ -73,6 +75,9 @@ impl fmt::Display for News {
             }
             What::Resolved(address) => write!(out, "has an address: {address}"),
             What::Moved(from, to) => write!(out, "moved from {from} to {to}"),
+            What::Itself(address) => {
+                write!(out, "is not used at {address}: that is a frontend of this balancer itself")
+            }
             What::Added(Some(address)) => write!(out, "is new, at {address}"),
             What::Added(None) => {
                 write!(out, "is new, and down: its name has no address; it is asked for again")

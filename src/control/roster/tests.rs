@@ -366,3 +366,14 @@ fn a_frontend_that_is_gone_is_reported_while_it_has_sessions() {
     scene.roster.forget();
     assert_eq!(names(&scene), ["other"]);
 }
+
+#[test]
+fn a_name_that_leads_back_to_a_frontend_is_no_server() {
+    let mut scene = Scene::of(&at("a", "here.test:80"));
+    scene.dns("here.test", &["127.0.0.1"]);
+    assert_eq!(scene.status("a").address, None);
+    let said: Vec<String> = scene.roster.news().iter().map(ToString::to_string).collect();
+    assert!(said[0].contains("127.0.0.1:80: that is a frontend of this balancer"), "{said:?}");
+    scene.dns("here.test", &["127.0.0.1", "192.0.2.1"]);
+    assert_eq!(scene.status("a").address, Some("192.0.2.1:80".parse().unwrap()));
+}
