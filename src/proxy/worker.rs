@@ -34,8 +34,8 @@ use crate::sys::pipe::Pipes;
 use crate::sys::ring::{Completion, Ring};
 use crate::terms::{Direction, End, Reason, Seen, WorkerIndex};
 
-/// How long pipes that no bulk needs are kept.
-const PIPES_KEPT: Duration = Duration::from_secs(1);
+/// How long pipes and memory that nobody needs are kept.
+const KEPT: Duration = Duration::from_secs(1);
 
 /// What a worker is started with.
 #[derive(Debug)]
@@ -121,8 +121,8 @@ struct Running {
     wheel: Wheel,
     started: Instant,
     now: Moment,
-    /// When idle pipes are closed, and how many had been taken when that was set.
-    pipes_kept: (Moment, u64),
+    /// When what is idle is given back, and how many pipes had been taken when that was set.
+    kept: (Moment, u64),
     admitted: Vec<Admitted>,
     due: Vec<u32>,
 }
@@ -156,7 +156,7 @@ impl Running {
             wheel: Wheel::new(),
             started: Instant::now(),
             now: Moment::START,
-            pipes_kept: (Moment::START, 0),
+            kept: (Moment::START, 0),
             admitted: Vec::new(),
             due: Vec::new(),
         };
@@ -180,7 +180,7 @@ impl Running {
             self.serve_waiting();
             self.meet_deadlines();
             self.steer_listeners();
-            self.close_idle_pipes();
+            self.tidy_up();
             self.count_turn();
         }
         self.end_ring();
@@ -224,9 +224,9 @@ impl Running {
         // Those who wait for a buffer while there are some: no wait at all.
         let buffers = (!self.tools.waiting.is_empty() && self.tools.ring.buffers().provided() > 0)
             .then_some(Duration::ZERO);
-        let pipes = self.tools.pipes.has_idle().then(|| self.pipes_kept.0.since(self.now));
+        let tidy = self.has_slack().then(|| self.kept.0.since(self.now));
         let wheel = self.wheel.wait(self.now);
-        let times = [wheel, self.listeners.wait(self.now), drain, buffers, pipes];
+        let times = [wheel, self.listeners.wait(self.now), drain, buffers, tidy];
         times.into_iter().flatten().min()
     }
 
@@ -382,15 +382,22 @@ impl Running {
         self.admitted = admitted;
     }
 
-    /// Gives the descriptors of pipes back once no bulk has needed one for a while.
-    fn close_idle_pipes(&mut self) {
+    /// Gives back what a burst needed and nobody has needed for a while: the descriptors of pipes,
+    /// the memory of buffers.
+    fn tidy_up(&mut self) {
         let taken = self.tools.pipes.taken();
-        if taken != self.pipes_kept.1 {
-            self.pipes_kept = (self.now.after(PIPES_KEPT), taken);
-        } else if self.now >= self.pipes_kept.0 && self.tools.pipes.has_idle() {
+        if taken != self.kept.1 {
+            self.kept = (self.now.after(KEPT), taken);
+        } else if self.now >= self.kept.0 && self.has_slack() {
+            self.kept = (self.now.after(KEPT), taken);
             self.tools.pipes.close_idle();
             self.tools.released = true;
+            self.tools.ring.buffers_mut().give_back_memory();
         }
+    }
+
+    fn has_slack(&self) -> bool {
+        self.tools.pipes.has_idle() || self.tools.ring.buffers().has_slack()
     }
 
     fn count_turn(&mut self) {

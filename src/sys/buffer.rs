@@ -34,6 +34,8 @@ pub struct Buffers {
     provided: u16,
     tail: u16,
     count: u16,
+    /// The most that sessions held at once since memory was last given back.
+    held_most: usize,
 }
 
 impl Buffers {
@@ -48,7 +50,7 @@ impl Buffers {
         let ring = Mapping::new(usize::from(RING_ENTRIES) * size_of::<BufRingEntry>())?;
         // Highest first, so that the lowest are taken first and the memory in use stays together.
         let free = (0..count).rev().collect();
-        let mut buffers = Self { memory, ring, free, provided: 0, tail: 0, count };
+        let mut buffers = Self { memory, ring, free, provided: 0, tail: 0, count, held_most: 0 };
         buffers.provide();
         Ok(buffers)
     }
@@ -59,8 +61,9 @@ impl Buffers {
     }
 
     /// The kernel has taken this one to receive into, and filled it: the caller holds it now.
-    pub(crate) const fn adopt(&mut self, id: u16) -> BufferId {
+    pub(crate) fn adopt(&mut self, id: u16) -> BufferId {
         self.provided -= 1;
+        self.held_most = self.held_most.max(self.held());
         BufferId(id)
     }
 
@@ -103,6 +106,20 @@ impl Buffers {
     #[must_use]
     pub const fn provided(&self) -> u16 {
         self.provided
+    }
+
+    /// Whether a burst used memory that is now not needed.
+    #[must_use]
+    pub fn has_slack(&self) -> bool {
+        self.held() == 0 && self.held_most > usize::from(RING_ENTRIES)
+    }
+
+    /// Gives the memory of all buffers back to the system, if no session holds one.
+    pub fn give_back_memory(&mut self) {
+        if self.held() == 0 {
+            self.held_most = 0;
+            self.memory.discard();
+        }
     }
 
     /// Whether so few are left that each session should hold one at most.
@@ -152,6 +169,14 @@ impl Mapping {
         unsafe { madvise(start, length.get(), MmapAdvise::MADV_NOHUGEPAGE) }.ok();
         Ok(Self { start: start.cast(), length })
     }
+
+    /// Makes every byte zero again, without memory behind it until it is next written.
+    fn discard(&self) {
+        let start = self.start.cast();
+        // SAFETY: the range is this mapping, private and anonymous; its owner says that no byte of
+        // it is still wanted. A receive that writes into it meanwhile just finds a fresh page.
+        unsafe { madvise(start, self.length.get(), MmapAdvise::MADV_DONTNEED) }.ok();
+    }
 }
 
 impl Drop for Mapping {
@@ -165,6 +190,22 @@ impl Drop for Mapping {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_memory_of_a_burst_is_given_back_once_nobody_holds_a_buffer() {
+        let mut buffers = Buffers::new(600).unwrap();
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            let ids: Vec<u16> = (0..600).filter(|id| !buffers.free.contains(id)).collect();
+            held.extend(ids.into_iter().skip(held.len()).map(|id| buffers.adopt(id)));
+            buffers.provide();
+        }
+        assert!(held.len() > 256 && !buffers.has_slack(), "{}", held.len());
+        held.into_iter().for_each(|buffer| buffers.release(buffer));
+        assert!(buffers.has_slack());
+        buffers.give_back_memory();
+        assert!(!buffers.has_slack());
+    }
 
     #[test]
     fn what_was_released_last_is_provided_first() {
