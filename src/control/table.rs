@@ -27,15 +27,16 @@ pub struct Table {
     pub version: u64,
     /// Where clients connect.
     pub frontends: Vec<Arc<Frontend>>,
+    /// What is listened on, and for whom. Not in the frontend: sessions hold that, and a socket
+    /// must not live as long as they do.
+    pub listeners: Vec<(Arc<Listener>, Arc<Frontend>)>,
 }
 
-/// A frontend in force. A session holds the one that it came by to its end.
+/// A frontend in force. A session holds the one that it came by until it is connected.
 #[derive(Debug)]
 pub struct Frontend {
     /// Its name.
     pub name: Arc<str>,
-    /// Its listening sockets, one listener an address.
-    pub listeners: Vec<Arc<Listener>>,
     /// Who serves its clients.
     pub backend: Arc<Backend>,
     /// No byte in either direction.

@@ -16,7 +16,7 @@ use crate::terms::{Direction, Reason, ServerId, WorkerIndex};
 
 /// Two workers, running.
 pub(super) fn seam() -> Arc<Seam> {
-    let table = Table { version: 1, frontends: Vec::new() };
+    let table = Table { version: 1, frontends: Vec::new(), listeners: Vec::new() };
     let phase = PhaseCell::new(Instant::now());
     let (seen, _) = crossbeam::channel::unbounded();
     let wakers = (0..2).map(|_| Waker::new().unwrap()).collect();

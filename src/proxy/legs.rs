@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::control::table::{Frontend, Server};
+use crate::control::table::{Frontend, FrontendShared, Server, Table};
 use crate::observe::metrics::{FrontendCell, ServerCell};
 use crate::proxy::kernel::{Closing, Kernel, Operation, Unserved};
 use crate::proxy::pick::{Local, Place, pick};
@@ -27,6 +27,8 @@ use crate::terms::{ConnectFailure, Direction, Seen, ServerId, Side};
 #[derive(Debug)]
 pub(super) struct Tools {
     pub(super) local: Rc<Local>,
+    /// The table in force.
+    pub(super) table: Arc<Table>,
     pub(super) ring: Ring,
     pub(super) pipes: Pipes,
     pub(super) links: Links,
@@ -38,24 +40,32 @@ pub(super) struct Tools {
     pub(super) starved: bool,
 }
 
+/// A client that may begin its session.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) client: Socket,
+    pub(super) frontend: Arc<Frontend>,
+    pub(super) admission: Admission,
+}
+
 /// A session's place in the counts of its frontend: open as long as it lives.
 #[derive(Debug)]
 pub(super) struct Admission {
-    pub(super) frontend: Arc<Frontend>,
+    frontend: Arc<FrontendShared>,
     local: Rc<Local>,
 }
 
 impl Admission {
     /// Counts a session, if `sessions_max` allows one more: over all, and of the frontend.
-    pub(super) fn new(local: &Rc<Local>, frontend: &Arc<Frontend>) -> Option<Self> {
+    pub(super) fn new(local: &Rc<Local>, frontend: &Arc<FrontendShared>) -> Option<Self> {
         if !local.seam.sessions.try_raise() {
             return None;
         }
-        if !frontend.shared.sessions.try_raise() {
+        if !frontend.sessions.try_raise() {
             local.seam.sessions.lower();
             return None;
         }
-        let cell = frontend.shared.cells.of(local.index);
+        let cell = frontend.cells.of(local.index);
         cell.sessions.add(1);
         cell.active.add(1);
         Some(Self { frontend: Arc::clone(frontend), local: Rc::clone(local) })
@@ -63,14 +73,14 @@ impl Admission {
 
     /// The counts of this worker.
     pub(super) fn cell(&self) -> &FrontendCell {
-        self.frontend.shared.cells.of(self.local.index)
+        self.frontend.cells.of(self.local.index)
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
         self.cell().active.subtract(1);
-        self.frontend.shared.sessions.lower();
+        self.frontend.sessions.lower();
         self.local.seam.sessions.lower();
         if self.local.seam.paused.load(Ordering::Relaxed) > 0 {
             self.local.seam.wake();
@@ -86,22 +96,41 @@ pub(super) struct Legs {
     place: Option<Place>,
     /// The last server that was connected to, or tried.
     pub(super) served_by: Option<Arc<Server>>,
+    /// Who serves, until somebody does: a session that lives long keeps no table alive.
+    frontend: Option<Arc<Frontend>>,
+    /// Of the frontend and its backend, for the log.
+    pub(super) names: Option<[Arc<str>; 2]>,
     pub(super) admission: Admission,
     /// The client's; none when the log does not ask, or it was gone at once.
     pub(super) address: Option<SocketAddr>,
 }
 
 impl Legs {
-    pub(super) fn new(client: Socket, admission: Admission, log: bool) -> Self {
-        let address = if log { client.peer().ok() } else { None };
+    pub(super) fn new(admitted: Admitted, log: bool) -> Self {
+        let Admitted { client, frontend, admission } = admitted;
+        let names = || [Arc::clone(&frontend.name), Arc::clone(&frontend.backend.name)];
         Self {
+            address: if log { client.peer().ok() } else { None },
             client: Some(client),
             server: None,
             place: None,
             served_by: None,
+            names: log.then(names),
+            frontend: Some(frontend),
             admission,
-            address,
         }
+    }
+
+    /// The frontend as it is in force; as it was when the client came, if it is there no more.
+    fn frontend(&mut self, tools: &Tools, again: bool) -> Option<&Arc<Frontend>> {
+        if again || self.frontend.is_none() {
+            let own =
+                |frontend: &&Arc<Frontend>| Arc::ptr_eq(&frontend.shared, &self.admission.frontend);
+            if let Some(frontend) = tools.table.frontends.iter().find(own) {
+                self.frontend = Some(Arc::clone(frontend));
+            }
+        }
+        self.frontend.as_ref()
     }
 
     fn socket(&self, side: Side) -> Option<&Socket> {
@@ -157,12 +186,14 @@ impl Kernel for Wired<'_> {
     }
 
     fn connect(&mut self, tried: &[ServerId]) -> Result<ServerId, Unserved> {
-        let backend = &self.legs.admission.frontend.backend;
-        let place = pick(backend, tried, &self.tools.local)?;
+        let again = !tried.is_empty();
+        let frontend = self.legs.frontend(self.tools, again).ok_or(Unserved::NoServer)?;
+        let backend = Arc::clone(&frontend.backend);
+        let place = pick(&backend, tried, &self.tools.local)?;
         let server = place.server();
         let id = server.shared.id;
         let cell = server.shared.cells.of(self.tools.local.index);
-        if !tried.is_empty() {
+        if again {
             cell.retries.add(1);
         }
         let socket = Socket::to(server.address).map_err(|_| {
@@ -195,6 +226,7 @@ impl Kernel for Wired<'_> {
             cell.sessions.add(1);
             cell.connect_duration.record(waited);
         }
+        self.legs.frontend = None;
         true
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::control::table::{Frontend, Listener, Table};
-use crate::proxy::legs::{Admission, Tools};
+use crate::proxy::legs::{Admission, Admitted, Tools};
 use crate::proxy::pick::Local;
 use crate::proxy::token::Token;
 use crate::proxy::wheel::Moment;
@@ -71,13 +71,6 @@ enum Accept {
     Cancelling,
 }
 
-/// A client that may begin its session.
-#[derive(Debug)]
-pub(super) struct Admitted {
-    pub(super) client: Socket,
-    pub(super) admission: Admission,
-}
-
 impl Listeners {
     pub(super) const fn new(local: Rc<Local>) -> Self {
         Self {
@@ -94,12 +87,7 @@ impl Listeners {
 
     /// Follows a new table: what is new will be accepted on, what is gone is left.
     pub(super) fn follow(&mut self, table: &Table) {
-        let mut wanted = Vec::new();
-        for frontend in &table.frontends {
-            for listener in &frontend.listeners {
-                wanted.push((listener, frontend));
-            }
-        }
+        let mut wanted: Vec<&(Arc<Listener>, Arc<Frontend>)> = table.listeners.iter().collect();
         for listening in &mut self.listening {
             let found = wanted.iter().position(|(listener, _)| {
                 Arc::ptr_eq(listener, &listening.listener) && !listening.leaving
@@ -243,9 +231,9 @@ impl Listening {
     /// A session for `client`, or a place in the row. Those who wait go first.
     fn admit(&mut self, client: Socket, local: &Rc<Local>) -> Option<Admitted> {
         if self.parked.is_empty()
-            && let Some(admission) = Admission::new(local, &self.frontend)
+            && let Some(admission) = Admission::new(local, &self.frontend.shared)
         {
-            return Some(Admitted { client, admission });
+            return Some(Admitted { client, frontend: Arc::clone(&self.frontend), admission });
         }
         self.parked.push_back(client);
         None
@@ -253,10 +241,10 @@ impl Listening {
 
     fn unpark(&mut self, local: &Rc<Local>, admitted: &mut Vec<Admitted>) {
         while !self.parked.is_empty()
-            && let Some(admission) = Admission::new(local, &self.frontend)
+            && let Some(admission) = Admission::new(local, &self.frontend.shared)
             && let Some(client) = self.parked.pop_front()
         {
-            admitted.push(Admitted { client, admission });
+            admitted.push(Admitted { client, frontend: Arc::clone(&self.frontend), admission });
         }
     }
 

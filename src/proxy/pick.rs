@@ -76,7 +76,7 @@ mod tests {
     use crate::sys::waker::Waker;
 
     fn local() -> Rc<Local> {
-        let table = Table { version: 1, frontends: Vec::new() };
+        let table = Table { version: 1, frontends: Vec::new(), listeners: Vec::new() };
         let (seen, _) = crossbeam::channel::unbounded();
         let wakers = vec![Waker::new().unwrap()];
         let seam = Seam::new(table, PhaseCell::new(Instant::now()), 100, seen, None, wakers);

@@ -21,8 +21,8 @@ use crate::control::table::{Seam, Table};
 use crate::observe::log::SessionRecord;
 use crate::proxy::PIPES_PER_WORKER;
 use crate::proxy::kernel::{Event, Operation};
-use crate::proxy::legs::{Legs, Tools, Wired};
-use crate::proxy::listen::{Admitted, Listeners};
+use crate::proxy::legs::{Admitted, Legs, Tools, Wired};
+use crate::proxy::listen::Listeners;
 use crate::proxy::pick::Local;
 use crate::proxy::queue::Links;
 use crate::proxy::session::{Rules, Session};
@@ -113,8 +113,8 @@ impl Deref for InForce {
 struct Running {
     local: Rc<Local>,
     table: Cache<InForce, Arc<Table>>,
-    /// Of the table that the listeners follow.
-    version: u64,
+    /// No table has been followed yet.
+    is_new: bool,
     tools: Tools,
     listeners: Listeners,
     sessions: Slots<Live>,
@@ -140,10 +140,11 @@ impl Running {
         let local = Rc::new(Local { seam: Arc::clone(&worker.seam), index: worker.index });
         let mut running = Self {
             table: Cache::new(InForce(Arc::clone(&worker.seam))),
-            version: 0,
+            is_new: true,
             listeners: Listeners::new(Rc::clone(&local)),
             tools: Tools {
                 local: Rc::clone(&local),
+                table: worker.seam.table.load_full(),
                 links: Links::new(ring.buffers().count()),
                 ring,
                 pipes: Pipes::new(PIPES_PER_WORKER),
@@ -189,10 +190,11 @@ impl Running {
     /// Reads the table in force, once a turn, and says so.
     fn follow_table(&mut self) {
         let table = self.table.load();
-        if table.version != self.version {
-            self.version = table.version;
+        if table.version != self.tools.table.version || self.is_new {
+            self.is_new = false;
             self.listeners.follow(table);
-            self.local.seam.acknowledge(self.local.index, self.version);
+            self.tools.table = Arc::clone(table);
+            self.local.seam.acknowledge(self.local.index, table.version);
         }
     }
 
@@ -260,15 +262,14 @@ impl Running {
 
     /// Begins the session of a client.
     fn begin(&mut self, admitted: Admitted) {
-        let Admitted { client, admission } = admitted;
-        let frontend = &admission.frontend;
+        let frontend = &admitted.frontend;
         let rules = Rules {
             idle_timeout: frontend.idle_timeout,
             half_closed_timeout: frontend.half_closed_timeout,
             retries: frontend.backend.retries,
         };
         let log = self.local.seam.records.is_some();
-        let mut legs = Legs::new(client, admission, log);
+        let mut legs = Legs::new(admitted, log);
         let key = self.sessions.reserve();
         let mut wired = Wired { tools: &mut self.tools, legs: &mut legs, key };
         let session = Session::begin(rules, self.now, &mut wired);
@@ -334,10 +335,10 @@ impl Running {
         cell.closed[end.reason as usize].add(1);
         cell.session_duration.record(duration);
         let Some(records) = &self.local.seam.records else { return };
-        let frontend = &legs.admission.frontend;
+        let Some([frontend, backend]) = legs.names else { return };
         let record = SessionRecord {
-            frontend: Arc::clone(&frontend.name),
-            backend: Arc::clone(&frontend.backend.name),
+            frontend,
+            backend,
             server: legs.served_by.as_ref().map(|server| Arc::clone(&server.shared.name)),
             client: legs.address,
             ended: SystemTime::now(),

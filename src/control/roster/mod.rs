@@ -256,18 +256,22 @@ impl Roster {
         for book in &mut self.backends {
             backends.insert(Arc::clone(&book.name), book.build(&mut self.news));
         }
-        let frontend = |book: &FrontendBook| {
-            let listeners = book.config.bind.iter().filter_map(|(address, _)| bound.get(address));
-            Some(Arc::new(Frontend {
+        let mut table = Table { version, frontends: Vec::new(), listeners: Vec::new() };
+        for book in &self.frontends {
+            let Some(backend) = backends.get(book.config.backend.as_str()) else { continue };
+            let frontend = Arc::new(Frontend {
                 name: Arc::clone(&book.name),
-                listeners: listeners.cloned().collect(),
-                backend: Arc::clone(backends.get(book.config.backend.as_str())?),
+                backend: Arc::clone(backend),
                 idle_timeout: book.config.idle_timeout,
                 half_closed_timeout: book.config.half_closed_timeout,
                 shared: Arc::clone(&book.shared),
-            }))
-        };
-        Table { version, frontends: self.frontends.iter().filter_map(frontend).collect() }
+            });
+            let listeners = book.config.bind.iter().filter_map(|(address, _)| bound.get(address));
+            let listeners = listeners.map(|listener| (Arc::clone(listener), Arc::clone(&frontend)));
+            table.listeners.extend(listeners);
+            table.frontends.push(frontend);
+        }
+        table
     }
 
     /// What has happened since the last call, in order.

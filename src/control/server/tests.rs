@@ -131,7 +131,7 @@ fn a_reload_puts_what_the_file_says_in_force() {
     scene.order(Order::Reload).unwrap();
     assert_eq!(scene.picked(), servers);
     let table = scene.seam.table.load_full();
-    let addresses = table.frontends[0].listeners.iter().map(|listener| listener.address);
+    let addresses = table.listeners.iter().map(|(listener, _)| listener.address);
     assert_eq!(addresses.collect::<Vec<_>>(), [scene.bind, more]);
     scene.end();
 }
@@ -140,11 +140,11 @@ fn a_reload_puts_what_the_file_says_in_force() {
 fn a_bad_file_changes_nothing_and_says_why() {
     let server = free();
     let scene = Scene::new(&[server]);
-    let before = Arc::clone(&scene.seam.table.load().frontends[0].listeners[0]);
+    let before = Arc::clone(&scene.seam.table.load().listeners[0].0);
     fs::write(scene.file(), "[frontend.f]\nbund = 1\n").unwrap();
     let problem = scene.order(Order::Reload).unwrap_err();
     assert!(problem.contains("e.toml:2:1: ") && problem.contains("nothing has"), "{problem}");
-    let after = Arc::clone(&scene.seam.table.load().frontends[0].listeners[0]);
+    let after = Arc::clone(&scene.seam.table.load().listeners[0].0);
     assert!(Arc::ptr_eq(&before, &after));
     scene.end();
 }
@@ -156,7 +156,7 @@ fn an_address_in_use_changes_nothing() {
     write(&scene.file(), &[free(), taken.local_addr().unwrap()], &[free()]);
     let problem = scene.order(Order::Reload).unwrap_err();
     assert!(problem.contains("is in use"), "{problem}");
-    assert_eq!(scene.seam.table.load().frontends[0].listeners[0].address, scene.bind);
+    assert_eq!(scene.seam.table.load().listeners[0].0.address, scene.bind);
     scene.end();
 }
 
