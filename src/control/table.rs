@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{self, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -113,7 +113,7 @@ pub struct ServerShared {
     pub cells: PerWorker<ServerCell>,
 }
 
-/// A number of sessions that may not exceed a maximum; raised and lowered by [`Hold`]s.
+/// A number of sessions that may not exceed a maximum; raised and lowered by guards.
 #[derive(Debug)]
 pub struct Limit {
     active: CachePadded<AtomicU32>,
@@ -192,8 +192,8 @@ pub struct Seam {
     pub wakers: Vec<Waker>,
     /// The newest version that each worker has loaded.
     versions: PerWorker<AtomicU64>,
-    /// Workers that pause accepting until a session ends somewhere.
-    pub paused: CachePadded<AtomicU32>,
+    /// Workers that pause accepting until a session ends somewhere: a bit each, by index modulo 64.
+    paused: CachePadded<AtomicU64>,
 }
 
 impl Seam {
@@ -217,7 +217,7 @@ impl Seam {
             records,
             wakers,
             versions: PerWorker::new(workers),
-            paused: CachePadded::new(AtomicU32::new(0)),
+            paused: CachePadded::new(AtomicU64::new(0)),
         }
     }
 
@@ -238,6 +238,26 @@ impl Seam {
         }
     }
 
+    /// This worker accepts nothing until it is woken: somewhere a session must end first.
+    pub fn pause(&self, worker: WorkerIndex) {
+        self.paused.fetch_or(bit_of(worker), Ordering::SeqCst);
+    }
+
+    /// A session has ended on this worker: others that wait for that are woken, each once.
+    pub fn wake_paused(&self, own: WorkerIndex) {
+        // Pairs with `pause`: either its bit is seen here, or it sees the count that was lowered.
+        atomic::fence(Ordering::SeqCst);
+        if self.paused.load(Ordering::Relaxed) & !bit_of(own) == 0 {
+            return;
+        }
+        let paused = self.paused.swap(0, Ordering::SeqCst);
+        for (index, waker) in self.wakers.iter().enumerate() {
+            if index != own.0 && paused & bit_of(WorkerIndex(index)) != 0 {
+                waker.wake();
+            }
+        }
+    }
+
     /// A worker says that it has loaded the table of this version.
     pub fn acknowledge(&self, worker: WorkerIndex, version: u64) {
         self.versions.of(worker).store(version, Ordering::Release);
@@ -249,6 +269,10 @@ impl Seam {
         let versions = self.versions.cells().map(|version| version.load(Ordering::Acquire));
         versions.min().unwrap_or(u64::MAX)
     }
+}
+
+const fn bit_of(worker: WorkerIndex) -> u64 {
+    1 << (worker.0 % 64)
 }
 
 /// A server to be scheduled, with its weight (0: not scheduled).

@@ -6,8 +6,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::proxy::kernel::{Closing, Kernel, Operation, Operations};
-use crate::proxy::pump::{Pump, Sink, Source};
-use crate::proxy::session::{Session, State, direction_from};
+use crate::proxy::pump::{Sink, Source};
+use crate::proxy::session::{Rules, Session, State, direction_from};
 use crate::proxy::wheel::Moment;
 use crate::terms::{ConnectFailure, Direction, End, Reason, Side};
 
@@ -32,13 +32,13 @@ impl Session {
         let side = direction.source();
         self.pumps[direction as usize].source = Source::Reset;
         match self.state {
-            State::Connecting | State::Leaving => self.client_left(kernel),
+            State::Connecting | State::Leaving if side == Side::Client => self.client_left(kernel),
             State::Relaying if side == Side::Server && self.may_replay() => {
                 self.on_attempt_failed(ConnectFailure::Reset, kernel);
             }
             State::Relaying => self.flush(direction, now, kernel),
             State::Lingering(_) => self.finish_done(kernel),
-            State::Flushing(_) | State::Joining(..) | State::Closed => {}
+            _ => {}
         }
     }
 
@@ -88,7 +88,8 @@ impl Session {
     fn flush<K: Kernel>(&mut self, direction: Direction, now: Moment, kernel: &mut K) {
         self.end.get_or_insert_with(|| reset_by(direction.source()));
         self.state = State::Flushing(direction);
-        self.until = now.after(FLUSH_STALL);
+        self.progress = now;
+        self.until = now.after(FLUSH_STEP);
         self.sample = None;
         self.drop_pump(direction.opposite(), kernel);
         if self.pumps[direction as usize].is_finished() {
@@ -160,7 +161,8 @@ impl Session {
     fn on_flush_step<K: Kernel>(&mut self, direction: Direction, now: Moment, kernel: &mut K) {
         let left = kernel.unacknowledged(direction.sink());
         let sample = Some([left, 0]);
-        let drained = left == 0 && !self.pumps[direction as usize].holds_bytes();
+        let pump = &self.pumps[direction as usize];
+        let drained = left == 0 && pump.source != Source::Open && !pump.holds_bytes();
         if self.sample != sample {
             self.sample = sample;
             self.progress = now;
@@ -172,47 +174,42 @@ impl Session {
         }
     }
 
-    /// While relaying: half way to the idle timeout a sample is taken, at the end it is compared.
+    /// While relaying: half way to the timeout a sample is taken, at the end it is compared.
     pub(super) fn relaying_deadline(&self) -> Moment {
-        let idle = self.rules.idle_timeout;
-        if self.is_half_closed() && self.rules.half_closed_timeout <= idle {
-            return self.progress.after(self.rules.half_closed_timeout);
-        }
-        let half = if self.sample.is_none() { idle / 2 } else { idle };
-        self.progress.after(half)
+        let (timeout, _) = self.timeout();
+        self.progress.after(if self.sample.is_none() { timeout / 2 } else { timeout })
     }
 
-    fn is_half_closed(&self) -> bool {
-        self.pumps.iter().any(Pump::is_finished)
+    /// How long silence may last now, and how the session ends if it does; the letters of an idle
+    /// one depend on who owes.
+    fn timeout(&self) -> (Duration, Option<End>) {
+        let [inward, outward] = &self.pumps;
+        let Rules { idle_timeout, half_closed_timeout, .. } = self.rules;
+        let half_closed = inward.is_finished() || outward.is_finished();
+        if half_closed && half_closed_timeout <= idle_timeout {
+            let letters = if inward.is_finished() { b"sL" } else { b"cL" };
+            (half_closed_timeout, Some(End::new(Reason::HalfClosedTimeout, letters)))
+        } else {
+            (idle_timeout, None)
+        }
     }
 
     /// Nothing was sent or received for long. A peer that reads slowly still makes progress that
     /// only its acknowledgements show.
     fn on_silence<K: Kernel>(&mut self, now: Moment, kernel: &mut K) {
         let left = Side::BOTH.map(|side| kernel.unacknowledged(side));
-        let half_closed = self.is_half_closed();
-        let is_half_closed_timeout =
-            half_closed && self.rules.half_closed_timeout <= self.rules.idle_timeout;
         match self.sample {
-            None if !is_half_closed_timeout => {
-                self.sample = Some(left);
-                return;
-            }
+            None => self.sample = Some(left),
             Some(before) if left[0] < before[0] || left[1] < before[1] => {
                 self.progress = now;
                 self.sample = None;
-                return;
             }
-            _ => {}
+            Some(_) => {
+                let idle = || End::new(Reason::IdleTimeout, self.who_owes(left));
+                let end = self.timeout().1.unwrap_or_else(idle);
+                self.finish_both(end, kernel);
+            }
         }
-        let end = if is_half_closed_timeout {
-            let client_ended = self.pumps[Direction::In as usize].is_finished();
-            let letters = if client_ended { b"sL" } else { b"cL" };
-            End::new(Reason::HalfClosedTimeout, letters)
-        } else {
-            End::new(Reason::IdleTimeout, self.who_owes(left))
-        };
-        self.finish(end, Closing::Orderly, Closing::Orderly, kernel);
     }
 
     /// Who should have moved: one that does not read what was sent to it, else the one whose turn
@@ -233,7 +230,25 @@ impl Session {
 
     /// Both directions are over. If an earlier cause is noted, that is the end.
     pub(super) fn finish_done<K: Kernel>(&mut self, kernel: &mut K) {
-        self.finish(End::new(Reason::Done, b"--"), Closing::Orderly, Closing::Orderly, kernel);
+        self.finish_both(End::new(Reason::Done, b"--"), kernel);
+    }
+
+    /// Ends it, each side in order if it has got all that was received for it.
+    fn finish_both<K: Kernel>(&mut self, end: End, kernel: &mut K) {
+        let [client, server] = Side::BOTH.map(|side| self.closing_of(side));
+        self.finish(end, client, server, kernel);
+    }
+
+    /// An end (FIN) may not stand where bytes were dropped, or behind what a reset cut off: the
+    /// peer would take it for all there is.
+    fn closing_of(&self, side: Side) -> Closing {
+        let pump = &self.pumps[direction_from(side.other()) as usize];
+        let cut_off = self.end.is_some() && pump.source != Source::Ended;
+        if pump.holds_bytes() || pump.sink == Sink::Broken || cut_off {
+            Closing::Abort
+        } else {
+            Closing::Orderly
+        }
     }
 
     /// One side was reset; so is the other.

@@ -20,6 +20,7 @@ impl Session {
         match kernel.connect(&self.tried) {
             Ok(server) => {
                 self.server = Some(server);
+                self.attempts += 1;
                 self.in_flight.insert(Operation::Connect);
                 self.in_flight.insert(Operation::ConnectTimeout);
                 self.state = State::Connecting;
@@ -69,9 +70,7 @@ impl Session {
         kernel.connect_failed(failure);
         self.connect_took = None;
         self.tried.extend(self.server.take());
-        if self.until != Moment::NEVER {
-            self.client_left(kernel);
-        } else if self.tried.len() > self.rules.retries as usize {
+        if self.tried.len() > self.rules.retries as usize {
             self.give_up(last_failure(failure), kernel);
         } else {
             self.state = State::Leaving;
@@ -90,7 +89,7 @@ impl Session {
     /// The client went, or is as good as gone.
     pub(super) fn client_left<K: Kernel>(&mut self, kernel: &mut K) {
         let end = End::new(Reason::ClientLeft, b"CC");
-        self.finish(end, Closing::Orderly, Closing::Abort, kernel);
+        self.finish(end, Closing::Abort, Closing::Abort, kernel);
     }
 
     /// The client cannot be served, and is told so by a reset.

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -82,9 +81,7 @@ impl Drop for Admission {
         self.cell().active.subtract(1);
         self.frontend.sessions.lower();
         self.local.seam.sessions.lower();
-        if self.local.seam.paused.load(Ordering::Relaxed) > 0 {
-            self.local.seam.wake();
-        }
+        self.local.seam.wake_paused(self.local.index);
     }
 }
 
@@ -193,9 +190,6 @@ impl Kernel for Wired<'_> {
         let server = place.server();
         let id = server.shared.id;
         let cell = server.shared.cells.of(self.tools.local.index);
-        if again {
-            cell.retries.add(1);
-        }
         let socket = Socket::to(server.address).map_err(|_| {
             cell.connect_failures[ConnectFailure::Exhausted as usize].add(1);
             self.tools.starved = true;
@@ -203,6 +197,9 @@ impl Kernel for Wired<'_> {
         })?;
         let tokens = (self.token(Operation::Connect), self.token(Operation::ConnectTimeout));
         self.tools.ring.connect(&socket, server.address, backend.connect_timeout, tokens);
+        if again {
+            cell.retries.add(1);
+        }
         self.legs.served_by = Some(Arc::clone(server));
         self.legs.place = Some(place);
         self.legs.server = Some(socket);
@@ -300,6 +297,7 @@ impl Kernel for Wired<'_> {
 
     fn discard_pipe(&mut self, pipe: PipeId) {
         self.tools.pipes.discard(pipe);
+        self.tools.released = true;
     }
 
     fn fill(&mut self, pipe: PipeId, side: Side) -> Result<usize, Errno> {

@@ -7,7 +7,6 @@ use std::mem;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -17,16 +16,23 @@ use crate::proxy::legs::{Admission, Admitted, Tools};
 use crate::proxy::pick::Local;
 use crate::proxy::token::Token;
 use crate::proxy::wheel::Moment;
-use crate::sys::ring::{Completion, Ring};
-use crate::sys::socket::{Socket, accept_waiting, stop_listening};
+use crate::sys::ring::Completion;
+use crate::sys::socket::{
+    Socket, accept_waiting, descriptor_limit, has_descriptors_left, stop_listening,
+};
 use crate::terms::Seen;
 
 /// With less room than this for more sessions, connections are accepted one at a time, so that at
-/// most one a listener is accepted that has to wait for its session.
-const ROOM_FOR_MULTISHOT: u32 = 256;
+/// most one a listener is accepted that has to wait for its session: a multishot accept takes all
+/// that waits in the backlog at once.
+const ROOM_FOR_MULTISHOT: u32 = 2048;
 
 /// After an accept failed for want of something that no session of this worker released since.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// While it pauses, it looks again at least this often: a wake-up that was missed, or a limit that
+/// was raised.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A pause is told to the control thread at most this often.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -45,8 +51,18 @@ pub(super) struct Listeners {
     /// A descriptor is released as soon as the ring is entered.
     releasing: bool,
     told: Option<Moment>,
-    /// Whether this worker is among `seam.paused`.
-    paused: bool,
+    pause: Pause,
+    /// The limit of descriptors, and when it was read.
+    limit: (u64, Moment),
+}
+
+/// Whether accepting pauses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    No,
+    /// It has just begun to: what made it so may have changed before others knew.
+    Begins,
+    Yes,
 }
 
 /// One listening socket of this worker.
@@ -69,6 +85,8 @@ enum Accept {
     One,
     Many,
     Cancelling,
+    /// It no longer listens.
+    Stopped,
 }
 
 impl Listeners {
@@ -81,7 +99,8 @@ impl Listeners {
             short: false,
             releasing: false,
             told: None,
-            paused: false,
+            pause: Pause::No,
+            limit: (u64::MAX, Moment::START),
         }
     }
 
@@ -113,10 +132,13 @@ impl Listeners {
         }
     }
 
-    /// Leaves every listener: a drain.
-    pub(super) fn leave(&mut self) {
+    /// Leaves every listener: a drain. When it is `over`, those who wait for a session are reset.
+    pub(super) fn leave(&mut self, over: bool) {
         for listening in &mut self.listening {
             listening.leaving = true;
+            if over {
+                listening.parked.drain(..).for_each(|client| client.abort_on_close());
+            }
         }
     }
 
@@ -132,25 +154,33 @@ impl Listeners {
         completion: Completion,
         now: Moment,
     ) -> Option<Admitted> {
-        let client = completion.result.map(Ring::accepted);
+        let limit = self.limit(now);
         let listening = self.listening.iter_mut().find(|listening| listening.id == id)?;
         if !completion.more {
             listening.accept = Accept::Idle;
         }
-        match client {
+        match (completion.socket, completion.result) {
             // A multishot accept goes by the limit of when it was armed, not by one lowered since.
-            Ok(client) if client.is_beyond_limit() => {
+            (Some(client), _) if client.number() >= limit => {
                 listening.parked.push_back(client);
                 self.on_accept_failed(Errno::EMFILE, now);
                 None
             }
-            Ok(client) => listening.admit(client, &self.local),
-            Err(Errno::ECANCELED) => None,
-            Err(errno) => {
+            (Some(client), _) => listening.admit(client, &self.local),
+            (None, Err(errno)) if errno != Errno::ECANCELED => {
                 self.on_accept_failed(errno, now);
                 None
             }
+            (None, _) => None,
         }
+    }
+
+    /// The limit of descriptors, at most [`RETRY`] old.
+    fn limit(&mut self, now: Moment) -> u64 {
+        if now >= self.limit.1 {
+            self.limit = (descriptor_limit(), now.after(RETRY));
+        }
+        self.limit.0
     }
 
     fn on_accept_failed(&mut self, errno: Errno, now: Moment) {
@@ -176,46 +206,56 @@ impl Listeners {
     /// go. Clients that may begin are put into `admitted`.
     pub(super) fn steer(&mut self, tools: &mut Tools, now: Moment, admitted: &mut Vec<Admitted>) {
         let released = mem::replace(&mut self.releasing, mem::take(&mut tools.released));
-        if self.starved_until.is_some_and(|until| now >= until || released) {
+        let retry = self.starved_until.is_some_and(|until| now >= until);
+        if released || retry {
             self.starved_until = None;
         }
-        self.short &= !released;
+        if released || (self.short && retry && has_descriptors_left()) {
+            self.short = false;
+        }
         if mem::take(&mut tools.starved) {
             self.starve(now);
         }
-        let starved = self.starved_until.is_some();
         let mut full = false;
         for listening in &mut self.listening {
             if !self.short {
                 listening.unpark(&self.local, admitted);
             }
-            if listening.leaving {
-                listening.leave(tools, &self.local, admitted);
-            } else {
-                full |= listening.arm(tools, &self.local, starved);
+            if !listening.leaving {
+                full |= listening.arm(tools, &self.local, self.starved_until.is_some());
+            } else if let Err(errno) = listening.leave(tools, &self.local, admitted) {
+                self.on_accept_failed(errno, now);
+                break;
             }
         }
         self.listening.retain(|listening| !listening.is_left());
-        self.set_paused(full || starved || self.short);
-        tools.local.seam.cells.of(self.local.index).accept_paused.set(u64::from(self.paused));
+        self.set_paused(full || self.short || self.starved_until.is_some());
+        if self.short && self.starved_until.is_none() {
+            self.starved_until = Some(now.after(RETRY));
+        }
     }
 
     /// When to look again though nothing happens.
     pub(super) fn wait(&self, now: Moment) -> Option<Duration> {
-        if self.short && self.releasing {
+        if self.pause == Pause::Begins || (self.short && self.releasing) {
             return Some(Duration::ZERO);
         }
-        self.starved_until.map(|until| until.since(now))
+        let retry = self.starved_until.map(|until| until.since(now));
+        retry.or_else(|| (self.pause == Pause::Yes).then_some(LOOK_AGAIN))
     }
 
-    /// While it pauses, whoever ends a session on any worker wakes it.
+    /// While it pauses, whoever ends a session on another worker wakes it.
     fn set_paused(&mut self, paused: bool) {
-        if paused && !self.paused {
-            self.local.seam.paused.fetch_add(1, Ordering::Relaxed);
-        } else if !paused && self.paused {
-            self.local.seam.paused.fetch_sub(1, Ordering::Relaxed);
+        self.pause = match (paused, self.pause) {
+            (false, _) => Pause::No,
+            (true, Pause::No) => Pause::Begins,
+            (true, _) => Pause::Yes,
+        };
+        if paused {
+            self.local.seam.pause(self.local.index);
         }
-        self.paused = paused;
+        let cell = self.local.seam.cells.of(self.local.index);
+        cell.accept_paused.set(u64::from(paused));
     }
 }
 
@@ -273,28 +313,36 @@ impl Listening {
 
     fn cancel(&mut self, tools: &mut Tools) {
         self.accept = Accept::Cancelling;
-        tools.ring.cancel(self.token());
+        tools.ring.cancel_accept(self.token());
     }
 
     /// Ends the accept, takes in what is left in the queue, stops listening.
-    fn leave(&mut self, tools: &mut Tools, local: &Rc<Local>, admitted: &mut Vec<Admitted>) {
+    ///
+    /// # Errors
+    /// Out of descriptors: what is left waits for the next turn.
+    fn leave(
+        &mut self,
+        tools: &mut Tools,
+        local: &Rc<Local>,
+        admitted: &mut Vec<Admitted>,
+    ) -> Result<(), Errno> {
         match self.accept {
-            Accept::Cancelling => {}
+            Accept::Cancelling | Accept::Stopped => {}
             Accept::One | Accept::Many => self.cancel(tools),
             Accept::Idle => {
                 let listener = Arc::clone(&self.listener);
-                let Some(socket) = listener.sockets.get(local.index.0) else { return };
-                while let Some(client) = accept_waiting(socket) {
+                let Some(socket) = listener.sockets.get(local.index.0) else { return Ok(()) };
+                while let Some(client) = accept_waiting(socket)? {
                     admitted.extend(self.admit(client, local));
                 }
-                if self.parked.is_empty() {
-                    stop_listening(socket);
-                }
+                stop_listening(socket);
+                self.accept = Accept::Stopped;
             }
         }
+        Ok(())
     }
 
     fn is_left(&self) -> bool {
-        self.leaving && self.accept == Accept::Idle && self.parked.is_empty()
+        self.accept == Accept::Stopped && self.parked.is_empty()
     }
 }

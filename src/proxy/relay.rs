@@ -50,7 +50,9 @@ impl Pump {
             Ok(None) => self.source = Source::Ended,
             Err(Errno::ENOBUFS) => {
                 self.waiting = true;
-                wire.kernel.wait_for_buffer(side);
+                if !self.is_finished() {
+                    wire.kernel.wait_for_buffer(side);
+                }
             }
             // We asked it to end; or the kernel had a reason of its own and it is armed again.
             Err(Errno::ECANCELED | Errno::EAGAIN | Errno::EINTR) => {}

@@ -44,6 +44,8 @@ pub struct Session {
     pub(super) attempt_started: Moment,
     /// From the first attempt to the established connection.
     pub(super) connect_took: Option<Duration>,
+    /// Attempts to connect that were begun.
+    pub(super) attempts: u32,
     /// Servers whose attempts failed.
     pub(super) tried: Vec<ServerId>,
     /// The server of the attempt in flight, or the one connected to.
@@ -87,6 +89,7 @@ impl Session {
             until: Moment::NEVER,
             attempt_started: now,
             connect_took: None,
+            attempts: 0,
             tried: Vec::new(),
             server: None,
         };
@@ -190,9 +193,8 @@ impl Session {
 
     /// Attempts that were made after the first.
     #[must_use]
-    pub fn retries(&self) -> u32 {
-        let failed = u32::try_from(self.tried.len()).unwrap_or(u32::MAX);
-        if self.connect_took.is_some() { failed } else { failed.saturating_sub(1) }
+    pub const fn retries(&self) -> u32 {
+        self.attempts.saturating_sub(1)
     }
 
     /// Bytes delivered this way.

@@ -42,6 +42,8 @@ const NONE: u32 = u32::MAX;
 pub struct Wheel {
     /// The first slot of each bucket.
     buckets: Box<[u32; BUCKETS]>,
+    /// A bit for each bucket that is not empty.
+    occupied: [u64; BUCKETS / 64],
     /// By slot.
     entries: Vec<Entry>,
     /// The next tick to be looked at.
@@ -72,7 +74,8 @@ impl Wheel {
     /// Empty, at the worker's start.
     #[must_use]
     pub fn new() -> Self {
-        Self { buckets: Box::new([NONE; BUCKETS]), entries: Vec::new(), tick: 0, armed: 0 }
+        let buckets = Box::new([NONE; BUCKETS]);
+        Self { buckets, occupied: [0; BUCKETS / 64], entries: Vec::new(), tick: 0, armed: 0 }
     }
 
     /// Gives `slot` this deadline, instead of the one it had. [`Moment::NEVER`] takes it out.
@@ -126,9 +129,22 @@ impl Wheel {
         if self.armed == 0 {
             return None;
         }
-        let ahead =
-            (0..BUCKETS as u64).find(|ahead| self.buckets[bucket_of(self.tick + ahead)] != NONE)?;
-        Some(Moment((self.tick + ahead + 1) * TICK).since(now))
+        let first = bucket_of(self.tick);
+        // The words from the first bucket's on, all round, and its own once more for what is
+        // before it.
+        let words = BUCKETS / 64;
+        let ahead = (0..=words).find_map(|step| {
+            let index = (first / 64 + step) % words;
+            let passed = u64::MAX << (first % 64);
+            let word = match step {
+                0 => self.occupied[index] & passed,
+                _ if step == words => self.occupied[index] & !passed,
+                _ => self.occupied[index],
+            };
+            let bucket = index * 64 + word.trailing_zeros() as usize;
+            (word != 0).then(|| (bucket + BUCKETS - first) % BUCKETS)
+        })?;
+        Some(Moment((self.tick + ahead as u64 + 1) * TICK).since(now))
     }
 
     fn insert(&mut self, slot: u32, deadline: Moment) {
@@ -136,6 +152,7 @@ impl Wheel {
         let bucket = bucket_of(tick);
         let next = self.buckets[bucket];
         self.buckets[bucket] = slot;
+        self.occupied[bucket / 64] |= 1 << (bucket % 64);
         if next != NONE {
             self.entries[next as usize].previous = slot;
         }
@@ -150,7 +167,11 @@ impl Wheel {
             return;
         }
         if entry.previous == NONE {
-            self.buckets[entry.bucket as usize] = entry.next;
+            let bucket = entry.bucket as usize;
+            self.buckets[bucket] = entry.next;
+            if entry.next == NONE {
+                self.occupied[bucket / 64] &= !(1 << (bucket % 64));
+            }
         } else {
             self.entries[entry.previous as usize].next = entry.next;
         }
@@ -224,6 +245,21 @@ mod tests {
             wheel.set(slot, Moment(u64::from(slot) * 1_000_000));
         }
         assert_eq!(due_at(&mut wheel, Moment(3_600_000_000)).len(), 100);
+    }
+
+    #[test]
+    fn the_wait_is_for_the_first_of_many_wherever_the_wheel_stands() {
+        let mut wheel = Wheel::new();
+        let mut now = Moment::START;
+        for step in 0..5000u64 {
+            let first = now.after(Duration::from_micros(1 + step * 7919 % 3_000_000));
+            wheel.set(1, first);
+            wheel.set(2, first.after(Duration::from_millis(900)));
+            let until = now.after(wheel.wait(now).unwrap());
+            assert!(until > first && until.0 - first.0 <= 2 * TICK, "{step}: {until:?} {first:?}");
+            now = now.after(Duration::from_millis(step % 700));
+            due_at(&mut wheel, now);
+        }
     }
 
     #[test]

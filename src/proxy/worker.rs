@@ -46,7 +46,7 @@ pub struct Worker {
     pub seam: Arc<Seam>,
     /// Sessions that it must have room for: `global.sessions_max`.
     pub sessions_max: u32,
-    /// Bytes of buffers; none: one buffer for each of `sessions_max`.
+    /// Bytes of buffers; none: one buffer for each of `sessions_max`, at least 512.
     pub buffers: Option<u64>,
     /// The core to pin its thread to.
     pub core: Option<usize>,
@@ -79,8 +79,8 @@ impl Worker {
         }
     }
 
-    /// Buffers by the rule of `global.buffers`: one for each session, so that one that does not
-    /// read cannot take them all; the most that a buffer's number can say is 1 GiB.
+    /// Buffers by the rule of `global.buffers`: one for each session, which is what each may hold
+    /// once they are scarce; the most that a buffer's number can say is 1 GiB.
     fn buffer_count(&self) -> u16 {
         let wanted = match self.buffers {
             Some(bytes) => bytes / BUFFER_SIZE as u64,
@@ -209,7 +209,7 @@ impl Running {
             Phase::Draining(_) => Some(End::new(Reason::DrainTimeout, b"KD")),
             Phase::Stopped => Some(End::new(Reason::Killed, b"KD")),
         };
-        self.listeners.leave();
+        self.listeners.leave(end.is_some());
         if let Some(end) = end {
             for slot in 0..self.sessions.capacity() {
                 self.stop(slot, end);
@@ -244,7 +244,7 @@ impl Running {
 
     fn dispatch(&mut self, completion: Completion) {
         match Token::unpack(completion.token) {
-            Some(Token::Session(key, operation)) => self.answer(key, operation, completion),
+            Some(Token::Session(key, operation)) => self.answer(key, operation, &completion),
             Some(Token::Accept(listener)) => {
                 let admitted = self.listeners.on_accepted(listener, completion, self.now);
                 if let Some(admitted) = admitted {
@@ -283,8 +283,8 @@ impl Running {
     }
 
     /// An operation of a session answered.
-    fn answer(&mut self, key: Key, operation: Operation, completion: Completion) {
-        let event = token::event(operation, &completion);
+    fn answer(&mut self, key: Key, operation: Operation, completion: &Completion) {
+        let event = token::event(operation, completion);
         if !self.tell(key, event) {
             if let Some(buffer) = completion.buffer {
                 self.tools.ring.buffers_mut().release(buffer);
@@ -357,9 +357,11 @@ impl Running {
     fn serve_waiting(&mut self) {
         self.tools.ring.buffers_mut().provide();
         let free = usize::from(self.tools.ring.buffers().provided());
-        for _ in 0..free.min(self.tools.waiting.len()) {
+        let mut told = 0;
+        while told < free {
             let Some((key, side)) = self.tools.waiting.pop_front() else { break };
-            self.tell(key, Event::BufferFree(side));
+            // One that has ended meanwhile takes no buffer.
+            told += usize::from(self.tell(key, Event::BufferFree(side)));
         }
     }
 

@@ -34,7 +34,7 @@ const GROUP: u16 = 0;
 const NOBODY: u64 = u64::MAX;
 
 /// Operations that this program uses: all that its rings are allowed.
-const ALLOWED: [u8; 9] = [
+const ALLOWED: [u8; 8] = [
     opcode::AcceptMulti::CODE,
     opcode::RecvMulti::CODE,
     opcode::Send::CODE,
@@ -43,11 +43,13 @@ const ALLOWED: [u8; 9] = [
     opcode::PollAdd::CODE,
     opcode::AsyncCancel::CODE,
     opcode::Close::CODE,
-    opcode::Nop::CODE,
 ];
 
+/// Marks the `user_data` of accepts, so that only what they answered with is taken for a descriptor.
+const ACCEPT: u64 = 1 << 63;
+
 /// An answer of the kernel.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Completion {
     /// The token that the operation was given.
     pub token: u64,
@@ -57,6 +59,8 @@ pub struct Completion {
     pub more: bool,
     /// The buffer that bytes were received into; the caller holds it now.
     pub buffer: Option<BufferId>,
+    /// What was accepted.
+    pub socket: Option<Socket>,
 }
 
 /// What a poll waits for.
@@ -94,6 +98,8 @@ impl Ring {
     /// `ENOSYS` and `EPERM`: this kernel or sandbox has none; `ENOMEM`: `RLIMIT_MEMLOCK` is too low
     /// for even a small one.
     pub fn new(sessions: u32, buffers: u16) -> io::Result<Self> {
+        // Before the ring: what goes last is dropped first.
+        let buffers = Buffers::new(buffers)?;
         let (mut submissions, mut completions) = sizes(sessions);
         let mut uring = loop {
             match Self::build(submissions, completions) {
@@ -107,10 +113,9 @@ impl Ring {
                 other => break other?,
             }
         };
-        let buffers = Buffers::new(buffers)?;
         let (address, entries) = buffers.ring();
-        // SAFETY: the mapping has that many entries and is dropped after the ring (field order
-        // and `Drop`), and the kernel is told of it by nobody else.
+        // SAFETY: the mapping has that many entries and is dropped after the ring (made before
+        // it here, declared after it in `Self`), and the kernel is told of it by nobody else.
         unsafe { uring.submitter().register_buf_ring_with_flags(address, entries, GROUP, 0) }?;
         // Saves the kernel a look-up an enter; without it (5.17 and before) the plain one serves.
         drop(uring.submitter().register_ring_fd());
@@ -140,7 +145,8 @@ impl Ring {
             .build(submissions)
     }
 
-    /// Accepts connections until cancelled, or one only. [`Completion::more`] tells which.
+    /// Accepts connections until cancelled, or one only. [`Completion::more`] tells which. Tokens of
+    /// the whole ring are below 2^63.
     pub fn accept(&mut self, listener: &OwnedFd, token: u64, multishot: bool) {
         let listener = Fd(listener.as_raw_fd());
         let flags = nix::libc::SOCK_NONBLOCK | nix::libc::SOCK_CLOEXEC;
@@ -150,13 +156,8 @@ impl Ring {
             let none = std::ptr::null_mut();
             opcode::Accept::new(listener, none, std::ptr::null_mut()).flags(flags).build()
         };
-        self.push(&entry.user_data(token));
-    }
-
-    /// Adopts what an accept answered with.
-    #[must_use]
-    pub fn accepted(descriptor: u32) -> Socket {
-        Socket::accepted(descriptor.cast_signed())
+        debug_assert!(token < ACCEPT);
+        self.push(&entry.user_data(token | ACCEPT));
     }
 
     /// Receives into buffers of the ring until cancelled, the end, an error or want of buffers; or
@@ -232,6 +233,11 @@ impl Ring {
         self.push(&opcode::PollAdd::new(Fd(descriptor), events).build().user_data(token));
     }
 
+    /// Asks the accept with this token to end; it will answer once more.
+    pub fn cancel_accept(&mut self, token: u64) {
+        self.cancel(token | ACCEPT);
+    }
+
     /// Asks the operation with this token to end; it will answer once more.
     pub fn cancel(&mut self, token: u64) {
         let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(token)).build();
@@ -275,9 +281,11 @@ impl Ring {
                 self.in_flight -= 1;
             }
             let result = entry.result();
+            let accepted = entry.user_data() & ACCEPT != 0 && result >= 0;
             let buffer = cqueue::buffer_select(entry.flags()).map(|id| self.buffers.adopt(id));
             return Some(Completion {
-                token: entry.user_data(),
+                token: entry.user_data() & !ACCEPT,
+                socket: accepted.then(|| Socket::accepted(result)),
                 result: u32::try_from(result).map_err(|_| Errno::from_raw(-result)),
                 more,
                 buffer,

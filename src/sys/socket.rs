@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{SockFlag, accept4};
@@ -36,11 +37,10 @@ impl Socket {
         Self(unsafe { OwnedFd::from_raw_fd(descriptor) })
     }
 
-    /// Whether a descriptor like this one could not be had now: the limit was lowered meanwhile.
+    /// Its number as a descriptor.
     #[must_use]
-    pub fn is_beyond_limit(&self) -> bool {
-        let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-        u64::try_from(self.0.as_raw_fd()).is_ok_and(|number| number >= limit)
+    pub fn number(&self) -> u64 {
+        u64::from(self.0.as_raw_fd().unsigned_abs())
     }
 
     /// The address of the other end, IPv4 also where it came as `::ffff:a.b.c.d`.
@@ -110,13 +110,35 @@ nix::ioctl_read_bad!(
 
 /// What still waits in the queue of a listening socket on which no accept is armed any more, one
 /// connection a call; none when the queue is empty.
-#[must_use]
-pub fn accept_waiting(listener: &OwnedFd) -> Option<Socket> {
-    let flags = fcntl(listener, FcntlArg::F_GETFL).ok()?;
-    let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
-    fcntl(listener, FcntlArg::F_SETFL(flags)).ok()?;
+///
+/// # Errors
+/// Out of descriptors or memory.
+pub fn accept_waiting(listener: &OwnedFd) -> Result<Option<Socket>, Errno> {
+    let flags = OFlag::from_bits_retain(fcntl(listener, FcntlArg::F_GETFL)?);
+    fcntl(listener, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    accept4(listener, flags).ok().map(Socket)
+    loop {
+        match accept4(listener, flags) {
+            Ok(descriptor) => return Ok(Some(Socket(descriptor))),
+            Err(Errno::EINTR | Errno::ECONNABORTED | Errno::EPROTO) => {}
+            Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)) => {
+                return Err(errno);
+            }
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
+/// The soft limit of descriptors, as it is now.
+#[must_use]
+pub fn descriptor_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
+}
+
+/// Whether a descriptor could be had now.
+#[must_use]
+pub fn has_descriptors_left() -> bool {
+    nix::sys::eventfd::EventFd::new().is_ok()
 }
 
 /// Stops a listening socket: later connects are refused. shutdown(2), because a close would wait

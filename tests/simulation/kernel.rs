@@ -462,7 +462,10 @@ impl Kernel for Simulated {
             assert_ne!(of_side, side, "{operation:?} is in flight on what is closed");
         }
         self.closes[index(side)] += 1;
+        let other_taken = self.peers[index(side.other())].taken;
         let peer = &mut self.peers[index(side)];
+        let whole = peer.got == other_taken || !peer.open;
+        assert!(how == Closing::Abort || whole, "{side:?} is told the end, and bytes were dropped");
         peer.open = false;
         if how == Closing::Abort {
             peer.saw_reset = true;
