@@ -29,8 +29,8 @@ pub struct Pump {
     pub(super) cancelling: bool,
     /// Reads in a row that filled a buffer; below zero, so many must come before that counts.
     pub(super) full_reads: i16,
-    /// The last read did not fill its buffer.
-    pub(super) short_read: bool,
+    /// Reads in a row that did not.
+    pub(super) short_reads: u8,
     /// How far it is with splicing.
     pub(super) bulk: Bulk,
 }

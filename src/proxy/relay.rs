@@ -20,6 +20,9 @@ const BUFFERS_MAX: u16 = 4;
 /// answer are cheaper to copy than a pipe is to set up.
 const FULL_READS_BULK: i16 = 2;
 
+/// Reads in a row that do not fill a buffer before a source counts as one of small messages.
+const SHORT_READS_SMALL: u8 = 2;
+
 impl Pump {
     /// Takes what a receive answered.
     pub fn on_received<K: Kernel>(
@@ -40,9 +43,13 @@ impl Pump {
             }
             Ok(Some((buffer, length))) => {
                 self.queue.push(wire.kernel.links(), buffer, length);
-                self.short_read = (length as usize) < BUFFER_SIZE;
-                self.full_reads =
-                    if self.short_read { 0 } else { self.full_reads.saturating_add(1) };
+                if (length as usize) < BUFFER_SIZE {
+                    self.full_reads = 0;
+                    self.short_reads = self.short_reads.saturating_add(1);
+                } else {
+                    self.full_reads = self.full_reads.saturating_add(1);
+                    self.short_reads = 0;
+                }
                 if self.full_reads >= FULL_READS_BULK && self.bulk == Bulk::No {
                     self.bulk = Bulk::Wanted;
                 }
@@ -147,9 +154,11 @@ impl Pump {
 
     /// Whether its receive may go on by itself. One that does takes up to 32 buffers in one go (the
     /// kernel's `MULTISHOT_MAX_RETRY`), however few its pump may hold: so not from a source that
-    /// fills whole buffers, nor before a server's first answer has shown what it is.
-    fn may_receive_many(&self, direction: Direction) -> bool {
-        self.short_read || (direction == Direction::In && self.delivered == 0)
+    /// fills whole buffers, nor behind the first short read of a server, which may be but the head
+    /// of a long answer.
+    const fn may_receive_many(&self, direction: Direction) -> bool {
+        let first = matches!(direction, Direction::In) && self.delivered == 0;
+        first || self.short_reads >= SHORT_READS_SMALL
     }
 
     /// Receives, or stops receiving: the only back-pressure there is.
