@@ -11,8 +11,8 @@ use clap_complete::Shell;
 
 use crate::control::config::{AdminState, Config};
 use crate::control::file;
-use crate::observe::admin;
 use crate::observe::status::{Order, ServerName};
+use crate::observe::{admin, operator};
 use crate::{demo, doctor, run};
 
 /// Where packages put the configuration.
@@ -220,7 +220,7 @@ fn start(arguments: &RunArguments) -> Outcome {
     match run::run(config) {
         Ok(()) => Outcome::Done,
         Err(failure) => {
-            complain(&failure);
+            operator::last_words(format!("{failure}\n"));
             if failure.is_configuration() { Outcome::Refused } else { Outcome::Failed }
         }
     }

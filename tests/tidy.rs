@@ -20,7 +20,8 @@ const LAYERS: &[&[&str]] = &[
     &["sys::ring"],
     &["sys::features"],
     &["observe::metrics", "control::config", "control::drain", "control::health"],
-    &["observe::log", "control::file"],
+    &["observe::operator", "control::file"],
+    &["observe::log"],
     &["control::table"],
     &["observe::status", "observe::process", "observe::notify"],
     &[

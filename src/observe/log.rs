@@ -1,12 +1,11 @@
-//! The operator's log (stderr), and the session log (stdout): one record a session, written by a
-//! thread of its own.
+//! The session log (stdout): one record a session, written by a thread of its own.
 //!
 //! A worker hands its record to a bounded channel and goes on; when the writer cannot keep up
 //! (a full disk, a pipe that nobody reads), records are dropped and counted, never waited for.
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -15,9 +14,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::{Receiver, TryRecvError};
 use serde::Serialize;
-use tracing_subscriber::EnvFilter;
 
 use crate::control::config::LogFormat;
+use crate::observe::operator::write_all;
 use crate::terms::End;
 
 /// What is known of a session when it has ended.
@@ -43,22 +42,6 @@ pub struct SessionRecord {
     pub bytes: [u64; 2],
     /// How it ended.
     pub end: End,
-}
-
-/// Starts the operator's log: on stderr, "info" and above unless `RUST_LOG` says otherwise. A
-/// second call changes nothing.
-pub fn init(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let outcome = match format {
-        LogFormat::Text => {
-            let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            log.with_target(false).with_ansi(colour).try_init()
-        }
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
-    };
-    // The only failure is that there is one already, which is the one that was wanted.
-    drop(outcome);
 }
 
 /// Starts the thread that writes each record to stdout, a line each. It ends when every sender of
@@ -155,20 +138,6 @@ impl<W: Write> Writer<W> {
             self.lost = 0;
         }
     }
-}
-
-/// As [`Write::write_all`], and says how far it came.
-fn write_all(sink: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
-    let mut written = 0;
-    while written < bytes.len() {
-        match sink.write(&bytes[written..]) {
-            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
-            Ok(count) => written += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return (written, Err(error)),
-        }
-    }
-    (written, Ok(()))
 }
 
 impl SessionRecord {

@@ -1,6 +1,7 @@
 //! What an operator sees: counters, the session log, the status page, the control socket.
 
 pub mod metrics;
+pub mod operator;
 pub mod log;
 pub mod status;
 pub mod report;

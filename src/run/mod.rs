@@ -20,7 +20,7 @@ use crate::control::server::{self, Control};
 use crate::control::table::Seam;
 use crate::control::{listeners, reload, signals};
 use crate::observe::log::SessionRecord;
-use crate::observe::{admin, log};
+use crate::observe::{admin, log, operator};
 use crate::proxy::worker::Worker;
 use crate::sys::features;
 use crate::sys::waker::Waker;
@@ -82,7 +82,8 @@ impl std::error::Error for Failure {}
 /// It could not start, or ended against its will.
 pub fn run(config: Config) -> Result<(), Failure> {
     let started = Instant::now();
-    log::init(config.observe.log_format);
+    // Dropped last: whatever the outcome, what was said is written.
+    let mut operator = operator::init(config.observe.log_format);
     features::ring_available()
         .map_err(|problem| Failure::of(format!("evenkeel: {problem}; see `evenkeel doctor`")))?;
     let prepared = Prepared::new(&config)?;
@@ -90,6 +91,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     limits::raise_locked_memory();
     prepared.drop_privileges(&config)?;
     signals::block().map_err(|error| Failure::of(format!("evenkeel: signals: {error}")))?;
+    operator.start().map_err(|error| Failure::of(format!("evenkeel: no log: {error}")))?;
 
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(|error| {
         Failure::of(format!("evenkeel: no ring for the control thread: {error}"))

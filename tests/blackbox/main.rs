@@ -16,3 +16,4 @@ mod relay;
 mod reload;
 mod rotation;
 mod startup;
+mod stderr;

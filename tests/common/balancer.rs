@@ -42,7 +42,22 @@ impl<'a> Balancer<'a> {
 
     #[track_caller]
     pub(crate) fn start_command(place: &'a Place, command: Command) -> Self {
-        let mut balancer = Self::spawn(place, command);
+        Self::ready(Self::spawn(place, command))
+    }
+
+    /// As `start_command`, with another stderr than the operator's log.
+    #[track_caller]
+    pub(crate) fn start_with_stderr(
+        place: &'a Place,
+        command: Command,
+        stderr: impl Into<Stdio>,
+    ) -> Self {
+        Self::ready(Self::spawn_with_stderr(place, command, stderr.into()))
+    }
+
+    #[track_caller]
+    fn ready(mut balancer: Self) -> Self {
+        let place = balancer.place;
         until("the balancer is ready", || {
             if let Some(status) = balancer.child.try_wait().unwrap() {
                 panic!("the balancer has ended ({status}): {}", balancer.complaints());
@@ -59,10 +74,16 @@ impl<'a> Balancer<'a> {
     }
 
     /// Starts it, and waits for nothing.
-    pub(crate) fn spawn(place: &'a Place, mut command: Command) -> Self {
+    pub(crate) fn spawn(place: &'a Place, command: Command) -> Self {
+        let log = File::create(place.file("operator.log")).unwrap();
+        Self::spawn_with_stderr(place, command, log.into())
+    }
+
+    /// As `spawn`, with another stderr than the operator's log.
+    pub(crate) fn spawn_with_stderr(place: &'a Place, mut command: Command, stderr: Stdio) -> Self {
         command.stdin(Stdio::null());
         command.stdout(File::create(place.file("sessions.log")).unwrap());
-        command.stderr(File::create(place.file("operator.log")).unwrap());
+        command.stderr(stderr);
         command.process_group(0).env("NO_COLOR", "1").env_remove("RUST_LOG");
         die_with_parent(&mut command);
         let child = command.spawn().unwrap();
@@ -119,7 +140,8 @@ impl<'a> Balancer<'a> {
 
     /// The operator's log so far.
     pub(crate) fn complaints(&self) -> String {
-        fs::read_to_string(self.place.file("operator.log")).unwrap()
+        // Where stderr went elsewhere there is none.
+        fs::read_to_string(self.place.file("operator.log")).unwrap_or_default()
     }
 
     /// Puts another configuration in the place of its file.

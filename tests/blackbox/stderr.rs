@@ -1,0 +1,105 @@
+//! The operator's log on a stderr that is full, gone or not read: it costs lines, nothing else.
+
+use std::fs::File;
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::process::Command;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::Signal;
+
+use crate::common::balancer::{PROGRAM, write_config};
+use crate::common::client::visit;
+use crate::common::wait::until;
+use crate::common::{Balancer, Config, Place, Server};
+
+fn naming(place: &Place) -> (Config, Server) {
+    let server = Server::naming("a", place.port(9001));
+    (Config::new(place).server("a", server.address), server)
+}
+
+fn run_command(place: &Place, config: &Config) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.arg("run").arg("-c").arg(write_config(place, &config.text()));
+    command
+}
+
+/// It serves, takes a reload, and ends in order.
+#[track_caller]
+fn works(place: &Place, mut balancer: Balancer<'_>) {
+    let reloads = |balancer: &Balancer<'_>, outcome| {
+        balancer.metrics().sum("evenkeel_reloads_total", &[("outcome", outcome)])
+    };
+    balancer.signal(Signal::SIGHUP);
+    until("a reload is done", || reloads(&balancer, "done") == 1.0);
+    balancer.rewrite("no [ configuration");
+    balancer.signal(Signal::SIGHUP);
+    until("a reload has failed", || reloads(&balancer, "failed") == 1.0);
+    assert_eq!(visit(place.frontend()).unwrap(), "a");
+    balancer.signal(Signal::SIGTERM);
+    assert!(balancer.wait().success());
+}
+
+/// A pipe into which not one byte more goes.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = pipe().unwrap();
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    while writer.write(&[b'.'; 512]).is_ok() {}
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn it_runs_with_a_stderr_that_is_full() {
+    let place = Place::new();
+    let (config, _server) = naming(&place);
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    works(&place, Balancer::start_with_stderr(&place, run_command(&place, &config), full));
+}
+
+#[test]
+fn it_runs_when_the_reader_of_stderr_has_gone() {
+    let place = Place::new();
+    let (config, _server) = naming(&place);
+    let (reader, writer) = pipe().unwrap();
+    let balancer = Balancer::start_with_stderr(&place, run_command(&place, &config), writer);
+    drop(reader);
+    works(&place, balancer);
+}
+
+#[test]
+fn it_runs_when_nobody_reads_its_stderr() {
+    let place = Place::new();
+    let (config, _server) = naming(&place);
+    let (_reader, writer) = full_pipe();
+    works(&place, Balancer::start_with_stderr(&place, run_command(&place, &config), writer));
+}
+
+#[test]
+fn what_it_said_while_nobody_read_is_read_later() {
+    let place = Place::new();
+    let (config, _server) = naming(&place);
+    let (mut reader, writer) = full_pipe();
+    let mut balancer = Balancer::start_with_stderr(&place, run_command(&place, &config), writer);
+    let reading = std::thread::spawn(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text
+    });
+    balancer.signal(Signal::SIGTERM);
+    assert!(balancer.wait().success());
+    drop(balancer);
+    let text = reading.join().unwrap();
+    assert!(text.contains(" runs: 1 workers"), "{text}");
+    assert!(text.contains("every worker has ended"), "{text}");
+}
+
+#[test]
+fn a_failure_to_start_ends_when_nobody_reads_its_stderr() {
+    let place = Place::new();
+    let (config, _server) = naming(&place);
+    let _taken = Server::echo(place.frontend());
+    let (_reader, writer) = full_pipe();
+    let mut balancer =
+        Balancer::spawn_with_stderr(&place, run_command(&place, &config), writer.into());
+    assert_eq!(balancer.wait().code(), Some(1));
+}
