@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, chown};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, lchown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -53,8 +53,10 @@ impl Socket {
     /// Not permitted.
     pub fn give_to(&self, user: Option<u32>, group: Option<u32>) -> io::Result<()> {
         let file = &self.file;
-        for path in file.folder.iter().chain([&file.path]) {
-            chown(path, user, group).map_err(|error| explain(path, &error))?;
+        // The socket first: once the folder is given away, another file may be in its place. And a
+        // link that somebody has put there is not followed, or what it points to would be given.
+        for path in [&file.path].into_iter().chain(&file.folder) {
+            lchown(path, user, group).map_err(|error| explain(path, &error))?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -117,6 +117,18 @@ fn another_ones_socket_is_not_removed() {
     drop(socket);
     assert!(path.exists());
     drop(other);
+}
+
+#[test]
+fn what_a_link_in_its_place_points_to_is_not_given_away() {
+    let folder = Folder::new();
+    let path = folder.socket();
+    let socket = bind(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    // Whoever follows it finds nothing, and says so.
+    symlink(folder.0.join("nothing"), &path).unwrap();
+    let own = fs::metadata(&folder.0).unwrap();
+    socket.give_to(Some(own.uid()), Some(own.gid())).unwrap();
 }
 
 #[test]
