@@ -297,8 +297,17 @@ impl Failure {
             _ => ProbeResult::Error,
         };
         let errno = error.raw_os_error().map(Errno::from_raw);
-        let ours =
-            matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM));
+        // Descriptors, memory, and (EADDRNOTAVAIL) ports to connect from.
+        let ours = matches!(
+            errno,
+            Some(
+                Errno::EMFILE
+                    | Errno::ENFILE
+                    | Errno::ENOBUFS
+                    | Errno::ENOMEM
+                    | Errno::EADDRNOTAVAIL
+            )
+        );
         let detail = errno.map_or_else(|| error.to_string(), |errno| errno.desc().to_lowercase());
         Self { result, detail, ours }
     }
@@ -633,6 +642,7 @@ mod tests {
         let cases = [
             (Errno::EMFILE, ProbeResult::Error, true),
             (Errno::ENOBUFS, ProbeResult::Error, true),
+            (Errno::EADDRNOTAVAIL, ProbeResult::Error, true),
             (Errno::EHOSTUNREACH, ProbeResult::Unreachable, false),
             (Errno::ETIMEDOUT, ProbeResult::Timeout, false),
             (Errno::EPERM, ProbeResult::Error, false),
