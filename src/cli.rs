@@ -289,15 +289,13 @@ fn ask(
     }
 }
 
-/// The socket that a configuration names; none: it is off. A machine without a file has a
-/// balancer that was started with `--bind`, at the default.
+/// The socket that a configuration names, however bad the rest of it is; none: it is off. A machine
+/// without a file has a balancer that was started with `--bind`, at the default.
 fn socket_of(file: Option<&Path>) -> Result<Option<PathBuf>, file::Problems> {
-    let observe = if file.is_none() && !Path::new(FILE).exists() {
-        file::observe_default()
-    } else {
-        load(file)?.observe
-    };
-    Ok(observe.control.map(|(path, _)| path))
+    if file.is_none() && !Path::new(FILE).exists() {
+        return Ok(file::observe_default().control.map(|(path, _)| path));
+    }
+    file::control_socket(file.unwrap_or_else(|| Path::new(FILE)))
 }
 
 fn manual(dir: Option<&Path>) -> Outcome {

@@ -112,3 +112,29 @@ fn orders_find_the_socket_through_the_configuration_too() {
     assert_eq!(report["phase"], "running");
     assert_eq!(report["servers"][1]["name"], "b");
 }
+
+#[test]
+fn a_running_one_is_ordered_about_through_a_file_that_is_bad() {
+    let place = Place::new();
+    let (config, _servers) = two_naming(&place);
+    let balancer = Balancer::start(&place, &config);
+    balancer.rewrite(&config.backend("retires = 3\nbalance = \"dice\"").text());
+    let order = |words: &[&str]| {
+        let mut command = std::process::Command::new(crate::common::balancer::PROGRAM);
+        command.args(words).arg("-c").arg(place.file("evenkeel.toml")).output().unwrap()
+    };
+    for words in [&["status"][..], &["drain", "web/a"]] {
+        let output = order(words);
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    assert_eq!(visits(&place, 4), "bbbb");
+    let output = order(&["reload"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert_eq!(output.stderr.iter().filter(|byte| **byte == b'\n').count(), 1);
+    for part in ["nothing has changed", "retires", "dice"] {
+        assert!(said(&output).contains(part), "{}", said(&output));
+    }
+    let metrics = balancer.metrics();
+    assert_eq!(metrics.sum("evenkeel_reloads_total", &[("outcome", "failed")]), 1.0);
+    assert!(balancer.complaints().contains("retires"));
+}

@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use toml::de::DeTable;
@@ -75,6 +75,21 @@ pub fn from_arguments(binds: &[String], servers: &[String]) -> Result<Config, Pr
     let config = sections::arguments(binds, servers, &sink);
     whole::check(&config, &sink);
     sink.finish().map(|()| config)
+}
+
+/// `observe.control` of the file at `path`, whatever else is wrong with it: a running balancer can
+/// be asked while its file is bad. The default where the file names none that could be; none: it is
+/// off.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn control_socket(path: &Path) -> Result<Option<PathBuf>, Problems> {
+    let name = path.display().to_string();
+    let bytes = read(path).map_err(|problem| Problems::one(&name, Place::default(), problem))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let (tree, _) = tree(text);
+    Ok(sections::control_socket(tree.get_ref(), &Sink::new("", text)))
 }
 
 /// `[observe]` where nothing is written.
@@ -191,6 +206,27 @@ mod tests {
             drop(parse(&whole[..end], "x"));
             drop(parse(&whole[end..], "x"));
         }
+    }
+
+    #[test]
+    fn the_control_socket_is_found_in_a_bad_file() {
+        let folder = std::env::temp_dir().join(format!("evenkeel-file-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("x.toml");
+        let found = |text: &[u8]| {
+            std::fs::write(&path, text).unwrap();
+            control_socket(&path).unwrap().map(|path| path.display().to_string())
+        };
+        let default = observe_default().control.map(|(path, _)| path.display().to_string());
+        let own = Some("/x".to_owned());
+        assert_eq!(found(b"[observe]\ncontrol = \"/x\"\nbund = 1\n[frontend.f]\n"), own);
+        assert_eq!(found(b"observe.control = \"/x\"\n[frontend.f\nbind = [\n"), own);
+        assert_eq!(found(b"observe.control = \"/x\" # caf\xe9\n"), own);
+        assert_eq!(found(b"observe.control = false\nnonsense"), None);
+        assert_eq!(found(b"observe.control = 5\n"), default);
+        assert_eq!(found(b"this is [ not TOML"), default);
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(control_socket(&path).unwrap_err().to_string().contains("cannot be read"));
     }
 
     #[test]

@@ -40,6 +40,8 @@ const RETRIES_MAX: u32 = 100;
 const BACKLOG_MAX: u32 = 65_535;
 /// In a row; a hundred probes are minutes in which nothing happens.
 const PROBES_MAX: u32 = 100;
+/// Where the control socket is unless the file says otherwise.
+const CONTROL: &str = "/run/evenkeel/control.sock";
 /// A table numbers the addresses of a backend with 16 bits; some names have several.
 const SERVERS_MAX: usize = 10_000;
 
@@ -132,10 +134,22 @@ fn global(section: &Section<'_>) -> Global {
     }
 }
 
+/// `observe.control` of whatever could be parsed; what is wrong with it goes to the sink, and the
+/// default holds.
+pub(super) fn control_socket<'a>(table: &'a DeTable<'a>, sink: &'a Sink<'a>) -> Option<PathBuf> {
+    let top = Section::new(sink, &TOP, table, String::new(), 0);
+    let field = top.section("observe", &OBSERVE).field("control");
+    if field.as_ref().is_some_and(Field::is_off) {
+        return None;
+    }
+    let written = field.and_then(|field| field.parsed("a path in quotes", values::socket_path));
+    Some(written.unwrap_or_else(|| PathBuf::from(CONTROL)))
+}
+
 fn observe(section: &Section<'_>) -> Observe {
     let log = section.section("log", &LOG);
     let bind = ([127, 0, 0, 1], 8404).into();
-    let control = PathBuf::from("/run/evenkeel/control.sock");
+    let control = PathBuf::from(CONTROL);
     let address = "an address in quotes, such as \"127.0.0.1:8404\", or false";
     let path = "a path in quotes, such as \"/run/evenkeel/control.sock\", or false";
     Observe {

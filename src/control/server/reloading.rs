@@ -19,6 +19,11 @@ use crate::observe::notify;
 const LEAVING: Duration = Duration::from_millis(20);
 const LEAVING_ATTEMPTS_MAX: u32 = 50;
 
+const DRAINING: &str = "no reload: evenkeel is draining";
+
+/// Problems of a file that an answer names; the log has all of them.
+const PROBLEMS_ANSWERED: usize = 3;
+
 type Waiting = Vec<oneshot::Sender<Result<String, String>>>;
 
 /// How reloads stand.
@@ -98,12 +103,10 @@ impl Server {
                     tracing::error!("{line}");
                 }
                 tracing::error!("reload failed: nothing has changed");
-                Err(format!("nothing has changed: {}", lines.join("\n")))
+                Err(format!("nothing has changed: {}", in_one_line(&lines)))
             }
         };
-        for waiting in self.reloading.running.take().into_iter().flatten() {
-            drop(waiting.send(answer.clone()));
-        }
+        self.answer_all(&answer);
         notify::ready();
         if let Some(next) = self.reloading.next.take() {
             self.want_reload(None);
@@ -160,6 +163,14 @@ impl Server {
 
     fn workers(&self) -> usize {
         self.seam.wakers.len()
+    }
+}
+
+fn in_one_line(lines: &[String]) -> String {
+    let shown = lines.iter().take(PROBLEMS_ANSWERED).map(String::as_str).collect::<Vec<_>>();
+    match lines.len() - shown.len() {
+        0 => shown.join("; "),
+        more => format!("{}; and {more} more (evenkeel check names them)", shown.join("; ")),
     }
 }
 
