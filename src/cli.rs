@@ -85,7 +85,7 @@ enum Command {
     /// Changes the weight of a server: 0 (no new session) to 1000.
     #[command(after_help = "Example: evenkeel weight web/web1 50")]
     Weight {
-        /// The server, as BACKEND/SERVER.
+        /// The server, as BACKEND/SERVER; an order is for every address of it (SERVER#1, SERVER#2).
         #[arg(value_name = "BACKEND/SERVER")]
         server: ServerName,
         /// 0 to 1000; 100 is the usual one.
@@ -146,7 +146,7 @@ struct ControlArguments {
 
 #[derive(Debug, Args)]
 struct ServerArguments {
-    /// The server, as BACKEND/SERVER.
+    /// The server, as BACKEND/SERVER; an order is for every address of it (SERVER#1, SERVER#2).
     #[arg(value_name = "BACKEND/SERVER")]
     server: ServerName,
     #[command(flatten)]

@@ -84,6 +84,14 @@ fn a_socket_that_is_turned_off_is_said_to_be() {
 }
 
 #[test]
+fn orders_say_that_they_are_for_every_address_of_a_server() {
+    for command in ["drain", "ready", "maint", "weight"] {
+        let output = evenkeel(&[command, "--help"]);
+        assert!(said(&output).contains("every address of it"), "{}", said(&output));
+    }
+}
+
+#[test]
 fn completions_and_the_manual_know_every_command() {
     for arguments in [["completions", "bash"], ["completions", "zsh"], ["completions", "fish"]] {
         let output = evenkeel(&arguments);

@@ -113,6 +113,11 @@ impl BackendBook {
         any
     }
 
+    /// Whether it has a server configured by that name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.servers.iter().any(|server| server.config.name == name)
+    }
+
     /// Every server of it goes.
     pub(super) fn remove(self, facts: &mut Facts<'_>) {
         self.retire(&self.servers, facts);

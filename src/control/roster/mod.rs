@@ -245,6 +245,13 @@ impl Roster {
             let names: Vec<&str> = self.backends.iter().map(|book| &*book.name).take(20).collect();
             return format!("there is no backend {backend:?}; there is {}", names.join(", "));
         };
+        let whole = server.rsplit_once('#').map(|(whole, _)| whole);
+        if let Some(whole) = whole.filter(|whole| book.has(whole)) {
+            return format!(
+                "{backend}/{server} is one address of a server, and an order is for every address \
+                 of it: {backend}/{whole}"
+            );
+        }
         let names = book.servers.iter().map(|server| server.config.name.as_str());
         let names: Vec<&str> = names.take(20).collect();
         format!("backend {backend} has no server {server:?}; it has {}", names.join(", "))

@@ -294,6 +294,9 @@ fn an_order_for_a_name_is_for_all_its_addresses() {
     assert_eq!(scene.status("a#1").admin, AdminState::Drain);
     assert_eq!(scene.status("a#2").admin, AdminState::Drain);
     assert_eq!(scene.picked(), ["b"]);
+    let one = ServerName { backend: "web".to_owned(), server: "a#2".to_owned() };
+    let refused = scene.roster.set_state(&one, AdminState::Ready).unwrap_err();
+    assert!(refused.contains("for every address of it: web/a"), "{refused}");
 }
 
 #[test]
