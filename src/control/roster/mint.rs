@@ -96,9 +96,9 @@ impl Past {
         self.workers
     }
 
-    /// Forgets those that have no session left.
+    /// Forgets those that nobody else has: no session, no table.
     pub(super) fn forget(&mut self) {
-        self.removed.retain(|removed| removed.shared.sessions.active() > 0);
+        self.removed.retain(|removed| Arc::strong_count(&removed.shared) > 1);
     }
 
     /// Those that still have sessions. The others are kept until workers have seen the table

@@ -59,7 +59,7 @@ pub struct Roster {
     /// Where frontends listen.
     own: Vec<SocketAddr>,
     past: Past,
-    /// Frontends that are gone and still have sessions.
+    /// Frontends that are gone and that somebody still has.
     removed: Vec<FrontendBook>,
     news: Vec<News>,
 }
@@ -286,10 +286,11 @@ impl Roster {
         std::mem::take(&mut self.news)
     }
 
-    /// Forgets what is gone and has no session left.
+    /// Forgets what is gone and used by nobody: no session has it, and no worker has a table in
+    /// which one could still get it. What would be counted after that, nobody could see.
     pub fn forget(&mut self) {
         self.past.forget();
-        self.removed.retain(|book| book.sessions() > 0);
+        self.removed.retain(|book| Arc::strong_count(&book.shared) > 1);
     }
 
     /// Names that servers have, each once or more.
@@ -324,13 +325,6 @@ impl Roster {
                 }
             }
         }
-    }
-}
-
-impl FrontendBook {
-    /// Sessions that it has now.
-    fn sessions(&self) -> u64 {
-        self.shared.cells.sum(|cell| cell.active.read())
     }
 }
 

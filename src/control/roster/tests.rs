@@ -212,6 +212,7 @@ fn a_removed_server_is_reported_until_its_last_session_ends() {
     assert!(scene.status("a").removed);
     assert!(scene.news().contains(&"server web/a is removed; its session lives on".to_owned()));
     shared.sessions.lower();
+    drop(shared);
     scene.roster.forget();
     assert_eq!(scene.names(), ["b"]);
 }
@@ -366,8 +367,26 @@ fn a_frontend_that_is_gone_is_reported_while_it_has_sessions() {
     };
     assert_eq!(names(&scene), ["other", "http"]);
     cell.subtract(1);
+    drop(shared);
     scene.roster.forget();
     assert_eq!(names(&scene), ["other"]);
+}
+
+#[test]
+fn what_a_worker_may_still_begin_a_session_on_is_kept_in_the_books() {
+    let mut scene = Scene::of(&(server("a", "") + &server("b", "")));
+    let old = scene.roster.table(1, &Bound::new());
+    let other = format!("{BASE}{}", server("b", "")).replace("frontend.http", "frontend.other");
+    scene.roster.merge(&file::parse(&other, "test").unwrap(), Answers::new(), scene.now);
+    drop(scene.roster.table(2, &Bound::new()));
+    scene.roster.forget();
+    // A worker that has not looked since accepts by the old table.
+    let cell = crate::terms::WorkerIndex(0);
+    old.frontends[0].shared.cells.of(cell).active.add(1);
+    let servers = &old.frontends[0].backend.schedule.servers;
+    assert!(servers.iter().all(|server| server.shared.sessions.try_raise()));
+    assert!(scene.names().contains(&"a".to_owned()), "{:?}", scene.names());
+    assert!(scene.roster.frontends().iter().any(|status| *status.name == *"http"));
 }
 
 #[test]

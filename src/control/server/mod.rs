@@ -361,10 +361,7 @@ impl Server {
         while self.retired.front().is_some_and(|(newer, _)| *newer <= seen) {
             self.retired.pop_front();
         }
-        if self.retired.is_empty() {
-            // No worker can begin a session on what is gone any more.
-            self.roster.forget();
-        }
+        self.roster.forget();
         self.tell_supervisor();
         let now = Instant::now();
         match (self.seam.phase.load(), self.stopped) {
