@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{self, Receiver};
+use nix::unistd::geteuid;
 use tokio::sync::oneshot;
 
 use crate::control::config::{Config, Place};
@@ -143,11 +144,15 @@ impl Prepared {
         let http = config.observe.bind.and_then(|(address, place)| {
             let listener =
                 TcpListener::bind(address).map_err(|error| listeners::explain(address, &error));
-            wanted(config, place, "observe.bind", listener, &mut failed)
+            let remedy = "; or set observe.bind to another address, or to false";
+            let listener = listener.map_err(|problem| problem + remedy);
+            let spare = config.file.is_none();
+            wanted(config, (place, spare), "observe.bind", listener, &mut failed)
         });
         let admin = config.observe.control.as_ref().and_then(|(path, place)| {
             let socket = admin::bind(path).map_err(|error| error.to_string());
-            wanted(config, *place, "observe.control", socket, &mut failed)
+            let spare = config.file.is_none() || !geteuid().is_root();
+            wanted(config, (*place, spare), "observe.control", socket, &mut failed)
         });
         if !failed.is_empty() {
             return Err(Failure::cannot(failed));
@@ -165,18 +170,19 @@ impl Prepared {
     }
 }
 
-/// What was written must be; a default that cannot be had here is done without, and said: a plain
-/// user who tries the program has no /run/evenkeel.
+/// What was written must be, and so must a default beside a file: who runs it for others counts on
+/// its metrics. Who tries the program without a file does without a default that cannot be had
+/// (`spare`), which is said; and a plain user may not make /run/evenkeel, file or not.
 fn wanted<T>(
     config: &Config,
-    place: Place,
+    (place, spare): (Place, bool),
     key: &str,
     outcome: Result<T, String>,
     failed: &mut Vec<String>,
 ) -> Option<T> {
     match outcome {
         Ok(done) => Some(done),
-        Err(problem) if place == Place::default() => {
+        Err(problem) if spare && place == Place::default() => {
             tracing::warn!("{key} is off: {problem}");
             None
         }

@@ -12,7 +12,7 @@ use crate::common::{Balancer, Config, Place, Server, skip};
 
 /// Puts this thread into a network namespace of its own, with loopback and no way out; or says why
 /// it cannot be.
-fn alone(what: &str) -> bool {
+pub(crate) fn alone(what: &str) -> bool {
     if !geteuid().is_root() {
         skip(what, "only root may make a network namespace");
         return false;

@@ -65,6 +65,62 @@ fn every_address_that_cannot_be_had_is_named_at_once() {
 }
 
 #[test]
+fn what_was_said_before_it_could_not_start_is_written_too() {
+    let place = Place::new();
+    let _taken = Server::echo(place.frontend());
+    let text = Config::new(&place).server("a", place.port(9001)).text();
+    let file = write_config(&place, &text.replace("[global]", "[global]\nuser = \"nobody\""));
+    let output = plain_user(&place).args(["run", "-c"]).arg(file).output().unwrap();
+    assert_says(&output, 1, &["user and group stay what they are", "in use"]);
+}
+
+#[test]
+fn a_default_of_a_file_that_cannot_be_had_is_an_error() {
+    // On loopback of its own, or the default would be this machine's.
+    if !crate::alone::alone("a_default_of_a_file_that_cannot_be_had_is_an_error") {
+        return;
+    }
+    let place = Place::new();
+    let _taken = Server::echo("127.0.0.1:8404".parse().unwrap());
+    let text = Config::new(&place).server("a", place.port(9001)).text();
+    let written = format!("bind = \"{}\"\n", place.observe());
+    let output = run(&place, &text.replacen(&written, "", 1));
+    assert_says(&output, 1, &["evenkeel.toml: ", "127.0.0.1:8404 is in use", "set observe.bind"]);
+}
+
+#[test]
+fn a_plain_user_needs_no_folder_for_the_default_control_socket() {
+    let place = Place::new();
+    let server = Server::naming("a", place.port(9001));
+    let text = Config::new(&place).server("a", server.address).text();
+    let text: String = text.split_inclusive('\n').filter(|line| !is_control(line)).collect();
+    let mut command = plain_user(&place);
+    command.args(["run", "-c"]).arg(write_config(&place, &text));
+    let balancer = Balancer::start_command(&place, command);
+    assert_eq!(visit(place.frontend()).unwrap(), "a");
+    until("it says so", || balancer.complaints().contains("observe.control is off"));
+}
+
+fn is_control(line: &str) -> bool {
+    line.starts_with("control = ")
+}
+
+/// The program as a plain user runs it.
+fn plain_user(place: &Place) -> Command {
+    if !nix::unistd::geteuid().is_root() {
+        return Command::new(PROGRAM);
+    }
+    let program = place.file("evenkeel");
+    // Where another user may read and run it, and make its control socket. Copied by another process:
+    // a child that some other test starts meanwhile would have our copy open, and it could not run.
+    assert!(Command::new("cp").arg(PROGRAM).arg(&program).status().unwrap().success());
+    open_to_all(place.folder());
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
+    command
+}
+
+#[test]
 fn a_plain_user_who_wants_port_80_is_told_what_to_do() {
     let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     if first.is_ok_and(|first| first.trim().parse().is_ok_and(|first: u32| first <= 80)) {
@@ -75,16 +131,7 @@ fn a_plain_user_who_wants_port_80_is_told_what_to_do() {
     let config = Config::new(&place).bind(place.port(80)).server("a", place.port(9001));
     let text = config.text();
     let file = write_config(&place, &text);
-    let mut command = Command::new(PROGRAM);
-    if nix::unistd::geteuid().is_root() {
-        let program = place.file("evenkeel");
-        // Where another user may read and run it, and make its control socket.
-        std::fs::copy(PROGRAM, &program).unwrap();
-        command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
-        open_to_all(place.folder());
-    }
-    let output = command.args(["run", "-c"]).arg(file).output().unwrap();
+    let output = plain_user(&place).args(["run", "-c"]).arg(file).output().unwrap();
     let at = format!("evenkeel.toml:{}:", line_of(&text, "bind = ["));
     assert_says(&output, 1, &[&at, "not permitted", "CAP_NET_BIND_SERVICE"]);
 }
