@@ -232,6 +232,14 @@ impl Config {
     }
 }
 
+/// Whether the kernel would see the two as one: the same, or with one port, and one of them every
+/// address of its family. An IPv6 socket of ours takes no IPv4 connection.
+#[must_use]
+pub fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let every = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a == b || (a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && every)
+}
+
 impl Global {
     /// What holds without `[global]`.
     #[must_use]

@@ -2,6 +2,7 @@
 //! its names.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
-use crate::control::config::{Config, Global, ServerAddress};
+use crate::control::config::{Config, Global, Place, ServerAddress, overlap};
 use crate::control::file;
 use crate::control::resolve::{Answer, Resolver};
 
@@ -106,6 +107,22 @@ pub fn keep_until_restart(running: &Config, new: &mut Config) -> Vec<&'static st
     changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
 }
 
+/// Addresses of frontends in `new` that the metrics of `running` have: they are free at the next
+/// start, wherever `new` puts the metrics. For the operator, a line each.
+pub fn held_until_restart(running: &Config, new: &Config) -> Vec<String> {
+    let Some((held, _)) = running.observe.bind else { return Vec::new() };
+    let binds = new.frontends.iter().flat_map(|frontend| &frontend.bind);
+    let taken = binds.filter(|(address, _)| overlap(held, *address));
+    let line = |(address, place): &(SocketAddr, Place)| {
+        format!(
+            "{}{address} is still had by the metrics, as observe.bind = {held}, until evenkeel is \
+             restarted; restart it, or choose another address",
+            new.locate(*place)
+        )
+    };
+    taken.map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +148,17 @@ mod tests {
         assert_eq!(new.global.workers, running.global.workers);
         assert_eq!(new.observe, running.observe);
         assert_eq!(new.global.drain_timeout, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn what_the_metrics_have_is_free_at_the_next_start_only() {
+        let running = config("", "[observe]\nbind = \"127.0.0.1:8404\"\n");
+        let moved = "[observe]\nbind = \"127.0.0.1:8405\"\n[frontend.g]\nbackend = \"b\"\nbind = ";
+        let new = config("", &format!("{moved}[\"0.0.0.0:8404\", \"[::]:8404\"]"));
+        let lines = held_until_restart(&running, &new);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains("0.0.0.0:8404") && lines[0].contains("restart"), "{lines:?}");
+        assert!(held_until_restart(&running, &running).is_empty());
     }
 
     #[test]

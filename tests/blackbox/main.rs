@@ -17,3 +17,4 @@ mod reload;
 mod rotation;
 mod startup;
 mod stderr;
+mod supervisor;

@@ -137,3 +137,36 @@ fn timeouts_of_a_new_file_hold_for_new_sessions() {
     drop(old);
     balancer.books_balance();
 }
+
+#[test]
+fn what_needs_a_restart_is_named_in_the_answer() {
+    let place = Place::new();
+    let a = Server::naming("a", place.port(9001));
+    let config = Config::new(&place).server("a", a.address);
+    let balancer = Balancer::start(&place, &config);
+    balancer.rewrite(&config.clone().global("pin = true").log("sessions = false").text());
+    let answer = balancer.obeys(&["reload"]);
+    let wanted = "; takes effect at the next start: global.pin, observe.log.sessions\n";
+    assert!(answer.ends_with(wanted), "{answer}");
+    balancer.rewrite(&config.text());
+    let answer = balancer.obeys(&["reload"]);
+    assert!(!answer.contains("next start"), "{answer}");
+}
+
+#[test]
+fn a_frontend_where_the_metrics_still_are_needs_a_restart() {
+    let place = Place::new();
+    let a = Server::naming("a", place.port(9001));
+    let config = Config::new(&place).server("a", a.address);
+    let balancer = Balancer::start(&place, &config);
+    let (here, there) = (place.observe().to_string(), place.port(8405).to_string());
+    let more = format!("[frontend.other]\nbind = [\"{here}\"]\nbackend = \"web\"");
+    let text = config.text().replace(&here, &there) + &more;
+    balancer.rewrite(&text);
+    let output = balancer.order(&["reload"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    for part in [here.as_str(), "observe.bind", "restart"] {
+        assert!(said(&output).contains(part), "{}", said(&output));
+    }
+    assert_eq!(visits(&place, 2), "aa");
+}

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use super::problems::{Sink, shown};
-use crate::control::config::{Backend, Config, Frontend, Place, ServerAddress};
+use crate::control::config::{Backend, Config, Frontend, Place, ServerAddress, overlap};
 
 /// Addresses to listen on, over all frontends: each is a descriptor in every worker.
 const ADDRESSES_MAX: usize = 4096;
@@ -48,13 +48,6 @@ fn addresses(config: &Config, sink: &Sink<'_>) {
     }
 }
 
-/// Whether the kernel would see the two as one: the same, or one of them every address of its
-/// family. The ports are the same.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    let every = a.ip().is_unspecified() || b.ip().is_unspecified();
-    a == b || (a.is_ipv4() == b.is_ipv4() && every)
-}
-
 fn server_names(backend: &Backend, sink: &Sink<'_>) {
     let mut seen: HashMap<&str, Place> = HashMap::new();
     let named = backend.servers.iter().filter(|server| !server.name.is_empty());
@@ -78,7 +71,7 @@ fn circles(frontend: &Frontend, config: &Config, sink: &Sink<'_>) {
         let ServerAddress::Ip(address) = server.address else { continue };
         let back = |bind: &SocketAddr| {
             let here = bind.ip().is_unspecified() && address.ip().is_loopback();
-            *bind == address || (here && overlap(*bind, address) && bind.port() == address.port())
+            *bind == address || (here && overlap(*bind, address))
         };
         if frontend.bind.iter().any(|(bind, _)| back(bind)) {
             let text = format!(

@@ -44,13 +44,15 @@ pub(super) struct Reloading {
 impl Server {
     /// Somebody wants a reload. Those who ask while one is under way all wait for one more.
     pub(super) fn want_reload(&mut self, answer: Option<oneshot::Sender<Result<String, String>>>) {
-        let Some(path) = self.config.file.clone() else {
-            let line = "nothing to reload: evenkeel was started without a file (run -c FILE)";
-            return refuse(answer, line);
-        };
         if self.seam.phase.load() != Phase::Running {
-            return refuse(answer, "no reload: evenkeel is draining");
+            return refuse(answer, DRAINING);
         }
+        let Some(path) = self.config.file.clone() else {
+            // A supervisor that sent SIGHUP waits for both, whatever came of it.
+            notify::reloading();
+            refuse(answer, "nothing to reload: evenkeel was started without a file (run -c FILE)");
+            return notify::ready();
+        };
         if self.reloading.running.is_some() {
             self.reloading.next.get_or_insert_default().extend(answer);
             return;
@@ -72,17 +74,19 @@ impl Server {
     /// No reload from here on.
     pub(super) fn refuse_reloads(&mut self) {
         for waiting in self.reloading.next.take().into_iter().flatten() {
-            refuse(Some(waiting), "no reload: evenkeel is draining");
+            refuse(Some(waiting), DRAINING);
         }
     }
 
     /// The file is read: all of it comes into force now, or nothing.
     pub(super) fn on_read(&mut self, read: Read) {
+        if self.seam.phase.load() != Phase::Running {
+            // Nothing is wrong with the file; and who is stopping is not ready any more.
+            tracing::warn!("{DRAINING}");
+            return self.answer_all(&Err(DRAINING.to_owned()));
+        }
         let outcome = match read.outcome {
-            Ok(_) if self.seam.phase.load() != Phase::Running => {
-                Err(vec!["evenkeel is draining".to_owned()])
-            }
-            Ok(fresh) => match listeners::bind(&fresh.config, self.workers(), &self.bound) {
+            Ok(fresh) => match self.bind(&fresh) {
                 Ok(bound) => Ok(self.commit(fresh, bound)),
                 Err(unbound) if self.is_leaving(&unbound, read.attempts) => {
                     return self.try_again(fresh, read.attempts);
@@ -116,10 +120,26 @@ impl Server {
         }
     }
 
+    /// Answers those who wait for the reload under way.
+    fn answer_all(&mut self, answer: &Result<String, String>) {
+        for waiting in self.reloading.running.take().into_iter().flatten() {
+            drop(waiting.send(answer.clone()));
+        }
+    }
+
+    fn bind(&self, fresh: &Fresh) -> Result<Bound, Unbound> {
+        let lines = reload::held_until_restart(&self.config, &fresh.config);
+        if !lines.is_empty() {
+            return Err(Unbound { lines, in_use: BTreeSet::new() });
+        }
+        listeners::bind(&fresh.config, self.workers(), &self.bound)
+    }
+
     fn commit(&mut self, fresh: Fresh, bound: Bound) -> String {
         let Fresh { mut config, answers } = fresh;
-        for key in reload::keep_until_restart(&self.config, &mut config) {
-            tracing::warn!("{key} has changed: that takes effect at the next start");
+        let kept = reload::keep_until_restart(&self.config, &mut config);
+        if !kept.is_empty() {
+            tracing::warn!("what has changed of {} needs a restart", kept.join(", "));
         }
         let addresses: Answers =
             answers.iter().map(|(host, answer)| (host.clone(), answer.addresses.clone())).collect();
