@@ -158,8 +158,13 @@ impl Server {
         let counted = |count: usize, noun: &str| {
             format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
         };
+        let rest = if kept.is_empty() {
+            String::new()
+        } else {
+            format!("; takes effect at the next start: {}", kept.join(", "))
+        };
         format!(
-            "reloaded: {}, {}, {}; table {}",
+            "reloaded: {}, {}, {}; table {}{rest}",
             counted(self.config.frontends.len(), "frontend"),
             counted(self.config.backends.len(), "backend"),
             counted(self.roster.strength().all, "server"),
