@@ -220,7 +220,7 @@ fn start(arguments: &RunArguments) -> Outcome {
     match run::run(config) {
         Ok(()) => Outcome::Done,
         Err(failure) => {
-            operator::last_words(format!("{failure}\n"));
+            operator::last_words(&format!("{failure}\n"));
             if failure.is_configuration() { Outcome::Refused } else { Outcome::Failed }
         }
     }

@@ -75,11 +75,16 @@ impl OperatorLog {
     /// # Errors
     /// No thread can be had.
     pub fn start(&mut self) -> io::Result<()> {
-        let Some(waiting) = self.waiting.take() else { return Ok(()) };
-        let lost = Arc::clone(&self.lines.lost);
-        let run = move || Writer { sink: Stderr, lost, torn: false }.run(&waiting);
+        let Some(waiting) = self.waiting.clone() else { return Ok(()) };
+        let writer = self.writer();
+        let run = move || writer.run(&waiting);
         Builder::new().name("operator-log".to_owned()).spawn(run)?;
+        self.waiting = None;
         Ok(())
+    }
+
+    fn writer(&self) -> Writer<Stderr> {
+        Writer { sink: Stderr, lost: Arc::clone(&self.lines.lost), torn: false }
     }
 }
 
@@ -87,8 +92,13 @@ impl Drop for OperatorLog {
     fn drop(&mut self) {
         let deadline = Instant::now() + END_TIMEOUT;
         let (written, is_written) = channel::bounded(0);
-        let started = self.start().is_ok();
-        if started && self.lines.said.send_deadline(Said::End(written), deadline).is_ok() {
+        if self.start().is_err() {
+            // Better to wait for a reader than to keep from him why there is no thread.
+            let mut writer = self.writer();
+            for said in self.waiting.iter().flat_map(Receiver::try_iter) {
+                writer.take(said);
+            }
+        } else if self.lines.said.send_deadline(Said::End(written), deadline).is_ok() {
             // It hangs up, or time is up: there is nothing else to do about either.
             is_written.recv_deadline(deadline).ok();
         }
@@ -96,15 +106,18 @@ impl Drop for OperatorLog {
 }
 
 /// Writes one text to stderr, as the last words of the process: a reader that does not read is not
-/// waited for.
-pub fn last_words(text: String) {
+/// waited for, as long as a thread can be had.
+pub fn last_words(text: &str) {
     let (written, is_written) = channel::bounded::<()>(0);
+    let words = text.to_owned();
     let write = move || {
-        drop(write_all(&mut Stderr, text.as_bytes()));
+        drop(write_all(&mut Stderr, words.as_bytes()));
         drop(written);
     };
     if Builder::new().name("last-words".to_owned()).spawn(write).is_ok() {
         is_written.recv_timeout(END_TIMEOUT).ok();
+    } else {
+        drop(write_all(&mut Stderr, text.as_bytes()));
     }
 }
 
@@ -154,13 +167,18 @@ struct Writer<W> {
 impl<W: Write> Writer<W> {
     fn run(mut self, waiting: &Receiver<Said>) {
         while let Ok(said) = waiting.recv() {
-            if let Said::Line(line) = said {
-                let written = self.write(line);
-                // With room for it, or telling of a loss would be another one.
-                if written && waiting.len() < LINES_WAITING / 2 {
-                    self.tell();
-                }
+            // With room for it, or telling of a loss would be another one.
+            if self.take(said) && waiting.len() < LINES_WAITING / 2 {
+                self.tell();
             }
+        }
+    }
+
+    /// Whether something was written.
+    fn take(&mut self, said: Said) -> bool {
+        match said {
+            Said::Line(line) => self.write(line),
+            Said::End(_) => false,
         }
     }
 

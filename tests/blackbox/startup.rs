@@ -68,8 +68,8 @@ fn every_address_that_cannot_be_had_is_named_at_once() {
 fn what_was_said_before_it_could_not_start_is_written_too() {
     let place = Place::new();
     let _taken = Server::echo(place.frontend());
-    let text = Config::new(&place).server("a", place.port(9001)).text();
-    let file = write_config(&place, &text.replace("[global]", "[global]\nuser = \"nobody\""));
+    let text = Config::new(&place).global("user = \"nobody\"").server("a", place.port(9001)).text();
+    let file = write_config(&place, &text);
     let output = plain_user(&place).args(["run", "-c"]).arg(file).output().unwrap();
     assert_says(&output, 1, &["user and group stay what they are", "in use"]);
 }
@@ -107,17 +107,34 @@ fn is_control(line: &str) -> bool {
 
 /// The program as a plain user runs it.
 fn plain_user(place: &Place) -> Command {
+    plain_user_by(place, &["env"])
+}
+
+/// As `plain_user`, started by another program.
+fn plain_user_by(place: &Place, by: &[&str]) -> Command {
     if !nix::unistd::geteuid().is_root() {
-        return Command::new(PROGRAM);
+        let mut command = Command::new(by[0]);
+        command.args(&by[1..]).arg(PROGRAM);
+        return command;
     }
     let program = place.file("evenkeel");
-    // Where another user may read and run it, and make its control socket. Copied by another process:
-    // a child that some other test starts meanwhile would have our copy open, and it could not run.
+    // Where another user may read and run it, and make its control socket. Copied by another
+    // process: a child that some other test starts meanwhile would have our copy open, and it
+    // could not run.
     assert!(Command::new("cp").arg(PROGRAM).arg(&program).status().unwrap().success());
     open_to_all(place.folder());
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).args(by).arg(program);
     command
+}
+
+#[test]
+fn a_machine_that_gives_no_thread_is_said_to() {
+    let place = Place::new();
+    let text = Config::new(&place).global("user = \"nobody\"").server("a", place.port(9001)).text();
+    let mut command = plain_user_by(&place, &["prlimit", "--nproc=1"]);
+    let output = command.args(["run", "-c"]).arg(write_config(&place, &text)).output().unwrap();
+    assert_says(&output, 1, &["user and group stay what they are", "no log: "]);
 }
 
 #[test]
