@@ -22,7 +22,7 @@ const LAYERS: &[&[&str]] = &[
     &["observe::metrics", "control::config", "control::drain", "control::health"],
     &["observe::log", "control::file"],
     &["control::table"],
-    &["observe::status", "observe::process", "observe::notify"],
+    &["observe::status", "observe::process", "observe::netstat", "observe::notify"],
     &[
         "observe::report",
         "observe::sample",
