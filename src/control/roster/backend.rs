@@ -11,7 +11,7 @@ use crossbeam::utils::CachePadded;
 use crate::control::config::{self, AdminState, AllDown, ServerAddress};
 use crate::control::roster::Answers;
 use crate::control::roster::mint::{Mint, Past};
-use crate::control::roster::news::{News, What};
+use crate::control::roster::news::{News, SERVERS_MAX, What};
 use crate::control::roster::server::{Happened, Member, Orders, ServerBook};
 use crate::control::table::{self, Schedule, Server, Share};
 
@@ -28,6 +28,8 @@ pub(super) struct BackendBook {
     /// Whether the newest table has no server of it to pick.
     empty: bool,
 }
+    /// Whether the newest table leaves some out for want of numbers.
+    crowded: bool,
 
 /// What operators have ordered, by backend and server.
 pub(super) type AllOrders = HashMap<(String, String), Orders>;
@@ -68,6 +70,7 @@ impl BackendBook {
         };
         for server in config.servers {
             book.add(server, facts);
+            crowded: false,
         }
         book
     }
@@ -182,6 +185,14 @@ impl BackendBook {
         let schedule = Schedule::new(shares);
         let tried = all_down && !schedule.is_empty();
         let empty = all_down || schedule.is_empty();
+        let left = shares.len().saturating_sub(SERVERS_MAX);
+        if (left > 0) != self.crowded {
+            self.crowded = left > 0;
+            if self.crowded {
+                let what = What::Crowded(left);
+                news.push(News { backend: Arc::clone(&self.name), server: None, what });
+            }
+        }
         if empty != self.empty {
             let what = if empty { What::Empty { tried } } else { What::Serving };
             news.push(News { backend: Arc::clone(&self.name), server: None, what });
