@@ -25,6 +25,7 @@ use crate::proxy::worker::Worker;
 use crate::sys::features;
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
+use crate::sys::interfaces::Here;
 
 mod identity;
 pub(crate) mod limits;
@@ -217,7 +218,7 @@ async fn control(
     let addresses: BTreeMap<_, _> =
         answers.iter().map(|(host, answer)| (host.clone(), answer.addresses.clone())).collect();
     let mut roster = Roster::new(prepared.workers);
-    roster.merge(&config, addresses, started);
+    roster.merge(&config, addresses, &Here::now(), started);
     let table = roster.table(1, &prepared.bound);
 
     let (seen_slot, seen) = channel::bounded(SEEN_WAITING);

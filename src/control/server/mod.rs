@@ -23,6 +23,7 @@ use crate::control::table::{Seam, Table};
 use crate::observe::status::{Order, Request, Snapshot};
 use crate::observe::{admin, http, notify};
 use crate::terms::{Seen, ServerId, WorkerIndex};
+use crate::sys::interfaces::Here;
 
 mod inbox;
 mod reloading;
@@ -233,8 +234,11 @@ impl Server {
         let Resolved { host, answer } = resolved;
         match answer {
             Ok(answer) => {
-                let moved = self.roster.resolved(&host, &answer.addresses, Instant::now());
-                if !moved {
+                let moved =
+                    self.roster.resolved(&host, &answer.addresses, &Here::now(), Instant::now());
+                if moved {
+                    self.fit_sessions();
+                } else {
                     tracing::info!("name {host} is answered again");
                 }
                 self.stale |= moved;

@@ -55,7 +55,7 @@ impl Scene {
         let config = file::load(&folder.join("e.toml")).unwrap();
         let started = Instant::now();
         let mut roster = Roster::new(1);
-        roster.merge(&config, Answers::new(), started);
+        roster.merge(&config, Answers::new(), &Here::default(), started);
         let bound = listeners::bind(&config, 1, &Bound::new()).unwrap();
         let (seen, receiver) = crossbeam::channel::bounded(8);
         let seam = Arc::new(Seam::new(
