@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["sys::ring"],
     &["sys::features"],
     &["observe::metrics", "control::config", "control::drain", "control::health"],
-    &["observe::log", "control::file"],
+    &["observe::log", "control::file", "control::budget"],
     &["control::table"],
     &["observe::status", "observe::process", "observe::netstat", "observe::notify"],
     &[

@@ -9,6 +9,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::Finding;
+use crate::control::budget::Budget;
 use crate::control::config::{Config, ServerAddress};
 use crate::control::file;
 use crate::proxy::PIPES_PER_WORKER;
@@ -61,7 +62,8 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
     let wanted = config.global.workers.map(|workers| workers.get() as usize);
     let workers = wanted.unwrap_or(cores);
     let hard = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard);
-    let sessions = limits::sessions_max(config, workers, hard);
+    let budget = Budget { descriptors: hard, workers, pipes_per_worker: PIPES_PER_WORKER };
+    let sessions = budget.sessions_max(config, |_| 1);
     let mut findings = vec![cores_finding(cores, wanted), descriptors(hard, sessions.as_ref())];
     let sessions = sessions.unwrap_or(0);
     if rings {

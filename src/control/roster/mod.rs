@@ -304,6 +304,12 @@ impl Roster {
         self.answers.contains_key(host)
     }
 
+    /// How many addresses DNS has for that name; 0: it has never answered.
+    #[must_use]
+    pub fn count_of(&self, host: &str) -> usize {
+        self.answers.get(host).map_or(0, Vec::len)
+    }
+
     /// The name of a server, if it has one.
     #[must_use]
     pub fn host_of(&self, id: ServerId) -> Option<&str> {

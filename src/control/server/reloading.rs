@@ -78,7 +78,7 @@ impl Server {
             Ok(_) if self.seam.phase.load() != Phase::Running => {
                 Err(vec!["evenkeel is draining".to_owned()])
             }
-            Ok(fresh) => match listeners::bind(&fresh.config, self.workers(), &self.bound) {
+            Ok(fresh) => match self.bind(&fresh) {
                 Ok(bound) => Ok(self.commit(fresh, bound)),
                 Err(unbound) if self.is_leaving(&unbound, read.attempts) => {
                     return self.try_again(fresh, read.attempts);
@@ -114,6 +114,36 @@ impl Server {
         }
     }
 
+    /// Listens on every address of a new configuration, if the descriptors are there for it.
+    fn bind(&self, fresh: &Fresh) -> Result<Bound, Unbound> {
+        let new = |host: &str| fresh.answers.get(host).map(|answer| answer.addresses.len());
+        let addresses = |host: &str| new(host).unwrap_or_else(|| self.roster.count_of(host));
+        let auto = self.config.global.sessions_max.is_none();
+        let fitting = self.budget.refit(&fresh.config, addresses, self.sessions_max, auto);
+        fitting.map_err(|line| Unbound { lines: vec![line], in_use: BTreeSet::new() })?;
+        listeners::bind(&fresh.config, self.workers(), &self.bound)
+    }
+
+    /// Lets as many sessions in as the descriptors hold beside what is in force now, if nobody
+    /// wrote how many.
+    pub(super) fn fit_sessions(&self) {
+        let (auto, was) = (self.config.global.sessions_max.is_none(), self.seam.sessions.max());
+        let addresses = |host: &str| self.roster.count_of(host);
+        let max = match self.budget.refit(&self.config, addresses, self.sessions_max, auto) {
+            Ok(max) => max,
+            Err(line) => return tracing::warn!("{line}"),
+        };
+        if max < was {
+            tracing::warn!(
+                "sessions_max (auto) is lowered from {was} to {max}: listening sockets and probes \
+                 take the file descriptors; raise the limit (LimitNOFILE=) and restart"
+            );
+        } else if max > was {
+            tracing::info!("sessions_max (auto) rises from {was} to {max}");
+        }
+        self.seam.sessions.set_max(Some(max));
+    }
+
     fn commit(&mut self, fresh: Fresh, bound: Bound) -> String {
         let Fresh { mut config, answers } = fresh;
         for key in reload::keep_until_restart(&self.config, &mut config) {
@@ -126,6 +156,7 @@ impl Server {
         self.reloading.given_up.extend(gone);
         self.bound = bound;
         self.config = config;
+        self.fit_sessions();
         self.follow_names(answers);
         for follower in self.followers.values() {
             // An operator who reloads after a change in DNS wants it seen.
