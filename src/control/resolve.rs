@@ -744,9 +744,9 @@ mod tests {
             };
             let followers: Vec<Follower> = hosts.iter().map(follow).collect();
             assert!(timeout(LONG, news.recv()).await.unwrap().unwrap().answer.is_err());
-            // The first has just given its place away.
+            // Those that began with it may just have given their places away, too.
             let names = dns.script.borrow().names.len();
-            assert!((LOOKUPS_MAX..=LOOKUPS_MAX + 1).contains(&names), "{names} names were asked");
+            assert!((LOOKUPS_MAX..=2 * LOOKUPS_MAX).contains(&names), "{names} names were asked");
             drop(followers);
         });
     }
