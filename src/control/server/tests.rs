@@ -195,7 +195,7 @@ fn a_written_limit_that_no_longer_fits_refuses_the_reload_with_the_numbers() {
     for part in ["301 file descriptors are needed", "290", "sessions_max = 94", "nothing has"] {
         assert!(problem.contains(part), "no {part}: {problem}");
     }
-    assert_eq!(scene.seam.table.load().frontends[0].listeners[0].address, scene.bind);
+    assert_eq!(scene.seam.table.load().listeners[0].0.address, scene.bind);
     scene.end();
 }
 
