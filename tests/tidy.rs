@@ -15,15 +15,15 @@ use house::{PLANES, Source, Text, root, sources, texts};
 /// such as `src/control/file` is one module.
 const LAYERS: &[&[&str]] = &[
     &["terms", "sys", "observe", "control", "proxy"],
-    &["sys::buffer", "sys::child", "sys::pipe", "sys::probe_socket"],
+    &["sys::buffer", "sys::child", "sys::interfaces", "sys::pipe", "sys::probe_socket"],
     &["sys::socket", "sys::waker"],
     &["sys::ring"],
     &["sys::features"],
     &["observe::metrics", "control::config", "control::drain", "control::health"],
     &["observe::operator", "control::file"],
-    &["observe::log"],
+    &["observe::log", "control::budget"],
     &["control::table"],
-    &["observe::status", "observe::process", "observe::notify"],
+    &["observe::status", "observe::process", "observe::netstat", "observe::notify"],
     &[
         "observe::report",
         "observe::sample",

@@ -4,10 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
@@ -17,9 +15,6 @@ use crate::control::resolve::{Answer, Resolver};
 
 /// For all names together. A server whose name has no answer by then is down until it has.
 const RESOLVE_MAX: Duration = Duration::from_secs(5);
-
-/// Names that are asked for at once: with more, a small DNS server begins to drop questions.
-const LOOKUPS_MAX: usize = 64;
 
 /// A configuration that could be put in force.
 #[derive(Debug)]
@@ -64,12 +59,10 @@ pub fn hosts(config: &Config) -> impl Iterator<Item = &str> {
 /// Asks for all of `hosts`, and waits 5 s at most. A name without an answer is left out.
 pub async fn resolve(resolver: &Resolver, hosts: BTreeSet<String>) -> BTreeMap<String, Answer> {
     let deadline = Instant::now() + RESOLVE_MAX;
-    let places = Rc::new(Semaphore::new(LOOKUPS_MAX));
     let mut lookups = JoinSet::new();
     for host in hosts {
-        let (resolver, places) = (resolver.clone(), Rc::clone(&places));
+        let resolver = resolver.clone();
         lookups.spawn_local(async move {
-            let _place = places.acquire().await;
             let answer = resolver.lookup(&host).await;
             (host, answer)
         });

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::{Hosts, TokioResolver, system_conf};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -48,6 +49,10 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// Between two questions for one name, however often it is asked for.
 const POKE_MIN: Duration = Duration::from_secs(1);
 
+/// Lookups at a time, of all names: after a reload, or as a common TTL ends, a small DNS server
+/// would drop what more would ask.
+const LOOKUPS_MAX: usize = 16;
+
 /// What a name stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -57,10 +62,11 @@ pub struct Answer {
     pub ttl: Duration,
 }
 
-/// Looks up names; clones share what they know of the system.
+/// Looks up names, 16 at a time; clones share what they know of the system, and the 16.
 #[derive(Clone)]
 pub struct Resolver {
     system: Rc<RefCell<System>>,
+    places: Rc<Semaphore>,
 }
 
 impl std::fmt::Debug for Resolver {
@@ -87,10 +93,11 @@ impl Resolver {
     }
 
     fn of(system: System) -> Self {
-        Self { system: Rc::new(RefCell::new(system)) }
+        let places = Rc::new(Semaphore::new(LOOKUPS_MAX));
+        Self { system: Rc::new(RefCell::new(system)), places }
     }
 
-    /// The addresses of `host`, within 5 s.
+    /// The addresses of `host`, within 5 s after its turn has come.
     ///
     /// # Errors
     /// Why there are none, for people.
@@ -104,6 +111,8 @@ impl Resolver {
         if let Ok(address) = host.parse() {
             return Ok(Answer { addresses: vec![address], ttl: TTL.1 });
         }
+        // It is never closed.
+        let _place = self.places.acquire().await;
         let (dns, search) = {
             let mut system = self.system.borrow_mut();
             system.refresh();
@@ -393,7 +402,9 @@ async fn follow(
     poke: Rc<Notify>,
 ) {
     let started = Instant::now();
-    let mut wait = first.as_ref().map_or(Duration::ZERO, |answer| answer.ttl);
+    let seed = RandomState::new();
+    let soon = |ttl, asked: Instant| jittered(ttl, seed.hash_one(asked.duration_since(started)));
+    let mut wait = first.as_ref().map_or(Duration::ZERO, |answer| soon(answer.ttl, started));
     let mut known = first.map(|answer| answer.addresses);
     let mut retry = None;
     let mut asked = started;
@@ -406,7 +417,7 @@ async fn follow(
         let answer = resolver.lookup_after(&host, known.as_deref().unwrap_or_default()).await;
         let news = match &answer {
             Ok(answer) => {
-                wait = answer.ttl;
+                wait = soon(answer.ttl, asked);
                 let was_failing = retry.take().is_some();
                 let changed = known.as_ref() != Some(&answer.addresses);
                 known = Some(answer.addresses.clone());
@@ -423,9 +434,16 @@ async fn follow(
     }
 }
 
+/// Up to an eighth less than the TTL, so that names that were answered together part; not less
+/// than a second, and never more than the TTL.
+fn jittered(ttl: Duration, random: u64) -> Duration {
+    let part = u32::try_from(random >> 48).unwrap_or(0);
+    (ttl - ttl / 8 * part / (1 << 16)).max(POKE_MIN)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::{HashMap, HashSet};
 
     use hickory_resolver::proto::op::{Message, MessageType};
     use hickory_resolver::proto::rr::{RData, Record};
@@ -448,6 +466,7 @@ mod tests {
     struct Script {
         says: HashMap<(String, RecordType), Says>,
         asked: u32,
+        names: HashSet<String>,
     }
 
     #[derive(Clone)]
@@ -485,6 +504,7 @@ mod tests {
                 script.asked += 1;
             }
             let name = query.name().to_ascii().to_lowercase();
+            script.names.insert(name.clone());
             let says = script.says.get(&(name, query.query_type())).cloned();
             message.metadata.message_type = MessageType::Response;
             match says.unwrap_or(Says::Code(ResponseCode::NoError)) {
@@ -694,6 +714,40 @@ mod tests {
             }
             let most = 1 + u32::try_from(started.elapsed().as_secs()).unwrap();
             assert!(dns.asked() - asked <= most, "asked {} times", dns.asked() - asked);
+        });
+    }
+
+    #[test]
+    fn names_part_by_an_eighth_of_the_ttl_and_are_never_late() {
+        let ttl = Duration::from_secs(80);
+        assert_eq!(jittered(ttl, 0), ttl);
+        let earliest = jittered(ttl, u64::MAX);
+        assert!(earliest >= ttl * 7 / 8 && earliest < ttl * 9 / 10, "{earliest:?}");
+        assert_eq!(jittered(TTL.0, u64::MAX), TTL.0);
+    }
+
+    #[test]
+    fn so_many_names_are_asked_for_at_a_time() {
+        tokio_uring::start(async {
+            let dns = Dns::start().await;
+            let (sender, mut news) = mpsc::unbounded_channel();
+            let resolver = Resolver::with_nameserver(dns.address);
+            let hosts: Vec<String> = (0..40).map(|n| format!("n{n}.test")).collect();
+            for host in &hosts {
+                for kind in [RecordType::A, RecordType::AAAA] {
+                    let says = &mut dns.script.borrow_mut().says;
+                    says.insert((format!("{host}."), kind), Says::Nothing);
+                }
+            }
+            let follow = |host: &String| {
+                Follower::start(resolver.clone(), host.clone(), None, sender.clone())
+            };
+            let followers: Vec<Follower> = hosts.iter().map(follow).collect();
+            assert!(timeout(LONG, news.recv()).await.unwrap().unwrap().answer.is_err());
+            // Those that began with it may just have given their places away, too.
+            let names = dns.script.borrow().names.len();
+            assert!((LOOKUPS_MAX..=2 * LOOKUPS_MAX).contains(&names), "{names} names were asked");
+            drop(followers);
         });
     }
 

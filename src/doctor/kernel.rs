@@ -6,12 +6,10 @@ use nix::sys::utsname;
 
 use super::Finding;
 use crate::sys::features::{RingFeatures, RingProblem, ring_features};
+use crate::sys::ring::invents_descriptors;
 
 /// The oldest kernel that has all that a worker needs: `SINGLE_ISSUER` with `DEFER_TASKRUN`.
 const FLOOR: Version = Version(6, 1, 0);
-
-/// Multishot accept answered with bogus descriptors in these (liburing's issue 1062).
-const BOGUS_ACCEPT: (Version, Version) = (Version(6, 6, 1), Version(6, 7, 4));
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Version(u32, u32, u32);
@@ -29,7 +27,7 @@ pub(super) fn examine(available: Result<(), RingProblem>) -> Vec<Finding> {
             ));
             match ring_features() {
                 Ok(mut features) => {
-                    if parse(&release).is_some_and(is_bogus) {
+                    if invents_descriptors(release.as_ref()) {
                         // Whatever the trial gave, it is not used on this kernel.
                         features.multishot_accept = Ok(());
                     }
@@ -58,7 +56,7 @@ fn release_finding(release: &str) -> Finding {
             format!("{release}; 6.1 or newer is needed"),
             "apt-get install --only-upgrade 'linux-image-*' && reboot",
         ),
-        Some(version) if is_bogus(version) => Finding::warning(
+        Some(_) if invents_descriptors(release.as_ref()) => Finding::warning(
             subject,
             format!(
                 "{release}; 6.6.1 to 6.7.4 may answer a multishot accept with a descriptor that \
@@ -68,10 +66,6 @@ fn release_finding(release: &str) -> Finding {
         ),
         Some(_) => Finding::ok(subject, format!("{release}; 6.1 or newer is needed")),
     }
-}
-
-fn is_bogus(version: Version) -> bool {
-    (BOGUS_ACCEPT.0..=BOGUS_ACCEPT.1).contains(&version)
 }
 
 fn parse(release: &str) -> Option<Version> {

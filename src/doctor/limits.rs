@@ -6,13 +6,16 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
 use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::{SysconfVar, sysconf};
 
 use super::Finding;
+use crate::control::budget::Budget;
 use crate::control::config::{Config, ServerAddress};
 use crate::control::file;
 use crate::proxy::PIPES_PER_WORKER;
 use crate::run::limits;
 use crate::sys::features::rings_that_fit;
+use crate::sys::pipe::PIPE_SIZE;
 
 /// What is wanted of this machine.
 #[derive(Debug)]
@@ -28,8 +31,8 @@ struct Needs {
 /// Fewer sessions than this surprise somebody one day.
 const SESSIONS_FEW: u32 = 1000;
 
-/// What a pipe has unless asked otherwise (pipe(7)): 16 pages of 4 KiB.
-const PIPE_PAGES: u64 = 16;
+/// Bytes of a pipe.
+const PIPE_BYTES: u64 = PIPE_SIZE.unsigned_abs() as u64;
 
 impl Needs {
     fn of(config: &Config) -> Self {
@@ -59,7 +62,8 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
     let wanted = config.global.workers.map(|workers| workers.get() as usize);
     let workers = wanted.unwrap_or(cores);
     let hard = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard);
-    let sessions = limits::sessions_max(config, workers, hard);
+    let budget = Budget { descriptors: hard, workers, pipes_per_worker: PIPES_PER_WORKER };
+    let sessions = budget.sessions_max(config, |_| 1);
     let mut findings = vec![cores_finding(cores, wanted), descriptors(hard, sessions.as_ref())];
     let sessions = sessions.unwrap_or(0);
     if rings {
@@ -84,9 +88,11 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
             Some(own_ports(&range(text)?, reserved.trim(), &needs.local_ports))
         }),
         read("net.ipv4.tcp_congestion_control", &|text| Some(congestion_control(text))),
-        read("net.ipv4.tcp_migrate_req", &|text| Some(migrate_req(text != "0"))),
+        read("net.ipv4.tcp_migrate_req", &|text| Some(migrate_req(text))),
         read("fs.pipe-max-size", &|text| Some(pipe_size(text.parse().ok()?))),
-        read("fs.pipe-user-pages-soft", &|text| Some(pipe_pages(text.parse().ok()?, workers))),
+        read("fs.pipe-user-pages-soft", &|text| {
+            Some(pipe_pages(text.parse().ok()?, PIPE_BYTES / page_size()?, workers))
+        }),
     ]);
     Ok(findings)
 }
@@ -212,22 +218,20 @@ fn congestion_control(name: &str) -> Finding {
     )
 }
 
-fn migrate_req(on: bool) -> Finding {
-    let subject = "net.ipv4.tcp_migrate_req";
-    if on {
-        return Finding::ok(subject, "1: a listener that closes hands over those who wait in it");
-    }
-    Finding::warning(
-        subject,
-        "0: when one of two evenkeels on a port stops, clients that wait in its queue are reset",
-        "sysctl -w net.ipv4.tcp_migrate_req=1",
+/// It hands those who wait in a listening socket over to another one of the same address. All of
+/// ours close together, whether the address goes or the process, and no other program may share
+/// the port: either value will do.
+fn migrate_req(value: &str) -> Finding {
+    Finding::ok(
+        "net.ipv4.tcp_migrate_req",
+        format!("{value}: no matter, the listening sockets of an address close together"),
     )
 }
 
 fn pipe_size(bytes: u64) -> Finding {
     let subject = "fs.pipe-max-size";
-    let (kib, wanted) = (bytes / 1024, PIPE_PAGES * 4096);
-    if bytes >= wanted {
+    let kib = bytes / 1024;
+    if bytes >= PIPE_BYTES {
         return Finding::ok(subject, format!("{kib} KiB, for pipes that bulk is spliced through"));
     }
     Finding::warning(
@@ -237,17 +241,23 @@ fn pipe_size(bytes: u64) -> Finding {
     )
 }
 
-/// Beyond the limit, a plain user's new pipes have one or two pages (pipe(7)); 0 is no limit.
-fn pipe_pages(pages: u64, workers: usize) -> Finding {
+fn page_size() -> Option<u64> {
+    u64::try_from(sysconf(SysconfVar::PAGE_SIZE).ok()??).ok()
+}
+
+/// Beyond the limit, a plain user's new pipes do not grow, and then have one or two pages
+/// (pipe(7)); 0 is no limit. `each`: pages of a pipe.
+fn pipe_pages(pages: u64, each: u64, workers: usize) -> Finding {
     let subject = "fs.pipe-user-pages-soft";
-    let (pipes, wanted) = (pages / PIPE_PAGES, workers as u64 * u64::from(PIPES_PER_WORKER));
+    let (pipes, wanted) = (pages / each, workers as u64 * u64::from(PIPES_PER_WORKER));
     if pages == 0 {
         return Finding::ok(subject, "no limit on a plain user's pipes");
     }
     let text = format!("{pages} pages are {pipes} pipes for a plain user, {wanted} are wanted");
     if pipes < wanted {
-        let command = format!("sysctl -w fs.pipe-user-pages-soft={}", wanted * PIPE_PAGES);
-        return Finding::warning(subject, format!("{text}; other bulk is copied"), command);
+        let command = format!("sysctl -w fs.pipe-user-pages-soft={}", wanted * each);
+        let text = format!("{text}; others are small, or their bulk is copied");
+        return Finding::warning(subject, text, command);
     }
     Finding::ok(subject, text)
 }
@@ -321,9 +331,12 @@ mod tests {
 
     #[test]
     fn pipes_that_are_few_or_small_are_warnings() {
-        assert_eq!(pipe_pages(0, 4).verdict, Verdict::Ok);
-        assert_eq!(pipe_pages(1024, 4).verdict, Verdict::Warning);
-        assert_eq!(pipe_pages(16_384, 4).verdict, Verdict::Ok);
-        assert_eq!(pipe_size(4096).verdict, Verdict::Warning);
+        assert_eq!(pipe_pages(0, 64, 4).verdict, Verdict::Ok);
+        assert_eq!(pipe_pages(16_384, 64, 4).verdict, Verdict::Ok);
+        let finding = pipe_pages(16_384, 64, 5);
+        let remedy = "sysctl -w fs.pipe-user-pages-soft=20480";
+        assert_eq!(finding.remedy.as_deref(), Some(remedy));
+        assert_eq!(pipe_size(64 * 1024).verdict, Verdict::Warning);
+        assert_eq!(pipe_size(PIPE_BYTES).verdict, Verdict::Ok);
     }
 }

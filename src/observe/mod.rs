@@ -6,6 +6,7 @@ pub mod log;
 pub mod status;
 pub mod report;
 pub mod process;
+pub mod netstat;
 pub mod exposition;
 pub mod page;
 pub mod http;

@@ -13,17 +13,20 @@ use crossbeam::channel::{self, Receiver};
 use nix::unistd::geteuid;
 use tokio::sync::oneshot;
 
+use crate::control::budget::Budget;
 use crate::control::config::{Config, Place};
 use crate::control::drain::{Phase, PhaseCell};
-use crate::control::resolve::Resolver;
+use crate::control::resolve::{Answer, Resolver};
 use crate::control::roster::{Bound, Roster};
 use crate::control::server::{self, Control};
 use crate::control::table::Seam;
 use crate::control::{listeners, reload, signals};
 use crate::observe::log::SessionRecord;
 use crate::observe::{admin, log, operator};
+use crate::proxy::PIPES_PER_WORKER;
 use crate::proxy::worker::Worker;
 use crate::sys::features;
+use crate::sys::interfaces::Here;
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
 
@@ -113,6 +116,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
 struct Prepared {
     cores: Vec<usize>,
     workers: usize,
+    budget: Budget,
     sessions_max: u32,
     identity: Option<identity::Identity>,
     bound: Bound,
@@ -126,7 +130,9 @@ impl Prepared {
         let cores = limits::cores();
         let workers = config.global.workers.map_or(cores.len(), |number| number.get() as usize);
         let mut wrong = Vec::new();
-        let sessions_max = limits::sessions_max(config, workers, descriptors);
+        let budget = Budget { descriptors, workers, pipes_per_worker: PIPES_PER_WORKER };
+        // Names are not asked for yet.
+        let sessions_max = budget.sessions_max(config, |_| 1);
         let identity = identity::wanted(config);
         wrong.extend(sessions_max.as_ref().err().cloned());
         wrong.extend(identity.as_ref().err().into_iter().flatten().cloned());
@@ -157,7 +163,18 @@ impl Prepared {
         if !failed.is_empty() {
             return Err(Failure::cannot(failed));
         }
-        Ok(Self { cores, workers, sessions_max, identity, bound, http, admin })
+        Ok(Self { cores, workers, budget, sessions_max, identity, bound, http, admin })
+    }
+
+    /// Names may have many addresses, each of which is probed: an automatic limit of sessions makes
+    /// room for them. DNS does not decide whether we start: a written one stays.
+    fn count_names(&mut self, config: &Config, answers: &BTreeMap<String, Answer>) {
+        let addresses = |host: &str| answers.get(host).map_or(1, |answer| answer.addresses.len());
+        let auto = config.global.sessions_max.is_none();
+        match self.budget.refit(config, addresses, self.sessions_max, auto) {
+            Ok(max) => self.sessions_max = max,
+            Err(line) => tracing::warn!("{line}"),
+        }
     }
 
     fn drop_privileges(&self, config: &Config) -> Result<(), Failure> {
@@ -215,7 +232,7 @@ impl Log {
 /// The rest is done within the control thread's runtime.
 async fn control(
     config: Config,
-    prepared: Prepared,
+    mut prepared: Prepared,
     records: Option<channel::Sender<SessionRecord>>,
     started: Instant,
 ) -> Result<(), Failure> {
@@ -224,8 +241,9 @@ async fn control(
     let answers = reload::resolve(&resolver, hosts).await;
     let addresses: BTreeMap<_, _> =
         answers.iter().map(|(host, answer)| (host.clone(), answer.addresses.clone())).collect();
+    prepared.count_names(&config, &answers);
     let mut roster = Roster::new(prepared.workers);
-    roster.merge(&config, addresses, started);
+    roster.merge(&config, addresses, &Here::now(), started);
     let table = roster.table(1, &prepared.bound);
 
     let (seen_slot, seen) = channel::bounded(SEEN_WAITING);
@@ -244,12 +262,13 @@ async fn control(
         prepared.workers,
         prepared.sessions_max
     );
-    let Prepared { bound, http, admin, .. } = prepared;
+    let Prepared { bound, budget, http, admin, .. } = prepared;
     let control = Control {
         config,
         roster,
         bound,
         seam,
+        budget,
         resolver,
         answers,
         seen,

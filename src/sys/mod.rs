@@ -10,4 +10,5 @@ pub mod waker;
 
 pub mod child;
 pub mod features;
+pub mod interfaces;
 pub mod probe_socket;

@@ -8,7 +8,7 @@ use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 
 /// Bytes that a pipe is made for: 64 KiB (its default) moved a third less per wake-up, and more
 /// than 256 KiB gained nothing and leaves the L2 cache of a Pi.
-const PIPE_SIZE: i32 = 256 * 1024;
+pub const PIPE_SIZE: i32 = 256 * 1024;
 
 /// The least that is worth a pipe. Past `fs.pipe-user-pages-soft` a plain user's pipes are one or
 /// two pages (pipe(7)): copying is faster.

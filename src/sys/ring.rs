@@ -349,8 +349,10 @@ impl Ring {
 }
 
 /// Whether a multishot accept on this kernel may answer with a descriptor that is none: 6.6.1 to
-/// 6.7.4, with deferred task work, after an overflow (liburing issue 1062).
-fn invents_descriptors(release: &OsStr) -> bool {
+/// 6.7.4, with deferred task work, after an overflow (liburing issue 1062). `release` as uname(2)
+/// has it; one that is no version does not.
+#[must_use]
+pub fn invents_descriptors(release: &OsStr) -> bool {
     let release = release.to_string_lossy();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0);

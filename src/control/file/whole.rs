@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::problems::{Sink, shown};
 use crate::control::config::{Backend, Config, Frontend, Place, ServerAddress, overlap};
+use crate::sys::interfaces::Here;
 
 /// Addresses to listen on, over all frontends: each is a descriptor in every worker.
 const ADDRESSES_MAX: usize = 4096;
@@ -22,8 +23,9 @@ pub(super) fn check(config: &Config, sink: &Sink<'_>) {
         return;
     }
     addresses(config, sink);
+    let here = Here::now();
     for frontend in &config.frontends {
-        circles(frontend, config, sink);
+        circles(frontend, config, &here, sink);
     }
 }
 
@@ -64,22 +66,52 @@ fn server_names(backend: &Backend, sink: &Sink<'_>) {
 }
 
 /// A server that is the very frontend it serves: each connection would make another one, until
-/// descriptors end.
-fn circles(frontend: &Frontend, config: &Config, sink: &Sink<'_>) {
+/// descriptors end. A wildcard is every address that this machine has, also where the file is only
+/// checked here and meant for another: whoever has that address can tell.
+fn circles(frontend: &Frontend, config: &Config, here: &Here, sink: &Sink<'_>) {
     let backend = config.backends.iter().find(|backend| backend.name == frontend.backend);
     for server in backend.iter().flat_map(|backend| &backend.servers) {
         let ServerAddress::Ip(address) = server.address else { continue };
-        let back = |bind: &SocketAddr| {
-            let here = bind.ip().is_unspecified() && address.ip().is_loopback();
-            *bind == address || (here && overlap(*bind, address))
-        };
-        if frontend.bind.iter().any(|(bind, _)| back(bind)) {
-            let text = format!(
-                "server {} at {address} is frontend {} itself; name the server's own address",
-                shown(&server.name),
-                frontend.name
-            );
+        let mut binds = frontend.bind.iter().map(|(bind, _)| *bind);
+        if let Some(bind) = binds.find(|bind| here.leads_to(address, *bind)) {
+            let every =
+                if bind.ip().is_unspecified() { ", at every address of this machine" } else { "" };
+            let name = shown(&server.name);
+            let itself = format!("is frontend {} itself{every}", frontend.name);
+            let text =
+                format!("server {name} at {address} {itself}; name the server's own address");
             sink.wrong_at(server.place, text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::file;
+
+    fn circles_of(bind: &str, server: &str) -> String {
+        let text = format!(
+            "[frontend.f]\nbind = [\"{bind}\"]\nbackend = \"b\"\n\
+             [[backend.b.server]]\nname = \"s\"\naddress = \"{server}\"\n"
+        );
+        let config = file::parse(&text, "x.toml").unwrap();
+        let sink = Sink::new("x.toml", &text);
+        let here = Here::of(["198.51.100.7".parse().unwrap()]);
+        circles(&config.frontends[0], &config, &here, &sink);
+        sink.finish().err().map(|problems| problems.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_server_at_an_address_of_this_machine_is_the_frontend_behind_a_wildcard() {
+        let said = circles_of("0.0.0.0:80", "198.51.100.7:80");
+        assert!(said.starts_with("x.toml:4:1: ") && said.contains("of this machine"), "{said}");
+        for (bind, server) in [
+            ("0.0.0.0:80", "198.51.100.8:80"),
+            ("0.0.0.0:80", "198.51.100.7:81"),
+            ("198.51.100.9:80", "198.51.100.7:80"),
+        ] {
+            assert_eq!(circles_of(bind, server), "", "{bind} {server}");
         }
     }
 }

@@ -11,9 +11,10 @@ use crossbeam::utils::CachePadded;
 use crate::control::config::{self, AdminState, AllDown, ServerAddress};
 use crate::control::roster::Answers;
 use crate::control::roster::mint::{Mint, Past};
-use crate::control::roster::news::{News, What};
+use crate::control::roster::news::{News, SERVERS_MAX, What};
 use crate::control::roster::server::{Happened, Member, Orders, ServerBook};
 use crate::control::table::{self, Schedule, Server, Share};
+use crate::sys::interfaces::Here;
 
 /// A backend as configured.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(super) struct BackendBook {
     in_force: Option<Arc<table::Backend>>,
     /// Whether the newest table has no server of it to pick.
     empty: bool,
+    /// Whether the newest table leaves some out for want of numbers.
+    crowded: bool,
 }
 
 /// What operators have ordered, by backend and server.
@@ -38,6 +41,8 @@ pub(super) struct Facts<'a> {
     pub(super) answers: &'a Answers,
     /// Where this balancer itself listens.
     pub(super) own: &'a [SocketAddr],
+    /// The addresses of the machine that it runs on.
+    pub(super) here: &'a Here,
     pub(super) orders: &'a AllOrders,
     pub(super) past: &'a mut Past,
     pub(super) news: &'a mut Vec<News>,
@@ -65,6 +70,7 @@ impl BackendBook {
             turn: Arc::default(),
             in_force: None,
             empty: false,
+            crowded: false,
         };
         for server in config.servers {
             book.add(server, facts);
@@ -157,8 +163,8 @@ impl BackendBook {
         };
         let answer: &[IpAddr] = facts.answers.get(host).map(Vec::as_slice).unwrap_or_default();
         let found = answer.iter().map(|address| SocketAddr::from((*address, port)));
-        let (own, found): (Vec<_>, Vec<_>) =
-            found.partition(|address| facts.own.iter().any(|own| leads_to(*address, *own)));
+        let (own, found): (Vec<_>, Vec<_>) = found
+            .partition(|address| facts.own.iter().any(|own| facts.here.leads_to(*address, *own)));
         let itself = own.into_iter().map(|own| (server.name.as_str().into(), What::Itself(own)));
         facts.tell(&self.name, itself);
         found
@@ -184,6 +190,14 @@ impl BackendBook {
             return Arc::clone(in_force);
         }
         let (shares, all_down) = self.shares();
+        let left = shares.len().saturating_sub(SERVERS_MAX);
+        if (left > 0) != self.crowded {
+            self.crowded = left > 0;
+            if self.crowded {
+                let what = What::Crowded(left);
+                news.push(News { backend: Arc::clone(&self.name), server: None, what });
+            }
+        }
         let schedule = Schedule::new(shares);
         let tried = all_down && !schedule.is_empty();
         let empty = all_down || schedule.is_empty();
@@ -232,12 +246,4 @@ impl BackendBook {
 
 fn in_force(member: &Member) -> Option<Arc<Server>> {
     Some(Arc::new(Server { address: member.address?, shared: Arc::clone(&member.shared) }))
-}
-
-/// Whether a connection to `address` would come in at `listened`.
-fn leads_to(address: SocketAddr, listened: SocketAddr) -> bool {
-    let every = listened.ip().is_unspecified()
-        && listened.is_ipv4() == address.is_ipv4()
-        && address.ip().is_loopback();
-    address.port() == listened.port() && (every || address.ip() == listened.ip())
 }

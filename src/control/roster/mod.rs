@@ -13,6 +13,7 @@ use crate::control::health::Transition;
 use crate::control::table::{Frontend, FrontendShared, Limit, Listener, Table};
 use crate::observe::metrics::PerWorker;
 use crate::observe::status::{ProbeResult, ServerName};
+use crate::sys::interfaces::Here;
 use crate::terms::ServerId;
 
 mod backend;
@@ -89,13 +90,14 @@ impl Roster {
     }
 
     /// Takes over a configuration, with answers for the names in it that had none yet. What is
-    /// the same as before keeps its health, its counters and what an operator has set.
-    pub fn merge(&mut self, config: &Config, answers: Answers, now: Instant) {
+    /// the same as before keeps its health, its counters and what an operator has set. No name may
+    /// lead from `here`, the machine that this runs on, back to it.
+    pub fn merge(&mut self, config: &Config, answers: Answers, here: &Here, now: Instant) {
         self.answers.extend(answers.into_iter().filter(|(_, found)| !found.is_empty()));
         let listened = config.frontends.iter().flat_map(|frontend| &frontend.bind);
         self.own = listened.map(|(address, _)| *address).collect();
         let Self { answers, own, orders, past, news, .. } = self;
-        let mut facts = Facts { answers, own, orders, past, news, now };
+        let mut facts = Facts { answers, own, here, orders, past, news, now };
         let named = |book: BackendBook| (book.name.to_string(), book);
         let mut known: HashMap<_, _> = self.backends.drain(..).map(named).collect();
         for config in &config.backends {
@@ -145,13 +147,19 @@ impl Roster {
 
     /// What DNS says of a name now. No address changes nothing: the last good answer holds.
     /// Whether a server moved, came or went.
-    pub fn resolved(&mut self, host: &str, addresses: &[IpAddr], now: Instant) -> bool {
+    pub fn resolved(
+        &mut self,
+        host: &str,
+        addresses: &[IpAddr],
+        here: &Here,
+        now: Instant,
+    ) -> bool {
         if addresses.is_empty() || self.answers.get(host).is_some_and(|known| known == addresses) {
             return false;
         }
         self.answers.insert(host.to_owned(), addresses.to_owned());
         let Self { answers, own, orders, past, news, .. } = self;
-        let mut facts = Facts { answers, own, orders, past, news, now };
+        let mut facts = Facts { answers, own, here, orders, past, news, now };
         let mut any = false;
         for backend in &mut self.backends {
             any |= backend.follow_host(host, &mut facts);
@@ -302,6 +310,12 @@ impl Roster {
     #[must_use]
     pub fn knows(&self, host: &str) -> bool {
         self.answers.contains_key(host)
+    }
+
+    /// How many addresses DNS has for that name; 0: it has never answered.
+    #[must_use]
+    pub fn count_of(&self, host: &str) -> usize {
+        self.answers.get(host).map_or(0, Vec::len)
     }
 
     /// The name of a server, if it has one.

@@ -4,6 +4,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+#[cfg(doc)]
+use crate::control::table::Schedule;
+
+/// Addresses that one rotation can name, by the 16 bits of [`Schedule::rotation`].
+pub(super) const SERVERS_MAX: usize = 1 << 16;
+
 /// Something that an operator wants to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct News {
@@ -52,13 +58,18 @@ pub enum What {
     },
     /// A server can be picked again.
     Serving,
+    /// More addresses than a rotation can name: how many those are that get no session.
+    Crowded(usize),
 }
 
 impl News {
     /// Whether somebody should look.
     #[must_use]
     pub const fn is_bad(&self) -> bool {
-        matches!(self.what, What::Down { .. } | What::Itself(_) | What::Empty { .. })
+        matches!(
+            self.what,
+            What::Down { .. } | What::Itself(_) | What::Empty { .. } | What::Crowded(_)
+        )
     }
 }
 
@@ -90,6 +101,10 @@ impl fmt::Display for News {
             What::Empty { tried: false } => write!(out, "has no server left; clients are reset"),
             What::Empty { tried: true } => {
                 write!(out, "has no server left; all are tried (all_down = \"try\")")
+            }
+            What::Crowded(left) => {
+                write!(out, "has more than {SERVERS_MAX} addresses; ")?;
+                write!(out, "the last {left} get no session: spread them over several backends")
             }
             What::Serving => write!(out, "has a server again"),
         }

@@ -27,6 +27,11 @@ fn at(name: &str, address: &str) -> String {
     server(name, &format!("address = \"{address}\""))
 }
 
+/// The machine that the books are of.
+fn here() -> Here {
+    Here::of(["198.51.100.7".parse().unwrap()])
+}
+
 struct Scene {
     roster: Roster,
     now: Instant,
@@ -42,12 +47,12 @@ impl Scene {
     }
 
     fn load(&mut self, servers: &str) {
-        self.roster.merge(&config(servers), Answers::new(), self.now);
+        self.roster.merge(&config(servers), Answers::new(), &here(), self.now);
     }
 
     fn dns(&mut self, host: &str, addresses: &[&str]) -> bool {
         let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        self.roster.resolved(host, &addresses, self.now)
+        self.roster.resolved(host, &addresses, &here(), self.now)
     }
 
     fn status(&self, name: &str) -> ServerStatus {
@@ -346,7 +351,7 @@ fn a_frontend_keeps_its_counters_and_takes_its_new_limit() {
     Count::add(&before.cells.of(crate::terms::WorkerIndex(0)).sessions, 5);
     let mut config = config(&server("a", ""));
     config.frontends[0].sessions_max = std::num::NonZeroU32::new(3);
-    scene.roster.merge(&config, Answers::new(), scene.now);
+    scene.roster.merge(&config, Answers::new(), &here(), scene.now);
     let after = Arc::clone(&scene.roster.frontends()[0].shared);
     assert!(Arc::ptr_eq(&before, &after));
     assert_eq!(after.sessions.room(), 3);
@@ -360,7 +365,7 @@ fn a_frontend_that_is_gone_is_reported_while_it_has_sessions() {
     cell.add(1);
     let other = format!("{BASE}{}", server("a", "")).replace("frontend.http", "frontend.other");
     let other = file::parse(&other, "test").unwrap();
-    scene.roster.merge(&other, Answers::new(), scene.now);
+    scene.roster.merge(&other, Answers::new(), &here(), scene.now);
     scene.roster.forget();
     let names = |scene: &Scene| -> Vec<String> {
         scene.roster.frontends().iter().map(|status| status.name.to_string()).collect()
@@ -377,7 +382,7 @@ fn what_a_worker_may_still_begin_a_session_on_is_kept_in_the_books() {
     let mut scene = Scene::of(&(server("a", "") + &server("b", "")));
     let old = scene.roster.table(1, &Bound::new());
     let other = format!("{BASE}{}", server("b", "")).replace("frontend.http", "frontend.other");
-    scene.roster.merge(&file::parse(&other, "test").unwrap(), Answers::new(), scene.now);
+    scene.roster.merge(&file::parse(&other, "test").unwrap(), Answers::new(), &here(), scene.now);
     drop(scene.roster.table(2, &Bound::new()));
     scene.roster.forget();
     // A worker that has not looked since accepts by the old table.
@@ -398,4 +403,37 @@ fn a_name_that_leads_back_to_a_frontend_is_no_server() {
     assert!(said[0].contains("127.0.0.1:80: that is a frontend of this balancer"), "{said:?}");
     scene.dns("here.test", &["127.0.0.1", "192.0.2.1"]);
     assert_eq!(scene.status("a").address, Some("192.0.2.1:80".parse().unwrap()));
+}
+
+#[test]
+fn a_name_of_this_machine_leads_back_to_a_wildcard() {
+    let mut scene = Scene::of(&at("a", "here.test:80"));
+    let mut wild = config(&at("a", "here.test:80"));
+    wild.frontends[0].bind[0].0 = "0.0.0.0:80".parse().unwrap();
+    scene.roster.merge(&wild, Answers::new(), &here(), scene.now);
+    scene.dns("here.test", &["198.51.100.7", "198.51.100.8"]);
+    assert_eq!(scene.status("a").address, Some("198.51.100.8:80".parse().unwrap()));
+    let said = scene.news();
+    assert!(said[0].contains("198.51.100.7:80: that is a frontend of this"), "{said:?}");
+}
+
+#[test]
+fn more_addresses_than_a_rotation_names_are_told_once() {
+    let names: Vec<String> = (0..1025).map(|n| format!("n{n}")).collect();
+    let text: String = names.iter().map(|name| at(name, &format!("{name}.test:80"))).collect();
+    let each = |name: &String| {
+        let addresses = (1..=64).map(|n| IpAddr::from([192, 0, 2, n])).collect();
+        (format!("{name}.test"), addresses)
+    };
+    let answers: Answers = names.iter().map(each).collect();
+    let mut scene = Scene::of(&server("n0", ""));
+    scene.roster.merge(&config(&text), answers, &here(), scene.now);
+    scene.roster.news();
+    for _ in 0..2 {
+        scene.roster.backends[0].touch();
+        drop(scene.picked());
+    }
+    let said = scene.news();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("more than 65536 addresses; the last 64 get no session"), "{said:?}");
 }

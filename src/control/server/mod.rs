@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Receiver;
 use tokio::sync::oneshot;
 
+use crate::control::budget::Budget;
 use crate::control::config::Config;
 use crate::control::drain::Phase;
 use crate::control::prober::{ProbeOutcome, Prober, Target};
@@ -22,6 +23,7 @@ use crate::control::signals::Signal;
 use crate::control::table::{Seam, Table};
 use crate::observe::status::{Order, Request, Snapshot};
 use crate::observe::{admin, http, notify};
+use crate::sys::interfaces::Here;
 use crate::terms::{Seen, ServerId, WorkerIndex};
 
 mod inbox;
@@ -51,6 +53,8 @@ pub struct Control {
     pub bound: Bound,
     /// What is shared with the workers.
     pub seam: Arc<Seam>,
+    /// What `seam.sessions` was reckoned by.
+    pub budget: Budget,
     /// For names.
     pub resolver: Resolver,
     /// What is known of the names of `config`.
@@ -90,7 +94,9 @@ pub async fn run(control: Control) -> Result<(), String> {
         config: control.config,
         roster: control.roster,
         bound: control.bound,
+        sessions_max: control.seam.sessions.max(),
         seam: control.seam,
+        budget: control.budget,
         resolver: control.resolver,
         started: control.started,
         reloading: Reloading::default(),
@@ -125,6 +131,9 @@ struct Server {
     roster: Roster,
     bound: Bound,
     seam: Arc<Seam>,
+    budget: Budget,
+    /// The limit of sessions at the start: workers have room for no more.
+    sessions_max: u32,
     prober: Prober,
     resolver: Resolver,
     followers: BTreeMap<String, Follower>,
@@ -233,8 +242,11 @@ impl Server {
         let Resolved { host, answer } = resolved;
         match answer {
             Ok(answer) => {
-                let moved = self.roster.resolved(&host, &answer.addresses, Instant::now());
-                if !moved {
+                let moved =
+                    self.roster.resolved(&host, &answer.addresses, &Here::now(), Instant::now());
+                if moved {
+                    self.fit_sessions();
+                } else {
                     tracing::info!("name {host} is answered again");
                 }
                 self.stale |= moved;

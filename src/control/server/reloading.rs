@@ -13,6 +13,7 @@ use crate::control::roster::{Answers, Bound};
 use crate::control::server::Server;
 use crate::control::server::inbox::Read;
 use crate::observe::notify;
+use crate::sys::interfaces::Here;
 
 /// An address that an earlier reload gave up is free once the workers have left it, which takes
 /// them a turn. So long, and so often, it is tried again.
@@ -127,12 +128,38 @@ impl Server {
         }
     }
 
+    /// Listens on every address of a new configuration, if the descriptors are there for it.
     fn bind(&self, fresh: &Fresh) -> Result<Bound, Unbound> {
         let lines = reload::held_until_restart(&self.config, &fresh.config);
         if !lines.is_empty() {
             return Err(Unbound { lines, in_use: BTreeSet::new() });
         }
+        let new = |host: &str| fresh.answers.get(host).map(|answer| answer.addresses.len());
+        let addresses = |host: &str| new(host).unwrap_or_else(|| self.roster.count_of(host));
+        let auto = self.config.global.sessions_max.is_none();
+        let fitting = self.budget.refit(&fresh.config, addresses, self.sessions_max, auto);
+        fitting.map_err(|line| Unbound { lines: vec![line], in_use: BTreeSet::new() })?;
         listeners::bind(&fresh.config, self.workers(), &self.bound)
+    }
+
+    /// Lets as many sessions in as the descriptors hold beside what is in force now, if nobody
+    /// wrote how many.
+    pub(super) fn fit_sessions(&self) {
+        let (auto, was) = (self.config.global.sessions_max.is_none(), self.seam.sessions.max());
+        let addresses = |host: &str| self.roster.count_of(host);
+        let max = match self.budget.refit(&self.config, addresses, self.sessions_max, auto) {
+            Ok(max) => max,
+            Err(line) => return tracing::warn!("{line}"),
+        };
+        if max < was {
+            tracing::warn!(
+                "sessions_max (auto) is lowered from {was} to {max}: listening sockets and probes \
+                 take the file descriptors; raise the limit (LimitNOFILE=) and restart"
+            );
+        } else if max > was {
+            tracing::info!("sessions_max (auto) rises from {was} to {max}");
+        }
+        self.seam.sessions.set_max(Some(max));
     }
 
     fn commit(&mut self, fresh: Fresh, bound: Bound) -> String {
@@ -143,11 +170,12 @@ impl Server {
         }
         let addresses: Answers =
             answers.iter().map(|(host, answer)| (host.clone(), answer.addresses.clone())).collect();
-        self.roster.merge(&config, addresses, Instant::now());
+        self.roster.merge(&config, addresses, &Here::now(), Instant::now());
         let gone = self.bound.keys().filter(|address| !bound.contains_key(address));
         self.reloading.given_up.extend(gone);
         self.bound = bound;
         self.config = config;
+        self.fit_sessions();
         self.follow_names(answers);
         for follower in self.followers.values() {
             // An operator who reloads after a change in DNS wants it seen.

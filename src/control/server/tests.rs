@@ -17,6 +17,9 @@ use crate::control::roster::Answers;
 use crate::observe::status::ServerName;
 use crate::sys::waker::Waker;
 
+/// Enough for 100 sessions, one server and twenty addresses to listen on or so.
+const DESCRIPTORS: u64 = 64 + 4 + 2 + 200 + 20;
+
 /// A running control thread, and a folder of its own.
 struct Scene {
     folder: PathBuf,
@@ -45,6 +48,11 @@ fn write(path: &Path, binds: &[SocketAddr], servers: &[SocketAddr]) {
 
 impl Scene {
     fn new(servers: &[SocketAddr]) -> Self {
+        Self::with(servers, "")
+    }
+
+    /// `more`: further text of its first file.
+    fn with(servers: &[SocketAddr], more: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("evenkeel-control-{}-{count}", std::process::id());
@@ -52,10 +60,12 @@ impl Scene {
         fs::create_dir(&folder).unwrap();
         let bind = free();
         write(&folder.join("e.toml"), &[bind], servers);
+        let text = fs::read_to_string(folder.join("e.toml")).unwrap();
+        fs::write(folder.join("e.toml"), text + more).unwrap();
         let config = file::load(&folder.join("e.toml")).unwrap();
         let started = Instant::now();
         let mut roster = Roster::new(1);
-        roster.merge(&config, Answers::new(), started);
+        roster.merge(&config, Answers::new(), &Here::default(), started);
         let bound = listeners::bind(&config, 1, &Bound::new()).unwrap();
         let (seen, receiver) = crossbeam::channel::bounded(8);
         let seam = Arc::new(Seam::new(
@@ -76,6 +86,7 @@ impl Scene {
                 roster,
                 bound,
                 seam: shared,
+                budget: Budget { descriptors: DESCRIPTORS, workers: 1, pipes_per_worker: 1 },
                 resolver,
                 answers: BTreeMap::new(),
                 seen: receiver,
@@ -156,6 +167,34 @@ fn an_address_in_use_changes_nothing() {
     write(&scene.file(), &[free(), taken.local_addr().unwrap()], &[free()]);
     let problem = scene.order(Order::Reload).unwrap_err();
     assert!(problem.contains("is in use"), "{problem}");
+    assert_eq!(scene.seam.table.load().listeners[0].0.address, scene.bind);
+    scene.end();
+}
+
+#[test]
+fn addresses_that_would_take_the_descriptors_of_sessions_lower_an_automatic_limit() {
+    let scene = Scene::new(&[free()]);
+    let many: Vec<SocketAddr> =
+        (1..=30).map(|n| ([127, 0, 1, n], scene.bind.port()).into()).collect();
+    write(&scene.file(), &many, &[free()]);
+    scene.order(Order::Reload).unwrap();
+    assert_eq!(scene.seam.sessions.max(), 94);
+    write(&scene.file(), &[free()], &[free()]);
+    scene.order(Order::Reload).unwrap();
+    assert_eq!(scene.seam.sessions.max(), 100);
+    scene.end();
+}
+
+#[test]
+fn a_written_limit_that_no_longer_fits_refuses_the_reload_with_the_numbers() {
+    let scene = Scene::with(&[free()], "[global]\nsessions_max = 100\n");
+    let many: Vec<SocketAddr> =
+        (1..=30).map(|n| ([127, 0, 1, n], scene.bind.port()).into()).collect();
+    write(&scene.file(), &many, &[free()]);
+    let problem = scene.order(Order::Reload).unwrap_err();
+    for part in ["301 file descriptors are needed", "290", "sessions_max = 94", "nothing has"] {
+        assert!(problem.contains(part), "no {part}: {problem}");
+    }
     assert_eq!(scene.seam.table.load().listeners[0].0.address, scene.bind);
     scene.end();
 }

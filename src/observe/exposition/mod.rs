@@ -15,6 +15,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use crate::control::drain::Phase;
 use crate::control::table::Seam;
 use crate::observe::metrics::{Count, FrontendCell, HistogramSum, WorkerCell};
+use crate::observe::netstat::Listening;
 use crate::observe::process::Process;
 use crate::observe::report::State;
 use crate::observe::status::{FrontendStatus, ProbeResult, ServerStatus, Snapshot};
@@ -45,6 +46,10 @@ pub fn render(snapshot: &Snapshot, seam: &Seam) -> String {
         }
         if let Ok(process) = &process {
             record_process(process);
+        }
+        if let Ok(listening) = Listening::read() {
+            counter(&names::LISTEN_OVERFLOWS, &[], listening.overflows);
+            counter(&names::LISTEN_DROPS, &[], listening.drops);
         }
     });
     let mut text = recorder.handle().render();

@@ -73,6 +73,10 @@ metrics! {
         "Bulk that was copied because no pipe could be had.";
     LOG_DROPS: "counter" "evenkeel_log_drops_total"
         "Session log records that were dropped because the log could not keep up.";
+    LISTEN_OVERFLOWS: "counter" "evenkeel_listen_overflows_total"
+        "Handshakes that found an accept queue full, at any listener of the network namespace.";
+    LISTEN_DROPS: "counter" "evenkeel_listen_drops_total"
+        "Handshakes dropped, overflows too, at any listener of the network namespace.";
     PROCESS_CPU: "counter" "process_cpu_seconds_total" "User and system CPU time, in seconds.";
     PROCESS_OPEN_FDS: "gauge" "process_open_fds" "Open file descriptors.";
     PROCESS_MAX_FDS: "gauge" "process_max_fds" "Limit of open file descriptors.";

@@ -1,0 +1,194 @@
+//! How many sessions the descriptors of this process hold beside what a configuration takes, at the
+//! start and at each reload.
+
+use crate::control::config::{Check, Config, ServerAddress};
+
+/// Standard streams, the log, HTTP, the control socket, DNS, timers: about 30 at most at once, and
+/// as many for what a reload adds before the old is gone.
+const RESERVE: u64 = 64;
+
+/// Of a worker: its ring, its waker, and room for two.
+const RESERVE_PER_WORKER: u64 = 4;
+
+/// A session has two sockets.
+const PER_SESSION: u64 = 2;
+
+/// What "auto" gives at most, however high the limit is: container runtimes set it to a thousand
+/// million, and memory ends long before.
+const SESSIONS_AUTO_MAX: u64 = 1 << 20;
+
+/// What there is to spend.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// The limit of this process (`RLIMIT_NOFILE`).
+    pub descriptors: u64,
+    /// Worker threads.
+    pub workers: usize,
+    /// Pipes that each of them makes at most.
+    pub pipes_per_worker: u16,
+}
+
+impl Budget {
+    /// `global.sessions_max`, or what the descriptors allow. `addresses` says how many a name has.
+    ///
+    /// # Errors
+    /// The descriptors cannot hold as many as are configured, or not even one. For the operator.
+    pub fn sessions_max(
+        &self,
+        config: &Config,
+        addresses: impl Fn(&str) -> usize,
+    ) -> Result<u32, String> {
+        let Self { descriptors, workers, .. } = *self;
+        let reserve = self.reserve(config, addresses);
+        let most = descriptors.saturating_sub(reserve) / PER_SESSION;
+        let remedy = "raise the limit (systemd: LimitNOFILE=, else ulimit -Hn)";
+        if let Some((wanted, place)) = config.global.sessions_max {
+            let needed = reserve + PER_SESSION * u64::from(wanted.get());
+            if u64::from(wanted.get()) > most {
+                return Err(format!(
+                    "{}sessions_max = {wanted} takes {needed} file descriptors, and this process \
+                     may have {descriptors}; lower it to {most}, or {remedy}",
+                    config.locate(place)
+                ));
+            }
+            return Ok(wanted.get());
+        }
+        if most == 0 {
+            return Err(format!(
+                "evenkeel: {descriptors} file descriptors leave none for sessions, {reserve} are \
+                 taken by {workers} workers, their listening sockets, probes and the rest of the \
+                 program; {remedy}, or lower global.workers"
+            ));
+        }
+        Ok(u32::try_from(most.min(SESSIONS_AUTO_MAX)).unwrap_or(u32::MAX))
+    }
+
+    /// The limit of sessions under which `config` fits into a process that was started with `max`:
+    /// at a reload, or as names get more addresses. Only a limit that nobody wrote (`auto`) is
+    /// lowered for it; it rises again up to `max`, which workers have room for.
+    ///
+    /// # Errors
+    /// It does not fit under the limit as written, or not with a single session. For the operator.
+    pub fn refit(
+        &self,
+        config: &Config,
+        addresses: impl Fn(&str) -> usize,
+        max: u32,
+        auto: bool,
+    ) -> Result<u32, String> {
+        let reserve = self.reserve(config, addresses);
+        let most = self.descriptors.saturating_sub(reserve) / PER_SESSION;
+        if most >= u64::from(max) {
+            return Ok(max);
+        }
+        if auto && most > 0 {
+            return Ok(u32::try_from(most).unwrap_or(max));
+        }
+        let needed = reserve + PER_SESSION * if auto { 1 } else { u64::from(max) };
+        let lower = if auto || most == 0 {
+            String::new()
+        } else {
+            format!(" with sessions_max = {most} or")
+        };
+        let descriptors = self.descriptors;
+        Err(format!(
+            "{needed} file descriptors are needed, {reserve} of them for workers, listening \
+             sockets and probes, and this process may have {descriptors}; listen on or probe \
+             fewer addresses, or restart{lower} with a higher limit (systemd: LimitNOFILE=, else \
+             ulimit -Hn)"
+        ))
+    }
+
+    /// Descriptors that are no session's.
+    fn reserve(&self, config: &Config, addresses: impl Fn(&str) -> usize) -> u64 {
+        let listened: usize = config.frontends.iter().map(|frontend| frontend.bind.len()).sum();
+        let probed = config.backends.iter().filter(|backend| backend.health.check != Check::Off);
+        // One probe at a time an address.
+        let probes =
+            probed.flat_map(|backend| &backend.servers).map(|server| match &server.address {
+                ServerAddress::Ip(_) => 1,
+                ServerAddress::Name { host, .. } => addresses(host).max(1),
+            });
+        let pipes = 2 * u64::from(self.pipes_per_worker);
+        let each = RESERVE_PER_WORKER + pipes + listened as u64;
+        RESERVE + probes.sum::<usize>() as u64 + self.workers as u64 * each
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::file;
+
+    fn config(sessions_max: &str) -> Config {
+        let text = format!(
+            "[global]\nsessions_max = {sessions_max}\n[frontend.f]\nbind = [\"127.0.0.1:80\"]\n\
+             backend = \"b\"\n[[backend.b.server]]\nname = \"s\"\naddress = \"127.0.0.1:81\"\n"
+        );
+        let mut config = file::parse(&text, "x.toml").unwrap();
+        config.file = Some("x.toml".into());
+        config
+    }
+
+    fn budget(workers: usize, descriptors: u64) -> Budget {
+        Budget { descriptors, workers, pipes_per_worker: 64 }
+    }
+
+    fn reserve(config: &Config, workers: usize) -> u64 {
+        budget(workers, 0).reserve(config, |_| 1)
+    }
+
+    fn sessions_max(config: &Config, workers: usize, descriptors: u64) -> Result<u32, String> {
+        budget(workers, descriptors).sessions_max(config, |_| 1)
+    }
+
+    #[test]
+    fn each_address_of_a_probed_name_takes_a_descriptor() {
+        let mut config = config("\"auto\"");
+        let host = "pi".to_owned();
+        config.backends[0].servers[0].address = ServerAddress::Name { host, port: 81 };
+        let of = |addresses| budget(1, 0).reserve(&config, |_| addresses);
+        assert_eq!((of(0), of(64)), (of(1), of(1) + 63));
+    }
+
+    #[test]
+    fn a_written_limit_that_no_longer_fits_is_refused_and_an_auto_one_is_lowered() {
+        let config = config("5000");
+        let reserve = reserve(&config, 1);
+        let refit = |descriptors, auto| budget(1, descriptors).refit(&config, |_| 1, 5000, auto);
+        assert_eq!(refit(reserve + 10_000, false), Ok(5000));
+        assert_eq!(refit(reserve + 20_000, true), Ok(5000), "workers have room for no more");
+        assert_eq!(refit(reserve + 9000, true), Ok(4500));
+        let message = refit(reserve + 9000, false).unwrap_err();
+        for part in [reserve + 10_000, reserve, reserve + 9000, 4500] {
+            assert!(message.contains(&part.to_string()), "{part}: {message}");
+        }
+        assert!(refit(reserve, true).unwrap_err().contains("LimitNOFILE"));
+    }
+
+    #[test]
+    fn auto_is_what_descriptors_allow() {
+        let config = config("\"auto\"");
+        let reserve = reserve(&config, 2);
+        assert_eq!(sessions_max(&config, 2, reserve + 2001), Ok(1000));
+        assert_eq!(sessions_max(&config, 2, u64::MAX), Ok(1 << 20));
+    }
+
+    #[test]
+    fn a_number_that_descriptors_cannot_hold_is_refused_with_the_numbers_and_the_line() {
+        let config = config("5000");
+        let reserve = reserve(&config, 1);
+        assert_eq!(sessions_max(&config, 1, reserve + 10_000), Ok(5000));
+        let message = sessions_max(&config, 1, 1024).unwrap_err();
+        assert!(message.starts_with("x.toml:2:"), "{message}");
+        for part in ["5000", "1024", &(reserve + 10_000).to_string()] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn no_room_for_a_single_session_is_said() {
+        let message = sessions_max(&config("\"auto\""), 4, 256).unwrap_err();
+        assert!(message.contains("256") && message.contains("LimitNOFILE"), "{message}");
+    }
+}
