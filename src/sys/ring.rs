@@ -45,7 +45,8 @@ const ALLOWED: [u8; 8] = [
     opcode::Close::CODE,
 ];
 
-/// Marks the `user_data` of accepts, so that only what they answered with is taken for a descriptor.
+/// Marks the `user_data` of accepts, so that only what they answered with is taken for a
+/// descriptor.
 const ACCEPT: u64 = 1 << 63;
 
 /// An answer of the kernel.
@@ -145,8 +146,8 @@ impl Ring {
             .build(submissions)
     }
 
-    /// Accepts connections until cancelled, or one only. [`Completion::more`] tells which. Tokens of
-    /// the whole ring are below 2^63.
+    /// Accepts connections until cancelled, or one only. [`Completion::more`] tells which. Tokens
+    /// of the whole ring are below 2^63.
     pub fn accept(&mut self, listener: &OwnedFd, token: u64, multishot: bool) {
         let listener = Fd(listener.as_raw_fd());
         let flags = nix::libc::SOCK_NONBLOCK | nix::libc::SOCK_CLOEXEC;
