@@ -1,8 +1,10 @@
 //! Who is picked: the rotation, weights, health, backups.
 
+use std::net::TcpListener;
+
 use crate::common::client::{Ending, connect, exchange, fate, visit};
 use crate::common::wait::until;
-use crate::common::{Balancer, Config, Place, Server};
+use crate::common::{Balancer, Config, Place, Server, skip};
 
 /// As many naming servers as there are `names`, on ports 9001 and up.
 fn named(place: &Place, names: &[&str]) -> Vec<Server> {
@@ -160,5 +162,27 @@ fn with_every_server_down_all_are_tried_if_asked_for() {
     let client = connect(place.frontend());
     assert_eq!(exchange(&client, b"still there?"), b"still there?");
     drop(client);
+    balancer.books_balance();
+}
+
+#[test]
+fn one_rotation_goes_over_all_addresses_of_a_frontend_in_both_families() {
+    // Loopback has one IPv6 address: the kernel finds free ports on it.
+    let free = || TcpListener::bind("[::1]:0").ok().and_then(|socket| socket.local_addr().ok());
+    let (Some(six), Some(server)) = (free(), free()) else {
+        let what = "one_rotation_goes_over_all_addresses_of_a_frontend_in_both_families";
+        return skip(what, "loopback has no IPv6 address");
+    };
+    let place = Place::new();
+    let servers = [Server::naming("a", place.port(9001)), Server::naming("b", server)];
+    let config = Config::new(&place).workers(2).server("a", servers[0].address);
+    let text = config.server("b", servers[1].address).text();
+    let four = place.port(8001);
+    let own = format!("bind = [\"{}\"", place.frontend());
+    let text = text.replace(&own, &format!("{own}, \"{four}\", \"{six}\""));
+    let balancer = Balancer::start_text(&place, &text);
+    let addresses = [place.frontend(), four, six, six, four, place.frontend()];
+    let names: Vec<String> = addresses.map(|address| visit(address).unwrap()).into();
+    assert_eq!(names.concat(), "ababab");
     balancer.books_balance();
 }
