@@ -10,7 +10,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{self, Receiver};
-use nix::unistd::geteuid;
 use tokio::sync::oneshot;
 
 use crate::control::budget::Budget;
@@ -157,8 +156,8 @@ impl Prepared {
         });
         let admin = config.observe.control.as_ref().and_then(|(path, place)| {
             let socket = admin::bind(path).map_err(|error| error.to_string());
-            let spare = config.file.is_none() || !geteuid().is_root();
-            wanted(config, (*place, spare), "observe.control", socket, &mut failed)
+            // Nobody's traffic waits for orders: an unwritten place that is taken is said, no more.
+            wanted(config, (*place, true), "observe.control", socket, &mut failed)
         });
         if !failed.is_empty() {
             return Err(Failure::cannot(failed));
@@ -187,9 +186,9 @@ impl Prepared {
     }
 }
 
-/// What was written must be, and so must a default beside a file: who runs it for others counts on
-/// its metrics. Who tries the program without a file does without a default that cannot be had
-/// (`spare`), which is said; and a plain user may not make /run/evenkeel, file or not.
+/// What was written must be, and so must the default address of metrics beside a file: who runs it
+/// for others counts on them. Any other default that cannot be had (`spare`) is done without, and
+/// said: a plain user may not make /run/evenkeel, and a second balancer finds it taken.
 fn wanted<T>(
     config: &Config,
     (place, spare): (Place, bool),
