@@ -1,4 +1,4 @@
-//! The one core that everything runs on, and who used it.
+//! The core (or cores) that everything runs on, and who used it.
 //!
 //! Throughput is counted as work / (our CPU time + idle), or other users of the machine would
 //! decide the figure. What was stolen by a hypervisor is nobody's of ours either.
@@ -14,20 +14,26 @@ use nix::unistd::Pid;
 /// The unit of /proc/stat: `USER_HZ`, 100 on every architecture that we run on.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Pins this thread, and what it starts, to one core; gives the core's number.
+/// The cores that this process may use, ascending.
 ///
 /// # Errors
-/// The core isn't one that this process may use.
-pub(crate) fn pin(core: Option<usize>) -> io::Result<usize> {
+/// The kernel does not say.
+pub(crate) fn allowed() -> io::Result<Vec<usize>> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
-    // The last one: the first is where most machines take their interrupts.
-    let last = (0..CpuSet::count()).rev().find(|core| allowed.is_set(*core).unwrap_or(false));
-    let core = core.or(last).ok_or_else(|| io::Error::other("no core to run on"))?;
+    Ok((0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false)).collect())
+}
+
+/// Pins this thread, and what it starts from now on, to these cores.
+///
+/// # Errors
+/// A core isn't one that this process may use.
+pub(crate) fn pin(cores: &[usize]) -> io::Result<()> {
     let mut only = CpuSet::new();
-    only.set(core)?;
+    for core in cores {
+        only.set(*core)?;
+    }
     sched_setaffinity(Pid::from_raw(0), &only)
-        .map_err(|error| io::Error::other(format!("core {core}: {error}")))?;
-    Ok(core)
+        .map_err(|error| io::Error::other(format!("cores {cores:?}: {error}")))
 }
 
 /// /proc/stat counts idle time in ticks: a turn of half a second can seem this much longer.
@@ -38,10 +44,11 @@ const CLOCKS_AGREE: f64 = 1.03;
 pub(crate) struct Snapshot {
     at: Instant,
     ours: Duration,
+    cores: f64,
     core: CoreTimes,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct CoreTimes {
     idle: Duration,
     interrupts: Duration,
@@ -66,21 +73,30 @@ impl Snapshot {
     ///
     /// # Errors
     /// One of them has ended.
-    pub(crate) fn take(core: usize, processes: &[u32]) -> io::Result<Self> {
+    pub(crate) fn take(cores: &[usize], processes: &[u32]) -> io::Result<Self> {
         let mut ours = cpu_time(std::process::id())?;
         for process in processes {
             ours += cpu_time(*process)?;
         }
         // Its work is the network's, and the network is ours alone.
-        if let Some(softirq) = softirq_thread(core) {
-            ours += cpu_time(softirq)?;
+        let mut core_sum = CoreTimes::default();
+        for core in cores {
+            if let Some(softirq) = softirq_thread(*core) {
+                ours += cpu_time(softirq)?;
+            }
+            let CoreTimes { idle, interrupts, steal } = core_times(*core)?;
+            core_sum.idle += idle;
+            core_sum.interrupts += interrupts;
+            core_sum.steal += steal;
         }
-        Ok(Self { at: Instant::now(), ours, core: core_times(core)? })
+        #[expect(clippy::cast_precision_loss, reason = "a number of cores")]
+        let cores = cores.len() as f64;
+        Ok(Self { at: Instant::now(), ours, cores, core: core_sum })
     }
 
     /// What happened since an earlier moment.
     pub(crate) fn since(&self, earlier: &Self) -> Used {
-        let wall = (self.at - earlier.at).as_secs_f64();
+        let wall = (self.at - earlier.at).as_secs_f64() * self.cores;
         let passed = |now: Duration, then: Duration| now.saturating_sub(then).as_secs_f64();
         let idle = passed(self.core.idle, earlier.core.idle);
         let steal = passed(self.core.steal, earlier.core.steal);
@@ -105,7 +121,7 @@ impl Snapshot {
 }
 
 /// CPU time of a process, with its threads, also those that have ended.
-fn cpu_time(process: u32) -> io::Result<Duration> {
+pub(crate) fn cpu_time(process: u32) -> io::Result<Duration> {
     let process = i32::try_from(process).map_err(io::Error::other)?;
     let clock: ClockId = clock_getcpuclockid(Pid::from_raw(process))
         .map_err(|error| io::Error::other(format!("process {process} has ended: {error}")))?;
@@ -128,14 +144,16 @@ fn core_times(core: usize) -> io::Result<CoreTimes> {
 
 /// The process number of the core's ksoftirqd; none where it can't be seen (a container).
 fn softirq_thread(core: usize) -> Option<u32> {
-    // Kernel threads are the machine's oldest, so the search is short.
-    static FOUND: std::sync::OnceLock<Option<u32>> = std::sync::OnceLock::new();
-    *FOUND.get_or_init(|| {
-        let name = format!("ksoftirqd/{core}");
-        fs::read_dir("/proc").ok()?.filter_map(Result::ok).find_map(|entry| {
+    static FOUND: std::sync::OnceLock<Vec<(String, u32)>> = std::sync::OnceLock::new();
+    let all = FOUND.get_or_init(|| {
+        let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+        let named = entries.filter_map(|entry| {
             let process: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let comm = fs::read_to_string(entry.path().join("comm")).ok()?;
-            (comm.trim() == name).then_some(process)
-        })
-    })
+            let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+            name.starts_with("ksoftirqd/").then(|| (name.trim().to_owned(), process))
+        });
+        named.collect()
+    });
+    let name = format!("ksoftirqd/{core}");
+    all.iter().find(|(found, _)| *found == name).map(|(_, process)| *process)
 }

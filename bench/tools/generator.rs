@@ -1,5 +1,10 @@
 //! The client side: keeps a number of connections busy, in the thread that asks it to.
+//!
+//! In a closed loop each connection has one exchange under way, always. In an open loop exchanges
+//! begin at a fixed rate on whichever connection rests, and a latency is counted from when its
+//! exchange was meant to begin: who falls behind pays for all that wait (no coordinated omission).
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -8,29 +13,53 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::histogram::{Latencies, Quantiles};
 use crate::work::Load;
 
 /// Bytes that one call discards of an answer: never copied, so only a number.
 const DISCARD: usize = 1 << 20;
 const EVENTS: usize = 256;
+/// What epoll calls the timer; others are indices of connections.
+const TIMER: u64 = u64::MAX;
 
-/// A closed loop: each connection has one exchange under way, always.
+/// Connections and what they do.
 pub(crate) struct Generator {
-    load: Load,
     addresses: Vec<SocketAddr>,
     next_address: usize,
     epoll: Epoll,
     connections: Vec<Connection>,
-    request: Vec<u8>,
+    parts: Vec<Part>,
+    pace: Option<Pace>,
     discard: Vec<u8>,
+}
+
+/// All connections of one load.
+struct Part {
+    load: Load,
+    request: Vec<u8>,
     bytes: u64,
+    latencies: Option<Latencies>,
+}
+
+/// The rhythm of an open loop.
+struct Pace {
+    interval: Duration,
+    /// When the next exchange is meant to begin.
+    next: Instant,
+    resting: VecDeque<usize>,
+    timer: TimerFd,
 }
 
 struct Connection {
     socket: Socket,
     phase: Phase,
+    part: usize,
+    /// When the exchange began, or was meant to; kept only where latencies are.
+    began: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
@@ -41,42 +70,105 @@ enum Phase {
     Receiving(usize),
     /// The answer is whole; the peer's end of stream is still to come.
     Ending,
+    /// Nothing is under way.
+    Resting,
 }
 
 enum Step {
     /// Nothing to do until the socket is ready again.
     Wait,
+    /// Nothing to do until the pace asks.
+    Rest,
     /// The exchange was the connection's last.
     Over,
 }
 
 impl Generator {
-    /// Opens the connections, to the addresses in turn.
+    /// Opens the connections of all loads, to the addresses in turn.
     ///
     /// # Errors
     /// A connection is refused, or there are no descriptors.
-    pub(crate) fn open(addresses: &[SocketAddr], load: Load) -> io::Result<Self> {
+    pub(crate) fn open(addresses: &[SocketAddr], loads: &[Load]) -> io::Result<Self> {
+        let part = |load: &Load| Part {
+            load: *load,
+            request: load.exchange.request(),
+            bytes: 0,
+            latencies: None,
+        };
         let mut generator = Self {
-            load,
             addresses: addresses.to_vec(),
             next_address: 0,
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-            connections: Vec::with_capacity(load.connections),
-            request: load.exchange.request(),
+            connections: Vec::new(),
+            parts: loads.iter().map(part).collect(),
+            pace: None,
             discard: vec![0; DISCARD],
-            bytes: 0,
         };
-        for index in 0..load.connections {
-            let connection = generator.connect(index)?;
-            generator.connections.push(connection);
+        for (part, load) in loads.iter().enumerate() {
+            for _ in 0..load.connections {
+                let connection = generator.connect(generator.connections.len(), part)?;
+                generator.connections.push(connection);
+            }
         }
         Ok(generator)
     }
 
-    /// Exchanges so far; those under way count with the part of their bytes that was moved.
+    /// From now on an open loop: so many exchanges a second.
+    ///
+    /// # Errors
+    /// There is no timer.
+    pub(crate) fn pace(&mut self, rate: f64) -> io::Result<()> {
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
+        let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        self.epoll.add(&timer, EpollEvent::new(interest, TIMER))?;
+        self.pace = Some(Pace {
+            interval: Duration::from_secs_f64(1.0 / rate),
+            next: Instant::now(),
+            resting: VecDeque::new(),
+            timer,
+        });
+        Ok(())
+    }
+
+    /// Exchanges of a part so far; those under way count with the bytes that were moved.
     #[expect(clippy::cast_precision_loss, reason = "2^53 bytes are not reached")]
-    pub(crate) fn exchanges(&self) -> f64 {
-        self.bytes as f64 / self.load.exchange.bytes() as f64
+    pub(crate) fn exchanges(&self, part: usize) -> f64 {
+        let part = &self.parts[part];
+        part.bytes as f64 / part.load.exchange.bytes() as f64
+    }
+
+    /// Begins to keep the latencies of a part.
+    pub(crate) fn keep_latencies(&mut self, part: usize) {
+        self.parts[part].latencies = Some(Latencies::new(Instant::now()));
+        for connection in self.connections.iter_mut().filter(|one| one.part == part) {
+            connection.began = None; // those under way began before
+        }
+        if let Some(pace) = &mut self.pace {
+            // What was behind before is not of this turn.
+            pace.next = Instant::now();
+        }
+    }
+
+    /// The latencies of a part. Exchanges that are not over, or have not even begun, count with
+    /// the time that they have taken: who never answers must not look fast.
+    pub(crate) fn latencies(&mut self, part: usize) -> Option<Quantiles> {
+        let now = Instant::now();
+        let mut latencies = self.parts[part].latencies.take()?;
+        let under_way = self
+            .connections
+            .iter()
+            .filter(|one| one.part == part && !matches!(one.phase, Phase::Resting));
+        if let Some(pace) = &self.pace {
+            for began in under_way.filter_map(|one| one.began) {
+                latencies.record(now, now.saturating_duration_since(began));
+            }
+            let mut meant = pace.next;
+            while meant < now {
+                latencies.record(now, now - meant);
+                meant += pace.interval;
+            }
+        }
+        latencies.quantiles()
     }
 
     /// Drives for this long.
@@ -87,6 +179,7 @@ impl Generator {
         let end = Instant::now() + time;
         let mut events = vec![EpollEvent::empty(); EVENTS];
         loop {
+            self.keep_pace()?;
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
@@ -96,18 +189,41 @@ impl Generator {
                 Err(Errno::EINTR) => continue,
                 other => other?,
             };
-            for event in &events[..ready] {
+            for event in events[..ready].iter().filter(|event| event.data() != TIMER) {
                 self.advance(usize::try_from(event.data()).map_err(io::Error::other)?)?;
             }
         }
     }
 
-    fn connect(&mut self, index: usize) -> io::Result<Connection> {
+    /// Begins what is due, and sets the timer to the next.
+    fn keep_pace(&mut self) -> io::Result<()> {
+        loop {
+            let Some(pace) = &mut self.pace else { return Ok(()) };
+            let now = Instant::now();
+            if pace.next > now {
+                if !pace.resting.is_empty() {
+                    let wait = TimeSpec::from_duration(pace.next - now);
+                    let flags = TimerSetTimeFlags::empty();
+                    pace.timer.set(Expiration::OneShot(wait), flags)?;
+                }
+                return Ok(());
+            }
+            // With none at rest, the next answer brings us here again.
+            let Some(index) = pace.resting.pop_front() else { return Ok(()) };
+            let connection = &mut self.connections[index];
+            connection.began = Some(pace.next);
+            connection.phase = Phase::Sending(self.parts[connection.part].request.len());
+            pace.next += pace.interval;
+            self.advance(index)?;
+        }
+    }
+
+    fn connect(&mut self, index: usize, part: usize) -> io::Result<Connection> {
         let address = self.addresses[self.next_address % self.addresses.len()];
         self.next_address += 1;
         let kind = Type::STREAM.nonblocking();
         let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-        if !self.load.exchange.last {
+        if !self.parts[part].load.exchange.last {
             socket.set_tcp_nodelay(true)?;
         }
         match socket.connect(&address.into()) {
@@ -118,14 +234,21 @@ impl Generator {
         }
         let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
         self.epoll.add(&socket, EpollEvent::new(interest, index as u64))?;
-        Ok(Connection { socket, phase: Phase::Sending(self.request.len()) })
+        let phase = Phase::Sending(self.parts[part].request.len());
+        Ok(Connection { socket, phase, part, began: None })
     }
 
     fn advance(&mut self, index: usize) -> io::Result<()> {
         match self.step(index) {
             Ok(Step::Wait) => Ok(()),
+            Ok(Step::Rest) => {
+                if let Some(pace) = &mut self.pace {
+                    pace.resting.push_back(index);
+                }
+                Ok(())
+            }
             Ok(Step::Over) => {
-                self.connections[index] = self.connect(index)?;
+                self.connections[index] = self.connect(index, self.connections[index].part)?;
                 Ok(())
             }
             Err(error) => {
@@ -133,6 +256,7 @@ impl Generator {
                     Phase::Sending(_) => "sending a request",
                     Phase::Receiving(_) => "waiting for an answer",
                     Phase::Ending => "waiting for the end of stream",
+                    Phase::Resting => "at rest",
                 };
                 Err(io::Error::other(format!("a connection failed, {phase}: {error}")))
             }
@@ -141,19 +265,21 @@ impl Generator {
 
     /// Goes on until the socket has nothing more to read or no room to write.
     fn step(&mut self, index: usize) -> nix::Result<Step> {
+        let paced = self.pace.is_some();
         let connection = &mut self.connections[index];
+        let part = &mut self.parts[connection.part];
         let descriptor = connection.socket.as_raw_fd();
         loop {
             match connection.phase {
                 Phase::Sending(left) => {
-                    let rest = &self.request[self.request.len() - left..];
+                    let rest = &part.request[part.request.len() - left..];
                     let sent = match send(descriptor, rest, MsgFlags::MSG_NOSIGNAL) {
                         Err(Errno::EAGAIN) => return Ok(Step::Wait),
                         other => other?,
                     };
-                    self.bytes += sent as u64;
+                    part.bytes += sent as u64;
                     if sent == left {
-                        connection.phase = Phase::Receiving(self.load.exchange.down as usize);
+                        connection.phase = Phase::Receiving(part.load.exchange.down as usize);
                         return Ok(Step::Wait); // the answer is an edge of its own
                     }
                     connection.phase = Phase::Sending(left - sent);
@@ -167,14 +293,20 @@ impl Generator {
                         Ok(0) => return Err(Errno::ECONNRESET),
                         other => other?,
                     };
-                    self.bytes += got as u64;
-                    connection.phase = if got < left {
-                        Phase::Receiving(left - got)
-                    } else if self.load.exchange.last {
-                        Phase::Ending
-                    } else {
-                        Phase::Sending(self.request.len())
+                    part.bytes += got as u64;
+                    let over = got == left;
+                    connection.phase = match (over, part.load.exchange.last) {
+                        (false, _) => Phase::Receiving(left - got),
+                        (true, true) => Phase::Ending,
+                        (true, false) if paced => Phase::Resting,
+                        (true, false) => Phase::Sending(part.request.len()),
                     };
+                    if over {
+                        note(connection, part);
+                    }
+                    if matches!(connection.phase, Phase::Resting) {
+                        return Ok(Step::Rest);
+                    }
                     if got < asked {
                         return Ok(Step::Wait); // a short read has emptied it
                     }
@@ -187,7 +319,38 @@ impl Generator {
                         Err(error) => Err(error),
                     };
                 }
+                Phase::Resting => return Ok(Step::Wait),
             }
         }
+    }
+}
+
+/// The answer is whole. In a closed loop the next exchange begins at once.
+fn note(connection: &mut Connection, part: &mut Part) {
+    let Some(latencies) = &mut part.latencies else { return };
+    let now = Instant::now();
+    if let Some(began) = connection.began {
+        latencies.record(now, now.saturating_duration_since(began));
+    }
+    connection.began = matches!(connection.phase, Phase::Sending(_)).then_some(now);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::Exchange;
+
+    #[test]
+    fn in_an_open_loop_a_silent_server_costs_all_that_had_to_wait() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let exchange = Exchange { up: 116, down: 128, last: false };
+        let load = Load { connections: 2, exchange };
+        let mut generator = Generator::open(&[silent.local_addr().unwrap()], &[load]).unwrap();
+        generator.pace(1000.0).unwrap();
+        generator.keep_latencies(0);
+        generator.drive(Duration::from_millis(100)).unwrap();
+        let seen = generator.latencies(0).unwrap();
+        // Meant to begin over 100 ms, never answered: half of them have waited for 50 ms.
+        assert!((40_000.0..80_000.0).contains(&seen.p50), "{seen:?}");
     }
 }

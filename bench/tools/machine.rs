@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde::Serialize;
 
-use crate::subject::Place;
+use crate::subject::{Place, Subject};
 
 /// The machine and the versions.
 #[derive(Debug, Serialize)]
@@ -20,17 +20,24 @@ pub(crate) struct Machine {
     pub(crate) congestion_control: String,
     pub(crate) evenkeel: String,
     pub(crate) commit: String,
-    /// None if it was not a subject.
+    /// None if it was not a subject; so of the others.
     pub(crate) haproxy: Option<String>,
+    pub(crate) nginx: Option<String>,
+    pub(crate) pen: Option<String>,
 }
 
 impl Machine {
     /// Looks around; what can't be known is "unknown".
-    pub(crate) fn look(core: usize, place: &Place, with_haproxy: bool) -> Self {
+    pub(crate) fn look(core: usize, place: &Place, subjects: &[Subject]) -> Self {
         let kernel = read("/proc/sys/kernel/osrelease");
         let congestion_control = read("/proc/sys/net/ipv4/tcp_congestion_control");
         let folder = concat!(env!("CARGO_MANIFEST_DIR"));
         let git = ["-C", folder, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"];
+        let has = |subject: Subject| subjects.contains(&subject) && subject.missing().is_none();
+        let packaged = |package: &str| {
+            let asked = ["-W", "-f", "${Package} ${Version}", package];
+            first_line(Path::new("dpkg-query"), &asked)
+        };
         Self {
             kernel,
             architecture: std::env::consts::ARCH,
@@ -39,7 +46,9 @@ impl Machine {
             congestion_control,
             evenkeel: first_line(&place.evenkeel, &["--version"]),
             commit: first_line(Path::new("git"), &git),
-            haproxy: with_haproxy.then(|| first_line(&place.haproxy, &["-v"])),
+            haproxy: has(Subject::Haproxy).then(|| first_line(&place.haproxy, &["-v"])),
+            nginx: has(Subject::Nginx).then(|| packaged("nginx")),
+            pen: has(Subject::Pen).then(|| packaged("pen")),
         }
     }
 }

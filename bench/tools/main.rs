@@ -2,20 +2,28 @@
 //!
 //! They are thin on purpose: every microsecond spent here hides a difference between subjects.
 
+mod configuration;
 mod cpu;
 mod exchange;
 mod generator;
+mod growth;
+mod histogram;
 mod idle;
+mod latency;
 mod machine;
+mod relay;
 mod report;
 mod responder;
+mod rounds;
 mod run;
 mod subject;
 mod table;
+mod targets;
+mod two;
 mod work;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -39,6 +47,19 @@ enum Verb {
         /// The number that its answers begin with.
         #[arg(long, default_value_t = 1)]
         number: u8,
+        /// The address of this host.
+        #[arg(long, default_value = "127.0.0.1")]
+        bind: IpAddr,
+    },
+    /// Relays each connection to a server, in turn: what a page of Rust does.
+    Relay {
+        /// What it is written with.
+        library: relay::Library,
+        /// Where it listens.
+        listen: SocketAddr,
+        /// Where it connects to.
+        #[arg(required = true)]
+        servers: Vec<SocketAddr>,
     },
     /// Drives addresses by hand with one kind of work; prints the rate of each second.
     Generator {
@@ -64,7 +85,10 @@ enum Verb {
 fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
         Verb::Run(options) => run::run(&options),
-        Verb::Responder { number } => responder::serve(number).map(|()| true),
+        Verb::Responder { number, bind } => responder::serve(number, bind).map(|()| true),
+        Verb::Relay { library, listen, servers } => {
+            relay::relay(library, listen, &servers).map(|()| true)
+        }
         Verb::Generator { work, seconds, addresses } => {
             generate(&work, seconds, &addresses).map(|()| true)
         }
@@ -81,15 +105,15 @@ fn main() -> ExitCode {
 }
 
 fn generate(work: &str, seconds: u32, addresses: &[SocketAddr]) -> io::Result<()> {
-    let kinds = work::find(&[work.to_owned()])?;
-    let Some(load) = kinds.first().and_then(|kind| kind.load) else {
+    let kinds = work::find(&[work.to_owned()], false)?;
+    let Some(work::Way::Throughput(load)) = kinds.first().map(|kind| kind.way) else {
         return Err(io::Error::other(format!("{work} has no load to drive")));
     };
-    let mut generator = generator::Generator::open(addresses, load)?;
+    let mut generator = generator::Generator::open(addresses, &[load])?;
     for _ in 0..seconds {
-        let before = generator.exchanges();
+        let before = generator.exchanges(0);
         generator.drive(Duration::from_secs(1))?;
-        say(&format!("{:.0} a second", generator.exchanges() - before));
+        say(&format!("{:.0} a second", generator.exchanges(0) - before));
     }
     Ok(())
 }

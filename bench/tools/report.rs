@@ -4,11 +4,11 @@ use std::io;
 
 use serde::Serialize;
 
+use crate::complain;
 use crate::cpu::Used;
-use crate::idle::Memory;
+use crate::histogram::Quantiles;
 use crate::machine::Machine;
 use crate::subject::Subject;
-use crate::work::Kind;
 
 /// One subject doing one kind of work once.
 #[derive(Debug, Clone, Copy)]
@@ -29,9 +29,29 @@ impl Turn {
 /// All turns of one kind of work: `rounds[r][s]` is subject `s` in round `r`.
 #[derive(Debug)]
 pub(crate) struct Turns {
-    pub(crate) kind: Kind,
+    pub(crate) work: String,
+    pub(crate) title: String,
     pub(crate) subjects: Vec<Subject>,
     pub(crate) rounds: Vec<Vec<Turn>>,
+}
+
+/// Latencies of one subject, once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LatencyTurn {
+    pub(crate) quantiles: Quantiles,
+    /// Exchanges a second of wall time.
+    pub(crate) rate: f64,
+    /// Bulk exchanges a second beside them.
+    pub(crate) bulk: Option<f64>,
+}
+
+/// As `Turns`.
+#[derive(Debug)]
+pub(crate) struct LatencyTurns {
+    pub(crate) work: String,
+    pub(crate) title: String,
+    pub(crate) subjects: Vec<Subject>,
+    pub(crate) rounds: Vec<Vec<LatencyTurn>>,
 }
 
 /// What a run gives: the JSON file, and what the table is made from.
@@ -41,15 +61,19 @@ pub(crate) struct Report {
     pub(crate) rounds: usize,
     pub(crate) seconds: f64,
     pub(crate) rows: Vec<Row>,
+    pub(crate) latencies: Vec<LatencyRow>,
     pub(crate) idle: Vec<IdleRow>,
+    pub(crate) growth: Vec<GrowthRow>,
     pub(crate) targets: Vec<Target>,
+    /// What was not measured, and why.
+    pub(crate) left_out: Vec<String>,
 }
 
 /// One subject and one kind of work. Costs are microseconds an exchange.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
-    pub(crate) work: &'static str,
-    pub(crate) title: &'static str,
+    pub(crate) work: String,
+    pub(crate) title: String,
     pub(crate) subject: &'static str,
     /// Exchanges a second of (our CPU + idle).
     pub(crate) rate: Spread,
@@ -65,25 +89,76 @@ pub(crate) struct Row {
     pub(crate) elsewhere: Spread,
     /// Share of the core that nobody used: work was waiting for something else.
     pub(crate) unused: Spread,
+    /// The rate of each round.
+    pub(crate) by_round: Vec<f64>,
 }
 
-/// Memory of one subject. Bytes of user memory.
+/// One subject's latencies in one kind of work, in microseconds.
+#[derive(Debug, Serialize)]
+pub(crate) struct LatencyRow {
+    pub(crate) work: String,
+    pub(crate) title: String,
+    pub(crate) subject: &'static str,
+    pub(crate) p50: Spread,
+    pub(crate) p99: Spread,
+    pub(crate) p999: Spread,
+    pub(crate) max: Spread,
+    /// Exchanges a second.
+    pub(crate) rate: Spread,
+    /// Bulk exchanges a second beside them.
+    pub(crate) bulk: Option<Spread>,
+    /// p50, p99 and p99.9 of each round.
+    pub(crate) by_round: Vec<[f64; 3]>,
+}
+
+/// Memory of one subject. Bytes.
 #[derive(Debug, Serialize)]
 pub(crate) struct IdleRow {
     pub(crate) subject: &'static str,
-    /// The two counts that the slope is between.
+    /// The two counts that slopes are between.
     pub(crate) sessions: [usize; 2],
+    /// User memory without sessions.
     pub(crate) at_start: Spread,
+    /// User memory a session, the slope.
     pub(crate) session: Spread,
+    /// User memory above that at the start, a session, with the larger count.
+    pub(crate) with_most: Spread,
+    /// Kernel memory of a session's two sockets: what is more than without a balancer.
+    pub(crate) kernel: Option<f64>,
+}
+
+/// A figure that should not grow, or be small.
+#[derive(Debug, Serialize)]
+pub(crate) struct GrowthRow {
+    pub(crate) what: String,
+    pub(crate) subject: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) value: Spread,
 }
 
 /// What `--check` demands.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Target {
-    pub(crate) work: &'static str,
-    pub(crate) demanded: f64,
+    pub(crate) work: String,
+    /// What is compared, with its unit.
+    pub(crate) what: String,
     pub(crate) reached: f64,
+    pub(crate) demanded: f64,
+    /// `demanded` is the most; otherwise the least.
+    pub(crate) at_most: bool,
     pub(crate) met: bool,
+}
+
+impl Target {
+    pub(crate) fn at_most(work: &str, what: &str, reached: f64, demanded: f64) -> Self {
+        let (work, what) = (work.to_owned(), what.to_owned());
+        Self { work, what, reached, demanded, at_most: true, met: reached <= demanded }
+    }
+
+    pub(crate) fn at_least(work: &str, what: &str, reached: f64, demanded: f64) -> Self {
+        let (work, what) = (work.to_owned(), what.to_owned());
+        Self { work, what, reached, demanded, at_most: false, met: reached >= demanded }
+    }
 }
 
 /// Median and extremes over the rounds.
@@ -106,11 +181,86 @@ impl Spread {
     }
 }
 
-/// The rows of one kind of work, and evenkeel's target in it.
-///
-/// # Errors
-/// There was no round.
-pub(crate) fn rows(turns: &Turns) -> io::Result<(Vec<Row>, Option<Target>)> {
+impl Report {
+    /// Something is not measured; says so at once and at the end.
+    pub(crate) fn leave_out(&mut self, why: String) {
+        if !self.left_out.contains(&why) {
+            complain(&format!("left out: {why}"));
+            self.left_out.push(why);
+        }
+    }
+
+    /// Leaves out a subject that failed.
+    ///
+    /// # Errors
+    /// It is one that must not.
+    pub(crate) fn forgive(
+        &mut self,
+        work: &str,
+        subject: Subject,
+        error: &io::Error,
+    ) -> io::Result<()> {
+        let why = format!("{work}, {}: {error}", subject.name());
+        if subject.must_not_fail() {
+            return Err(io::Error::other(why));
+        }
+        self.leave_out(why);
+        Ok(())
+    }
+
+    /// The rows of one kind of work, and evenkeel's target in it, if there is one.
+    ///
+    /// # Errors
+    /// There was no round.
+    pub(crate) fn add(&mut self, turns: &Turns, demanded: Option<f64>) -> io::Result<()> {
+        let rows = rows(turns)?;
+        let own = rows.iter().find(|row| row.subject == Subject::Evenkeel.name());
+        let reached = own.and_then(|row| row.ratio).map(|ratio| ratio.median);
+        if let Some((reached, demanded)) = reached.zip(demanded) {
+            self.targets.push(Target::at_least(&turns.work, "x HAProxy", reached, demanded));
+        }
+        self.rows.extend(rows);
+        Ok(())
+    }
+
+    /// The rows of latencies.
+    pub(crate) fn add_latencies(&mut self, turns: &LatencyTurns) {
+        for (index, subject) in turns.subjects.iter().enumerate() {
+            let over = |figure: &dyn Fn(&LatencyTurn) -> f64| {
+                Spread::of(turns.rounds.iter().map(|round| figure(&round[index])).collect())
+            };
+            let quantiles = (
+                over(&|turn| turn.quantiles.p50),
+                over(&|turn| turn.quantiles.p99),
+                over(&|turn| turn.quantiles.p999),
+                over(&|turn| turn.quantiles.max),
+                over(&|turn| turn.rate),
+            );
+            let (Some(p50), Some(p99), Some(p999), Some(max), Some(rate)) = quantiles else {
+                continue; // no rounds
+            };
+            let bulk = turns.rounds.iter().filter_map(|round| round[index].bulk).collect();
+            let by_round = turns.rounds.iter().map(|round| {
+                let Quantiles { p50, p99, p999, .. } = round[index].quantiles;
+                [p50, p99, p999]
+            });
+            self.latencies.push(LatencyRow {
+                work: turns.work.clone(),
+                title: turns.title.clone(),
+                subject: subject.name(),
+                p50,
+                p99,
+                p999,
+                max,
+                rate,
+                bulk: Spread::of(bulk),
+                by_round: by_round.collect(),
+            });
+        }
+    }
+}
+
+fn rows(turns: &Turns) -> io::Result<Vec<Row>> {
     let place = |wanted: Subject| turns.subjects.iter().position(|subject| *subject == wanted);
     let (direct, base) = (place(Subject::Direct), place(Subject::Haproxy));
     let mut rows = Vec::new();
@@ -127,8 +277,8 @@ pub(crate) fn rows(turns: &Turns) -> io::Result<(Vec<Row>, Option<Target>)> {
                 .ok_or_else(|| io::Error::other("no round was run"))
         };
         rows.push(Row {
-            work: turns.kind.name,
-            title: turns.kind.title,
+            work: turns.work.clone(),
+            title: turns.title.clone(),
             subject: subject.name(),
             rate: spread(&Turn::rate)?,
             ratio: over_rounds(&|round| Some(round[index].rate() / round[base?].rate())),
@@ -140,36 +290,10 @@ pub(crate) fn rows(turns: &Turns) -> io::Result<(Vec<Row>, Option<Target>)> {
             others: spread(&|turn| turn.used.others)?,
             elsewhere: spread(&|turn| turn.used.elsewhere)?,
             unused: spread(&|turn| turn.used.idle)?,
+            by_round: turns.rounds.iter().map(|round| round[index].rate()).collect(),
         });
     }
-    let own = rows.iter().find(|row| row.subject == Subject::Evenkeel.name());
-    let reached = own.and_then(|row| row.ratio).map(|ratio| ratio.median);
-    let target = reached.map(|reached| Target {
-        work: turns.kind.name,
-        demanded: turns.kind.target,
-        reached,
-        met: reached >= turns.kind.target,
-    });
-    Ok((rows, target))
-}
-
-/// The row of one subject's idle sessions, and the target if it is evenkeel.
-pub(crate) fn idle_row(
-    kind: &Kind,
-    subject: Subject,
-    sessions: [usize; 2],
-    seen: &[Memory],
-) -> Option<(IdleRow, Option<Target>)> {
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
-    let at_start = Spread::of(seen.iter().map(|memory| memory.at_start as f64).collect())?;
-    let session = Spread::of(seen.iter().map(|memory| memory.session).collect())?;
-    let target = (subject == Subject::Evenkeel).then_some(Target {
-        work: kind.name,
-        demanded: kind.target,
-        reached: session.median,
-        met: session.median <= kind.target,
-    });
-    Some((IdleRow { subject: subject.name(), sessions, at_start, session }, target))
+    Ok(rows)
 }
 
 #[cfg(test)]
@@ -193,7 +317,8 @@ mod tests {
     #[test]
     fn ratio_and_cost_are_computed_inside_a_round() {
         let turns = Turns {
-            kind: crate::work::KINDS[0],
+            work: "keepalive".to_owned(),
+            title: "keep-alive".to_owned(),
             subjects: vec![Subject::Direct, Subject::Evenkeel, Subject::Haproxy],
             // The second round on a machine of half the speed: the ratio must not notice.
             rounds: vec![
@@ -201,13 +326,12 @@ mod tests {
                 vec![turn(5e5), turn(2.5e5), turn(1.25e5)],
             ],
         };
-        let (rows, target) = rows(&turns).unwrap();
+        let rows = rows(&turns).unwrap();
         let ratio = rows[1].ratio.unwrap();
         assert_eq!((ratio.median, ratio.min, ratio.max), (2.0, 2.0, 2.0));
         let cost = rows[1].cost.unwrap();
         assert!((cost.min - 1.0).abs() < 1e-9 && (cost.max - 2.0).abs() < 1e-9);
         assert!((rows[1].cost_ratio.unwrap().median - 1.0 / 3.0).abs() < 1e-9);
         assert!(rows[0].cost.is_none());
-        assert!(target.unwrap().met);
     }
 }

@@ -3,7 +3,7 @@
 //! Edge-triggered, each socket registered once, no read that could find nothing.
 
 use std::io::{self, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 
 use nix::errno::Errno;
@@ -23,8 +23,8 @@ const BACKLOG: i32 = 4096;
 ///
 /// # Errors
 /// It cannot listen, or epoll fails.
-pub(crate) fn serve(number: u8) -> io::Result<()> {
-    let listener = listen()?;
+pub(crate) fn serve(number: u8, bind: IpAddr) -> io::Result<()> {
+    let listener = listen(bind)?;
     let mut output = io::stdout().lock();
     writeln!(output, "{}", listener.local_addr()?)?;
     output.flush()?;
@@ -53,7 +53,7 @@ pub(crate) fn serve(number: u8) -> io::Result<()> {
     }
 }
 
-fn listen() -> io::Result<TcpListener> {
+fn listen(bind: IpAddr) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(
         socket2::Domain::IPV4,
         socket2::Type::STREAM.nonblocking(),
@@ -61,7 +61,7 @@ fn listen() -> io::Result<TcpListener> {
     )?;
     // Accepted sockets inherit it, which saves a call for each.
     socket.set_tcp_nodelay(true)?;
-    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    socket.bind(&SocketAddr::from((bind, 0)).into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }

@@ -2,11 +2,15 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::configuration::{self, Setup};
 use crate::exchange::{Exchange, verified};
 
 /// A subject, by name on the command line and in the JSON file.
@@ -18,16 +22,49 @@ pub(crate) enum Subject {
     Evenkeel,
     /// HAProxy as it comes: what the others are compared with.
     Haproxy,
+    /// HAProxy with buffers of 64 KiB instead of 16.
+    Haproxy64k,
     /// HAProxy with splice-request and splice-response.
     HaproxySplice,
+    /// The same with pipes of 256 KiB, as evenkeel's are.
+    HaproxySplice256k,
     /// HAProxy again, the same: what it differs by is the noise of the machine.
     HaproxyNull,
+    /// nginx, with its stream module.
+    Nginx,
+    /// pen, with epoll.
+    Pen,
+    /// `tokio::io::copy_bidirectional`, a page of Rust.
+    Tokio,
+    /// The same on tokio-uring.
+    TokioUring,
 }
 
 impl Subject {
     /// All, in the order of the table.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Direct, Self::Evenkeel, Self::Haproxy, Self::HaproxySplice, Self::HaproxyNull];
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Direct,
+        Self::Evenkeel,
+        Self::Haproxy,
+        Self::Haproxy64k,
+        Self::HaproxySplice,
+        Self::HaproxySplice256k,
+        Self::HaproxyNull,
+        Self::Nginx,
+        Self::Pen,
+        Self::Tokio,
+        Self::TokioUring,
+    ];
+
+    /// Those of `--quick`.
+    pub(crate) const QUICK: [Self; 6] = [
+        Self::Direct,
+        Self::Evenkeel,
+        Self::Haproxy,
+        Self::Haproxy64k,
+        Self::HaproxySplice,
+        Self::HaproxyNull,
+    ];
 
     /// Its name.
     pub(crate) const fn name(self) -> &'static str {
@@ -35,9 +72,20 @@ impl Subject {
             Self::Direct => "direct",
             Self::Evenkeel => "evenkeel",
             Self::Haproxy => "haproxy",
+            Self::Haproxy64k => "haproxy-64k",
             Self::HaproxySplice => "haproxy-splice",
+            Self::HaproxySplice256k => "haproxy-splice-256k",
             Self::HaproxyNull => "haproxy-null",
+            Self::Nginx => "nginx",
+            Self::Pen => "pen",
+            Self::Tokio => "tokio",
+            Self::TokioUring => "tokio-uring",
         }
+    }
+
+    /// Whether it is HAProxy in one of its configurations, the null control aside.
+    pub(crate) fn is_haproxy(name: &str) -> bool {
+        name.starts_with("haproxy") && name != Self::HaproxyNull.name()
     }
 
     /// The subject of this name.
@@ -49,6 +97,33 @@ impl Subject {
         let found = Self::ALL.into_iter().find(|subject| subject.name() == name);
         found.ok_or_else(|| format!("no such subject; there are: {}", names()))
     }
+
+    /// Why its rows are left out; none if it can be run here.
+    pub(crate) fn missing(self) -> Option<&'static str> {
+        match self {
+            Self::Nginx if !found("nginx") => {
+                Some("nginx is missing; as root: apt-get install nginx libnginx-mod-stream")
+            }
+            Self::Pen if !found("pen") => Some("pen is missing; as root: apt-get install pen"),
+            _ => None,
+        }
+    }
+
+    /// Whether a failure of it ends the run. What a few lines of Rust or an old program cannot do
+    /// is no reason to learn nothing of the others: its row is left out, with the reason.
+    pub(crate) fn must_not_fail(self) -> bool {
+        !matches!(self, Self::Nginx | Self::Pen | Self::Tokio | Self::TokioUring)
+    }
+
+    /// Whether it can have several workers.
+    pub(crate) fn has_workers(self) -> bool {
+        matches!(self, Self::Evenkeel | Self::Haproxy | Self::HaproxyNull | Self::Nginx)
+    }
+}
+
+fn found(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// Where programs are, and where files go.
@@ -60,7 +135,7 @@ pub(crate) struct Place {
     pub(crate) haproxy: PathBuf,
     /// Folder of configurations, logs and results.
     pub(crate) folder: PathBuf,
-    /// Sessions that HAProxy is told to have room for.
+    /// Sessions that a subject is told to have room for, unless a kind of work needs more.
     pub(crate) sessions_max: usize,
 }
 
@@ -77,24 +152,43 @@ impl Running {
     pub(crate) fn process(&self) -> u32 {
         self.child.id()
     }
+
+    /// Its process number and those of its children: nginx with several workers has them.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let own = self.process();
+        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
+        let children = children.unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|number| number.parse().ok());
+        std::iter::once(own).chain(children).collect()
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if self.processes().len() > 1 {
+            // A master takes its workers with it, if it is asked.
+            if let Ok(process) = i32::try_from(self.process()) {
+                kill(Pid::from_raw(process), Signal::SIGTERM).ok();
+            }
+            let deadline = Instant::now() + Duration::from_secs(2);
+            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                pause(Duration::from_millis(10));
+            }
+        }
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// Starts a responder, whose answers begin with this number.
+/// Starts a responder on an address of this host; its answers begin with this number.
 ///
 /// # Errors
 /// It does not start.
-pub(crate) fn start_responder(number: u8) -> io::Result<Running> {
+pub(crate) fn start_responder(number: u8, bind: IpAddr) -> io::Result<Running> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["tether", "--"]).arg(std::env::current_exe()?).args(["responder", "--number"]);
-    let command = command.arg(number.to_string()).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = command.spawn()?;
+    command.arg(number.to_string()).arg("--bind").arg(bind.to_string());
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut line = String::new();
     if let Some(output) = child.stdout.take() {
         BufReader::new(output).read_line(&mut line)?;
@@ -106,42 +200,79 @@ pub(crate) fn start_responder(number: u8) -> io::Result<Running> {
     Ok(running)
 }
 
-/// Starts a subject before these servers and waits until it answers from each of them; none for
-/// `Direct`, which is no process.
+/// Starts a subject and waits until it answers from each responder; none for `Direct`, which is
+/// no process.
 ///
 /// # Errors
 /// It does not start, or does not answer rightly within ten seconds; with the end of its log.
-pub(crate) fn start(
-    subject: Subject,
-    place: &Place,
-    servers: &[SocketAddr],
-) -> io::Result<Option<Running>> {
-    // Free a moment ago; in a network namespace of our own nobody else takes it.
-    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-    let most = place.sessions_max;
-    let (program, arguments, text) = match subject {
-        Subject::Direct => return Ok(None),
-        Subject::Evenkeel => (&place.evenkeel, ["run", "-c"], evenkeel(address, servers)),
-        Subject::Haproxy | Subject::HaproxyNull => {
-            (&place.haproxy, ["-db", "-f"], haproxy(most, address, servers, ""))
-        }
-        Subject::HaproxySplice => {
-            let options = "    option splice-request\n    option splice-response\n";
-            (&place.haproxy, ["-db", "-f"], haproxy(most, address, servers, options))
-        }
-    };
+pub(crate) fn start(subject: Subject, place: &Place, setup: &Setup) -> io::Result<Option<Running>> {
+    if subject == Subject::Direct {
+        return Ok(None);
+    }
+    let mut addresses = Vec::new();
+    let mut taken = Vec::new();
+    for _ in 0..setup.frontends {
+        // Free a moment ago; in a network namespace of our own nobody else takes it.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        addresses.push(setup.listen.map_or_else(|| listener.local_addr(), Ok)?);
+        taken.push(listener);
+    }
+    drop(taken);
+    let Some(address) = addresses.last().copied() else { return Ok(None) };
     let name = subject.name();
-    let file = place.folder.join(format!("{name}.conf"));
-    fs::write(&file, text)?;
     let log = place.folder.join(format!("{name}.log"));
     let output = File::create(&log)?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["tether", "--"]).arg(program).args(arguments).arg(&file);
+    command.args(["tether", "--"]);
+    command_of(subject, place, setup, &addresses, &mut command)?;
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
     let mut running = Running { address, child: command.spawn()? };
-    wait_until_it_answers(&mut running, servers.len())
+    // With many servers the first two, which are different responders, will do.
+    wait_until_it_answers(&mut running, setup.servers.len().min(2))
         .map_err(|error| io::Error::other(format!("{name}: {error}{}", end_of(&log))))?;
     Ok(Some(running))
+}
+
+/// The program and its arguments; writes the file that it reads.
+fn command_of(
+    subject: Subject,
+    place: &Place,
+    setup: &Setup,
+    addresses: &[SocketAddr],
+    command: &mut Command,
+) -> io::Result<()> {
+    let folder = std::path::absolute(&place.folder)?;
+    let file = folder.join(format!("{}.conf", subject.name()));
+    let splice = "    option splice-request\n    option splice-response\n";
+    let haproxy = |global, defaults| configuration::haproxy(setup, addresses, global, defaults);
+    let text = match subject {
+        Subject::Direct => return Ok(()),
+        Subject::Evenkeel => configuration::evenkeel(setup, addresses, &folder),
+        Subject::Haproxy | Subject::HaproxyNull => haproxy("", ""),
+        Subject::Haproxy64k => haproxy("    tune.bufsize 65536\n", ""),
+        Subject::HaproxySplice => haproxy("", splice),
+        Subject::HaproxySplice256k => haproxy("    tune.pipesize 262144\n", splice),
+        Subject::Nginx => configuration::nginx(setup, addresses, &folder),
+        Subject::Pen => {
+            let listen = addresses.iter().copied().take(1);
+            command.arg("pen").args(listen.flat_map(|one| configuration::pen(setup, one)));
+            return Ok(());
+        }
+        Subject::Tokio | Subject::TokioUring => {
+            command.arg(std::env::current_exe()?).args(["relay", subject.name()]);
+            command.args(addresses.iter().take(1).chain(&setup.servers).map(ToString::to_string));
+            return Ok(());
+        }
+    };
+    fs::write(&file, text)?;
+    match subject {
+        Subject::Evenkeel => command.arg(&place.evenkeel).args(["run", "-c"]).arg(file),
+        Subject::Nginx => {
+            command.args(["nginx", "-e", "stderr", "-p"]).arg(folder).arg("-c").arg(file)
+        }
+        _ => command.arg(&place.haproxy).args(["-db", "-f"]).arg(file),
+    };
+    Ok(())
 }
 
 fn wait_until_it_answers(running: &mut Running, servers: usize) -> io::Result<()> {
@@ -185,33 +316,4 @@ fn end_of(log: &Path) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let last = &lines[lines.len().saturating_sub(5)..];
     last.iter().map(|line| format!("\n    {line}")).collect()
-}
-
-fn evenkeel(address: SocketAddr, servers: &[SocketAddr]) -> String {
-    let mut text = format!(
-        "[global]\nworkers = 1\n\
-         [observe]\nbind = false\ncontrol = false\n[observe.log]\nsessions = false\n\
-         [frontend.bench]\nbind = [\"{address}\"]\nbackend = \"bench\"\n\
-         [backend.bench]\nbalance = \"roundrobin\"\n[backend.bench.health]\ncheck = \"off\"\n"
-    );
-    for (index, server) in servers.iter().enumerate() {
-        text += &format!(
-            "[[backend.bench.server]]\nname = \"server{index}\"\naddress = \"{server}\"\n"
-        );
-    }
-    text
-}
-
-fn haproxy(most: usize, address: SocketAddr, servers: &[SocketAddr], options: &str) -> String {
-    let mut text = format!(
-        "global\n    nbthread 1\n    maxconn {most}\n\
-         defaults\n    mode tcp\n    timeout connect 3s\n    timeout client 5m\n    \
-         timeout server 5m\n{options}\
-         listen bench\n    bind {address} maxconn {most} backlog 4096\n    \
-         maxconn {most}\n    balance roundrobin\n"
-    );
-    for (index, server) in servers.iter().enumerate() {
-        text += &format!("    server server{index} {server}\n");
-    }
-    text
 }

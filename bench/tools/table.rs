@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::report::{Report, Row, Spread};
+use crate::report::{Report, Row, Spread, Target};
 
 /// Tables for a README, and a line on the machine.
 ///
@@ -10,15 +10,43 @@ use crate::report::{Report, Row, Spread};
 /// None, as long as a `String` takes what is written to it.
 pub(crate) fn markdown(report: &Report) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
-    write_all(report, &mut text)?;
+    write_machine(report, &mut text)?;
+    write_rows(report, &mut text)?;
+    write_latencies(report, &mut text)?;
+    write_idle(report, &mut text)?;
+    if !report.growth.is_empty() {
+        writeln!(text, "\n| growth | subject | median (min - max) |\n|---|---|--:|")?;
+    }
+    for row in &report.growth {
+        let Spread { median, min, max } = row.value;
+        let (what, subject, unit) = (&row.what, row.subject, row.unit);
+        writeln!(text, "| {what} | {subject} | {median:.2} {unit} ({min:.2} - {max:.2}) |")?;
+    }
+    writeln!(text)?;
+    for target in &report.targets {
+        write_target(target, &mut text)?;
+    }
+    write_disturbance(report, &mut text)?;
+    for why in &report.left_out {
+        writeln!(text, "Left out: {why}.")?;
+    }
     Ok(text)
 }
 
-fn write_all(report: &Report, text: &mut String) -> std::fmt::Result {
+/// What was demanded and what was reached.
+pub(crate) fn write_target(target: &Target, text: &mut String) -> std::fmt::Result {
+    let met = if target.met { "met" } else { "NOT met" };
+    let limit = if target.at_most { "at most" } else { "at least" };
+    let Target { work, what, reached, demanded, .. } = target;
+    let digits = if *reached < 100.0 { 2 } else { 0 };
+    writeln!(text, "{work}: {reached:.digits$} {what}, {limit} {demanded}: {met}")
+}
+
+fn write_machine(report: &Report, text: &mut String) -> std::fmt::Result {
     let machine = &report.machine;
     writeln!(text, "{} ({})", machine.evenkeel, machine.commit)?;
-    if let Some(haproxy) = &machine.haproxy {
-        writeln!(text, "against {haproxy}")?;
+    for version in [&machine.haproxy, &machine.nginx, &machine.pen].into_iter().flatten() {
+        writeln!(text, "against {version}")?;
     }
     writeln!(
         text,
@@ -30,7 +58,10 @@ fn write_all(report: &Report, text: &mut String) -> std::fmt::Result {
         machine.congestion_control,
         report.rounds,
         report.seconds
-    )?;
+    )
+}
+
+fn write_rows(report: &Report, text: &mut String) -> std::fmt::Result {
     if !report.rows.is_empty() {
         writeln!(
             text,
@@ -41,33 +72,11 @@ fn write_all(report: &Report, text: &mut String) -> std::fmt::Result {
     }
     let mut last = "";
     for row in &report.rows {
-        let title = if row.work == last { "" } else { row.title };
-        last = row.work;
+        let title = if row.work == last { "" } else { &row.title };
+        last = &row.work;
         write_row(title, row, text)?;
     }
-    if let Some(first) = report.idle.first() {
-        let [few, many] = first.sessions;
-        writeln!(
-            text,
-            "\n| idle sessions, slope from {few} to {many} | user memory of one \
-             | of the process at its start |"
-        )?;
-        writeln!(text, "|---|--:|--:|")?;
-    }
-    for row in &report.idle {
-        let start = row.at_start.median / 1024.0;
-        writeln!(text, "| {} | {:.0} B | {start:.0} KiB |", row.subject, row.session.median)?;
-    }
-    writeln!(text)?;
-    for target in &report.targets {
-        let met = if target.met { "met" } else { "NOT met" };
-        let (work, reached, demanded) = (target.work, target.reached, target.demanded);
-        match work {
-            "idle" => writeln!(text, "{work}: {reached:.0} B, at most {demanded} B: {met}")?,
-            _ => writeln!(text, "{work}: {reached:.2} x HAProxy, at least {demanded}: {met}")?,
-        }
-    }
-    write_disturbance(report, text)
+    Ok(())
 }
 
 fn write_row(title: &str, row: &Row, text: &mut String) -> std::fmt::Result {
@@ -80,6 +89,58 @@ fn write_row(title: &str, row: &Row, text: &mut String) -> std::fmt::Result {
     let rate = thousands(row.rate.median);
     let (cost, cost_ratio) = (median(row.cost), median(row.cost_ratio));
     writeln!(text, "| {title} | {} | {rate} | {ratio} | {cost} | {cost_ratio} |", row.subject)
+}
+
+fn write_latencies(report: &Report, text: &mut String) -> std::fmt::Result {
+    if !report.latencies.is_empty() {
+        writeln!(
+            text,
+            "\n| work | subject | p50, µs | p99, µs (min - max) | p99.9, µs | a second \
+             | bulk a second |"
+        )?;
+        writeln!(text, "|---|---|--:|--:|--:|--:|--:|")?;
+    }
+    let mut last = "";
+    for row in &report.latencies {
+        let title = if row.work == last { "" } else { &row.title };
+        last = &row.work;
+        let bulk = row.bulk.map_or_else(String::new, |bulk| thousands(bulk.median));
+        writeln!(
+            text,
+            "| {title} | {} | {:.0} | {:.0} ({:.0} - {:.0}) | {:.0} | {} | {bulk} |",
+            row.subject,
+            row.p50.median,
+            row.p99.median,
+            row.p99.min,
+            row.p99.max,
+            row.p999.median,
+            thousands(row.rate.median),
+        )?;
+    }
+    Ok(())
+}
+
+fn write_idle(report: &Report, text: &mut String) -> std::fmt::Result {
+    if let Some(first) = report.idle.first() {
+        let [few, many] = first.sessions;
+        writeln!(
+            text,
+            "\n| idle sessions, slope from {few} to {many} | user memory of one \
+             | and with what comes first, of {many} | kernel memory of one \
+             | of the process at its start |"
+        )?;
+        writeln!(text, "|---|--:|--:|--:|--:|")?;
+    }
+    for row in &report.idle {
+        let start = row.at_start.median / 1024.0;
+        let kernel = row.kernel.map_or_else(String::new, |kernel| format!("{kernel:.0} B"));
+        writeln!(
+            text,
+            "| {} | {:.0} B | {:.0} B | {kernel} | {start:.0} KiB |",
+            row.subject, row.session.median, row.with_most.median
+        )?;
+    }
+    Ok(())
 }
 
 /// Who else was there: figures of a busy machine deserve less trust.
@@ -102,7 +163,7 @@ fn write_disturbance(report: &Report, text: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-/// 271828.1 as "271,828"; small numbers with a digit more.
+/// 271828.1 as "271,828".
 fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut grouped = String::new();

@@ -13,64 +13,118 @@ pub(crate) struct Load {
     pub(crate) exchange: Exchange,
 }
 
-/// A row of the table.
+/// How a kind of work is measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Way {
+    /// Exchanges a second of a closed loop.
+    Throughput(Load),
+    /// The same beside as many idle sessions as fit.
+    Beside(Load),
+    /// The first load's latencies beside the second.
+    Mixed(Load, Load),
+    /// Latencies of an open loop at these shares of HAProxy's limit.
+    Latency(Load, &'static [u32]),
+    /// Memory of idle sessions.
+    Idle,
+    /// Two workers on two cores.
+    Two(Load),
+    /// What becomes dearer with the number of connections, servers, frontends.
+    Growth,
+}
+
+/// A row of the table, or some.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kind {
     /// As on the command line and in the JSON file.
     pub(crate) name: &'static str,
     /// As in the table.
     pub(crate) title: &'static str,
-    /// What is driven; none: memory of idle sessions.
-    pub(crate) load: Option<Load>,
-    /// Subjects that only this row is interested in.
-    pub(crate) with_splice: bool,
+    pub(crate) way: Way,
+    /// Whether `--quick` has it without being asked.
+    pub(crate) quick: bool,
     /// What `--check` demands of evenkeel: times plain HAProxy, or bytes a session at most.
-    pub(crate) target: f64,
+    pub(crate) target: Option<f64>,
 }
 
-const fn load(connections: usize, up: u32, down: u32, last: bool) -> Option<Load> {
-    Some(Load { connections, exchange: Exchange { up, down, last } })
+const fn load(connections: usize, up: u32, down: u32, last: bool) -> Load {
+    Load { connections, exchange: Exchange { up, down, last } }
 }
 
-/// All of them. A request of 128 bytes is a header of 12 and a body of 116.
+/// 128 bytes, a header of 12 and a body of 116, and 128 back.
+pub(crate) const fn small(connections: usize) -> Load {
+    load(connections, 116, 128, false)
+}
+
+/// The same, each on a connection of its own.
+pub(crate) const fn connections(connections: usize) -> Load {
+    load(connections, 116, 128, true)
+}
+
+const fn throughput(
+    name: &'static str,
+    title: &'static str,
+    load: Load,
+    target: Option<f64>,
+) -> Kind {
+    Kind { name, title, way: Way::Throughput(load), quick: true, target }
+}
+
+/// All of them.
 pub(crate) const KINDS: &[Kind] = &[
-    Kind {
-        name: "keepalive",
-        title: "keep-alive, 128 B, 64 connections",
-        load: load(64, 116, 128, false),
-        with_splice: false,
-        target: 1.15,
-    },
-    Kind {
-        name: "connection",
-        title: "a connection a request, 64 at a time",
-        load: load(64, 116, 128, true),
-        with_splice: false,
-        target: 1.10,
-    },
-    Kind {
-        name: "bulk",
-        title: "1 MiB bodies, 16 connections",
-        load: load(16, 116, 1 << 20, false),
-        with_splice: true,
-        target: 1.4,
-    },
+    throughput("keepalive", "keep-alive, 128 B, 64 connections", small(64), Some(1.15)),
+    throughput("connection", "a connection a request, 64 at a time", connections(64), Some(1.10)),
+    throughput(
+        "bulk",
+        "1 MiB bodies down, 16 connections",
+        load(16, 116, 1 << 20, false),
+        Some(1.4),
+    ),
+    throughput("upload", "1 MiB bodies up, 16 connections", load(16, 1 << 20, 128, false), None),
     Kind {
         name: "idle",
         title: "memory of an idle session",
-        load: None,
-        with_splice: false,
-        target: 1024.0,
+        way: Way::Idle,
+        quick: true,
+        target: Some(1024.0),
     },
+    Kind {
+        name: "mixed",
+        title: "60 small keep-alive beside 4 bulk",
+        way: Way::Mixed(small(60), load(4, 116, 1 << 20, false)),
+        quick: true,
+        target: None,
+    },
+    Kind {
+        name: "latency",
+        title: "open loop, 128 B, 64 connections",
+        way: Way::Latency(small(64), &[30, 60, 80]),
+        quick: false,
+        target: None,
+    },
+    Kind {
+        name: "beside",
+        title: "keep-alive beside idle sessions",
+        way: Way::Beside(small(64)),
+        quick: false,
+        target: None,
+    },
+    Kind {
+        name: "two",
+        title: "keep-alive, two workers on two cores",
+        way: Way::Two(small(64)),
+        quick: false,
+        target: None,
+    },
+    Kind { name: "growth", title: "growth", way: Way::Growth, quick: false, target: None },
 ];
 
-/// The kinds of these names; all for none.
+/// The kinds of these names; for none all, or those that are quick.
 ///
 /// # Errors
 /// A name that isn't one.
-pub(crate) fn find(names: &[String]) -> io::Result<Vec<Kind>> {
+pub(crate) fn find(names: &[String], quick: bool) -> io::Result<Vec<Kind>> {
     if names.is_empty() {
-        return Ok(KINDS.to_vec());
+        return Ok(KINDS.iter().copied().filter(|kind| kind.quick || !quick).collect());
     }
     let known = || KINDS.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", ");
     let find_one = |name: &String| {

@@ -1,0 +1,207 @@
+//! What becomes dearer with numbers: of connections, servers and frontends, and what a thousand
+//! servers cost while nothing happens.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::configuration::{self, Setup};
+use crate::cpu::{self, cpu_time};
+use crate::generator::Generator;
+use crate::idle;
+use crate::report::{GrowthRow, Report, Spread};
+use crate::rounds::{Bench, Comparison, Responders};
+use crate::subject::{Running, Subject, pause};
+use crate::work::{Load, connections, small};
+
+/// Exchanges a second beside a reload: far below any limit, so that only the reload delays.
+const RATE_BESIDE_RELOAD: f64 = 5000.0;
+
+impl Bench {
+    /// All of it.
+    ///
+    /// # Errors
+    /// A subject does not start, or fails a connection.
+    pub(crate) fn grow(&self, subjects: &[Subject], report: &mut Report) -> io::Result<()> {
+        let compared = [Subject::Direct, Subject::Evenkeel, Subject::Haproxy];
+        let subjects: Vec<Subject> =
+            subjects.iter().copied().filter(|subject| compared.contains(subject)).collect();
+        let most = idle::most(self.descriptors);
+        let counts: &[usize] = if self.small { &[10, 50] } else { &[10, 100, 1000, 9000] };
+        for count in counts.iter().map(|count| (*count).min(most)) {
+            let servers = self.responders.addresses();
+            let setup = Setup::plain(&servers, count + 100);
+            let title = format!("keep-alive, {count} connections");
+            let compared = (format!("growth-connections-{count}"), title, small(count));
+            self.grow_by(compared, setup, &self.responders, &subjects, report)?;
+        }
+        for count in if self.small { [1, 5] } else { [1, 200] } {
+            let title = format!("connections through one of {count} frontends");
+            let compared = (format!("growth-frontends-{count}"), title, connections(64));
+            let setup = Setup { frontends: count, ..self.plain() };
+            self.grow_by(compared, setup, &self.responders, &subjects, report)?;
+        }
+        if !self.own_network {
+            report
+                .leave_out("growth with servers: needs a network namespace of its own".to_owned());
+            return Ok(());
+        }
+        let responders = Responders::start_on(Ipv4Addr::UNSPECIFIED.into())?;
+        let counts: &[usize] = if self.small { &[2, 20] } else { &[2, 100, 1000] };
+        for count in counts {
+            let title = format!("connections to {count} servers");
+            let compared = (format!("growth-servers-{count}"), title, connections(64));
+            let servers = many(&responders, *count);
+            let setup = Setup::plain(&servers, self.place.sessions_max);
+            self.grow_by(compared, setup, &responders, &subjects, report)?;
+        }
+        let most = counts.last().copied().unwrap_or(2);
+        let servers = many(&responders, most);
+        self.probe(&servers, &subjects, report)?;
+        if subjects.contains(&Subject::Evenkeel) {
+            self.reload_and_scrape(&servers, report)?;
+        }
+        Ok(())
+    }
+
+    fn grow_by(
+        &self,
+        (work, title, load): (String, String, Load),
+        setup: Setup,
+        responders: &Responders,
+        subjects: &[Subject],
+        report: &mut Report,
+    ) -> io::Result<()> {
+        let comparison = Comparison { work, title, load, idle: 0, setup, responders, target: None };
+        self.compare(&comparison, subjects, report)
+    }
+
+    /// CPU time of probing all servers every two seconds.
+    fn probe(
+        &self,
+        servers: &[SocketAddr],
+        subjects: &[Subject],
+        report: &mut Report,
+    ) -> io::Result<()> {
+        let setup = Setup { probes: Some(2), ..Setup::plain(servers, self.place.sessions_max) };
+        for subject in subjects {
+            let running = self.start_all(&[*subject], &setup, report)?.pop();
+            let Some((_, Some(running))) = running else { continue };
+            let mut values = Vec::new();
+            for _ in 0..self.rounds {
+                let (before, start) = (cpu_time(running.process())?, Instant::now());
+                // Whole intervals, so that each server is probed as often.
+                pause(if self.small { self.window } else { Duration::from_secs(2) });
+                let used = cpu_time(running.process())? - before;
+                values.push(used.as_secs_f64() / start.elapsed().as_secs_f64() * 1000.0);
+            }
+            let what = format!("probing {} servers every 2 s", servers.len());
+            push(report, what, *subject, "ms of CPU a second", values);
+        }
+        Ok(())
+    }
+
+    fn reload_and_scrape(&self, servers: &[SocketAddr], report: &mut Report) -> io::Result<()> {
+        let observe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let setup =
+            Setup { observe: Some(observe), ..Setup::plain(servers, self.place.sessions_max) };
+        // On all cores: what a reload does to the data path is not what sharing a core does.
+        cpu::pin(&self.cores)?;
+        let running = self.start_all(&[Subject::Evenkeel], &setup, report)?.pop();
+        let outcome = match &running {
+            Some((_, Some(running))) => self.reload(running, &setup, report),
+            _ => Ok(()),
+        };
+        cpu::pin(&[self.core])?;
+        outcome?;
+        let what = format!("a scrape with {} servers", servers.len());
+        let mut times = Vec::new();
+        for _ in 0..self.rounds * 3 {
+            let start = Instant::now();
+            scrape(observe)?;
+            times.push(start.elapsed().as_secs_f64() * 1000.0);
+        }
+        push(report, what, Subject::Evenkeel, "ms", times);
+        Ok(())
+    }
+
+    /// Adds and removes a server of many, over and over, beside an open loop of small exchanges.
+    fn reload(&self, running: &Running, setup: &Setup, report: &mut Report) -> io::Result<()> {
+        let (mut quiet, mut slowest, mut times, mut used) = (vec![], vec![], vec![], vec![]);
+        let mut generator = Generator::open(&[running.address], &[small(16)])?;
+        generator.pace(RATE_BESIDE_RELOAD)?;
+        generator.drive(self.window / 5)?;
+        let time = self.window.max(Duration::from_millis(500));
+        for round in 0..self.rounds {
+            generator.keep_latencies(0);
+            generator.drive(time)?;
+            quiet.extend(generator.latencies(0).map(|seen| seen.max / 1000.0));
+
+            let mut changed = setup.clone();
+            changed.servers.truncate(setup.servers.len() - 1 + round % 2);
+            generator.keep_latencies(0);
+            let (took, cost) = thread::scope(|scope| {
+                let reloading = scope.spawn(|| self.reload_once(running, &changed));
+                generator.drive(time)?;
+                reloading.join().map_err(|_| io::Error::other("the reload panicked"))?
+            })?;
+            slowest.extend(generator.latencies(0).map(|seen| seen.max / 1000.0));
+            times.push(took.as_secs_f64() * 1000.0);
+            used.push(cost.as_secs_f64() * 1000.0);
+        }
+        let of = format!("a reload with {} servers", setup.servers.len());
+        let own = Subject::Evenkeel;
+        push(report, format!("{of}: until it is in force"), own, "ms", times);
+        push(report, format!("{of}: CPU time, the relaying meanwhile included"), own, "ms", used);
+        push(report, format!("{of}: slowest exchange beside it"), own, "ms", slowest);
+        push(report, format!("{of}: slowest exchange without it"), own, "ms", quiet);
+        Ok(())
+    }
+
+    fn reload_once(&self, running: &Running, setup: &Setup) -> io::Result<(Duration, Duration)> {
+        let folder = std::path::absolute(&self.place.folder)?;
+        let text = configuration::evenkeel(setup, &[running.address], &folder);
+        fs::write(folder.join("evenkeel.conf"), text)?;
+        let (before, start) = (cpu_time(running.process())?, Instant::now());
+        let mut command = Command::new(&self.place.evenkeel);
+        command.args(["reload", "--control"]).arg(folder.join("control.sock"));
+        let output = command.stdin(Stdio::null()).output()?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(io::Error::other(format!("reload: {said}")));
+        }
+        Ok((start.elapsed(), cpu_time(running.process())? - before))
+    }
+}
+
+/// Addresses of loopback, all different, that lead to the responders in turn.
+fn many(responders: &Responders, count: usize) -> Vec<SocketAddr> {
+    let ports = responders.addresses();
+    let address = |index: usize| {
+        let (high, low) = (u8::try_from(index / 250), u8::try_from(index % 250 + 1));
+        let host = Ipv4Addr::new(127, 1, high.unwrap_or(u8::MAX), low.unwrap_or(u8::MAX));
+        SocketAddr::from((host, ports[index % ports.len()].port()))
+    };
+    (0..count).map(address).collect()
+}
+
+fn scrape(address: SocketAddr) -> io::Result<()> {
+    let mut connection = TcpStream::connect(address)?;
+    connection.set_read_timeout(Some(Duration::from_secs(5)))?;
+    connection.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    match answer.starts_with("HTTP/1.1 200") {
+        true => Ok(()),
+        false => Err(io::Error::other("a scrape was refused")),
+    }
+}
+
+fn push(report: &mut Report, what: String, subject: Subject, unit: &'static str, values: Vec<f64>) {
+    let rows =
+        Spread::of(values).map(|value| GrowthRow { what, subject: subject.name(), unit, value });
+    report.growth.extend(rows);
+}

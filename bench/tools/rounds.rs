@@ -1,0 +1,209 @@
+//! The rounds: every subject in each, one after the other, so that what the machine does to one
+//! it does to all.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::complain;
+use crate::configuration::Setup;
+use crate::cpu::Snapshot;
+use crate::generator::Generator;
+use crate::idle::Idlers;
+use crate::report::{Report, Turn, Turns};
+use crate::subject::{Place, Running, Subject, start, start_responder};
+use crate::work::Load;
+
+/// For every connection to have one exchange behind it, on average.
+const WARM_UP_MAX: Duration = Duration::from_secs(10);
+
+/// What all kinds of work share.
+pub(crate) struct Bench {
+    pub(crate) place: Place,
+    /// All that this process may use.
+    pub(crate) cores: Vec<usize>,
+    /// The core of everything that runs on one.
+    pub(crate) core: usize,
+    pub(crate) rounds: usize,
+    pub(crate) window: Duration,
+    /// Counts of the test that keeps this from rotting, not for figures.
+    pub(crate) small: bool,
+    /// Whether this is a network of our own.
+    pub(crate) own_network: bool,
+    /// File descriptors that a process may have.
+    pub(crate) descriptors: usize,
+    pub(crate) responders: Responders,
+}
+
+/// Two servers.
+pub(crate) struct Responders {
+    running: [Running; 2],
+}
+
+impl Responders {
+    /// Starts them; they run where this thread is pinned to.
+    ///
+    /// # Errors
+    /// They do not start.
+    pub(crate) fn start() -> io::Result<Self> {
+        Self::start_on(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// As `start`, on this address.
+    ///
+    /// # Errors
+    /// They do not start.
+    pub(crate) fn start_on(address: IpAddr) -> io::Result<Self> {
+        Ok(Self { running: [start_responder(1, address)?, start_responder(2, address)?] })
+    }
+
+    /// Where they listen.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.running.iter().map(|responder| responder.address).collect()
+    }
+
+    /// Their process numbers.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        self.running.iter().map(Running::process).collect()
+    }
+}
+
+/// What is compared in rounds.
+pub(crate) struct Comparison<'a> {
+    /// In the JSON file.
+    pub(crate) work: String,
+    /// In the table.
+    pub(crate) title: String,
+    pub(crate) load: Load,
+    /// Idle sessions through the same subject.
+    pub(crate) idle: usize,
+    pub(crate) setup: Setup,
+    pub(crate) responders: &'a Responders,
+    /// As in `Kind`.
+    pub(crate) target: Option<f64>,
+}
+
+impl Bench {
+    /// One worker before the responders.
+    pub(crate) fn plain(&self) -> Setup {
+        Setup::plain(&self.responders.addresses(), self.place.sessions_max)
+    }
+
+    /// Throughput of all subjects, in rounds that each begin with another of them.
+    ///
+    /// # Errors
+    /// A subject does not start, or fails a connection.
+    pub(crate) fn compare(
+        &self,
+        comparison: &Comparison<'_>,
+        subjects: &[Subject],
+        report: &mut Report,
+    ) -> io::Result<()> {
+        let Comparison { work, title, .. } = comparison;
+        let running = self.start_all(subjects, &comparison.setup, report)?;
+        let subjects: Vec<Subject> = running.iter().map(|(subject, _)| *subject).collect();
+        let (subjects, rounds) = self.in_turns(work, &subjects, report, |index| {
+            self.turn(comparison, running[index].1.as_ref())
+        })?;
+        let turns = Turns { work: work.clone(), title: title.clone(), subjects, rounds };
+        report.add(&turns, comparison.target)
+    }
+
+    /// Starts them all. Those that cannot be run here are left out, and the report says why.
+    ///
+    /// # Errors
+    /// One that must not fail does.
+    pub(crate) fn start_all(
+        &self,
+        subjects: &[Subject],
+        setup: &Setup,
+        report: &mut Report,
+    ) -> io::Result<Vec<(Subject, Option<Running>)>> {
+        let mut running = Vec::new();
+        for subject in subjects {
+            if let Some(why) = subject.missing() {
+                report.leave_out(why.to_owned());
+                continue;
+            }
+            match start(*subject, &self.place, setup) {
+                Ok(started) => running.push((*subject, started)),
+                Err(error) if subject.must_not_fail() => return Err(error),
+                Err(error) => report.leave_out(error.to_string()),
+            }
+        }
+        Ok(running)
+    }
+
+    /// Asks `turn` for each subject, by index, round by round; gives the subjects that went
+    /// through, and their turns by round.
+    ///
+    /// # Errors
+    /// One that must not fail does.
+    pub(crate) fn in_turns<T>(
+        &self,
+        work: &str,
+        subjects: &[Subject],
+        report: &mut Report,
+        mut turn: impl FnMut(usize) -> io::Result<T>,
+    ) -> io::Result<(Vec<Subject>, Vec<Vec<T>>)> {
+        let mut alive = vec![true; subjects.len()];
+        let mut rounds = Vec::new();
+        for round in 0..self.rounds {
+            complain(&format!("{work}: round {} of {}", round + 1, self.rounds));
+            let mut done: Vec<Option<T>> = subjects.iter().map(|_| None).collect();
+            for step in 0..subjects.len() {
+                let index = (round + step) % subjects.len();
+                if !alive[index] {
+                    continue;
+                }
+                match turn(index) {
+                    Ok(turn) => done[index] = Some(turn),
+                    Err(error) => {
+                        report.forgive(work, subjects[index], &error)?;
+                        alive[index] = false;
+                    }
+                }
+            }
+            rounds.push(done);
+        }
+        let keep = |round: Vec<Option<T>>| {
+            round.into_iter().zip(&alive).filter_map(|(turn, alive)| turn.filter(|_| *alive))
+        };
+        let rounds = rounds.into_iter().map(|round| keep(round).collect()).collect();
+        let subjects = subjects.iter().zip(&alive).filter(|(_, alive)| **alive);
+        Ok((subjects.map(|(subject, _)| *subject).collect(), rounds))
+    }
+
+    fn turn(&self, comparison: &Comparison<'_>, subject: Option<&Running>) -> io::Result<Turn> {
+        let addresses = addresses(&comparison.setup.servers, subject);
+        let mut processes = comparison.responders.processes();
+        processes.extend(subject.into_iter().flat_map(Running::processes));
+        let mut idlers = Idlers::default();
+        idlers.open(comparison.idle, addresses[0])?;
+        let mut generator = Generator::open(&addresses, &[comparison.load])?;
+        // Windows of TCP grow, caches and buffers fill: that is no part of the figure.
+        generator.drive(self.window / 5)?;
+        let deadline = Instant::now() + WARM_UP_MAX;
+        #[expect(clippy::cast_precision_loss, reason = "a number of connections")]
+        while generator.exchanges(0) < comparison.load.connections as f64 {
+            if Instant::now() > deadline {
+                return Err(io::Error::other("not every connection had an answer"));
+            }
+            generator.drive(self.window / 5)?;
+        }
+        let before = Snapshot::take(&[self.core], &processes)?;
+        let start = generator.exchanges(0);
+        generator.drive(self.window)?;
+        let exchanges = generator.exchanges(0) - start;
+        let after = Snapshot::take(&[self.core], &processes)?;
+        if exchanges <= 0.0 {
+            return Err(io::Error::other("not a byte went through"));
+        }
+        Ok(Turn { exchanges, used: after.since(&before) })
+    }
+}
+
+/// Where a generator connects to: the subject, or else the servers themselves.
+pub(crate) fn addresses(servers: &[SocketAddr], subject: Option<&Running>) -> Vec<SocketAddr> {
+    subject.map_or_else(|| servers.to_vec(), |subject| vec![subject.address])
+}

@@ -1,0 +1,141 @@
+//! What evenkeel must reach to be called the fastest: `--check=5`.
+
+use crate::report::{LatencyRow, Report, Row, Spread, Target};
+use crate::subject::Subject;
+
+/// Of everything that was measured; what was not is not judged.
+pub(crate) fn fastest(report: &Report) -> Vec<Target> {
+    let mut targets = Vec::new();
+    for (work, throughput, cost) in [
+        ("keepalive", 1.25, 0.62),
+        ("connection", 1.25, 0.62),
+        ("bulk", 1.05, 0.95),
+        ("upload", 1.05, 0.95),
+    ] {
+        let reached = ratio_to(report, work, Subject::is_haproxy);
+        let what = "x the best HAProxy";
+        targets.extend(reached.map(|reached| Target::at_least(work, what, reached, throughput)));
+        let reached = cost_to_haproxy(report, work);
+        let what = "x the own cost of the best HAProxy";
+        targets.extend(reached.map(|reached| Target::at_most(work, what, reached, cost)));
+    }
+    let mut works: Vec<&str> = report.latencies.iter().map(|row| &*row.work).collect();
+    works.dedup();
+    for work in works {
+        for (index, quantile) in ["p50", "p99", "p99.9"].into_iter().enumerate() {
+            let what = format!("{quantile}, x the best of all others");
+            let reached = latency_to_best(report, work, index);
+            targets.extend(reached.map(|reached| Target::at_most(work, &what, reached, 1.0)));
+        }
+    }
+    targets.extend(idle(report));
+    targets.extend(two(report));
+    targets.extend(growth(report));
+    targets.extend(peers(report));
+    targets
+}
+
+fn row<'a>(report: &'a Report, work: &str, subject: &str) -> Option<&'a Row> {
+    report.rows.iter().find(|row| row.work == work && row.subject == subject)
+}
+
+fn own<'a>(report: &'a Report, work: &str) -> Option<&'a Row> {
+    row(report, work, Subject::Evenkeel.name())
+}
+
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    Spread::of(values.collect()).map(|spread| spread.median)
+}
+
+/// The least of the ratios to the subjects that `which` names; each the median over rounds.
+fn ratio_to(report: &Report, work: &str, which: fn(&str) -> bool) -> Option<f64> {
+    let own = own(report, work)?;
+    let others = report.rows.iter().filter(|row| row.work == work && which(row.subject));
+    let ratios = others.filter_map(|other| {
+        median(own.by_round.iter().zip(&other.by_round).map(|(own, other)| own / other))
+    });
+    ratios.min_by(f64::total_cmp)
+}
+
+/// The greatest of the ratios of own cost: the one to the HAProxy that costs least.
+fn cost_to_haproxy(report: &Report, work: &str) -> Option<f64> {
+    let (own, direct) = (own(report, work)?, row(report, work, Subject::Direct.name())?);
+    let cost = |rate: f64, direct: f64| rate.recip() - direct.recip();
+    let others = report.rows.iter();
+    let others = others.filter(|row| row.work == work && Subject::is_haproxy(row.subject));
+    let ratios = others.filter_map(|other| {
+        let rates = own.by_round.iter().zip(&other.by_round).zip(&direct.by_round);
+        median(rates.map(|((own, other), direct)| cost(*own, *direct) / cost(*other, *direct)))
+    });
+    ratios.max_by(f64::total_cmp)
+}
+
+fn latency_to_best(report: &Report, work: &str, quantile: usize) -> Option<f64> {
+    let rows = || report.latencies.iter().filter(|row| row.work == work);
+    let own = rows().find(|row| row.subject == Subject::Evenkeel.name())?;
+    let control = [Subject::Direct, Subject::Evenkeel, Subject::HaproxyNull].map(Subject::name);
+    let ratio = |other: &LatencyRow| {
+        let pairs = own.by_round.iter().zip(&other.by_round);
+        median(pairs.map(|(own, other)| own[quantile] / other[quantile]))
+    };
+    let others = rows().filter(|row| !control.contains(&row.subject));
+    others.filter_map(ratio).max_by(f64::total_cmp)
+}
+
+fn idle(report: &Report) -> Option<Target> {
+    let of = |subject: Subject| {
+        let row = report.idle.iter().find(|row| row.subject == subject.name())?;
+        Some(row.session.median)
+    };
+    let reached = of(Subject::Evenkeel)? / of(Subject::Haproxy)?;
+    Some(Target::at_most("idle", "x HAProxy's user memory a session", reached, 0.25))
+}
+
+fn two(report: &Report) -> Vec<Target> {
+    let alone = own(report, "two").zip(own(report, "one"));
+    let alone = alone.map(|(two, one)| two.rate.median / one.rate.median);
+    let alone = alone.map(|reached| Target::at_least("two", "x its own one worker", reached, 1.9));
+    let peer = ratio_to(report, "two", |name| name == Subject::Haproxy.name());
+    let peer = peer.map(|reached| Target::at_least("two", "x HAProxy", reached, 1.2));
+    alone.into_iter().chain(peer).collect()
+}
+
+fn growth(report: &Report) -> Vec<Target> {
+    let cost = |work: &str| own(report, work)?.cost.map(|cost| cost.median);
+    let mut targets = Vec::new();
+    let many = cost("growth-connections-9000").zip(cost("growth-connections-100"));
+    targets.extend(many.map(|(many, few)| {
+        Target::at_most("growth", "x the cost with 100 connections, with 9,000", many / few, 1.3)
+    }));
+    let servers = cost("growth-servers-1000").zip(cost("growth-servers-2"));
+    targets.extend(servers.map(|(many, few)| {
+        Target::at_most("growth", "x the cost with 2 servers, with 1,000", many / few, 1.2)
+    }));
+    let figure = |end: &str| {
+        let row = report.growth.iter().find(|row| row.what.ends_with(end))?;
+        Some(row.value.median)
+    };
+    let reload = figure("1000 servers: until it is in force");
+    targets.extend(reload.map(|reached| Target::at_most("growth", "ms a reload", reached, 50.0)));
+    let slowest = figure("1000 servers: slowest exchange beside it");
+    let what = "ms the slowest exchange beside a reload";
+    targets.extend(slowest.map(|reached| Target::at_most("growth", what, reached, 5.0)));
+    targets
+}
+
+/// No row slower than any peer's.
+fn peers(report: &Report) -> Vec<Target> {
+    let mut works: Vec<&str> = report.rows.iter().map(|row| &*row.work).collect();
+    works.dedup();
+    let controls = |name: &str| {
+        !Subject::is_haproxy(name)
+            && ![Subject::Direct, Subject::Evenkeel, Subject::HaproxyNull]
+                .map(Subject::name)
+                .contains(&name)
+    };
+    let target = |work: &str| {
+        let reached = ratio_to(report, work, controls)?;
+        Some(Target::at_least(work, "x the fastest peer beside HAProxy", reached, 1.0))
+    };
+    works.into_iter().filter_map(target).collect()
+}
