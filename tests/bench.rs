@@ -12,23 +12,7 @@ fn the_bench_runs_and_gives_a_figure_for_every_kind_of_work_and_subject() {
         return;
     }
     let with_haproxy = found("haproxy");
-    let mut subjects = vec!["direct", "evenkeel", "tokio", "tokio-uring"];
-    let peers = [
-        ("haproxy", "haproxy", "haproxy"),
-        ("haproxy-64k", "haproxy", "haproxy"),
-        ("haproxy-splice", "haproxy", "haproxy"),
-        ("haproxy-splice-256k", "haproxy", "haproxy"),
-        ("haproxy-null", "haproxy", "haproxy"),
-        ("nginx", "nginx", "nginx libnginx-mod-stream"),
-        ("pen", "pen", "pen"),
-    ];
-    for (subject, program, packages) in peers {
-        if found(program) {
-            subjects.push(subject);
-        } else {
-            skip(&format!("the bench without {subject}: apt-get install {packages}"));
-        }
-    }
+    let subjects = subjects();
     let output = Command::new(root.join("bench/run"))
         .args(["--debug", "--small", "--rounds", "1", "--seconds", "0.1"])
         .arg(format!("--subjects={}", subjects.join(",")))
@@ -75,6 +59,37 @@ fn the_bench_runs_and_gives_a_figure_for_every_kind_of_work_and_subject() {
     let weighed = report["idle"].as_array().unwrap().iter();
     assert!(weighed.clone().any(|row| row["subject"] == "evenkeel"), "{report}");
     assert_eq!(report["targets"].as_array().unwrap().len(), if with_haproxy { 4 } else { 1 });
+
+    let charts = root.join(file.trim()).with_file_name("charts");
+    let mut command = Command::new(root.join("bench/run"));
+    command.args(["--debug", "--charts"]).arg(root.join(file.trim())).arg(&charts);
+    assert!(command.stdin(Stdio::null()).status().unwrap().success());
+    let bulk = std::fs::read_to_string(charts.join("bulk.svg")).unwrap();
+    for subject in &subjects {
+        assert!(bulk.contains(subject), "{bulk}");
+    }
+}
+
+/// Those that can be run here.
+fn subjects() -> Vec<&'static str> {
+    let mut subjects = vec!["direct", "evenkeel", "tokio", "tokio-uring"];
+    let peers = [
+        ("haproxy", "haproxy", "haproxy"),
+        ("haproxy-64k", "haproxy", "haproxy"),
+        ("haproxy-splice", "haproxy", "haproxy"),
+        ("haproxy-splice-256k", "haproxy", "haproxy"),
+        ("haproxy-null", "haproxy", "haproxy"),
+        ("nginx", "nginx", "nginx libnginx-mod-stream"),
+        ("pen", "pen", "pen"),
+    ];
+    for (subject, program, packages) in peers {
+        if found(program) {
+            subjects.push(subject);
+        } else {
+            skip(&format!("the bench without {subject}: apt-get install {packages}"));
+        }
+    }
+    subjects
 }
 
 #[test]

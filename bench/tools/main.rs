@@ -2,6 +2,7 @@
 //!
 //! They are thin on purpose: every microsecond spent here hides a difference between subjects.
 
+mod charts;
 mod configuration;
 mod cpu;
 mod exchange;
@@ -25,6 +26,7 @@ mod work;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -42,6 +44,15 @@ enum Verb {
     /// Compares the subjects on one core; prints a table, writes a JSON file.
     #[command(override_usage = "bench/run [OPTIONS] [WORK]...")]
     Run(run::Options),
+    /// Draws charts of a result file.
+    Charts {
+        /// As `run` wrote it.
+        #[arg(default_value = "target/bench/latest.json")]
+        file: PathBuf,
+        /// Where they go.
+        #[arg(default_value = "bench/charts")]
+        folder: PathBuf,
+    },
     /// Answers exchanges on a free port of 127.0.0.1, which it prints.
     Responder {
         /// The number that its answers begin with.
@@ -85,6 +96,10 @@ enum Verb {
 fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
         Verb::Run(options) => run::run(&options),
+        Verb::Charts { file, folder } => charts::draw(&file, &folder).map(|names| {
+            names.iter().for_each(|name| say(&format!("{}/{name}.svg", folder.display())));
+            true
+        }),
         Verb::Responder { number, bind } => responder::serve(number, bind).map(|()| true),
         Verb::Relay { library, listen, servers } => {
             relay::relay(library, listen, &servers).map(|()| true)

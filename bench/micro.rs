@@ -1,0 +1,190 @@
+//! The parts that run for each session or each change, alone: `cargo bench`. Under `cargo test`
+//! with tiny numbers, so that it does not rot.
+//!
+//! Figures are nanoseconds of one operation: the median of rounds with the extremes. They only
+//! say whether a part grew dearer on the same machine; what a client feels, `bench/run` says.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam::utils::CachePadded;
+use evenkeel::control::drain::PhaseCell;
+use evenkeel::control::file;
+use evenkeel::control::roster::{Bound, Roster};
+use evenkeel::control::table::{Backend, Limit, Schedule, Seam, Server, ServerShared, Table};
+use evenkeel::observe::metrics::PerWorker;
+use evenkeel::proxy::pick::{Local, pick};
+use evenkeel::proxy::wheel::{Moment, Wheel};
+use evenkeel::sys::interfaces::Here;
+use evenkeel::sys::waker::Waker;
+use evenkeel::terms::{ServerId, WorkerIndex};
+
+const THREADS: [usize; 4] = [1, 2, 4, 8];
+const THREADS_MAX: usize = 8;
+
+/// How long it is measured.
+#[derive(Debug, Clone, Copy)]
+struct Effort {
+    rounds: usize,
+    /// Operations in a round, of those that take nanoseconds.
+    operations: u32,
+}
+
+fn main() {
+    // Cargo says so to a benchmark that is to measure; a test gets nothing.
+    let measures = std::env::args().any(|argument| argument == "--bench");
+    let effort = if measures {
+        Effort { rounds: 9, operations: 1_000_000 }
+    } else {
+        Effort { rounds: 1, operations: 1_000 }
+    };
+    say(&format!("{:<46} {:>10} {:>10} {:>10}", "ns an operation", "median", "min", "max"));
+    for servers in [2, 100, 1000] {
+        for threads in THREADS {
+            picks(servers, threads, effort);
+        }
+    }
+    for sessions in [100, 10_000] {
+        deadlines(sessions, effort);
+    }
+    for servers in [2, 100, 1000] {
+        tables(servers, effort);
+    }
+}
+
+/// A session's place is taken and given back, in all threads at once.
+fn picks(servers: u32, threads: usize, effort: Effort) {
+    let backend = Arc::new(backend(servers));
+    let seam = Arc::new(seam());
+    let rounds = (0..effort.rounds).map(|_| {
+        let start = Arc::new(Barrier::new(threads));
+        let running: Vec<_> = (0..threads)
+            .map(|index| {
+                let (backend, seam) = (Arc::clone(&backend), Arc::clone(&seam));
+                let start = Arc::clone(&start);
+                thread::spawn(move || {
+                    let local = Rc::new(Local { seam, index: WorkerIndex(index) });
+                    start.wait();
+                    let began = Instant::now();
+                    for _ in 0..effort.operations {
+                        drop(black_box(pick(&backend, &[], &local)));
+                    }
+                    began.elapsed()
+                })
+            })
+            .collect();
+        let times = running.into_iter().filter_map(|thread| thread.join().ok());
+        times.max().unwrap_or_default()
+    });
+    // With more threads than cores they take turns: the figure is of all threads together.
+    let name = format!("pick of {servers} servers, {threads} threads");
+    #[expect(clippy::cast_possible_truncation, reason = "8 at most")]
+    print(&name, rounds.collect(), effort.operations * threads as u32);
+}
+
+/// A deadline is moved on, as each byte of a session does; now and then the clock moves.
+fn deadlines(sessions: u32, effort: Effort) {
+    let mut wheel = Wheel::new();
+    let mut now = Moment::START;
+    let mut due = Vec::new();
+    let rounds = (0..effort.rounds).map(|_| {
+        let began = Instant::now();
+        for operation in 0..effort.operations {
+            let slot = operation % sessions;
+            wheel.set(slot, now.after(Duration::from_secs(u64::from(30 + slot % 7))));
+            if operation % 64 == 0 {
+                now = now.after(Duration::from_micros(500));
+                wheel.advance(now, &mut due);
+                due.clear();
+            }
+        }
+        began.elapsed()
+    });
+    print(&format!("timer wheel, {sessions} sessions"), rounds.collect(), effort.operations);
+}
+
+/// What a reload and what each change of a server's state costs the control thread.
+fn tables(servers: u32, effort: Effort) {
+    let few = (effort.operations / 1000 / servers.max(10)).max(1);
+    let text = configuration(servers);
+    let timed = |operation: &mut dyn FnMut()| -> Vec<Duration> {
+        let round = |_| {
+            let began = Instant::now();
+            (0..few).for_each(|_| operation());
+            began.elapsed()
+        };
+        (0..effort.rounds).map(round).collect()
+    };
+    let parsed = timed(&mut || drop(black_box(file::parse(&text, "bench.toml"))));
+    print(&format!("parse a file of {servers} servers"), parsed, few);
+    let config = file::parse(&text, "bench.toml").expect("it is a valid file");
+    let (mut roster, here) = (Roster::new(2), Here::of([]));
+    let merged = timed(&mut || roster.merge(&config, BTreeMap::new(), &here, Instant::now()));
+    print(&format!("merge {servers} servers"), merged, few);
+    let bound = Bound::new();
+    let built = timed(&mut || drop(black_box(roster.table(1, &bound))));
+    print(&format!("build a table of {servers} servers"), built, few);
+}
+
+fn configuration(servers: u32) -> String {
+    let mut text =
+        "[frontend.f]\nbind = [\"127.0.0.1:1\"]\nbackend = \"b\"\n[backend.b]\n".to_owned();
+    for server in 0..servers {
+        let (high, low) = (server / 250, server % 250 + 1);
+        let weight = server % 3 + 1; // so that the rotation is more than a list
+        text += &format!(
+            "[[backend.b.server]]\nname = \"s{server}\"\naddress = \"127.1.{high}.{low}:80\"\n\
+             weight = {weight}\n"
+        );
+    }
+    text
+}
+
+fn backend(servers: u32) -> Backend {
+    let server = |id: u32| {
+        let shared = ServerShared {
+            id: ServerId(id),
+            name: Arc::from("s"),
+            sessions: Limit::new(None),
+            cells: PerWorker::new(THREADS_MAX),
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        (Arc::new(Server { address, shared: Arc::new(shared) }), 100)
+    };
+    Backend {
+        name: Arc::from("b"),
+        connect_timeout: Duration::from_secs(1),
+        retries: 2,
+        schedule: Schedule::new((0..servers).map(server).collect()),
+        turn: Arc::new(CachePadded::new(AtomicUsize::new(0))),
+    }
+}
+
+fn seam() -> Seam {
+    let table = Table { version: 1, frontends: Vec::new(), listeners: Vec::new() };
+    let (seen, _) = crossbeam::channel::unbounded();
+    let wakers = (0..THREADS_MAX).map(|_| Waker::new().expect("there are descriptors"));
+    Seam::new(table, PhaseCell::new(Instant::now()), 100, seen, None, wakers.collect())
+}
+
+/// One line: what it costs.
+fn print(name: &str, rounds: Vec<Duration>, operations: u32) {
+    let one = |time: Duration| time.as_secs_f64() * 1e9 / f64::from(operations);
+    let mut costs: Vec<f64> = rounds.into_iter().map(one).collect();
+    costs.sort_by(f64::total_cmp);
+    if let (Some(min), Some(max)) = (costs.first(), costs.last()) {
+        let median = costs[costs.len() / 2];
+        say(&format!("{name:<46} {median:>10.1} {min:>10.1} {max:>10.1}"));
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the one place where results are printed")]
+fn say(line: &str) {
+    println!("{line}");
+}
