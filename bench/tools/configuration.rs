@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a subject is set up for.
 #[derive(Debug, Clone)]
@@ -22,6 +22,10 @@ pub(crate) struct Setup {
     pub(crate) observe: Option<SocketAddr>,
     /// Where it listens, if it matters; a free port of loopback otherwise.
     pub(crate) listen: Option<SocketAddr>,
+    /// The process whose network namespace it runs in; this one's otherwise.
+    pub(crate) enter: Option<u32>,
+    /// The control group that it is put into.
+    pub(crate) group: Option<PathBuf>,
 }
 
 impl Setup {
@@ -35,6 +39,8 @@ impl Setup {
             probes: None,
             observe: None,
             listen: None,
+            enter: None,
+            group: None,
         }
     }
 }

@@ -12,6 +12,7 @@ mod histogram;
 mod idle;
 mod latency;
 mod machine;
+mod pi;
 mod relay;
 mod report;
 mod responder;

@@ -54,7 +54,16 @@ impl Responders {
     /// # Errors
     /// They do not start.
     pub(crate) fn start_on(address: IpAddr) -> io::Result<Self> {
-        Ok(Self { running: [start_responder(1, address)?, start_responder(2, address)?] })
+        Self::start_in(address, None)
+    }
+
+    /// As `start_on`, in the network namespace of this process.
+    ///
+    /// # Errors
+    /// They do not start.
+    pub(crate) fn start_in(address: IpAddr, enter: Option<u32>) -> io::Result<Self> {
+        let start = |number| start_responder(number, address, enter);
+        Ok(Self { running: [start(1)?, start(2)?] })
     }
 
     /// Where they listen.
@@ -104,6 +113,29 @@ impl Bench {
         let subjects: Vec<Subject> = running.iter().map(|(subject, _)| *subject).collect();
         let (subjects, rounds) = self.in_turns(work, &subjects, report, |index| {
             self.turn(comparison, running[index].1.as_ref())
+        })?;
+        let turns = Turns { work: work.clone(), title: title.clone(), subjects, rounds };
+        report.add(&turns, comparison.target)
+    }
+
+    /// As `compare`, where two cannot be there at the same time: each is started for its turn.
+    ///
+    /// # Errors
+    /// As `compare`.
+    pub(crate) fn compare_apart(
+        &self,
+        comparison: &Comparison<'_>,
+        subjects: &[Subject],
+        report: &mut Report,
+    ) -> io::Result<()> {
+        let Comparison { work, title, .. } = comparison;
+        let missing = subjects.iter().filter_map(|subject| subject.missing());
+        missing.for_each(|why| report.leave_out(why.to_owned()));
+        let there = subjects.iter().copied().filter(|subject| subject.missing().is_none());
+        let there: Vec<Subject> = there.collect();
+        let (subjects, rounds) = self.in_turns(work, &there, report, |index| {
+            let running = start(there[index], &self.place, &comparison.setup)?;
+            self.turn(comparison, running.as_ref())
         })?;
         let turns = Turns { work: work.clone(), title: title.clone(), subjects, rounds };
         report.add(&turns, comparison.target)

@@ -140,7 +140,7 @@ impl Bench {
         report: &mut Report,
     ) -> io::Result<()> {
         // Larger pipes matter to bulk alone.
-        let bulky = matches!(kind.name, "bulk" | "upload");
+        let bulky = matches!(kind.name, "bulk" | "upload" | "pi");
         let of_use = |subject: &&Subject| bulky || **subject != Subject::HaproxySplice256k;
         let subjects: Vec<Subject> = subjects.iter().filter(of_use).copied().collect();
         match kind.way {
@@ -162,6 +162,7 @@ impl Bench {
             Way::Idle => self.weigh(kind, &subjects, most, report),
             Way::Two(load) => self.double(kind, load, &subjects, report),
             Way::Growth => self.grow(&subjects, report),
+            Way::Pi => self.shape(kind, &subjects, report),
         }
     }
 }

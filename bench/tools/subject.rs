@@ -184,9 +184,9 @@ impl Drop for Running {
 ///
 /// # Errors
 /// It does not start.
-pub(crate) fn start_responder(number: u8, bind: IpAddr) -> io::Result<Running> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["tether", "--"]).arg(std::env::current_exe()?).args(["responder", "--number"]);
+pub(crate) fn start_responder(number: u8, bind: IpAddr, enter: Option<u32>) -> io::Result<Running> {
+    let mut command = tethered(enter)?;
+    command.arg(std::env::current_exe()?).args(["responder", "--number"]);
     command.arg(number.to_string()).arg("--bind").arg(bind.to_string());
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut line = String::new();
@@ -198,6 +198,17 @@ pub(crate) fn start_responder(number: u8, bind: IpAddr) -> io::Result<Running> {
     running.address =
         address.map_err(|_| io::Error::other("the responder did not say where it listens"))?;
     Ok(running)
+}
+
+/// A command that dies with this process, in the network namespace of another if that is wanted;
+/// the program and its arguments follow.
+fn tethered(enter: Option<u32>) -> io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["tether", "--"]);
+    if let Some(process) = enter {
+        command.args(["nsenter", "--net", "--target", &process.to_string(), "--"]);
+    }
+    Ok(command)
 }
 
 /// Starts a subject and waits until it answers from each responder; none for `Direct`, which is
@@ -222,11 +233,13 @@ pub(crate) fn start(subject: Subject, place: &Place, setup: &Setup) -> io::Resul
     let name = subject.name();
     let log = place.folder.join(format!("{name}.log"));
     let output = File::create(&log)?;
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["tether", "--"]);
+    let mut command = tethered(setup.enter)?;
     command_of(subject, place, setup, &addresses, &mut command)?;
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
     let mut running = Running { address, child: command.spawn()? };
+    if let Some(group) = &setup.group {
+        fs::write(group.join("cgroup.procs"), running.process().to_string())?;
+    }
     // With many servers the first two, which are different responders, will do.
     wait_until_it_answers(&mut running, setup.servers.len().min(2))
         .map_err(|error| io::Error::other(format!("{name}: {error}{}", end_of(&log))))?;

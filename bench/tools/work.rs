@@ -30,6 +30,8 @@ pub(crate) enum Way {
     Two(Load),
     /// What becomes dearer with the number of connections, servers, frontends.
     Growth,
+    /// A board's network: small segments, over veth.
+    Pi,
 }
 
 /// A row of the table, or some.
@@ -46,7 +48,8 @@ pub(crate) struct Kind {
     pub(crate) target: Option<f64>,
 }
 
-const fn load(connections: usize, up: u32, down: u32, last: bool) -> Load {
+/// Exchanges of these sizes.
+pub(crate) const fn load(connections: usize, up: u32, down: u32, last: bool) -> Load {
     Load { connections, exchange: Exchange { up, down, last } }
 }
 
@@ -116,6 +119,13 @@ pub(crate) const KINDS: &[Kind] = &[
         target: None,
     },
     Kind { name: "growth", title: "growth", way: Way::Growth, quick: false, target: None },
+    Kind {
+        name: "pi",
+        title: "MTU 1500, a quarter of a core",
+        way: Way::Pi,
+        quick: false,
+        target: None,
+    },
 ];
 
 /// The kinds of these names; for none all, or those that are quick.
