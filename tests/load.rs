@@ -99,12 +99,15 @@ fn a_reader_that_stops_costs_little_memory_and_no_neighbour_its_speed() {
     stopped.write_all(b"d").unwrap();
     // It reads the first of it, and then nothing while 256 MiB want to come.
     stopped.read_exact(&mut vec![0; MIB]).unwrap();
-    let mut highest = 0;
-    let beside = (0..10).map(|_| {
+    let (mut highest, mut beside) = (0, 0);
+    // Ten windows at least; more while others have the machine, for their load passes.
+    for window in 0..60 {
+        if window >= 10 && beside * 4 > alone {
+            break;
+        }
         highest = highest.max(memory(balancer.pid(), "VmRSS"));
-        exchanges(&neighbour)
-    });
-    let beside = beside.max().unwrap();
+        beside = beside.max(exchanges(&neighbour));
+    }
     assert!(highest < before + 4 * 1024, "{before} KiB before, {highest} KiB while it is stopped");
     // Another machine's load may halve a speed; a stall would be a hundredth.
     assert!(beside * 4 > alone, "{alone} exchanges alone, {beside} beside it");

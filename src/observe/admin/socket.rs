@@ -108,6 +108,11 @@ fn clear(path: &Path) -> io::Result<()> {
             fs::remove_file(path).map_err(|error| explain(path, &error))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let why = "is another user's; remove it as that user if nobody answers there, or set \
+                       observe.control to another path";
+            Err(in_the_way(path, why))
+        }
         Ok(()) | Err(_) => {
             let why = "another process answers there; stop it, or set observe.control to another \
                        path";
