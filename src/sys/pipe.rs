@@ -1,6 +1,5 @@
 //! Pipes for splice(2), in a pool that is bounded and holds only empty ones.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -141,16 +140,6 @@ impl Pipe {
         let size = fcntl(&input, FcntlArg::F_GETPIPE_SZ).ok()?;
         (size >= PIPE_SIZE_MIN).then_some(Self { output, input })
     }
-}
-
-/// The size of a new pipe, as `doctor` reports it.
-///
-/// # Errors
-/// Out of descriptors.
-pub fn size_of_new_pipe() -> io::Result<i32> {
-    let (_output, input) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-    fcntl(&input, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE)).ok();
-    Ok(fcntl(&input, FcntlArg::F_GETPIPE_SZ)?)
 }
 
 #[cfg(test)]
