@@ -46,6 +46,10 @@ pub(crate) struct Options {
     /// The evenkeel binary.
     #[arg(long, hide = true, default_value = "target/release/evenkeel")]
     evenkeel: PathBuf,
+    /// An evenkeel binary of an earlier commit, as one more subject; bench/run builds it of
+    /// --before=COMMIT.
+    #[arg(long, value_name = "COMMIT")]
+    before: Option<PathBuf>,
     /// The HAProxy binary.
     #[arg(long, hide = true, default_value = "haproxy")]
     haproxy: PathBuf,
@@ -62,6 +66,11 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     let kinds = work::find(&options.work, options.quick)?;
     let all: &[Subject] = if options.quick { &Subject::QUICK } else { &Subject::ALL };
     let subjects = if options.subjects.is_empty() { all } else { &options.subjects };
+    let mut subjects = subjects.to_vec();
+    if options.before.is_some() {
+        let own = subjects.iter().position(|subject| *subject == Subject::Evenkeel);
+        subjects.insert(own.map_or(0, |own| own + 1), Subject::EvenkeelBefore);
+    }
     let (rounds, seconds) = if options.quick { (3, 0.5) } else { (7, 2.0) };
     let rounds = options.rounds.unwrap_or(rounds).max(1);
     let seconds = options.seconds.unwrap_or(seconds);
@@ -81,12 +90,13 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     fs::create_dir_all(&options.folder)?;
     let place = Place {
         evenkeel: options.evenkeel.clone(),
+        before: options.before.clone(),
         haproxy: options.haproxy.clone(),
         folder: options.folder.clone(),
         sessions_max: sessions_max(descriptors),
     };
     let mut report = Report {
-        machine: Machine::look(core, &place, subjects),
+        machine: Machine::look(core, &place, &subjects),
         rounds,
         seconds,
         rows: Vec::new(),
@@ -116,7 +126,7 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
         usize::MAX
     });
     for kind in &kinds {
-        bench.measure(kind, subjects, most, &mut report)?;
+        bench.measure(kind, &subjects, most, &mut report)?;
     }
     let level = options.check.unwrap_or(4);
     if level > 4 {

@@ -20,6 +20,8 @@ pub(crate) enum Subject {
     Direct,
     /// The balancer of this repository.
     Evenkeel,
+    /// The same at an earlier commit: `--before`.
+    EvenkeelBefore,
     /// HAProxy as it comes: what the others are compared with.
     Haproxy,
     /// HAProxy with buffers of 64 KiB instead of 16.
@@ -41,7 +43,7 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    /// All, in the order of the table.
+    /// All but the one that `--before` adds, in the order of the table.
     pub(crate) const ALL: [Self; 11] = [
         Self::Direct,
         Self::Evenkeel,
@@ -71,6 +73,7 @@ impl Subject {
         match self {
             Self::Direct => "direct",
             Self::Evenkeel => "evenkeel",
+            Self::EvenkeelBefore => "evenkeel-before",
             Self::Haproxy => "haproxy",
             Self::Haproxy64k => "haproxy-64k",
             Self::HaproxySplice => "haproxy-splice",
@@ -117,7 +120,14 @@ impl Subject {
 
     /// Whether it can have several workers.
     pub(crate) fn has_workers(self) -> bool {
-        matches!(self, Self::Evenkeel | Self::Haproxy | Self::HaproxyNull | Self::Nginx)
+        matches!(
+            self,
+            Self::Evenkeel
+                | Self::EvenkeelBefore
+                | Self::Haproxy
+                | Self::HaproxyNull
+                | Self::Nginx
+        )
     }
 }
 
@@ -131,6 +141,8 @@ fn found(program: &str) -> bool {
 pub(crate) struct Place {
     /// The evenkeel binary.
     pub(crate) evenkeel: PathBuf,
+    /// The one of an earlier commit, if that is compared too.
+    pub(crate) before: Option<PathBuf>,
     /// The HAProxy binary.
     pub(crate) haproxy: PathBuf,
     /// Folder of configurations, logs and results.
@@ -260,7 +272,7 @@ fn command_of(
     let haproxy = |global, defaults| configuration::haproxy(setup, addresses, global, defaults);
     let text = match subject {
         Subject::Direct => return Ok(()),
-        Subject::Evenkeel => configuration::evenkeel(setup, addresses, &folder),
+        Subject::Evenkeel | Subject::EvenkeelBefore => configuration::evenkeel(setup, addresses, &folder),
         Subject::Haproxy | Subject::HaproxyNull => haproxy("", ""),
         Subject::Haproxy64k => haproxy("    tune.bufsize 65536\n", ""),
         Subject::HaproxySplice => haproxy("", splice),
@@ -278,8 +290,10 @@ fn command_of(
         }
     };
     fs::write(&file, text)?;
+    let before = || place.before.as_ref().unwrap_or(&place.evenkeel);
     match subject {
         Subject::Evenkeel => command.arg(&place.evenkeel).args(["run", "-c"]).arg(file),
+        Subject::EvenkeelBefore => command.arg(before()).args(["run", "-c"]).arg(file),
         Subject::Nginx => {
             command.args(["nginx", "-e", "stderr", "-p"]).arg(folder).arg("-c").arg(file)
         }

@@ -156,13 +156,13 @@ mod tests {
     fn what_the_ring_lacks_is_named() {
         let features = RingFeatures {
             ext_arg: true,
-            operations: vec![("accept", true), ("link timeout", false)],
+            operations: vec![("accept", true), ("connect", false)],
             multishot_accept: Ok(()),
             multishot_receive: Err(io::Error::from(nix::errno::Errno::ENETUNREACH)),
         };
         let findings = feature_findings(&features);
         assert_eq!(findings[0].verdict, Verdict::Failed);
-        assert!(findings[0].text.ends_with(": link timeout"), "{}", findings[0].text);
+        assert!(findings[0].text.ends_with(": connect"), "{}", findings[0].text);
         assert_eq!(findings[2].verdict, Verdict::Ok);
         assert_eq!(findings[3].remedy.as_deref(), Some("ip link set lo up"));
     }

@@ -150,6 +150,7 @@ impl Session {
             return;
         }
         match self.state {
+            State::Connecting if now >= self.attempt_until => self.end_attempt(kernel),
             State::Connecting | State::Leaving => self.client_left(kernel),
             State::Relaying => self.on_silence(now, kernel),
             State::Flushing(direction) => self.on_flush_step(direction, now, kernel),
@@ -277,7 +278,7 @@ impl Session {
             let (pump, mut wire) = self.pump(direction, kernel);
             pump.drop_unsent(&mut wire);
         }
-        for operation in self.in_flight.without(limit_alone()).iter() {
+        for operation in self.in_flight.iter() {
             kernel.cancel(operation);
         }
     }
@@ -299,8 +300,7 @@ impl Session {
 
     /// Asks whatever holds the server's socket to end.
     pub(super) fn cancel_of_server<K: Kernel>(&mut self, kernel: &mut K) {
-        let held = self.in_flight.and(Operations::OF_SERVER).without(limit_alone());
-        for operation in held.iter() {
+        for operation in self.in_flight.and(Operations::OF_SERVER).iter() {
             kernel.cancel(operation);
         }
     }
@@ -316,13 +316,6 @@ impl Session {
             kernel.cancel(receive);
         }
     }
-}
-
-/// The time limit of a connect ends with it, and needs no cancel of its own.
-const fn limit_alone() -> Operations {
-    let mut limit = Operations::NONE;
-    limit.insert(Operation::ConnectTimeout);
-    limit
 }
 
 const fn reset_by(side: Side) -> End {

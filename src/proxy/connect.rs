@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::proxy::kernel::{Closing, Kernel, Operation, Unserved};
+use crate::proxy::kernel::{Attempt, Closing, Kernel, Operation, Unserved};
 use crate::proxy::pump::Source;
 use crate::proxy::session::{Session, State};
 use crate::proxy::wheel::Moment;
@@ -18,11 +18,11 @@ impl Session {
     pub(super) fn attempt<K: Kernel>(&mut self, now: Moment, kernel: &mut K) {
         self.attempt_started = now;
         match kernel.connect(&self.tried) {
-            Ok(server) => {
+            Ok(Attempt { server, timeout }) => {
                 self.server = Some(server);
                 self.attempts += 1;
+                self.attempt_until = now.after(timeout);
                 self.in_flight.insert(Operation::Connect);
-                self.in_flight.insert(Operation::ConnectTimeout);
                 self.state = State::Connecting;
             }
             Err(unserved) => {
@@ -76,6 +76,13 @@ impl Session {
             self.state = State::Leaving;
             self.cancel_of_server(kernel);
         }
+    }
+
+    /// The attempt has taken too long. It still answers: that it was cancelled, or, if it was
+    /// quicker, that it stands.
+    pub(super) fn end_attempt<K: Kernel>(&mut self, kernel: &mut K) {
+        self.attempt_until = Moment::NEVER;
+        kernel.cancel(Operation::Connect);
     }
 
     /// The client's end is here before a server is.

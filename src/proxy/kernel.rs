@@ -23,13 +23,11 @@ pub enum Operation {
     Ready(Side, Readiness),
     /// The attempt to connect.
     Connect,
-    /// Its time limit, which answers as well.
-    ConnectTimeout,
 }
 
 impl Operation {
     /// Every operation: `ALL[o.index()] == o`.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::Receive(Side::Client),
         Self::Send(Side::Client),
         Self::Ready(Side::Client, Readiness::Readable),
@@ -39,7 +37,6 @@ impl Operation {
         Self::Ready(Side::Server, Readiness::Readable),
         Self::Ready(Side::Server, Readiness::Writable),
         Self::Connect,
-        Self::ConnectTimeout,
     ];
 
     /// Its place in [`Operation::ALL`].
@@ -51,7 +48,6 @@ impl Operation {
             Self::Ready(side, Readiness::Readable) => (side, 2),
             Self::Ready(side, Readiness::Writable) => (side, 3),
             Self::Connect => return 8,
-            Self::ConnectTimeout => return 9,
         };
         match side {
             Side::Client => kind,
@@ -68,7 +64,7 @@ impl Operations {
     /// None.
     pub const NONE: Self = Self(0);
     /// Everything that holds the descriptor of the server's socket.
-    pub const OF_SERVER: Self = Self(0b11_1111_0000);
+    pub const OF_SERVER: Self = Self(0b1_1111_0000);
 
     /// Adds one.
     pub const fn insert(&mut self, operation: Operation) {
@@ -115,8 +111,6 @@ impl Operations {
 pub enum Event {
     /// The attempt to connect has ended.
     Connected(Result<(), ConnectFailure>),
-    /// Its time limit has ended, one way or the other.
-    ConnectTimeout,
     /// A receive answered: bytes in a buffer, the end (`Ok(None)`), or an error.
     Received {
         /// From whom.
@@ -139,6 +133,15 @@ pub enum Event {
     BufferFree(Side),
     /// The moment of [`crate::proxy::session::Session::deadline`] has come.
     Deadline,
+}
+
+/// An attempt to connect that was begun.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt {
+    /// To whom.
+    pub server: ServerId,
+    /// How long it may take.
+    pub timeout: Duration,
 }
 
 /// Why no attempt to connect was even begun.
@@ -173,11 +176,11 @@ pub trait Kernel {
     /// Waits in the row of those who want a buffer to receive into.
     fn wait_for_buffer(&mut self, side: Side);
     /// Picks a server (not one of `tried`, where there is another) and connects to it. Answered by
-    /// [`Event::Connected`] and [`Event::ConnectTimeout`].
+    /// [`Event::Connected`].
     ///
     /// # Errors
     /// No attempt was begun.
-    fn connect(&mut self, tried: &[ServerId]) -> Result<ServerId, Unserved>;
+    fn connect(&mut self, tried: &[ServerId]) -> Result<Attempt, Unserved>;
     /// Asks an operation in flight to end; it answers once more.
     fn cancel(&mut self, operation: Operation);
 

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 
 use crate::control::table::{Frontend, FrontendShared, Server, Table};
 use crate::observe::metrics::{FrontendCell, ServerCell};
-use crate::proxy::kernel::{Closing, Kernel, Operation, Unserved};
+use crate::proxy::kernel::{Attempt, Closing, Kernel, Operation, Unserved};
 use crate::proxy::pick::{Local, Place, pick};
 use crate::proxy::queue::Links;
 use crate::proxy::slots::Key;
@@ -182,7 +182,7 @@ impl Kernel for Wired<'_> {
         self.tools.waiting.push_back((self.key, side));
     }
 
-    fn connect(&mut self, tried: &[ServerId]) -> Result<ServerId, Unserved> {
+    fn connect(&mut self, tried: &[ServerId]) -> Result<Attempt, Unserved> {
         let again = !tried.is_empty();
         let frontend = self.legs.frontend(self.tools, again).ok_or(Unserved::NoServer)?;
         let backend = Arc::clone(&frontend.backend);
@@ -195,15 +195,14 @@ impl Kernel for Wired<'_> {
             self.tools.starved = true;
             Unserved::Exhausted
         })?;
-        let tokens = (self.token(Operation::Connect), self.token(Operation::ConnectTimeout));
-        self.tools.ring.connect(&socket, server.address, backend.connect_timeout, tokens);
+        self.tools.ring.connect(&socket, server.address, self.token(Operation::Connect));
         if again {
             cell.retries.add(1);
         }
         self.legs.served_by = Some(Arc::clone(server));
         self.legs.place = Some(place);
         self.legs.server = Some(socket);
-        Ok(id)
+        Ok(Attempt { server: id, timeout: backend.connect_timeout })
     }
 
     fn cancel(&mut self, operation: Operation) {

@@ -42,6 +42,8 @@ pub struct Session {
     /// The deadline of a state that has one of its own.
     pub(super) until: Moment,
     pub(super) attempt_started: Moment,
+    /// The deadline of the attempt to connect.
+    pub(super) attempt_until: Moment,
     /// From the first attempt to the established connection.
     pub(super) connect_took: Option<Duration>,
     /// Attempts to connect that were begun.
@@ -88,6 +90,7 @@ impl Session {
             sample: None,
             until: Moment::NEVER,
             attempt_started: now,
+            attempt_until: Moment::NEVER,
             connect_took: None,
             attempts: 0,
             tried: Vec::new(),
@@ -106,7 +109,6 @@ impl Session {
                 self.in_flight.remove(Operation::Connect);
                 self.on_connected(result, now, kernel);
             }
-            Event::ConnectTimeout => self.in_flight.remove(Operation::ConnectTimeout),
             Event::Received { side, bytes, more } => {
                 let direction = direction_from(side);
                 let (pump, mut wire) = self.pump(direction, kernel);
@@ -149,6 +151,7 @@ impl Session {
     #[must_use]
     pub fn deadline(&self) -> Moment {
         match self.state {
+            State::Connecting => self.until.min(self.attempt_until),
             State::Relaying => self.relaying_deadline(),
             State::Joining(..) | State::Closed => Moment::NEVER,
             _ => self.until,

@@ -56,7 +56,6 @@ pub(super) fn event(operation: Operation, completion: &Completion) -> Event {
         Operation::Send(side) => Event::Sent { side, bytes: completion.result },
         Operation::Ready(side, readiness) => Event::Ready(side, readiness),
         Operation::Connect => Event::Connected(connected(completion.result)),
-        Operation::ConnectTimeout => Event::ConnectTimeout,
     }
 }
 
@@ -73,7 +72,7 @@ fn received(side: Side, completion: &Completion) -> Event {
     Event::Received { side, bytes, more: completion.more }
 }
 
-/// A connect's answer in our words: connect(2), and `ECANCELED` by the linked timeout.
+/// A connect's answer in our words: connect(2), and `ECANCELED` when its time was over.
 const fn connected(result: Result<u32, Errno>) -> Result<(), ConnectFailure> {
     Err(match result {
         Ok(_) => return Ok(()),

@@ -170,10 +170,9 @@ pub fn ring_features() -> io::Result<RingFeatures> {
 /// A worker whose ring does not fit halves it, four times.
 const SMALLER_AT_MOST: u32 = 16;
 
-const OPERATIONS: [(&str, u8); 9] = [
+const OPERATIONS: [(&str, u8); 8] = [
     ("accept", opcode::Accept::CODE),
     ("connect", opcode::Connect::CODE),
-    ("link timeout", opcode::LinkTimeout::CODE),
     ("receive", opcode::Recv::CODE),
     ("send", opcode::Send::CODE),
     ("poll", opcode::PollAdd::CODE),

@@ -34,12 +34,11 @@ const GROUP: u16 = 0;
 const NOBODY: u64 = u64::MAX;
 
 /// Operations that this program uses: all that its rings are allowed.
-const ALLOWED: [u8; 8] = [
+const ALLOWED: [u8; 7] = [
     opcode::AcceptMulti::CODE,
     opcode::RecvMulti::CODE,
     opcode::Send::CODE,
     opcode::Connect::CODE,
-    opcode::LinkTimeout::CODE,
     opcode::PollAdd::CODE,
     opcode::AsyncCancel::CODE,
     opcode::Close::CODE,
@@ -83,9 +82,9 @@ pub(super) fn sizes(sessions: u32) -> (u32, u32) {
 pub struct Ring {
     uring: IoUring,
     buffers: Buffers,
-    /// Of connects that were pushed but not submitted: the kernel copies both at submission
+    /// Of connects that were pushed but not submitted: the kernel copies them at submission
     /// (`IORING_FEAT_SUBMIT_STABLE`), so each is free again after the next enter.
-    connects: Vec<(SockAddr, Timespec)>,
+    connects: Vec<SockAddr>,
     /// Operations that will still answer.
     in_flight: usize,
     /// Whether a multishot accept is safe on this kernel.
@@ -121,7 +120,7 @@ impl Ring {
         // Saves the kernel a look-up an enter; without it (5.17 and before) the plain one serves.
         drop(uring.submitter().register_ring_fd());
         let mut allowed: Vec<Restriction> = ALLOWED.map(Restriction::sqe_op).into();
-        let flags = Flags::IO_LINK | Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS;
+        let flags = Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS;
         allowed.push(Restriction::sqe_flags_allowed(flags.bits()));
         uring.submitter().register_restrictions(&mut allowed)?;
         uring.submitter().register_enable_rings()?;
@@ -190,29 +189,17 @@ impl Ring {
         self.push(&entry.user_data(token));
     }
 
-    /// Connects; after `timeout` the connect answers `ECANCELED`. The timeout answers too, with
-    /// its own token.
-    pub fn connect(
-        &mut self,
-        socket: &Socket,
-        address: SocketAddr,
-        timeout: Duration,
-        tokens: (u64, u64),
-    ) {
-        // Both entries of a link must go in one submission; and `connects` must not move.
-        while self.room() < 2 || self.connects.len() == self.connects.capacity() {
+    /// Connects.
+    pub fn connect(&mut self, socket: &Socket, address: SocketAddr, token: u64) {
+        // It must not move.
+        while self.connects.len() == self.connects.capacity() {
             self.submit();
         }
-        self.connects.push((SockAddr::from(address), Timespec::from(timeout)));
-        let Some((address, timeout)) = self.connects.last() else { return };
-        let connect =
-            opcode::Connect::new(Fd(socket.descriptor()), address.as_ptr().cast(), address.len())
-                .build()
-                .flags(Flags::IO_LINK)
-                .user_data(tokens.0);
-        let timeout = opcode::LinkTimeout::new(timeout).build().user_data(tokens.1);
-        self.push(&connect);
-        self.push(&timeout);
+        self.connects.push(SockAddr::from(address));
+        let Some(address) = self.connects.last() else { return };
+        let address = (address.as_ptr().cast(), address.len());
+        let entry = opcode::Connect::new(Fd(socket.descriptor()), address.0, address.1).build();
+        self.push(&entry.user_data(token));
     }
 
     /// Answers once the socket is ready.
@@ -314,11 +301,6 @@ impl Ring {
     /// The buffers, to release one.
     pub const fn buffers_mut(&mut self) -> &mut Buffers {
         &mut self.buffers
-    }
-
-    fn room(&mut self) -> usize {
-        let queue = self.uring.submission();
-        queue.capacity() - queue.len()
     }
 
     fn push(&mut self, entry: &Entry) {

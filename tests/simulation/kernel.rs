@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use evenkeel::proxy::kernel::{Closing, Event, Kernel, Operation, Unserved};
+use evenkeel::proxy::kernel::{Attempt, Closing, Event, Kernel, Operation, Unserved};
 use evenkeel::proxy::queue::Links;
 use evenkeel::proxy::session::Session;
 use evenkeel::sys::buffer::{BUFFER_SIZE, BufferId};
@@ -116,6 +116,8 @@ pub(crate) struct Simulated {
     /// Whether the receive of each side goes on by itself.
     many: [bool; 2],
     connect_outcome: Option<Result<(), ConnectFailure>>,
+    /// The attempt is answered by nobody.
+    hangs: bool,
     pub(crate) attempts: u64,
     pub(crate) spliced: u64,
     pub(crate) starved: u64,
@@ -144,6 +146,7 @@ impl Simulated {
             scarce,
             many: [false; 2],
             connect_outcome: None,
+            hangs: false,
             attempts: 0,
             spliced: 0,
             starved: 0,
@@ -244,13 +247,6 @@ impl Simulated {
             Operation::Send(side) => self.answer_send(side, cancelled),
             Operation::Ready(side, readiness) => self.answer_ready(side, readiness, cancelled),
             Operation::Connect => self.answer_connect(cancelled),
-            Operation::ConnectTimeout => {
-                let connecting = self.armed.contains_key(&Operation::Connect.index());
-                (!connecting).then(|| {
-                    self.done(operation);
-                    Event::ConnectTimeout
-                })
-            }
         }
     }
 
@@ -342,7 +338,9 @@ impl Simulated {
 
     fn answer_connect(&mut self, cancelled: bool) -> Option<Event> {
         let outcome = match self.connect_outcome {
-            _ if cancelled => Err(ConnectFailure::Timeout),
+            // It may have been quicker than its cancel.
+            _ if cancelled && (self.hangs || self.random.one_in(2)) => Err(ConnectFailure::Timeout),
+            _ if self.hangs => return None,
             None if self.random.one_in(4) => self.decide_connect(),
             None => return None,
             Some(outcome) => outcome,
@@ -386,7 +384,7 @@ impl Simulated {
     fn arm(&mut self, operation: Operation) {
         let side = match operation {
             Operation::Receive(side) | Operation::Send(side) | Operation::Ready(side, _) => side,
-            Operation::Connect | Operation::ConnectTimeout => Side::Server,
+            Operation::Connect => Side::Server,
         };
         assert!(self.closes[index(side)] < [1, self.attempts][index(side)], "{side:?} is closed");
         let before = self.armed.insert(operation.index(), (operation, false));
@@ -415,7 +413,7 @@ impl Kernel for Simulated {
         self.row.push_back(side);
     }
 
-    fn connect(&mut self, tried: &[ServerId]) -> Result<ServerId, Unserved> {
+    fn connect(&mut self, tried: &[ServerId]) -> Result<Attempt, Unserved> {
         if self.fate.connects_fail > 0 && self.random.one_in(20) {
             let which = [Unserved::NoServer, Unserved::AllFull, Unserved::Exhausted];
             return Err(which[self.random.below(3) as usize]);
@@ -426,9 +424,9 @@ impl Kernel for Simulated {
         self.attempts += 1;
         self.peers[index(Side::Server)] = Peer::default();
         self.connect_outcome = None;
+        self.hangs = self.fate.connects_fail > 0 && self.random.one_in(8);
         self.arm(Operation::Connect);
-        self.arm(Operation::ConnectTimeout);
-        Ok(id)
+        Ok(Attempt { server: id, timeout: Duration::from_millis(100) })
     }
 
     fn cancel(&mut self, operation: Operation) {
@@ -457,7 +455,7 @@ impl Kernel for Simulated {
         for (operation, _) in self.armed.values() {
             let of_side = match operation {
                 Operation::Receive(of) | Operation::Send(of) | Operation::Ready(of, _) => *of,
-                Operation::Connect | Operation::ConnectTimeout => Side::Server,
+                Operation::Connect => Side::Server,
             };
             assert_ne!(of_side, side, "{operation:?} is in flight on what is closed");
         }
