@@ -107,6 +107,8 @@ impl Session {
         now: Moment,
         kernel: &mut K,
     ) {
+        // What went as the last before an end waits for one that does not come.
+        kernel.push(direction.sink());
         if kernel.unacknowledged(direction.sink()) == 0 {
             self.finish_reset(kernel);
         } else {
@@ -140,7 +142,7 @@ impl Session {
             self.finish_done(kernel);
         } else if !pump.waiting && !self.in_flight.contains(receive) {
             self.in_flight.insert(receive);
-            kernel.receive(side, true);
+            kernel.receive(side, true, false);
         }
     }
 

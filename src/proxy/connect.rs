@@ -47,7 +47,8 @@ impl Session {
             return;
         }
         let result = result.and_then(|()| {
-            let itself = !kernel.connected(now.since(self.attempt_started));
+            let speaks = !self.pumps[Direction::In as usize].queue.is_empty();
+            let itself = !kernel.connected(now.since(self.attempt_started), speaks);
             if itself { Err(ConnectFailure::Itself) } else { Ok(()) }
         });
         match result {

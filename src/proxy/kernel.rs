@@ -119,6 +119,8 @@ pub enum Event {
         bytes: Result<Option<(BufferId, u32)>, Errno>,
         /// Whether the receive goes on.
         more: bool,
+        /// Whether the socket holds more, or its end.
+        left: bool,
     },
     /// A send answered, perhaps with less than all.
     Sent {
@@ -167,10 +169,12 @@ pub enum Closing {
 /// The kernel as a session sees it: each of the first five methods is answered by events.
 pub trait Kernel {
     /// Receives from `side`: with `many` until cancelled, an end or an error; else, and where
-    /// buffers are scarce, once. [`Event::Received`] tells by `more`.
-    fn receive(&mut self, side: Side, many: bool);
-    /// Sends `range` of a buffer that the session holds, and holds until [`Event::Sent`].
-    fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32));
+    /// buffers are scarce, once. [`Event::Received`] tells by `more`. A `dry` socket is believed to
+    /// hold nothing yet: it is looked at only once something comes.
+    fn receive(&mut self, side: Side, many: bool, dry: bool);
+    /// Sends `range` of a buffer that the session holds, and holds until [`Event::Sent`]. What is
+    /// `last` may wait for the end that follows at once, and go with it.
+    fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32), last: bool);
     /// Waits until `side` is ready.
     fn wait_ready(&mut self, side: Side, readiness: Readiness);
     /// Waits in the row of those who want a buffer to receive into.
@@ -184,10 +188,19 @@ pub trait Kernel {
     /// Asks an operation in flight to end; it answers once more.
     fn cancel(&mut self, operation: Operation);
 
-    /// The attempt to connect succeeded after `waited`; false: it is connected to itself.
-    fn connected(&mut self, waited: Duration) -> bool;
+    /// The attempt to connect succeeded after `waited`; false: it is connected to itself. Unless
+    /// the client `speaks` at once, the server is told that the connection stands; else the first
+    /// bytes tell it.
+    fn connected(&mut self, waited: Duration, speaks: bool) -> bool;
+    /// Whether `side` has ended and all it said has been received. No receive is in flight.
+    ///
+    /// # Errors
+    /// It was reset; nothing else will say so.
+    fn has_ended(&mut self, side: Side) -> Result<bool, Errno>;
     /// The attempt failed: counted, and told to the control thread.
     fn connect_failed(&mut self, failure: ConnectFailure);
+    /// Holds nothing back that was sent to `side`.
+    fn push(&mut self, side: Side);
     /// Ends our direction to `side` (FIN).
     fn shut_down(&mut self, side: Side);
     /// Closes the connection to `side`, on which no operation is in flight; nothing if there is

@@ -85,11 +85,23 @@ impl Drop for Admission {
     }
 }
 
+/// Which of the small messages to a server its kernel would hold back until those before are
+/// acknowledged (RFC 896). A socket of a client inherits that none are from its listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delay {
+    /// The first never is, and most servers of one exchange a connection get no second.
+    Possible,
+    /// One has been sent.
+    OfTheSecond,
+    Never,
+}
+
 /// What a session holds.
 #[derive(Debug)]
 pub(super) struct Legs {
     client: Option<Socket>,
     server: Option<Socket>,
+    delay: Delay,
     place: Option<Place>,
     /// The last server that was connected to, or tried.
     pub(super) served_by: Option<Arc<Server>>,
@@ -110,6 +122,7 @@ impl Legs {
             address: if log { client.peer().ok() } else { None },
             client: Some(client),
             server: None,
+            delay: Delay::Possible,
             place: None,
             served_by: None,
             names: log.then(names),
@@ -158,17 +171,26 @@ impl Wired<'_> {
 }
 
 impl Kernel for Wired<'_> {
-    fn receive(&mut self, side: Side, many: bool) {
+    fn receive(&mut self, side: Side, many: bool, dry: bool) {
         let Some(socket) = self.legs.socket(side) else { return };
         let multishot = many && !self.tools.ring.buffers().scarce();
         let token = self.token(Operation::Receive(side));
-        self.tools.ring.receive(socket, token, multishot);
+        self.tools.ring.receive(socket, token, multishot, dry);
     }
 
-    fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32)) {
+    fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32), last: bool) {
         let Some(socket) = self.legs.socket(side) else { return };
         let token = self.token(Operation::Send(side));
-        self.tools.ring.send(socket, token, buffer, range);
+        self.tools.ring.send(socket, token, buffer, range, last);
+        if side == Side::Server && self.legs.delay != Delay::Never {
+            // The ring sends it once it is entered.
+            if self.legs.delay == Delay::OfTheSecond {
+                socket.do_not_delay();
+                self.legs.delay = Delay::Never;
+            } else {
+                self.legs.delay = Delay::OfTheSecond;
+            }
+        }
     }
 
     fn wait_ready(&mut self, side: Side, readiness: Readiness) {
@@ -202,6 +224,7 @@ impl Kernel for Wired<'_> {
         self.legs.served_by = Some(Arc::clone(server));
         self.legs.place = Some(place);
         self.legs.server = Some(socket);
+        self.legs.delay = Delay::Possible;
         Ok(Attempt { server: id, timeout: backend.connect_timeout })
     }
 
@@ -210,13 +233,16 @@ impl Kernel for Wired<'_> {
         self.tools.ring.cancel(token);
     }
 
-    fn connected(&mut self, waited: Duration) -> bool {
+    fn connected(&mut self, waited: Duration, speaks: bool) -> bool {
         let (Some(server), Some(socket)) = (&self.legs.served_by, &self.legs.server) else {
             return false;
         };
         // Only a port that the kernel may have given to ourselves can be our own.
-        if ephemeral_ports().contains(&server.address.port()) && socket.is_its_own_peer() {
+        if ephemeral_ports().contains(&server.address.port()) && socket.is_at(server.address) {
             return false;
+        }
+        if !speaks {
+            socket.acknowledge();
         }
         if let Some(cell) = self.server_cell() {
             cell.sessions.add(1);
@@ -224,6 +250,10 @@ impl Kernel for Wired<'_> {
         }
         self.legs.frontend = None;
         true
+    }
+
+    fn has_ended(&mut self, side: Side) -> Result<bool, Errno> {
+        self.legs.socket(side).map_or(Ok(false), Socket::has_ended)
     }
 
     fn connect_failed(&mut self, failure: ConnectFailure) {
@@ -234,6 +264,12 @@ impl Kernel for Wired<'_> {
             // A full channel means that the control thread has enough to think about.
             let seen = Seen::ConnectFailed(server.shared.id, failure);
             self.tools.local.seam.seen.try_send(seen).ok();
+        }
+    }
+
+    fn push(&mut self, side: Side) {
+        if let Some(socket) = self.legs.socket(side) {
+            socket.do_not_delay();
         }
     }
 

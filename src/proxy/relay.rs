@@ -29,13 +29,14 @@ impl Pump {
         &mut self,
         wire: &mut Wire<'_, K>,
         bytes: Result<Option<(BufferId, u32)>, Errno>,
-        more: bool,
+        (more, left): (bool, bool),
     ) -> Reached {
         let side = wire.direction.source();
         if !more {
             wire.in_flight.remove(Operation::Receive(side));
             self.cancelling = false;
         }
+        self.dry = bytes.is_ok() && !left;
         match bytes {
             Ok(Some((buffer, length))) if self.is_finished() => {
                 debug_assert!(length > 0);
@@ -49,6 +50,14 @@ impl Pump {
                 } else {
                     self.full_reads = self.full_reads.saturating_add(1);
                     self.short_reads = 0;
+                }
+                if left && !more && (length as usize) < BUFFER_SIZE {
+                    // Had it been bytes, they would have come too.
+                    match wire.kernel.has_ended(side) {
+                        Ok(true) => self.source = Source::Ended,
+                        Ok(false) => {}
+                        Err(_) => return Reached::SourceFailed,
+                    }
                 }
                 if self.full_reads >= FULL_READS_BULK && self.bulk == Bulk::No {
                     self.bulk = Bulk::Wanted;
@@ -147,8 +156,10 @@ impl Pump {
             && !wire.in_flight(Operation::Send(sink))
             && let Some((buffer, length)) = self.queue.first(wire.kernel.links())
         {
+            // Nothing follows but the end, and one segment carries both.
+            let last = self.source == Source::Ended && self.queue.count() == 1;
             wire.in_flight.insert(Operation::Send(sink));
-            wire.kernel.send(sink, buffer, (self.sent, length));
+            wire.kernel.send(sink, buffer, (self.sent, length), last);
         }
     }
 
@@ -176,7 +187,7 @@ impl Pump {
         } else if !receiving && !self.waiting {
             let little = self.queue.count() <= max / 2 && self.bulk != Bulk::Wanted;
             if little {
-                wire.receive(self.may_receive_many(wire.direction));
+                wire.receive(self.may_receive_many(wire.direction), self.dry);
             }
         }
     }

@@ -81,7 +81,7 @@ impl Session {
         let mut session = Self {
             state: State::Connecting,
             in_flight: Operations::default(),
-            pumps: [Pump::default(), Pump::default()],
+            pumps: [Pump::default(), Pump::of_server()],
             rules,
             end: None,
             started: now,
@@ -109,10 +109,10 @@ impl Session {
                 self.in_flight.remove(Operation::Connect);
                 self.on_connected(result, now, kernel);
             }
-            Event::Received { side, bytes, more } => {
+            Event::Received { side, bytes, more, left } => {
                 let direction = direction_from(side);
                 let (pump, mut wire) = self.pump(direction, kernel);
-                let reached = pump.on_received(&mut wire, bytes, more);
+                let reached = pump.on_received(&mut wire, bytes, (more, left));
                 self.on_reached(direction, reached, now, kernel);
                 self.advance(direction, now, kernel);
             }
@@ -283,7 +283,7 @@ impl Session {
             // What the broken server had begun to say was never passed on.
             let (pump, mut wire) = self.pump(Direction::Out, kernel);
             pump.drop_unsent(&mut wire);
-            *pump = Pump::default();
+            *pump = Pump::of_server();
             self.attempt(now, kernel);
         }
         if let State::Lingering(side) = self.state {

@@ -69,7 +69,7 @@ fn received(side: Side, completion: &Completion) -> Event {
         (Ok(_), None) => Err(Errno::EIO),
         (Err(errno), _) => Err(errno),
     };
-    Event::Received { side, bytes, more: completion.more }
+    Event::Received { side, bytes, more: completion.more, left: completion.left }
 }
 
 /// A connect's answer in our words: connect(2), and `ECANCELED` when its time was over.

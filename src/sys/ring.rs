@@ -44,6 +44,10 @@ const ALLOWED: [u8; 7] = [
     opcode::Close::CODE,
 ];
 
+/// `IORING_RECVSEND_POLL_FIRST`, `io_uring_enter(2)`: no attempt on a socket that is known to be
+/// empty.
+const RECEIVE_POLL_FIRST: u16 = 1;
+
 /// Marks the `user_data` of accepts, so that only what they answered with is taken for a
 /// descriptor.
 const ACCEPT: u64 = 1 << 63;
@@ -57,6 +61,8 @@ pub struct Completion {
     pub result: Result<u32, Errno>,
     /// Whether the operation lives on and will answer again. Nothing else says so.
     pub more: bool,
+    /// Whether the socket that was received from holds more, or its end (kernel 5.19).
+    pub left: bool,
     /// The buffer that bytes were received into; the caller holds it now.
     pub buffer: Option<BufferId>,
     /// What was accepted.
@@ -161,8 +167,8 @@ impl Ring {
     }
 
     /// Receives into buffers of the ring until cancelled, the end, an error or want of buffers; or
-    /// once only.
-    pub fn receive(&mut self, socket: &Socket, token: u64, multishot: bool) {
+    /// once only. A `dry` socket is waited for before it is first read.
+    pub fn receive(&mut self, socket: &Socket, token: u64, multishot: bool, dry: bool) {
         let socket = Fd(socket.descriptor());
         let entry = if multishot {
             opcode::RecvMulti::new(socket, GROUP).build()
@@ -170,6 +176,7 @@ impl Ring {
             // The length of a receive with buffer selection is at most that of the buffer.
             let length = u32::try_from(crate::sys::buffer::BUFFER_SIZE).unwrap_or(u32::MAX);
             opcode::Recv::new(socket, std::ptr::null_mut(), length)
+                .ioprio(if dry { RECEIVE_POLL_FIRST } else { 0 })
                 .buf_group(GROUP)
                 .build()
                 .flags(Flags::BUFFER_SELECT)
@@ -178,13 +185,21 @@ impl Ring {
     }
 
     /// Sends `range` of a buffer that the caller holds, and goes on holding until the completion.
-    /// It may answer with less than all.
-    pub fn send(&mut self, socket: &Socket, token: u64, buffer: BufferId, range: (u32, u32)) {
+    /// It may answer with less than all. With `more` the last segment is held back (`MSG_MORE`,
+    /// send(2)) until more is sent, or the end.
+    pub fn send(
+        &mut self,
+        socket: &Socket,
+        token: u64,
+        buffer: BufferId,
+        range: (u32, u32),
+        more: bool,
+    ) {
         let (from, to) = range;
         debug_assert!(from < to && to as usize <= crate::sys::buffer::BUFFER_SIZE);
         let start = self.buffers.start(buffer).wrapping_add(from as usize);
         let entry = opcode::Send::new(Fd(socket.descriptor()), start, to - from)
-            .flags(nix::libc::MSG_NOSIGNAL)
+            .flags(nix::libc::MSG_NOSIGNAL | if more { nix::libc::MSG_MORE } else { 0 })
             .build();
         self.push(&entry.user_data(token));
     }
@@ -276,6 +291,7 @@ impl Ring {
                 socket: accepted.then(|| Socket::accepted(result)),
                 result: u32::try_from(result).map_err(|_| Errno::from_raw(-result)),
                 more,
+                left: cqueue::sock_nonempty(entry.flags()),
                 buffer,
             });
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::socket::{SockFlag, accept4};
+use nix::sys::socket::{MsgFlags, SockFlag, accept4, recv};
 use socket2::{Domain, Protocol, SockRef, Type};
 
 /// A connected or connecting TCP socket, non-blocking, closed when dropped.
@@ -18,15 +18,16 @@ use socket2::{Domain, Protocol, SockRef, Type};
 pub struct Socket(OwnedFd);
 
 impl Socket {
-    /// A socket that can connect to `address`. Small messages are not held back (`TCP_NODELAY`):
-    /// whoever wrote them has decided already.
+    /// A socket that can connect to `address`. The kernel does not acknowledge the connection at
+    /// once (`TCP_QUICKACK` off, tcp(7)): the first bytes do, in the same segment, or
+    /// [`Socket::acknowledge`].
     ///
     /// # Errors
     /// Out of descriptors or memory.
     pub fn to(address: SocketAddr) -> io::Result<Self> {
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = socket2::Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_quickack(false)?;
         Ok(Self(socket.into()))
     }
 
@@ -53,14 +54,35 @@ impl Socket {
         Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
 
-    /// Whether it is connected to itself: its port was in the range of ephemeral ports, nobody
-    /// listened there, and the kernel gave us the very port that we connected to.
+    /// Whether it is at this address itself. If it was connected to it, it is connected to itself:
+    /// the port was in the range of ephemeral ports, nobody listened there, and the kernel gave us
+    /// the very port that we connected to.
     #[must_use]
-    pub fn is_its_own_peer(&self) -> bool {
-        let socket = SockRef::from(&self.0);
-        match (socket.local_addr(), socket.peer_addr()) {
-            (Ok(local), Ok(peer)) => local.as_socket() == peer.as_socket(),
-            _ => false,
+    pub fn is_at(&self, address: SocketAddr) -> bool {
+        SockRef::from(&self.0).local_addr().is_ok_and(|own| own.as_socket() == Some(address))
+    }
+
+    /// Acknowledges now what was received and is not yet acknowledged: the connection itself.
+    pub fn acknowledge(&self) {
+        drop(SockRef::from(&self.0).set_tcp_quickack(true));
+    }
+
+    /// Nothing is held back any more (`TCP_NODELAY`, tcp(7)): whoever wrote small messages has
+    /// decided already. The first is not held back in any case. What waits goes out now.
+    pub fn do_not_delay(&self) {
+        drop(SockRef::from(&self.0).set_tcp_nodelay(true));
+    }
+
+    /// Whether the end of the stream is the next to be read.
+    ///
+    /// # Errors
+    /// What the socket says: a reset, which no later read will tell.
+    pub fn has_ended(&self) -> Result<bool, Errno> {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        match recv(self.0.as_raw_fd(), &mut [0], flags) {
+            Ok(bytes) => Ok(bytes == 0),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
+            Err(errno) => Err(errno),
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use evenkeel::proxy::kernel::{Attempt, Closing, Event, Kernel, Operation, Unserved};
 use evenkeel::proxy::queue::Links;
-use evenkeel::proxy::session::Session;
+use evenkeel::proxy::session::{Session, State};
 use evenkeel::sys::buffer::{BUFFER_SIZE, BufferId};
 use evenkeel::sys::pipe::PipeId;
 use evenkeel::sys::ring::Readiness;
@@ -106,7 +106,9 @@ pub(crate) struct Simulated {
     fate: Fate,
     peers: [Peer; 2],
     armed: BTreeMap<u8, (Operation, bool)>,
-    sending: BTreeMap<u8, (BufferId, (u32, u32))>,
+    sending: BTreeMap<u8, (BufferId, (u32, u32), bool)>,
+    /// The last bytes for each side wait for the end, which must follow at once.
+    held_back: [bool; 2],
     row: VecDeque<Side>,
     links: Links,
     free: BTreeSet<u16>,
@@ -138,6 +140,7 @@ impl Simulated {
             peers: [client, Peer::default()],
             armed: BTreeMap::new(),
             sending: BTreeMap::new(),
+            held_back: [false; 2],
             row: VecDeque::new(),
             links: Links::new(BUFFERS),
             free: (0..BUFFERS).collect(),
@@ -177,6 +180,8 @@ impl Simulated {
             armed.remove(*operation);
         }
         assert!(armed.is_empty(), "the session waits for what is not in flight: {armed:?}");
+        let closing = matches!(session.state(), State::Joining(..) | State::Leaving);
+        assert!(closing || self.held_back == [false; 2], "held back, and no end follows: {self:?}");
         for _ in 0..64 {
             match self.random.below(3) {
                 0 => self.peer_acts(Side::Client),
@@ -257,7 +262,9 @@ impl Simulated {
     fn answer_receive(&mut self, side: Side, cancelled: bool) -> Option<Event> {
         let operation = Operation::Receive(side);
         let waiting = self.peers[index(side)].said - self.peers[index(side)].taken;
-        let received = |bytes, more| Some(Event::Received { side, bytes, more });
+        let received = |bytes, more| {
+            Some(Event::Received { side, bytes, more, left: false })
+        };
         if cancelled && self.random.one_in(2) {
             self.done(operation);
             return received(Err(Errno::ECANCELED), false);
@@ -276,7 +283,12 @@ impl Simulated {
             if !more {
                 self.done(operation);
             }
-            return received(Ok(Some((BufferId(buffer), length as u32))), more);
+            let peer = &self.peers[index(side)];
+            let left = peer.said > peer.taken || peer.ended || peer.reset;
+            let bytes = Ok(Some((BufferId(buffer), length as u32)));
+            // A hint may be missing, and the kernel may be wrong about what it hints at.
+            let left = if self.random.one_in(4) { !left } else { left };
+            return Some(Event::Received { side, bytes, more, left });
         }
         let peer = &mut self.peers[index(side)];
         if peer.reset && !peer.reset_told {
@@ -294,7 +306,7 @@ impl Simulated {
     fn answer_send(&mut self, side: Side, cancelled: bool) -> Option<Event> {
         let operation = Operation::Send(side);
         let sent = |bytes| Some(Event::Sent { side, bytes });
-        let (buffer, (from, to)) = self.sending[&operation.index()];
+        let (buffer, (from, to), last) = self.sending[&operation.index()];
         let room = WINDOW - self.peers[index(side)].unread.min(WINDOW);
         if let Some(errno) = self.send_error(side) {
             self.done(operation);
@@ -312,6 +324,7 @@ impl Simulated {
         let run = self.contents[&buffer.0];
         self.arrive(side, Run { start: run.start + u64::from(from), length, ..run });
         self.done(operation);
+        self.held_back[index(side)] = last && length == u64::from(to - from);
         sent(Ok(length as u32))
     }
 
@@ -393,16 +406,17 @@ impl Simulated {
 }
 
 impl Kernel for Simulated {
-    fn receive(&mut self, side: Side, many: bool) {
+    fn receive(&mut self, side: Side, many: bool, _: bool) {
         self.many[index(side)] = many && !self.scarce;
         self.arm(Operation::Receive(side));
     }
 
-    fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32)) {
+    fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32), last: bool) {
+        assert!(!self.held_back[index(side)], "what was the last is followed by more");
         assert!(!self.free.contains(&buffer.0) && range.0 < range.1);
         assert!(u64::from(range.1) <= self.contents[&buffer.0].length);
         self.arm(Operation::Send(side));
-        self.sending.insert(Operation::Send(side).index(), (buffer, range));
+        self.sending.insert(Operation::Send(side).index(), (buffer, range, last));
     }
 
     fn wait_ready(&mut self, side: Side, readiness: Readiness) {
@@ -435,17 +449,35 @@ impl Kernel for Simulated {
         }
     }
 
-    fn connected(&mut self, _: Duration) -> bool {
+    fn has_ended(&mut self, side: Side) -> Result<bool, Errno> {
+        assert!(!self.armed.contains_key(&Operation::Receive(side).index()), "two who read");
+        let peer = &mut self.peers[index(side)];
+        if peer.said > peer.taken {
+            return Ok(false);
+        }
+        if peer.reset && !peer.reset_told {
+            peer.reset_told = true;
+            return Err(Errno::ECONNRESET);
+        }
+        Ok(peer.ended || peer.reset)
+    }
+
+    fn connected(&mut self, _: Duration, _: bool) -> bool {
         !(self.fate.connects_fail > 0 && self.random.one_in(50))
     }
 
     fn connect_failed(&mut self, _: ConnectFailure) {}
+
+    fn push(&mut self, side: Side) {
+        self.held_back[index(side)] = false;
+    }
 
     fn shut_down(&mut self, side: Side) {
         let other = &self.peers[index(side.other())];
         assert!(other.ended, "the end of {side:?} was made up");
         assert_eq!(self.peers[index(side)].got, other.said, "the end overtakes bytes");
         self.peers[index(side)].saw_end = true;
+        self.held_back[index(side)] = false;
     }
 
     fn close(&mut self, side: Side, how: Closing) {
@@ -460,6 +492,7 @@ impl Kernel for Simulated {
             assert_ne!(of_side, side, "{operation:?} is in flight on what is closed");
         }
         self.closes[index(side)] += 1;
+        self.held_back[index(side)] = false;
         let other_taken = self.peers[index(side.other())].taken;
         let peer = &mut self.peers[index(side)];
         let whole = peer.got == other_taken || !peer.open;
@@ -483,7 +516,7 @@ impl Kernel for Simulated {
     }
 
     fn release(&mut self, buffer: BufferId) {
-        for (operation, (sent, _)) in &self.sending {
+        for (operation, (sent, ..)) in &self.sending {
             let in_flight = self.armed.contains_key(operation);
             assert!(!in_flight || *sent != buffer, "a buffer is released while it is sent");
         }
