@@ -39,7 +39,7 @@ fn the_bench_runs_and_gives_a_figure_for_every_kind_of_work_and_subject() {
         for work in ["bulk", "upload"] {
             has("rows", work, subject, "rate");
         }
-        if *subject == "haproxy-splice-256k" {
+        if *subject == "haproxy-splice-512k" {
             continue;
         }
         for work in ["keepalive", "connection", "beside"] {
@@ -81,7 +81,7 @@ fn subjects() -> Vec<&'static str> {
         ("haproxy", "haproxy", "haproxy"),
         ("haproxy-64k", "haproxy", "haproxy"),
         ("haproxy-splice", "haproxy", "haproxy"),
-        ("haproxy-splice-256k", "haproxy", "haproxy"),
+        ("haproxy-splice-512k", "haproxy", "haproxy"),
         ("haproxy-null", "haproxy", "haproxy"),
         ("nginx", "nginx", "nginx libnginx-mod-stream"),
         ("pen", "pen", "pen"),

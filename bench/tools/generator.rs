@@ -47,6 +47,7 @@ struct Part {
 
 /// The rhythm of an open loop.
 struct Pace {
+    part: usize,
     interval: Duration,
     /// When the next exchange is meant to begin.
     next: Instant,
@@ -113,15 +114,16 @@ impl Generator {
         Ok(generator)
     }
 
-    /// From now on an open loop: so many exchanges a second.
+    /// From now on a part is an open loop: so many exchanges a second.
     ///
     /// # Errors
     /// There is no timer.
-    pub(crate) fn pace(&mut self, rate: f64) -> io::Result<()> {
+    pub(crate) fn pace(&mut self, part: usize, rate: f64) -> io::Result<()> {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
         let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         self.epoll.add(&timer, EpollEvent::new(interest, TIMER))?;
         self.pace = Some(Pace {
+            part,
             interval: Duration::from_secs_f64(1.0 / rate),
             next: Instant::now(),
             resting: VecDeque::new(),
@@ -143,7 +145,7 @@ impl Generator {
         for connection in self.connections.iter_mut().filter(|one| one.part == part) {
             connection.began = None; // those under way began before
         }
-        if let Some(pace) = &mut self.pace {
+        if let Some(pace) = self.pace.as_mut().filter(|pace| pace.part == part) {
             // What was behind before is not of this turn.
             pace.next = Instant::now();
         }
@@ -158,7 +160,7 @@ impl Generator {
             .connections
             .iter()
             .filter(|one| one.part == part && !matches!(one.phase, Phase::Resting));
-        if let Some(pace) = &self.pace {
+        if let Some(pace) = self.pace.as_ref().filter(|pace| pace.part == part) {
             for began in under_way.filter_map(|one| one.began) {
                 latencies.record(now, now.saturating_duration_since(began));
             }
@@ -265,8 +267,8 @@ impl Generator {
 
     /// Goes on until the socket has nothing more to read or no room to write.
     fn step(&mut self, index: usize) -> nix::Result<Step> {
-        let paced = self.pace.is_some();
         let connection = &mut self.connections[index];
+        let paced = self.pace.as_ref().is_some_and(|pace| pace.part == connection.part);
         let part = &mut self.parts[connection.part];
         let descriptor = connection.socket.as_raw_fd();
         loop {
@@ -346,7 +348,7 @@ mod tests {
         let exchange = Exchange { up: 116, down: 128, last: false };
         let load = Load { connections: 2, exchange };
         let mut generator = Generator::open(&[silent.local_addr().unwrap()], &[load]).unwrap();
-        generator.pace(1000.0).unwrap();
+        generator.pace(0, 1000.0).unwrap();
         generator.keep_latencies(0);
         generator.drive(Duration::from_millis(100)).unwrap();
         let seen = generator.latencies(0).unwrap();

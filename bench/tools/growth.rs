@@ -132,7 +132,7 @@ impl Bench {
     fn reload(&self, running: &Running, setup: &Setup, report: &mut Report) -> io::Result<()> {
         let (mut quiet, mut slowest, mut times, mut used) = (vec![], vec![], vec![], vec![]);
         let mut generator = Generator::open(&[running.address], &[small(16)])?;
-        generator.pace(RATE_BESIDE_RELOAD)?;
+        generator.pace(0, RATE_BESIDE_RELOAD)?;
         generator.drive(self.window / 5)?;
         let time = self.window.max(Duration::from_millis(500));
         for round in 0..self.rounds {

@@ -90,7 +90,7 @@ impl Bench {
                 subject,
                 Subject::Haproxy64k
                     | Subject::HaproxySplice
-                    | Subject::HaproxySplice256k
+                    | Subject::HaproxySplice512k
                     | Subject::HaproxyNull
             ) {
                 continue;

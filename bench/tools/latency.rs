@@ -10,8 +10,12 @@ use crate::rounds::{Bench, addresses};
 use crate::subject::{Running, Subject};
 use crate::work::{Kind, Load};
 
+/// Of HAProxy's bulk beside small exchanges, what every subject can pass.
+const BULK_SHARE: f64 = 0.4;
+
 impl Bench {
-    /// The latencies of `small` while `bulk` goes on, both in closed loops.
+    /// The latencies of `small`, a closed loop, while `bulk` goes on: as much of it for each
+    /// subject, [`BULK_SHARE`] of what HAProxy passes beside them; without HAProxy as much as goes.
     ///
     /// # Errors
     /// A subject does not start, or fails a connection.
@@ -24,10 +28,17 @@ impl Bench {
     ) -> io::Result<()> {
         let setup = self.plain();
         let running = self.start_all(subjects, &setup, report)?;
+        let base = running.iter().find(|(subject, _)| *subject == Subject::Haproxy);
+        let limit = base.and_then(|(_, base)| base.as_ref());
+        let limit = limit.map(|base| self.limit(base, &[bulk, small])).transpose()?;
+        let offered = limit.map(|limit| limit * BULK_SHARE);
         let subjects: Vec<Subject> = running.iter().map(|(subject, _)| *subject).collect();
         let (subjects, rounds) = self.in_turns(kind.name, &subjects, report, |index| {
             let addresses = addresses(&setup.servers, running[index].1.as_ref());
             let mut generator = Generator::open(&addresses, &[small, bulk])?;
+            if let Some(offered) = offered {
+                generator.pace(1, offered)?;
+            }
             generator.drive(self.window / 5)?;
             let before = [generator.exchanges(0), generator.exchanges(1)];
             generator.keep_latencies(0);
@@ -38,7 +49,10 @@ impl Bench {
             let rate = (generator.exchanges(0) - before[0]) / took;
             Ok(LatencyTurn { quantiles: some(&mut generator)?, rate, bulk: Some(bulk) })
         })?;
-        let (work, title) = (kind.name.to_owned(), kind.title.to_owned());
+        let (work, mut title) = (kind.name.to_owned(), kind.title.to_owned());
+        if let Some(offered) = offered {
+            title = format!("{title}, {offered:.0} of these a second");
+        }
         report.add_latencies(&LatencyTurns { work, title, subjects, rounds });
         Ok(())
     }
@@ -61,7 +75,7 @@ impl Bench {
             report.leave_out(format!("{}: its rates are shares of haproxy's", kind.name));
             return Ok(());
         };
-        let limit = self.limit(base, load)?;
+        let limit = self.limit(base, &[load])?;
         let subjects: Vec<Subject> = running.iter().map(|(subject, _)| *subject).collect();
         for share in shares {
             let offered = limit * f64::from(*share) / 100.0;
@@ -69,7 +83,7 @@ impl Bench {
             let (subjects, rounds) = self.in_turns(&work, &subjects, report, |index| {
                 let addresses = addresses(&setup.servers, running[index].1.as_ref());
                 let mut generator = Generator::open(&addresses, &[load])?;
-                generator.pace(offered)?;
+                generator.pace(0, offered)?;
                 generator.drive(self.window / 5)?;
                 generator.keep_latencies(0);
                 let (before, start) = (generator.exchanges(0), Instant::now());
@@ -83,11 +97,12 @@ impl Bench {
         Ok(())
     }
 
-    /// The median of three closed loops, in exchanges a second of wall time.
-    fn limit(&self, base: &Running, load: Load) -> io::Result<f64> {
+    /// What the first load reaches in a closed loop beside the others, in exchanges a second of
+    /// wall time: the median of three.
+    fn limit(&self, base: &Running, loads: &[Load]) -> io::Result<f64> {
         let mut rates = Vec::new();
         for _ in 0..3 {
-            let mut generator = Generator::open(&[base.address], &[load])?;
+            let mut generator = Generator::open(&[base.address], loads)?;
             generator.drive(self.window / 5)?;
             let (before, start) = (generator.exchanges(0), Instant::now());
             generator.drive(self.window)?;

@@ -34,6 +34,9 @@ pub(crate) struct Options {
     #[arg(long, value_name = "LEVEL", num_args = 0..=1, require_equals = true,
           default_missing_value = "4", value_parser = clap::value_parser!(u8).range(4..=5))]
     check: Option<u8>,
+    /// Connections of keepalive, connection, bulk and upload, instead of their own numbers.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
+    connections: Option<u16>,
     /// Subjects, by comma [default: all; with --quick those of HAProxy].
     #[arg(long, value_delimiter = ',', value_parser = Subject::find)]
     subjects: Vec<Subject>,
@@ -126,6 +129,7 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
         usize::MAX
     });
     for kind in &kinds {
+        let kind = &kind.with_connections(options.connections);
         bench.measure(kind, &subjects, most, &mut report)?;
     }
     let level = options.check.unwrap_or(4);
@@ -151,12 +155,16 @@ impl Bench {
     ) -> io::Result<()> {
         // Larger pipes matter to bulk alone.
         let bulky = matches!(kind.name, "bulk" | "upload" | "pi");
-        let of_use = |subject: &&Subject| bulky || **subject != Subject::HaproxySplice256k;
+        let of_use = |subject: &&Subject| bulky || **subject != Subject::HaproxySplice512k;
         let subjects: Vec<Subject> = subjects.iter().filter(of_use).copied().collect();
         match kind.way {
             Way::Throughput(load) | Way::Beside(load) => {
                 let mut setup = self.plain();
                 let (mut idle, mut title) = (0, kind.title.to_owned());
+                setup.sessions_max = setup.sessions_max.max(load.connections + 100);
+                if kind.is_unusual() {
+                    title = format!("{title}: {} connections", load.connections);
+                }
                 if matches!(kind.way, Way::Beside(_)) {
                     // Pipes for splice take half a descriptor more of each.
                     setup.sessions_max = (most / 3 * 2).min(8000);

@@ -28,8 +28,8 @@ pub(crate) enum Subject {
     Haproxy64k,
     /// HAProxy with splice-request and splice-response.
     HaproxySplice,
-    /// The same with pipes of 256 KiB, as evenkeel's are.
-    HaproxySplice256k,
+    /// The same with pipes of 512 KiB, as evenkeel's are.
+    HaproxySplice512k,
     /// HAProxy again, the same: what it differs by is the noise of the machine.
     HaproxyNull,
     /// nginx, with its stream module.
@@ -50,7 +50,7 @@ impl Subject {
         Self::Haproxy,
         Self::Haproxy64k,
         Self::HaproxySplice,
-        Self::HaproxySplice256k,
+        Self::HaproxySplice512k,
         Self::HaproxyNull,
         Self::Nginx,
         Self::Pen,
@@ -77,7 +77,7 @@ impl Subject {
             Self::Haproxy => "haproxy",
             Self::Haproxy64k => "haproxy-64k",
             Self::HaproxySplice => "haproxy-splice",
-            Self::HaproxySplice256k => "haproxy-splice-256k",
+            Self::HaproxySplice512k => "haproxy-splice-512k",
             Self::HaproxyNull => "haproxy-null",
             Self::Nginx => "nginx",
             Self::Pen => "pen",
@@ -276,7 +276,7 @@ fn command_of(
         Subject::Haproxy | Subject::HaproxyNull => haproxy("", ""),
         Subject::Haproxy64k => haproxy("    tune.bufsize 65536\n", ""),
         Subject::HaproxySplice => haproxy("", splice),
-        Subject::HaproxySplice256k => haproxy("    tune.pipesize 262144\n", splice),
+        Subject::HaproxySplice512k => haproxy("    tune.pipesize 524288\n", splice),
         Subject::Nginx => configuration::nginx(setup, addresses, &folder),
         Subject::Pen => {
             let listen = addresses.iter().copied().take(1);

@@ -3,6 +3,10 @@
 use crate::report::{LatencyRow, Report, Row, Spread, Target};
 use crate::subject::Subject;
 
+/// Whom evenkeel is not compared with.
+const NO_PEERS: [Subject; 4] =
+    [Subject::Direct, Subject::Evenkeel, Subject::EvenkeelBefore, Subject::HaproxyNull];
+
 /// Of everything that was measured; what was not is not judged.
 pub(crate) fn fastest(report: &Report) -> Vec<Target> {
     let mut targets = Vec::new();
@@ -73,7 +77,7 @@ fn cost_to_haproxy(report: &Report, work: &str) -> Option<f64> {
 fn latency_to_best(report: &Report, work: &str, quantile: usize) -> Option<f64> {
     let rows = || report.latencies.iter().filter(|row| row.work == work);
     let own = rows().find(|row| row.subject == Subject::Evenkeel.name())?;
-    let control = [Subject::Direct, Subject::Evenkeel, Subject::HaproxyNull].map(Subject::name);
+    let control = NO_PEERS.map(Subject::name);
     let ratio = |other: &LatencyRow| {
         let pairs = own.by_round.iter().zip(&other.by_round);
         median(pairs.map(|(own, other)| own[quantile] / other[quantile]))
@@ -129,9 +133,7 @@ fn peers(report: &Report) -> Vec<Target> {
     works.dedup();
     let controls = |name: &str| {
         !Subject::is_haproxy(name)
-            && ![Subject::Direct, Subject::Evenkeel, Subject::HaproxyNull]
-                .map(Subject::name)
-                .contains(&name)
+            && !NO_PEERS.map(Subject::name).contains(&name)
     };
     let target = |work: &str| {
         let reached = ratio_to(report, work, controls)?;

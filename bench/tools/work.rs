@@ -48,6 +48,25 @@ pub(crate) struct Kind {
     pub(crate) target: Option<f64>,
 }
 
+impl Kind {
+    /// With this number of connections, where it is one of throughput and a number is given.
+    pub(crate) fn with_connections(&self, number: Option<u16>) -> Self {
+        let mut kind = *self;
+        if let (Way::Throughput(load), Some(number)) = (&mut kind.way, number) {
+            load.connections = usize::from(number);
+        }
+        kind
+    }
+
+    /// Whether its connections are not those of its title.
+    pub(crate) fn is_unusual(&self) -> bool {
+        let usual = KINDS.iter().find(|kind| kind.name == self.name);
+        matches!((self.way, usual.map(|kind| kind.way)),
+            (Way::Throughput(own), Some(Way::Throughput(usual)))
+                if own.connections != usual.connections)
+    }
+}
+
 /// Exchanges of these sizes.
 pub(crate) const fn load(connections: usize, up: u32, down: u32, last: bool) -> Load {
     Load { connections, exchange: Exchange { up, down, last } }

@@ -5,9 +5,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 
-/// Bytes that a pipe is made for: 64 KiB (its default) moved a third less per wake-up, and more
-/// than 256 KiB gained nothing and leaves the L2 cache of a Pi.
-pub const PIPE_SIZE: i32 = 256 * 1024;
+/// Bytes that a pipe is made for (figures: `bench/DECISIONS.md`). Twice as large gained little more,
+/// and all pipes of two workers are then beyond what a plain user may have
+/// (`fs.pipe-user-pages-soft`, pipe(7)).
+pub const PIPE_SIZE: i32 = 512 * 1024;
+
+/// What is tried where that is refused.
+const PIPE_SIZE_SECOND: i32 = 256 * 1024;
 
 /// The least that is worth a pipe. Past `fs.pipe-user-pages-soft` a plain user's pipes are one or
 /// two pages (pipe(7)): copying is faster.
@@ -136,7 +140,11 @@ impl Pipe {
     fn new() -> Option<Self> {
         let (output, input) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).ok()?;
         // A refusal to grow (EPERM, EBUSY) leaves the size as it was; what counts is what it is.
-        fcntl(&input, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE)).ok();
+        for size in [PIPE_SIZE, PIPE_SIZE_SECOND] {
+            if fcntl(&input, FcntlArg::F_SETPIPE_SZ(size)).is_ok() {
+                break;
+            }
+        }
         let size = fcntl(&input, FcntlArg::F_GETPIPE_SZ).ok()?;
         (size >= PIPE_SIZE_MIN).then_some(Self { output, input })
     }
