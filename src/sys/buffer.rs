@@ -17,7 +17,7 @@ pub const BUFFER_SIZE: usize = 16 * 1024;
 
 /// Buffers that the kernel holds at most, ready to receive into: what one turn of the loop may
 /// take from all sessions together before receives have to be armed again.
-const RING_ENTRIES: u16 = 256;
+const RING_ENTRIES: u16 = 64;
 
 /// One buffer of a worker. Held by whoever was given it, until it is released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
