@@ -26,14 +26,18 @@ pub(crate) struct Options {
     /// Rounds [default: 7; with --quick 3].
     #[arg(long)]
     rounds: Option<usize>,
-    /// Seconds of each turn that count [default: 2; with --quick 0.5].
+    /// Seconds of each turn that count [default: 1; with --quick 0.5].
     #[arg(long)]
     seconds: Option<f64>,
     /// Exit with 1 unless evenkeel meets its targets: 4, better than plain HAProxy; 5, than the
     /// best of HAProxy's configurations, and slower than nobody.
+    /// Without it a full run prints the latter, and passes.
     #[arg(long, value_name = "LEVEL", num_args = 0..=1, require_equals = true,
           default_missing_value = "4", value_parser = clap::value_parser!(u8).range(4..=5))]
     check: Option<u8>,
+    /// Exit with 1 if a ratio to HAProxy is a fifth worse than in this result of an earlier run.
+    #[arg(long, value_name = "RESULT.json", conflicts_with = "check")]
+    against: Option<PathBuf>,
     /// Connections of keepalive, connection, bulk and upload, instead of their own numbers.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
     connections: Option<u16>,
@@ -61,20 +65,26 @@ pub(crate) struct Options {
     folder: PathBuf,
 }
 
+impl Options {
+    fn subjects(&self) -> Vec<Subject> {
+        let all: &[Subject] = if self.quick { &Subject::QUICK } else { &Subject::ALL };
+        let mut subjects = if self.subjects.is_empty() { all } else { &self.subjects }.to_vec();
+        if self.before.is_some() {
+            let own = subjects.iter().position(|subject| *subject == Subject::Evenkeel);
+            subjects.insert(own.map_or(0, |own| own + 1), Subject::EvenkeelBefore);
+        }
+        subjects
+    }
+}
+
 /// Runs what the options ask for; false if `--check` was given and a target missed or left open.
 ///
 /// # Errors
 /// A subject does not start, or fails a connection.
 pub(crate) fn run(options: &Options) -> io::Result<bool> {
     let kinds = work::find(&options.work, options.quick)?;
-    let all: &[Subject] = if options.quick { &Subject::QUICK } else { &Subject::ALL };
-    let subjects = if options.subjects.is_empty() { all } else { &options.subjects };
-    let mut subjects = subjects.to_vec();
-    if options.before.is_some() {
-        let own = subjects.iter().position(|subject| *subject == Subject::Evenkeel);
-        subjects.insert(own.map_or(0, |own| own + 1), Subject::EvenkeelBefore);
-    }
-    let (rounds, seconds) = if options.quick { (3, 0.5) } else { (7, 2.0) };
+    let subjects = options.subjects();
+    let (rounds, seconds) = if options.quick { (3, 0.5) } else { (7, 1.0) };
     let rounds = options.rounds.unwrap_or(rounds).max(1);
     let seconds = options.seconds.unwrap_or(seconds);
     let window = Duration::try_from_secs_f64(seconds).map_err(io::Error::other)?;
@@ -132,17 +142,25 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
         let kind = &kind.with_connections(options.connections);
         bench.measure(kind, &subjects, most, &mut report)?;
     }
-    let level = options.check.unwrap_or(4);
-    if level > 4 {
-        report.targets = targets::fastest(&report);
-    }
+    let met = judge(options, &kinds, &mut report)?;
     say(&table::markdown(&report).map_err(io::Error::other)?);
     save(&report, &options.folder)?;
+    Ok((options.check.is_none() && options.against.is_none()) || met)
+}
+
+/// Adds the targets to the report; whether all of them are met.
+fn judge(options: &Options, kinds: &[Kind], report: &mut Report) -> io::Result<bool> {
+    let level = options.check.unwrap_or(if options.quick || options.small { 4 } else { 5 });
+    if let Some(file) = &options.against {
+        report.targets = targets::not_fallen(report, file)?;
+    } else if level > 4 {
+        report.targets = targets::fastest(report);
+    }
     // A target that nobody could measure is not met.
-    let wanted = kinds.iter().filter(|kind| kind.target.is_some() || level > 4).count();
+    let all = level > 4 || options.against.is_some();
+    let wanted = kinds.iter().filter(|kind| kind.target.is_some() || all).count();
     let judged = report.targets.len() >= wanted && !report.targets.is_empty();
-    let met = judged && report.targets.iter().all(|target| target.met);
-    Ok(options.check.is_none() || met)
+    Ok(judged && report.targets.iter().all(|target| target.met))
 }
 
 impl Bench {

@@ -86,9 +86,9 @@ impl Subject {
         }
     }
 
-    /// Whether it is HAProxy in one of its configurations, the null control aside.
+    /// Whether it is HAProxy in one of the three configurations that people use.
     pub(crate) fn is_haproxy(name: &str) -> bool {
-        name.starts_with("haproxy") && name != Self::HaproxyNull.name()
+        [Self::Haproxy, Self::Haproxy64k, Self::HaproxySplice].map(Self::name).contains(&name)
     }
 
     /// The subject of this name.
@@ -122,11 +122,7 @@ impl Subject {
     pub(crate) fn has_workers(self) -> bool {
         matches!(
             self,
-            Self::Evenkeel
-                | Self::EvenkeelBefore
-                | Self::Haproxy
-                | Self::HaproxyNull
-                | Self::Nginx
+            Self::Evenkeel | Self::EvenkeelBefore | Self::Haproxy | Self::HaproxyNull | Self::Nginx
         )
     }
 }
@@ -272,7 +268,9 @@ fn command_of(
     let haproxy = |global, defaults| configuration::haproxy(setup, addresses, global, defaults);
     let text = match subject {
         Subject::Direct => return Ok(()),
-        Subject::Evenkeel | Subject::EvenkeelBefore => configuration::evenkeel(setup, addresses, &folder),
+        Subject::Evenkeel | Subject::EvenkeelBefore => {
+            configuration::evenkeel(setup, addresses, &folder)
+        }
         Subject::Haproxy | Subject::HaproxyNull => haproxy("", ""),
         Subject::Haproxy64k => haproxy("    tune.bufsize 65536\n", ""),
         Subject::HaproxySplice => haproxy("", splice),

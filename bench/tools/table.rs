@@ -39,7 +39,7 @@ pub(crate) fn write_target(target: &Target, text: &mut String) -> std::fmt::Resu
     let limit = if target.at_most { "at most" } else { "at least" };
     let Target { work, what, reached, demanded, .. } = target;
     let digits = if *reached < 100.0 { 2 } else { 0 };
-    writeln!(text, "{work}: {reached:.digits$} {what}, {limit} {demanded}: {met}")
+    writeln!(text, "{work}: {reached:.digits$} {what}, {limit} {demanded:.digits$}: {met}")
 }
 
 fn write_machine(report: &Report, text: &mut String) -> std::fmt::Result {

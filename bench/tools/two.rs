@@ -12,7 +12,8 @@ use crate::subject::{Running, Subject};
 use crate::work::{Kind, Load};
 
 impl Bench {
-    /// Two workers on two cores, then evenkeel's one worker on one core.
+    /// Two workers on two cores, then evenkeel's one worker on one core, and what the cores
+    /// themselves allow: the same without a balancer.
     ///
     /// # Errors
     /// A subject does not start, or fails a connection.
@@ -32,7 +33,8 @@ impl Bench {
         let outcome = self.on_both(kind, load, cores, subjects, report);
         cpu::pin(&[self.core])?;
         outcome?;
-        let own = subjects.contains(&Subject::Evenkeel).then_some(Subject::Evenkeel);
+        let alone = [Subject::Direct, Subject::Evenkeel];
+        let alone: Vec<Subject> = alone.into_iter().filter(|one| subjects.contains(one)).collect();
         let comparison = Comparison {
             work: "one".to_owned(),
             title: "the same, one worker on one core".to_owned(),
@@ -42,7 +44,7 @@ impl Bench {
             responders: &self.responders,
             target: None,
         };
-        own.map_or(Ok(()), |own| self.compare(&comparison, &[own], report))
+        self.compare(&comparison, &alone, report)
     }
 
     fn on_both(

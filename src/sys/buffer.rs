@@ -200,7 +200,7 @@ mod tests {
             held.extend(ids.into_iter().skip(held.len()).map(|id| buffers.adopt(id)));
             buffers.provide();
         }
-        assert!(held.len() > 256 && !buffers.has_slack(), "{}", held.len());
+        assert!(held.len() > usize::from(RING_ENTRIES) && !buffers.has_slack(), "{}", held.len());
         held.into_iter().for_each(|buffer| buffers.release(buffer));
         assert!(buffers.has_slack());
         buffers.give_back_memory();

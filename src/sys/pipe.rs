@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 
-/// Bytes that a pipe is made for (figures: `bench/DECISIONS.md`). Twice as large gained little more,
-/// and all pipes of two workers are then beyond what a plain user may have
+/// Bytes that a pipe is made for (figures: `bench/DECISIONS.md`). Twice as large gained little
+/// more, and all pipes of two workers are then beyond what a plain user may have
 /// (`fs.pipe-user-pages-soft`, pipe(7)).
 pub const PIPE_SIZE: i32 = 512 * 1024;
 

@@ -262,9 +262,7 @@ impl Simulated {
     fn answer_receive(&mut self, side: Side, cancelled: bool) -> Option<Event> {
         let operation = Operation::Receive(side);
         let waiting = self.peers[index(side)].said - self.peers[index(side)].taken;
-        let received = |bytes, more| {
-            Some(Event::Received { side, bytes, more, left: false })
-        };
+        let received = |bytes, more| Some(Event::Received { side, bytes, more, left: false });
         if cancelled && self.random.one_in(2) {
             self.done(operation);
             return received(Err(Errno::ECANCELED), false);
