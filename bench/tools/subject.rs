@@ -238,20 +238,41 @@ pub(crate) fn start(subject: Subject, place: &Place, setup: &Setup) -> io::Resul
     }
     drop(taken);
     let Some(address) = addresses.last().copied() else { return Ok(None) };
+    // A process that was killed may hold its address for a moment longer: its ring ends by itself.
+    let mut tries = 0;
+    loop {
+        match start_on(subject, place, setup, (&addresses, address)) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe && tries < 20 => {
+                tries += 1;
+                pause(Duration::from_millis(50));
+            }
+            outcome => return outcome.map(Some),
+        }
+    }
+}
+
+/// `BrokenPipe`: it has ended at its start.
+fn start_on(
+    subject: Subject,
+    place: &Place,
+    setup: &Setup,
+    (addresses, address): (&[SocketAddr], SocketAddr),
+) -> io::Result<Running> {
     let name = subject.name();
     let log = place.folder.join(format!("{name}.log"));
     let output = File::create(&log)?;
     let mut command = tethered(setup.enter)?;
-    command_of(subject, place, setup, &addresses, &mut command)?;
+    command_of(subject, place, setup, addresses, &mut command)?;
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
     let mut running = Running { address, child: command.spawn()? };
     if let Some(group) = &setup.group {
         fs::write(group.join("cgroup.procs"), running.process().to_string())?;
     }
     // With many servers the first two, which are different responders, will do.
-    wait_until_it_answers(&mut running, setup.servers.len().min(2))
-        .map_err(|error| io::Error::other(format!("{name}: {error}{}", end_of(&log))))?;
-    Ok(Some(running))
+    wait_until_it_answers(&mut running, setup.servers.len().min(2)).map_err(|error| {
+        io::Error::new(error.kind(), format!("{name}: {error}{}", end_of(&log)))
+    })?;
+    Ok(running)
 }
 
 /// The program and its arguments; writes the file that it reads.
@@ -306,7 +327,8 @@ fn wait_until_it_answers(running: &mut Running, servers: usize) -> io::Result<()
     let exchange = Exchange { up: 1000, down: 4 << 20, last: true };
     loop {
         if let Some(status) = running.child.try_wait()? {
-            return Err(io::Error::other(format!("it has ended at its start ({status})")));
+            let why = format!("it has ended at its start ({status})");
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, why));
         }
         let answers: io::Result<Vec<u8>> = (0..servers)
             .map(|_| verified(running.address, exchange).map(|(_, number)| number))
