@@ -15,8 +15,9 @@ use house::{PLANES, Source, Text, root, sources, texts};
 /// such as `src/control/file` is one module.
 const LAYERS: &[&[&str]] = &[
     &["terms", "sys", "observe", "control", "proxy"],
-    &["sys::buffer", "sys::child", "sys::interfaces", "sys::pipe", "sys::probe_socket"],
+    &["sys::buffer", "sys::child", "sys::interfaces", "sys::pipe"],
     &["sys::socket", "sys::waker"],
+    &["sys::probe_socket"],
     &["sys::ring"],
     &["sys::features"],
     &["observe::metrics", "control::config", "control::drain", "control::health"],

@@ -43,7 +43,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Compares the subjects on one core; prints a table, writes a JSON file.
-    #[command(override_usage = "bench/run [OPTIONS] [WORK]...")]
+    #[command(override_usage = "bench/run [--before=COMMIT] [OPTIONS] [WORK]...")]
     Run(run::Options),
     /// Draws charts of a result file.
     Charts {

@@ -58,6 +58,8 @@ pub(crate) struct LatencyTurns {
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) machine: Machine,
+    /// The commit of `evenkeel-before`, if it is among the subjects.
+    pub(crate) before: Option<String>,
     pub(crate) rounds: usize,
     pub(crate) seconds: f64,
     pub(crate) rows: Vec<Row>,

@@ -30,7 +30,7 @@ pub(crate) struct Options {
     #[arg(long)]
     seconds: Option<f64>,
     /// Exit with 1 unless evenkeel meets its targets: 4, better than plain HAProxy; 5, than the
-    /// best of HAProxy's configurations, and slower than nobody.
+    /// best of haproxy, haproxy-64k and haproxy-splice, and slower than none of all others.
     /// Without it a full run prints the latter, and passes.
     #[arg(long, value_name = "LEVEL", num_args = 0..=1, require_equals = true,
           default_missing_value = "4", value_parser = clap::value_parser!(u8).range(4..=5))]
@@ -53,10 +53,12 @@ pub(crate) struct Options {
     /// The evenkeel binary.
     #[arg(long, hide = true, default_value = "target/release/evenkeel")]
     evenkeel: PathBuf,
-    /// An evenkeel binary of an earlier commit, as one more subject; bench/run builds it of
-    /// --before=COMMIT.
-    #[arg(long, value_name = "COMMIT")]
-    before: Option<PathBuf>,
+    /// An evenkeel binary of an earlier commit: what bench/run makes of --before=COMMIT.
+    #[arg(long, hide = true)]
+    before_binary: Option<PathBuf>,
+    /// The commit of it.
+    #[arg(long, hide = true)]
+    before_commit: Option<String>,
     /// The HAProxy binary.
     #[arg(long, hide = true, default_value = "haproxy")]
     haproxy: PathBuf,
@@ -69,7 +71,7 @@ impl Options {
     fn subjects(&self) -> Vec<Subject> {
         let all: &[Subject] = if self.quick { &Subject::QUICK } else { &Subject::ALL };
         let mut subjects = if self.subjects.is_empty() { all } else { &self.subjects }.to_vec();
-        if self.before.is_some() {
+        if self.before_binary.is_some() {
             let own = subjects.iter().position(|subject| *subject == Subject::Evenkeel);
             subjects.insert(own.map_or(0, |own| own + 1), Subject::EvenkeelBefore);
         }
@@ -103,13 +105,14 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     fs::create_dir_all(&options.folder)?;
     let place = Place {
         evenkeel: options.evenkeel.clone(),
-        before: options.before.clone(),
+        before: options.before_binary.clone(),
         haproxy: options.haproxy.clone(),
         folder: options.folder.clone(),
         sessions_max: sessions_max(descriptors),
     };
     let mut report = Report {
         machine: Machine::look(core, &place, &subjects),
+        before: options.before_commit.clone(),
         rounds,
         seconds,
         rows: Vec::new(),
@@ -189,7 +192,10 @@ impl Bench {
                     idle = setup.sessions_max - load.connections - 100;
                     title = format!("{title}, {idle} of them");
                 }
-                let (work, target) = (kind.name.to_owned(), kind.target);
+                let (mut work, target) = (kind.name.to_owned(), kind.target);
+                if kind.is_unusual() {
+                    work = format!("{work}-{}", load.connections);
+                }
                 let responders = &self.responders;
                 let comparison = Comparison { work, title, load, idle, setup, responders, target };
                 self.compare(&comparison, &subjects, report)

@@ -309,10 +309,12 @@ fn command_of(
         }
     };
     fs::write(&file, text)?;
-    let before = || place.before.as_ref().unwrap_or(&place.evenkeel);
     match subject {
         Subject::Evenkeel => command.arg(&place.evenkeel).args(["run", "-c"]).arg(file),
-        Subject::EvenkeelBefore => command.arg(before()).args(["run", "-c"]).arg(file),
+        Subject::EvenkeelBefore => {
+            let binary = place.before.as_ref().ok_or(io::ErrorKind::NotFound)?;
+            command.arg(binary).args(["run", "-c"]).arg(file)
+        }
         Subject::Nginx => {
             command.args(["nginx", "-e", "stderr", "-p"]).arg(folder).arg("-c").arg(file)
         }

@@ -10,6 +10,12 @@ use crate::subject::Subject;
 /// What may be left of a ratio that was recorded once.
 const FALL: f64 = 0.8;
 
+/// No run is so noisy that a row may be worse by more than this and be called no worse.
+const NOISE_MAX: f64 = 0.05;
+
+/// The same of p99 and p99.9, which the worst moments of the machine decide.
+const NOISE_OF_TAILS_MAX: f64 = 0.25;
+
 /// Whom evenkeel is not compared with.
 const NO_PEERS: [Subject; 4] =
     [Subject::Direct, Subject::Evenkeel, Subject::EvenkeelBefore, Subject::HaproxyNull];
@@ -152,7 +158,7 @@ fn noise(report: &Report, work: &str) -> f64 {
     let ratio = pair.and_then(|(null, base)| {
         median(null.by_round.iter().zip(&base.by_round).map(|(null, base)| null / base))
     });
-    ratio.map_or(0.0, |ratio| (ratio - 1.0).abs())
+    ratio.map_or(0.0, |ratio| (ratio - 1.0).abs().min(NOISE_MAX))
 }
 
 /// As `noise`, of a quantile of latencies.
@@ -166,7 +172,8 @@ fn latency_noise(report: &Report, work: &str, quantile: usize) -> f64 {
         let pairs = null.by_round.iter().zip(&base.by_round);
         median(pairs.map(|(null, base)| null[quantile] / base[quantile]))
     });
-    ratio.map_or(0.0, |ratio| (ratio - 1.0).abs())
+    let most = if quantile == 0 { NOISE_MAX } else { NOISE_OF_TAILS_MAX };
+    ratio.map_or(0.0, |ratio| (ratio - 1.0).abs().min(most))
 }
 
 fn idle(report: &Report) -> Option<Target> {

@@ -54,6 +54,9 @@ impl Kind {
         let mut kind = *self;
         if let (Way::Throughput(load), Some(number)) = (&mut kind.way, number) {
             load.connections = usize::from(number);
+            if kind.is_unusual() {
+                kind.target = None;
+            }
         }
         kind
     }

@@ -15,7 +15,7 @@ use crate::control::file;
 use crate::proxy::PIPES_PER_WORKER;
 use crate::run::limits;
 use crate::sys::features::rings_that_fit;
-use crate::sys::pipe::PIPE_SIZE;
+use crate::sys::pipe::size_of_each;
 
 /// What is wanted of this machine.
 #[derive(Debug)]
@@ -30,9 +30,6 @@ struct Needs {
 
 /// Fewer sessions than this surprise somebody one day.
 const SESSIONS_FEW: u32 = 1000;
-
-/// Bytes of a pipe.
-const PIPE_BYTES: u64 = PIPE_SIZE.unsigned_abs() as u64;
 
 impl Needs {
     fn of(config: &Config) -> Self {
@@ -79,6 +76,7 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
     };
     let reserved = fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports");
     let reserved = reserved.unwrap_or_default();
+    let each = u64::from(size_of_each(workers * usize::from(PIPES_PER_WORKER)));
     findings.extend([
         read("net.core.somaxconn", &|text| Some(somaxconn(text.parse().ok()?, needs.backlog))),
         read("net.ipv4.ip_local_port_range", &|text| {
@@ -89,9 +87,9 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
         }),
         read("net.ipv4.tcp_congestion_control", &|text| Some(congestion_control(text))),
         read("net.ipv4.tcp_migrate_req", &|text| Some(migrate_req(text))),
-        read("fs.pipe-max-size", &|text| Some(pipe_size(text.parse().ok()?))),
+        read("fs.pipe-max-size", &|text| Some(pipe_size(text.parse().ok()?, each))),
         read("fs.pipe-user-pages-soft", &|text| {
-            Some(pipe_pages(text.parse().ok()?, PIPE_BYTES / page_size()?, workers))
+            Some(pipe_pages(text.parse().ok()?, each / page_size()?, workers))
         }),
     ]);
     Ok(findings)
@@ -228,10 +226,11 @@ fn migrate_req(value: &str) -> Finding {
     )
 }
 
-fn pipe_size(bytes: u64) -> Finding {
+/// `wanted`: bytes of a pipe.
+fn pipe_size(bytes: u64, wanted: u64) -> Finding {
     let subject = "fs.pipe-max-size";
     let kib = bytes / 1024;
-    if bytes >= PIPE_BYTES {
+    if bytes >= wanted {
         return Finding::ok(subject, format!("{kib} KiB, for pipes that bulk is spliced through"));
     }
     Finding::warning(
@@ -336,7 +335,7 @@ mod tests {
         let finding = pipe_pages(16_384, 64, 5);
         let remedy = "sysctl -w fs.pipe-user-pages-soft=20480";
         assert_eq!(finding.remedy.as_deref(), Some(remedy));
-        assert_eq!(pipe_size(64 * 1024).verdict, Verdict::Warning);
-        assert_eq!(pipe_size(PIPE_BYTES).verdict, Verdict::Ok);
+        assert_eq!(pipe_size(64 * 1024, 512 * 1024).verdict, Verdict::Warning);
+        assert_eq!(pipe_size(512 * 1024, 512 * 1024).verdict, Verdict::Ok);
     }
 }

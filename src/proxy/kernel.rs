@@ -88,12 +88,6 @@ impl Operations {
         Self(self.0 & other.0)
     }
 
-    /// What is in this one and not in the other.
-    #[must_use]
-    pub const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
     /// Whether there is none.
     #[must_use]
     pub const fn is_empty(self) -> bool {

@@ -200,7 +200,9 @@ impl Kernel for Wired<'_> {
     }
 
     fn wait_for_buffer(&mut self, side: Side) {
-        self.tools.local.seam.cells.of(self.tools.local.index).buffer_waits.add(1);
+        if !self.tools.ring.buffers_mut().deepen() {
+            self.tools.local.seam.cells.of(self.tools.local.index).buffer_waits.add(1);
+        }
         self.tools.waiting.push_back((self.key, side));
     }
 

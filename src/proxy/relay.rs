@@ -65,10 +65,9 @@ impl Pump {
             }
             Ok(None) => self.source = Source::Ended,
             Err(Errno::ENOBUFS) => {
+                // Also for bytes that will be dropped: unread they would turn a close into a reset.
                 self.waiting = true;
-                if !self.is_finished() {
-                    wire.kernel.wait_for_buffer(side);
-                }
+                wire.kernel.wait_for_buffer(side);
             }
             // We asked it to end; or the kernel had a reason of its own and it is armed again.
             Err(Errno::ECANCELED | Errno::EAGAIN | Errno::EINTR) => {}
@@ -164,9 +163,9 @@ impl Pump {
     }
 
     /// Whether its receive may go on by itself. One that does takes up to 32 buffers in one go (the
-    /// kernel's `MULTISHOT_MAX_RETRY`), however few its pump may hold: so not from a source that
-    /// fills whole buffers, nor behind the first short read of a server, which may be but the head
-    /// of a long answer.
+    /// kernel's `MULTISHOT_MAX_RETRY`; before 6.4 all that the ring has), however few its pump may
+    /// hold: so not from a source that fills whole buffers, nor behind the first short read of a
+    /// server, which may be but the head of a long answer.
     const fn may_receive_many(&self, direction: Direction) -> bool {
         let first = matches!(direction, Direction::In) && self.delivered == 0;
         first || self.short_reads >= SHORT_READS_SMALL

@@ -30,7 +30,7 @@ use crate::proxy::slots::{Key, Slots};
 use crate::proxy::token::{self, Token};
 use crate::proxy::wheel::{Moment, Wheel};
 use crate::sys::buffer::BUFFER_SIZE;
-use crate::sys::pipe::Pipes;
+use crate::sys::pipe::{Pipes, size_of_each};
 use crate::sys::ring::{Completion, Ring};
 use crate::terms::{Direction, End, Reason, Seen, WorkerIndex};
 
@@ -135,6 +135,7 @@ impl Running {
             sched_setaffinity(Pid::from_raw(0), &cores)?;
         }
         let buffers = worker.buffer_count();
+        let pipes = worker.seam.wakers.len() * usize::from(PIPES_PER_WORKER);
         let mut ring = Ring::new(worker.sessions_max, buffers)?;
         ring.watch(&worker.seam.wakers[worker.index.0], Token::Wake.pack());
         let local = Rc::new(Local { seam: Arc::clone(&worker.seam), index: worker.index });
@@ -147,7 +148,7 @@ impl Running {
                 table: worker.seam.table.load_full(),
                 links: Links::new(ring.buffers().count()),
                 ring,
-                pipes: Pipes::new(PIPES_PER_WORKER),
+                pipes: Pipes::new(PIPES_PER_WORKER, size_of_each(pipes)),
                 waiting: VecDeque::new(),
                 released: false,
                 starved: false,

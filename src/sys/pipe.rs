@@ -5,17 +5,24 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 
-/// Bytes that a pipe is made for (figures: `bench/DECISIONS.md`). Twice as large gained little
-/// more, and all pipes of two workers are then beyond what a plain user may have
-/// (`fs.pipe-user-pages-soft`, pipe(7)).
-pub const PIPE_SIZE: i32 = 512 * 1024;
+/// The most that a pipe is made for (figures: `bench/DECISIONS.md`).
+const SIZE_MAX: u32 = 512 * 1024;
 
-/// What is tried where that is refused.
-const PIPE_SIZE_SECOND: i32 = 256 * 1024;
+/// The least that is worth a pipe: past `fs.pipe-user-pages-soft` a plain user's pipes are one or
+/// two pages (pipe(7)), and copying is faster.
+const SIZE_MIN: u32 = 64 * 1024;
 
-/// The least that is worth a pipe. Past `fs.pipe-user-pages-soft` a plain user's pipes are one or
-/// two pages (pipe(7)): copying is faster.
-const PIPE_SIZE_MIN: i32 = 64 * 1024;
+/// What a plain user's pipes may have together, where nobody has changed it: 16,384 pages.
+const ALL: u32 = 64 * 1024 * 1024;
+
+/// Bytes of each of so many pipes of a process: as large as is of use, and as all of them may be
+/// without privilege.
+#[must_use]
+pub fn size_of_each(pipes: usize) -> u32 {
+    let share = ALL / u32::try_from(pipes.max(1)).unwrap_or(u32::MAX);
+    let power = share.checked_ilog2().map_or(0, |power| 1 << power);
+    power.clamp(SIZE_MIN, SIZE_MAX)
+}
 
 /// Bytes asked of one splice at most; the kernel's own limit is far above, a pipe's far below.
 const SPLICE_MAX: usize = 1024 * 1024;
@@ -34,6 +41,8 @@ pub struct Pipes {
     vacant: Vec<u16>,
     held: usize,
     taken: u64,
+    /// Of each, in bytes.
+    size: u32,
 }
 
 #[derive(Debug)]
@@ -43,10 +52,11 @@ struct Pipe {
 }
 
 impl Pipes {
-    /// At most `max` pipes, made when they are first needed.
+    /// At most `max` pipes of `size` bytes, made when they are first needed.
     #[must_use]
-    pub fn new(max: u16) -> Self {
+    pub fn new(max: u16, size: u32) -> Self {
         Self {
+            size,
             pipes: (0..max).map(|_| None).collect(),
             idle: Vec::with_capacity(usize::from(max)),
             vacant: (0..max).rev().collect(),
@@ -62,7 +72,7 @@ impl Pipes {
             Some(id) => id,
             None => {
                 let id = *self.vacant.last()?;
-                self.pipes[usize::from(id)] = Some(Pipe::new()?);
+                self.pipes[usize::from(id)] = Some(Pipe::new(self.size)?);
                 self.vacant.pop();
                 id
             }
@@ -137,16 +147,12 @@ const fn flags() -> SpliceFFlags {
 }
 
 impl Pipe {
-    fn new() -> Option<Self> {
+    fn new(size: u32) -> Option<Self> {
         let (output, input) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).ok()?;
         // A refusal to grow (EPERM, EBUSY) leaves the size as it was; what counts is what it is.
-        for size in [PIPE_SIZE, PIPE_SIZE_SECOND] {
-            if fcntl(&input, FcntlArg::F_SETPIPE_SZ(size)).is_ok() {
-                break;
-            }
-        }
+        fcntl(&input, FcntlArg::F_SETPIPE_SZ(i32::try_from(size).ok()?)).ok();
         let size = fcntl(&input, FcntlArg::F_GETPIPE_SZ).ok()?;
-        (size >= PIPE_SIZE_MIN).then_some(Self { output, input })
+        (size.unsigned_abs() >= SIZE_MIN).then_some(Self { output, input })
     }
 }
 
@@ -155,8 +161,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn all_pipes_fit_into_what_a_plain_user_may_have() {
+        let sizes = [64, 128, 256, 512].map(size_of_each);
+        assert_eq!(sizes, [512, 512, 256, 128].map(|kib| kib * 1024));
+        assert_eq!(size_of_each(100_000), SIZE_MIN);
+    }
+
+    #[test]
     fn the_pool_is_bounded_and_reuses_what_comes_back() {
-        let mut pipes = Pipes::new(2);
+        let mut pipes = Pipes::new(2, SIZE_MIN);
         let first = pipes.take().unwrap();
         let second = pipes.take().unwrap();
         assert_eq!(pipes.take(), None);
@@ -169,7 +182,7 @@ mod tests {
 
     #[test]
     fn idle_pipes_are_closed_and_made_again() {
-        let mut pipes = Pipes::new(1);
+        let mut pipes = Pipes::new(1, SIZE_MIN);
         let pipe = pipes.take().unwrap();
         pipes.close_idle();
         assert!(!pipes.has_idle() && pipes.held() == 1);

@@ -25,6 +25,8 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::time::{Instant, timeout_at};
 use tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
 
+use crate::sys::socket::is_reached_by;
+
 /// Between two orders to shut down, when an operation did not end by the first.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -162,9 +164,7 @@ impl ProbeSocket {
 
     fn is_to_itself(&self, peer: SocketAddr) -> io::Result<bool> {
         let local = self.socket.local_addr()?.as_socket();
-        // The kernel takes the unspecified address for its own machine.
-        let same_host = |local: &SocketAddr| peer.ip().is_unspecified() || local.ip() == peer.ip();
-        Ok(local.is_some_and(|local| local.port() == peer.port() && same_host(&local)))
+        Ok(local.is_some_and(|local| is_reached_by(local, peer)))
     }
 }
 

@@ -44,8 +44,8 @@ const ALLOWED: [u8; 7] = [
     opcode::Close::CODE,
 ];
 
-/// `IORING_RECVSEND_POLL_FIRST`, `io_uring_enter(2)`: no attempt on a socket that is known to be
-/// empty.
+/// `IORING_RECVSEND_POLL_FIRST`, `io_uring_enter(2)`: no attempt on a socket that is believed
+/// to be empty.
 const RECEIVE_POLL_FIRST: u16 = 1;
 
 /// Marks the `user_data` of accepts, so that only what they answered with is taken for a

@@ -59,7 +59,8 @@ impl Socket {
     /// the very port that we connected to.
     #[must_use]
     pub fn is_at(&self, address: SocketAddr) -> bool {
-        SockRef::from(&self.0).local_addr().is_ok_and(|own| own.as_socket() == Some(address))
+        let own = SockRef::from(&self.0).local_addr().ok().and_then(|own| own.as_socket());
+        own.is_some_and(|own| is_reached_by(own, address))
     }
 
     /// Acknowledges now what was received and is not yet acknowledged: the connection itself.
@@ -121,6 +122,13 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Whether who connects to `address` may have met this socket of its own machine.
+pub(crate) fn is_reached_by(own: SocketAddr, address: SocketAddr) -> bool {
+    // The kernel takes the unspecified address for its own machine.
+    let host = address.ip().to_canonical();
+    own.port() == address.port() && (host.is_unspecified() || own.ip().to_canonical() == host)
 }
 
 nix::ioctl_read_bad!(

@@ -1,8 +1,10 @@
 //! Connecting to servers that refuse, are silent, cannot be reached, or are ourselves.
 
+use std::io::{Read, Write};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::common::client::{Ending, ask, fate, visit};
+use crate::common::client::{Ending, ask, connect, fate, visit};
 use crate::common::server::BlackHole;
 use crate::common::{Balancer, Config, Place, Server};
 
@@ -111,4 +113,44 @@ fn a_request_is_not_sent_twice_once_a_server_has_had_a_byte_of_it() {
     assert_eq!((a.accepted(), b.accepted()), (1, 0));
     balancer.session_ended("SD server_reset");
     balancer.books_balance();
+}
+
+#[test]
+fn a_server_that_speaks_first_is_not_kept_waiting_for_a_silent_client() {
+    let place = Place::new();
+    let a = Server::naming("a", place.port(9001));
+    let balancer = Balancer::start(&place, &Config::new(&place).server("a", a.address));
+    let begun = Instant::now();
+    for _ in 0..50 {
+        // The client says nothing: the server's accept waits for our side of the handshake alone.
+        assert_eq!(fate(place.frontend()), (b"a".to_vec(), Ending::Orderly));
+    }
+    // Left to the kernel's timer, each would have taken a fifth of a second.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(balancer);
+}
+
+#[test]
+fn the_second_of_two_small_messages_is_not_held_back() {
+    let place = Place::new();
+    let (heard, has_heard) = mpsc::channel();
+    let a = Server::start(place.port(9001), move |mut stream| {
+        while stream.read_exact(&mut [0]).is_ok() && heard.send(()).is_ok() {
+            if stream.read_exact(&mut [0]).is_err() || stream.write_all(b"!").is_err() {
+                return;
+            }
+        }
+    });
+    let balancer = Balancer::start(&place, &Config::new(&place).server("a", a.address));
+    let mut client = connect(place.frontend());
+    let begun = Instant::now();
+    for _ in 0..100 {
+        client.write_all(b"1").unwrap();
+        has_heard.recv().unwrap();
+        client.write_all(b"2").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+    }
+    // Held back until the first is acknowledged (RFC 896), each second would take 40 ms.
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    drop(balancer);
 }

@@ -34,6 +34,8 @@ pub(crate) struct Fate {
     pub(crate) server_stays_open: bool,
     pub(crate) client_stops_reading: bool,
     pub(crate) server_stops_reading: bool,
+    /// The server goes with its end: what is sent to it after that is refused.
+    pub(crate) server_leaves: bool,
     /// One in so many attempts to connect fails; 0: none.
     pub(crate) connects_fail: u64,
 }
@@ -60,6 +62,7 @@ impl Fate {
         fate.server_stays_open = sometimes(4);
         fate.client_stops_reading = sometimes(8);
         fate.server_stops_reading = sometimes(8);
+        fate.server_leaves = sometimes(4);
         let (client_resets, server_resets) = (sometimes(4), sometimes(4));
         fate.client_resets_after = client_resets.then(|| random.below(fate.client_says + 1));
         fate.server_resets_after = server_resets.then(|| random.below(fate.server_says + 1));
@@ -118,6 +121,8 @@ pub(crate) struct Simulated {
     /// Whether the receive of each side goes on by itself.
     many: [bool; 2],
     connect_outcome: Option<Result<(), ConnectFailure>>,
+    /// The server is to learn from the first bytes that the connection stands.
+    must_speak: bool,
     /// The attempt is answered by nobody.
     hangs: bool,
     pub(crate) attempts: u64,
@@ -149,6 +154,7 @@ impl Simulated {
             scarce,
             many: [false; 2],
             connect_outcome: None,
+            must_speak: false,
             hangs: false,
             attempts: 0,
             spliced: 0,
@@ -159,6 +165,11 @@ impl Simulated {
 
     pub(crate) fn peer(&self, side: Side) -> &Peer {
         &self.peers[index(side)]
+    }
+
+    /// Whether we have taken all that a peer has sent.
+    pub(crate) fn is_read_empty(&self, side: Side) -> bool {
+        self.peer(side).taken == self.peer(side).said
     }
 
     /// Nothing is held, in flight or left open after the end.
@@ -182,6 +193,8 @@ impl Simulated {
         assert!(armed.is_empty(), "the session waits for what is not in flight: {armed:?}");
         let closing = matches!(session.state(), State::Joining(..) | State::Leaving);
         assert!(closing || self.held_back == [false; 2], "held back, and no end follows: {self:?}");
+        let speaks = self.armed.contains_key(&Operation::Send(Side::Server).index());
+        assert!(!std::mem::take(&mut self.must_speak) || speaks || closing, "nothing is said");
         for _ in 0..64 {
             match self.random.below(3) {
                 0 => self.peer_acts(Side::Client),
@@ -268,7 +281,10 @@ impl Simulated {
             return received(Err(Errno::ECANCELED), false);
         }
         if waiting > 0 {
-            let Some(buffer) = self.free.pop_first() else {
+            // Other sessions may have emptied the ring a moment ago.
+            let emptied = self.random.one_in(20);
+            let buffer = if emptied { None } else { self.free.pop_first() };
+            let Some(buffer) = buffer else {
                 self.starved += 1;
                 self.done(operation);
                 return received(Err(Errno::ENOBUFS), false);
@@ -328,6 +344,9 @@ impl Simulated {
 
     fn send_error(&mut self, side: Side) -> Option<Errno> {
         let peer = &mut self.peers[index(side)];
+        if side == Side::Server && self.fate.server_leaves && peer.ended {
+            return Some(Errno::EPIPE);
+        }
         if !peer.reset {
             return None;
         }
@@ -460,8 +479,10 @@ impl Kernel for Simulated {
         Ok(peer.ended || peer.reset)
     }
 
-    fn connected(&mut self, _: Duration, _: bool) -> bool {
-        !(self.fate.connects_fail > 0 && self.random.one_in(50))
+    fn connected(&mut self, _: Duration, speaks: bool) -> bool {
+        let itself = self.fate.connects_fail > 0 && self.random.one_in(50);
+        self.must_speak = speaks && !itself;
+        !itself
     }
 
     fn connect_failed(&mut self, _: ConnectFailure) {}

@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use evenkeel::proxy::kernel::Event;
-use evenkeel::proxy::session::{Rules, Session};
+use evenkeel::proxy::session::{Rules, Session, State};
 use evenkeel::proxy::wheel::Moment;
 use evenkeel::terms::{Direction, End, Reason, Side};
 
@@ -72,6 +72,9 @@ fn run(seed: u64, fate: Fate, may_be_stopped: bool) -> (Simulated, Session) {
             Some(event) => session.on(event, now, &mut kernel),
             // Nothing can happen but that time passes.
             None => {
+                if let State::Lingering(side) = session.state() {
+                    assert!(kernel.is_read_empty(side), "unread, its close is a reset: {kernel:?}");
+                }
                 let deadline = session.deadline();
                 assert_ne!(deadline, Moment::NEVER, "it is stuck: {session:?} {kernel:?}");
                 now = Moment(now.0.max(deadline.0));
