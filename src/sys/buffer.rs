@@ -20,8 +20,11 @@ pub const BUFFER_SIZE: usize = 16 * 1024;
 /// one enter, and more buffers are only colder; an older one for all that are ready.
 const DEPTH: u16 = 64;
 
-/// How deep the ring becomes where that was too little.
+/// How deep the ring becomes where that was too little, as long as it is.
 const RING_ENTRIES: u16 = 1024;
+
+/// So many refills in a row that took less than half of the ring make it shallower.
+const REFILLS: u16 = 128;
 
 /// One buffer of a worker. Held by whoever was given it, until it is released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub struct Buffers {
     depth: u16,
     /// It has asked for more than it held.
     too_shallow: bool,
+    /// Refills since the depth was last looked at, and the most that one of them took.
+    refills: (u16, u16),
     tail: u16,
     count: u16,
     /// The most that sessions held at once since memory was last given back.
@@ -65,6 +70,7 @@ impl Buffers {
             provided: 0,
             depth: DEPTH,
             too_shallow: false,
+            refills: (0, 0),
             tail: 0,
             count,
             held_most: 0,
@@ -94,9 +100,7 @@ impl Buffers {
     /// Gives free buffers to the kernel until its ring is as full as it may be. Once a turn.
     pub fn provide(&mut self) {
         let before = self.tail;
-        if std::mem::take(&mut self.too_shallow) {
-            self.depth = self.depth.saturating_mul(2).min(RING_ENTRIES);
-        }
+        self.adapt_depth();
         while self.provided < self.depth {
             let Some(id) = self.free.pop() else { break };
             let entries = self.ring.start.cast::<BufRingEntry>();
@@ -120,6 +124,21 @@ impl Buffers {
             // atomically: by this store and by the kernel.
             let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
             tail.store(self.tail, Ordering::Release);
+        }
+    }
+
+    fn adapt_depth(&mut self) {
+        let (refills, most) = self.refills;
+        let most = most.max(self.depth.saturating_sub(self.provided));
+        self.refills = (refills + 1, most);
+        if std::mem::take(&mut self.too_shallow) {
+            self.depth = self.depth.saturating_mul(2).min(RING_ENTRIES);
+            self.refills = (0, 0);
+        } else if refills >= REFILLS {
+            if most < self.depth / 2 {
+                self.depth = (self.depth / 2).max(DEPTH);
+            }
+            self.refills = (0, 0);
         }
     }
 
@@ -238,18 +257,22 @@ mod tests {
     }
 
     #[test]
-    fn the_ring_is_deeper_once_it_was_too_shallow_and_as_it_was_after_a_rest() {
+    fn the_ring_is_deeper_while_it_needs_to_be() {
         let mut buffers = Buffers::new(300).unwrap();
         assert!(buffers.deepen() && buffers.deepen());
         buffers.provide();
         assert_eq!(buffers.provided, 2 * DEPTH, "twice as deep, however often it was asked for");
-        assert!(buffers.has_slack());
-        buffers.give_back_memory();
-        assert!(!buffers.has_slack());
-        let taken: Vec<BufferId> = (0..DEPTH).map(|id| buffers.adopt(id)).collect();
-        buffers.provide();
-        assert_eq!(buffers.provided, DEPTH);
-        taken.into_iter().for_each(|buffer| buffers.release(buffer));
+        let turn = |buffers: &mut Buffers, taken: u16| {
+            let ids: Vec<u16> = (0..300).filter(|id| !buffers.free.contains(id)).collect();
+            let ids = ids.into_iter().take(usize::from(taken));
+            let taken: Vec<BufferId> = ids.map(|id| buffers.adopt(id)).collect();
+            taken.into_iter().for_each(|buffer| buffers.release(buffer));
+            buffers.provide();
+        };
+        (0..1000).for_each(|_| turn(&mut buffers, DEPTH + 1));
+        assert_eq!(buffers.provided, 2 * DEPTH);
+        (0..1000).for_each(|_| turn(&mut buffers, 2));
+        assert_eq!(buffers.depth, DEPTH);
         buffers.free.clear();
         assert!(!buffers.deepen(), "there is none to give");
     }
