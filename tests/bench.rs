@@ -3,6 +3,10 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+/// Runs of the bench share a folder.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 #[test]
 fn the_bench_runs_and_gives_a_figure_for_every_kind_of_work_and_subject() {
@@ -11,6 +15,7 @@ fn the_bench_runs_and_gives_a_figure_for_every_kind_of_work_and_subject() {
         skip("needs ip and unshare: apt-get install iproute2 util-linux");
         return;
     }
+    let _alone = ONE_AT_A_TIME.lock();
     let with_haproxy = found("haproxy");
     let subjects = subjects();
     let output = Command::new(root.join("bench/run"))
@@ -71,6 +76,35 @@ fn the_bench_runs_and_gives_a_figure_for_every_kind_of_work_and_subject() {
     let bulk = std::fs::read_to_string(charts.join("bulk.svg")).unwrap();
     for subject in &subjects {
         assert!(bulk.contains(subject), "{bulk}");
+    }
+}
+
+#[test]
+fn a_ratio_that_fell_by_more_than_a_fifth_since_it_was_recorded_is_a_failure() {
+    if !found("ip") || !found("unshare") || !found("haproxy") {
+        skip("needs ip, unshare and haproxy: apt-get install iproute2 util-linux haproxy");
+        return;
+    }
+    let _alone = ONE_AT_A_TIME.lock();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for (recorded, code, verdict) in [(0.001, 0, ": met"), (1000.0, 1, ": NOT met")] {
+        let file = folder.join(format!("recorded-{recorded}.json"));
+        let row = serde_json::json!({
+            "work": "keepalive", "subject": "evenkeel", "ratio": { "median": recorded },
+        });
+        std::fs::write(&file, serde_json::json!({ "rows": [row] }).to_string()).unwrap();
+        let output = Command::new(root.join("bench/run"))
+            .args(["--debug", "--small", "--rounds", "1", "--seconds", "0.1"])
+            .args(["--subjects=direct,evenkeel,haproxy", "keepalive"])
+            .arg(format!("--against={}", file.display()))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let (table, log) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{table}{log}");
+        let judged = table.lines().find(|line| line.contains("when it was recorded"));
+        assert!(judged.is_some_and(|line| line.ends_with(verdict)), "{table}");
     }
 }
 

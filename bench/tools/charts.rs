@@ -22,7 +22,7 @@ const ROW: u32 = 26;
 const HEAD: u32 = 64;
 const FOOT: u32 = 34;
 /// Where bars begin and end.
-const LEFT: i32 = 170;
+const LEFT: i32 = 205;
 const RIGHT: i32 = 690;
 
 /// A bar: who, the median, and the extremes.
@@ -77,6 +77,10 @@ pub(crate) fn draw(file: &Path, folder: &Path) -> io::Result<Vec<String>> {
             chart(work, &title, "times HAProxy; more is better", bars)?;
         }
     }
+    let throughputs = works(&report["rows"]).into_iter().filter(|work| !alone(work));
+    let summary = throughputs.flat_map(|work| best_two(&report["rows"], &work)).collect();
+    let title = "evenkeel and the fastest of all others";
+    chart("summary".to_owned(), title, "times plain HAProxy; more is better", summary)?;
     for work in works(&report["latencies"]) {
         let title = title_of(&report["latencies"], &work);
         let bars = bars(&report["latencies"], &work, "p99");
@@ -107,6 +111,22 @@ fn title_of(rows: &Value, work: &str) -> String {
 fn bars(rows: &Value, work: &str, figure: &str) -> Vec<Bar> {
     let rows = rows.as_array().into_iter().flatten().filter(|row| row["work"] == work);
     rows.filter_map(|row| bar(row, figure)).collect()
+}
+
+/// The ratio of evenkeel and of the fastest other balancer, if there is one.
+fn best_two(rows: &Value, work: &str) -> Vec<Bar> {
+    let own = Subject::Evenkeel.name();
+    let is_control = |name: &str| {
+        [Subject::Direct, Subject::EvenkeelBefore, Subject::HaproxyNull]
+            .map(Subject::name)
+            .contains(&name)
+    };
+    let (own, others): (Vec<Bar>, Vec<Bar>) =
+        bars(rows, work, "ratio").into_iter().partition(|bar| bar.name == own);
+    let others = others.into_iter().filter(|bar| !is_control(&bar.name));
+    let best = others.max_by(|one, other| one.median.total_cmp(&other.median));
+    let pair = own.into_iter().zip(best).flat_map(|(own, best)| [own, best]);
+    pair.map(|bar| Bar { name: format!("{}, {work}", bar.name), ..bar }).collect()
 }
 
 /// The own cost of each subject for each number, subject by subject.
@@ -209,7 +229,7 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let file = folder.join("report.json");
         fs::write(&file, report.to_string()).unwrap();
-        assert_eq!(draw(&file, &folder).unwrap(), ["bulk", "mixed-p99"]);
+        assert_eq!(draw(&file, &folder).unwrap(), ["bulk", "summary", "mixed-p99"]);
         let chart = fs::read_to_string(folder.join("bulk.svg")).unwrap();
         for part in ["a &amp; b", "evenkeel", "nginx", "1.50", "times HAProxy"] {
             assert!(chart.contains(part), "{part}: {chart}");

@@ -143,7 +143,11 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     });
     for kind in &kinds {
         let kind = &kind.with_connections(options.connections);
-        bench.measure(kind, &subjects, most, &mut report)?;
+        if let Err(error) = bench.measure(kind, &subjects, most, &mut report) {
+            // What was measured before is not lost.
+            save(&report, &options.folder)?;
+            return Err(error);
+        }
     }
     let met = judge(options, &kinds, &mut report)?;
     say(&table::markdown(&report).map_err(io::Error::other)?);

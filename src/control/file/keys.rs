@@ -69,6 +69,32 @@ pub(super) const SERVER: Keys = Keys {
     later: &[],
 };
 
+/// Words of HAProxy's configuration, and what is written here instead.
+const OF_HAPROXY: [(&str, &str); 12] = [
+    ("maxconn", "sessions_max, in [global], a frontend or a server"),
+    ("nbthread", "workers, in [global]"),
+    ("listen", "a [frontend.NAME] and a [backend.NAME]"),
+    ("default_backend", "backend, in a frontend"),
+    ("use_backend", "backend, in a frontend"),
+    ("check", "a [backend.NAME.health]"),
+    ("option", "a key of its own; `evenkeel man` lists them"),
+    ("inter", "interval, in [backend.NAME.health]"),
+    ("timeout_client", "idle_timeout, in a frontend"),
+    ("timeout_server", "idle_timeout, in a frontend"),
+    ("timeout_connect", "connect_timeout, in a backend"),
+    ("stats", "bind, in [observe]"),
+];
+
+/// What a word of HAProxy's is called here; none for one that is not HAProxy's. `mode` has no
+/// counterpart: everything is TCP.
+pub(super) fn instead_of(word: &str) -> Option<&'static str> {
+    if word == "mode" {
+        return Some("nothing: everything is TCP");
+    }
+    let word = word.replace(['-', '.', ' '], "_");
+    OF_HAPROXY.iter().find(|(theirs, _)| *theirs == word).map(|(_, ours)| *ours)
+}
+
 /// Every section, in the order of the documentation.
 pub const KEYS: [&Keys; 9] =
     [&TOP, &GLOBAL, &OBSERVE, &LOG, &FRONTEND, &BACKEND, &HEALTH, &HTTP, &SERVER];

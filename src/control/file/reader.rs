@@ -8,7 +8,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::keys::Keys;
+use super::keys::{Keys, instead_of};
 use super::problems::{Sink, nearest, shown};
 use super::values;
 use super::words::Words;
@@ -58,6 +58,11 @@ impl<'a> Section<'a> {
         };
         if later.contains(&key) {
             self.sink.wrong(offset, format!("{key} {place} is not supported yet; remove it"));
+            return;
+        }
+        if let Some(ours) = instead_of(key) {
+            let text = format!("{key} {place} is a word of HAProxy's; write {ours}");
+            self.sink.wrong(offset, text);
             return;
         }
         let remedy = match nearest(key, known.iter().copied()) {
