@@ -116,14 +116,9 @@ fn bars(rows: &Value, work: &str, figure: &str) -> Vec<Bar> {
 /// The ratio of evenkeel and of the fastest other balancer, if there is one.
 fn best_two(rows: &Value, work: &str) -> Vec<Bar> {
     let own = Subject::Evenkeel.name();
-    let is_control = |name: &str| {
-        [Subject::Direct, Subject::EvenkeelBefore, Subject::HaproxyNull]
-            .map(Subject::name)
-            .contains(&name)
-    };
     let (own, others): (Vec<Bar>, Vec<Bar>) =
         bars(rows, work, "ratio").into_iter().partition(|bar| bar.name == own);
-    let others = others.into_iter().filter(|bar| !is_control(&bar.name));
+    let others = others.into_iter().filter(|bar| Subject::is_peer(&bar.name));
     let best = others.max_by(|one, other| one.median.total_cmp(&other.median));
     let pair = own.into_iter().zip(best).flat_map(|(own, best)| [own, best]);
     pair.map(|bar| Bar { name: format!("{}, {work}", bar.name), ..bar }).collect()

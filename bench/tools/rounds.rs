@@ -109,14 +109,11 @@ impl Bench {
         subjects: &[Subject],
         report: &mut Report,
     ) -> io::Result<()> {
-        let Comparison { work, title, .. } = comparison;
         let running = self.start_all(subjects, &comparison.setup, report)?;
         let subjects: Vec<Subject> = running.iter().map(|(subject, _)| *subject).collect();
-        let (subjects, rounds) = self.in_turns(work, &subjects, report, |index| {
+        self.add_turns(comparison, &subjects, report, |index| {
             self.turn(comparison, running[index].1.as_ref())
-        })?;
-        let turns = Turns { work: work.clone(), title: title.clone(), subjects, rounds };
-        report.add(&turns, comparison.target)
+        })
     }
 
     /// As `compare`, where two cannot be there at the same time: each is started for its turn.
@@ -129,15 +126,26 @@ impl Bench {
         subjects: &[Subject],
         report: &mut Report,
     ) -> io::Result<()> {
-        let Comparison { work, title, .. } = comparison;
         let missing = subjects.iter().filter_map(|subject| subject.missing());
         missing.for_each(|why| report.leave_out(why.to_owned()));
         let there = subjects.iter().copied().filter(|subject| subject.missing().is_none());
         let there: Vec<Subject> = there.collect();
-        let (subjects, rounds) = self.in_turns(work, &there, report, |index| {
+        self.add_turns(comparison, &there, report, |index| {
             let running = start(there[index], &self.place, &comparison.setup)?;
             self.turn(comparison, running.as_ref())
-        })?;
+        })
+    }
+
+    /// The turns of all subjects, into the report.
+    fn add_turns(
+        &self,
+        comparison: &Comparison<'_>,
+        subjects: &[Subject],
+        report: &mut Report,
+        turn: impl FnMut(usize) -> io::Result<Turn>,
+    ) -> io::Result<()> {
+        let Comparison { work, title, .. } = comparison;
+        let (subjects, rounds) = self.in_turns(work, subjects, report, turn)?;
         let turns = Turns { work: work.clone(), title: title.clone(), subjects, rounds };
         report.add(&turns, comparison.target)
     }

@@ -91,6 +91,13 @@ impl Subject {
         [Self::Haproxy, Self::Haproxy64k, Self::HaproxySplice].map(Self::name).contains(&name)
     }
 
+    /// Whether it is a balancer of somebody else, and not there twice.
+    pub(crate) fn is_peer(name: &str) -> bool {
+        ![Self::Direct, Self::Evenkeel, Self::EvenkeelBefore, Self::HaproxyNull]
+            .map(Self::name)
+            .contains(&name)
+    }
+
     /// The subject of this name.
     ///
     /// # Errors

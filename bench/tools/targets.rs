@@ -16,10 +16,6 @@ const NOISE_MAX: f64 = 0.05;
 /// The same of p99 and p99.9, which the worst moments of the machine decide.
 const NOISE_OF_TAILS_MAX: f64 = 0.25;
 
-/// Whom evenkeel is not compared with.
-const NO_PEERS: [Subject; 4] =
-    [Subject::Direct, Subject::Evenkeel, Subject::EvenkeelBefore, Subject::HaproxyNull];
-
 /// Of everything that was measured; what was not is not judged. Where a row is to be no worse than
 /// another, what the null control differs by in the same row is no difference.
 pub(crate) fn fastest(report: &Report) -> Vec<Target> {
@@ -89,17 +85,13 @@ pub(crate) fn not_fallen(report: &Report, file: &Path) -> io::Result<Vec<Target>
             Target::at_most(&row.work, &what, reached, recorded / FALL)
         }));
     }
-    let memory = |subject: Subject| {
-        let row = report.idle.iter().find(|row| row.subject == subject.name())?;
-        Some(row.session.median)
-    };
-    let reached = memory(Subject::Evenkeel).zip(memory(Subject::Haproxy));
+    let reached = memory_to_haproxy(report);
     let [one, two] =
         [own, Subject::Haproxy.name()].map(|it| recorded_of("idle", "", it, "session"));
     let recorded = one.zip(two).map(|(own, peer)| own / peer);
-    targets.extend(reached.zip(recorded).map(|((own, peer), recorded)| {
+    targets.extend(reached.zip(recorded).map(|(reached, recorded)| {
         let what = format!("x HAProxy's user memory a session, {recorded:.2} when recorded");
-        Target::at_most("idle", &what, own / peer, recorded / FALL)
+        Target::at_most("idle", &what, reached, recorded / FALL)
     }));
     Ok(targets)
 }
@@ -142,12 +134,11 @@ fn cost_to_haproxy(report: &Report, work: &str) -> Option<f64> {
 fn latency_to_best(report: &Report, work: &str, quantile: usize) -> Option<f64> {
     let rows = || report.latencies.iter().filter(|row| row.work == work);
     let own = rows().find(|row| row.subject == Subject::Evenkeel.name())?;
-    let control = NO_PEERS.map(Subject::name);
     let ratio = |other: &LatencyRow| {
         let pairs = own.by_round.iter().zip(&other.by_round);
         median(pairs.map(|(own, other)| own[quantile] / other[quantile]))
     };
-    let others = rows().filter(|row| !control.contains(&row.subject));
+    let others = rows().filter(|row| Subject::is_peer(row.subject));
     others.filter_map(ratio).max_by(f64::total_cmp)
 }
 
@@ -176,12 +167,17 @@ fn latency_noise(report: &Report, work: &str, quantile: usize) -> f64 {
     ratio.map_or(0.0, |ratio| (ratio - 1.0).abs().min(most))
 }
 
-fn idle(report: &Report) -> Option<Target> {
+/// User memory of an idle session, as a part of HAProxy's.
+fn memory_to_haproxy(report: &Report) -> Option<f64> {
     let of = |subject: Subject| {
         let row = report.idle.iter().find(|row| row.subject == subject.name())?;
         Some(row.session.median)
     };
-    let reached = of(Subject::Evenkeel)? / of(Subject::Haproxy)?;
+    Some(of(Subject::Evenkeel)? / of(Subject::Haproxy)?)
+}
+
+fn idle(report: &Report) -> Option<Target> {
+    let reached = memory_to_haproxy(report)?;
     Some(Target::at_most("idle", "x HAProxy's user memory a session", reached, 0.25))
 }
 
@@ -228,9 +224,8 @@ fn growth(report: &Report) -> Vec<Target> {
 fn peers(report: &Report) -> Vec<Target> {
     let mut works: Vec<&str> = report.rows.iter().map(|row| &*row.work).collect();
     works.dedup();
-    let are_peers = |name: &str| !NO_PEERS.map(Subject::name).contains(&name);
     let target = |work: &str| {
-        let reached = ratio_to(report, work, are_peers)?;
+        let reached = ratio_to(report, work, Subject::is_peer)?;
         let least = 1.0 - noise(report, work);
         Some(Target::at_least(work, "x the fastest of all peers", reached, least))
     };
