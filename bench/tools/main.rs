@@ -18,6 +18,7 @@ mod report;
 mod responder;
 mod rounds;
 mod run;
+mod segments;
 mod subject;
 mod table;
 mod targets;

@@ -17,12 +17,20 @@ pub(crate) struct Turn {
     pub(crate) exchanges: f64,
     /// What the core was used for meanwhile.
     pub(crate) used: Used,
+    /// Segments of TCP meanwhile, if all hops of an exchange are of this network namespace.
+    pub(crate) segments: Option<u64>,
 }
 
 impl Turn {
     /// Exchanges a second of the core that was ours to use.
     fn rate(&self) -> f64 {
         self.exchanges / self.used.ours_and_idle
+    }
+
+    /// Segments an exchange.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    fn segments(&self) -> Option<f64> {
+        self.segments.map(|segments| segments as f64 / self.exchanges)
     }
 }
 
@@ -85,6 +93,8 @@ pub(crate) struct Row {
     pub(crate) cost: Option<Spread>,
     /// Times plain HAProxy's.
     pub(crate) cost_ratio: Option<Spread>,
+    /// Segments of TCP an exchange, on all hops, acknowledgements among them.
+    pub(crate) segments: Option<Spread>,
     /// Share of the core that others had.
     pub(crate) others: Spread,
     /// CPU time on other cores, as a share of this one: paid for in the rate, and should be 0.
@@ -289,6 +299,7 @@ fn rows(turns: &Turns) -> io::Result<Vec<Row>> {
                 let (own, base) = (cost_of(round, index)?, cost_of(round, base?)?);
                 (base > 0.0).then(|| own / base)
             }),
+            segments: over_rounds(&|round| round[index].segments()),
             others: spread(&|turn| turn.used.others)?,
             elsewhere: spread(&|turn| turn.used.elsewhere)?,
             unused: spread(&|turn| turn.used.idle)?,
@@ -306,6 +317,7 @@ mod tests {
         Turn {
             exchanges,
             used: Used { ours_and_idle: 1.0, others: 0.0, elsewhere: 0.0, idle: 0.0 },
+            segments: None,
         }
     }
 

@@ -11,11 +11,12 @@ use crate::cpu::Snapshot;
 use crate::generator::Generator;
 use crate::idle::Idlers;
 use crate::report::{Report, Turn, Turns};
+use crate::segments;
 use crate::subject::{Place, Running, Subject, start, start_responder};
 use crate::work::Load;
 
-/// For every connection to have one exchange behind it, on average. Thousands of idle sessions
-/// that come at once overflow a backlog, and what was dropped there comes again after 1, 3, 7 s.
+/// For every connection to be warm. Thousands of idle sessions that come at once overflow a
+/// backlog, and what was dropped there comes again after 1, 3, 7 s.
 const WARM_UP_MAX: Duration = Duration::from_secs(30);
 
 /// What all kinds of work share.
@@ -230,22 +231,24 @@ impl Bench {
         // Windows of TCP grow, caches and buffers fill: that is no part of the figure.
         generator.drive(self.window / 5)?;
         let deadline = Instant::now() + WARM_UP_MAX;
-        #[expect(clippy::cast_precision_loss, reason = "a number of connections")]
-        while generator.exchanges(0) < comparison.load.connections as f64 {
+        while generator.exchanges(0) < comparison.load.warm_up() {
             if Instant::now() > deadline {
-                return Err(io::Error::other("not every connection had an answer"));
+                return Err(io::Error::other("not every connection had its answers"));
             }
             generator.drive(self.window / 5)?;
         }
+        let sent = segments::sent()?;
         let before = Snapshot::take(&[self.core], &processes)?;
         let start = generator.exchanges(0);
         generator.drive(self.window)?;
         let exchanges = generator.exchanges(0) - start;
         let after = Snapshot::take(&[self.core], &processes)?;
+        // With hosts of their own, most are counted elsewhere.
+        let sent = comparison.setup.enter.is_none().then_some(segments::sent()? - sent);
         if exchanges <= 0.0 {
             return Err(io::Error::other("not a byte went through"));
         }
-        Ok(Turn { exchanges, used: after.since(&before) })
+        Ok(Turn { exchanges, used: after.since(&before), segments: sent })
     }
 }
 

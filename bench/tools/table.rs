@@ -66,9 +66,9 @@ fn write_rows(report: &Report, text: &mut String) -> std::fmt::Result {
         writeln!(
             text,
             "\n| work | subject | a second | to HAProxy (min - max) | own cost, µs \
-             | to HAProxy's |"
+             | to HAProxy's | segments |"
         )?;
-        writeln!(text, "|---|---|--:|--:|--:|--:|")?;
+        writeln!(text, "|---|---|--:|--:|--:|--:|--:|")?;
     }
     let mut last = "";
     for row in &report.rows {
@@ -88,7 +88,12 @@ fn write_row(title: &str, row: &Row, text: &mut String) -> std::fmt::Result {
     };
     let rate = thousands(row.rate.median);
     let (cost, cost_ratio) = (median(row.cost), median(row.cost_ratio));
-    writeln!(text, "| {title} | {} | {rate} | {ratio} | {cost} | {cost_ratio} |", row.subject)
+    let segments = row.segments.map(|spread| format!("{:.1}", spread.median)).unwrap_or_default();
+    let subject = row.subject;
+    writeln!(
+        text,
+        "| {title} | {subject} | {rate} | {ratio} | {cost} | {cost_ratio} | {segments} |"
+    )
 }
 
 fn write_latencies(report: &Report, text: &mut String) -> std::fmt::Result {

@@ -13,6 +13,23 @@ pub(crate) struct Load {
     pub(crate) exchange: Exchange,
 }
 
+/// A young connection acknowledges what it receives at once, up to so many segments
+/// (`TCP_MAX_QUICKACKS`), and then as it goes on: with the next bytes, if those do not wait long.
+const SEGMENTS_OF_YOUTH: f64 = 16.0;
+
+/// Bytes of a segment on a usual network.
+const SEGMENT: f64 = 1448.0;
+
+impl Load {
+    /// Exchanges of all connections together until these are as they stay.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    pub(crate) fn warm_up(&self) -> f64 {
+        let segments = (self.exchange.bytes() as f64 / SEGMENT).ceil();
+        let each = if self.exchange.last { 1.0 } else { (SEGMENTS_OF_YOUTH / segments).max(1.0) };
+        each * self.connections as f64
+    }
+}
+
 /// How a kind of work is measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Way {
