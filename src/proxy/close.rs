@@ -142,7 +142,7 @@ impl Session {
             self.finish_done(kernel);
         } else if !pump.waiting && !self.in_flight.contains(receive) {
             self.in_flight.insert(receive);
-            kernel.receive(side, false, false);
+            kernel.receive(side, false);
         }
     }
 

@@ -163,9 +163,8 @@ pub enum Closing {
 /// The kernel as a session sees it: each of the first five methods is answered by events.
 pub trait Kernel {
     /// Receives from `side`: with `many` until cancelled, an end or an error; else, and where
-    /// buffers are scarce, once. [`Event::Received`] tells by `more`. A `dry` socket is believed to
-    /// hold nothing yet: it is looked at only once something comes.
-    fn receive(&mut self, side: Side, many: bool, dry: bool);
+    /// buffers are scarce, once. [`Event::Received`] tells by `more`.
+    fn receive(&mut self, side: Side, many: bool);
     /// Sends `range` of a buffer that the session holds, and holds until [`Event::Sent`]. What is
     /// `last` may wait for the end that follows at once, and go with it.
     fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32), last: bool);
@@ -182,10 +181,8 @@ pub trait Kernel {
     /// Asks an operation in flight to end; it answers once more.
     fn cancel(&mut self, operation: Operation);
 
-    /// The attempt to connect succeeded after `waited`; false: it is connected to itself. Unless
-    /// the client `speaks` at once, the server is told that the connection stands; else the first
-    /// bytes tell it.
-    fn connected(&mut self, waited: Duration, speaks: bool) -> bool;
+    /// The attempt to connect succeeded after `waited`; false: it is connected to itself.
+    fn connected(&mut self, waited: Duration) -> bool;
     /// Whether `side` has ended and all it said has been received. No receive is in flight.
     ///
     /// # Errors

@@ -171,11 +171,11 @@ impl Wired<'_> {
 }
 
 impl Kernel for Wired<'_> {
-    fn receive(&mut self, side: Side, many: bool, dry: bool) {
+    fn receive(&mut self, side: Side, many: bool) {
         let Some(socket) = self.legs.socket(side) else { return };
         let multishot = many && !self.tools.ring.buffers().scarce();
         let token = self.token(Operation::Receive(side));
-        self.tools.ring.receive(socket, token, multishot, dry);
+        self.tools.ring.receive(socket, token, multishot);
     }
 
     fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32), last: bool) {
@@ -235,16 +235,13 @@ impl Kernel for Wired<'_> {
         self.tools.ring.cancel(token);
     }
 
-    fn connected(&mut self, waited: Duration, speaks: bool) -> bool {
+    fn connected(&mut self, waited: Duration) -> bool {
         let (Some(server), Some(socket)) = (&self.legs.served_by, &self.legs.server) else {
             return false;
         };
         // Only a port that the kernel may have given to ourselves can be our own.
         if ephemeral_ports().contains(&server.address.port()) && socket.is_at(server.address) {
             return false;
-        }
-        if !speaks {
-            socket.acknowledge();
         }
         if let Some(cell) = self.server_cell() {
             cell.sessions.add(1);

@@ -27,8 +27,6 @@ pub struct Pump {
     pub(super) waiting: bool,
     /// Its receive was asked to end.
     pub(super) cancelling: bool,
-    /// Its source is believed to hold nothing.
-    pub(super) dry: bool,
     /// Reads in a row that filled a buffer; below zero, so many must come before that counts.
     pub(super) full_reads: i16,
     /// Reads in a row that did not.
@@ -88,10 +86,10 @@ pub struct Wire<'a, K> {
 }
 
 impl<K: Kernel> Wire<'_, K> {
-    pub(super) fn receive(&mut self, many: bool, dry: bool) {
+    pub(super) fn receive(&mut self, many: bool) {
         let side = self.direction.source();
         self.in_flight.insert(Operation::Receive(side));
-        self.kernel.receive(side, many, dry);
+        self.kernel.receive(side, many);
     }
 
     pub(super) fn in_flight(&self, operation: Operation) -> bool {
@@ -134,11 +132,6 @@ impl Bulk {
 }
 
 impl Pump {
-    /// The one whose source is a server: few speak before they are spoken to.
-    pub(super) fn of_server() -> Self {
-        Self { dry: true, ..Self::default() }
-    }
-
     /// Whether nothing will be sent to its sink any more.
     pub(super) fn is_finished(&self) -> bool {
         self.sink != Sink::Open

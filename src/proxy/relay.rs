@@ -36,7 +36,6 @@ impl Pump {
             wire.in_flight.remove(Operation::Receive(side));
             self.cancelling = false;
         }
-        self.dry = bytes.is_ok() && !left;
         match bytes {
             Ok(Some((buffer, length))) if self.is_finished() => {
                 debug_assert!(length > 0);
@@ -186,7 +185,7 @@ impl Pump {
         } else if !receiving && !self.waiting {
             let little = self.queue.count() <= max / 2 && self.bulk != Bulk::Wanted;
             if little {
-                wire.receive(self.may_receive_many(wire.direction), self.dry);
+                wire.receive(self.may_receive_many(wire.direction));
             }
         }
     }

@@ -81,7 +81,7 @@ impl Session {
         let mut session = Self {
             state: State::Connecting,
             in_flight: Operations::default(),
-            pumps: [Pump::default(), Pump::of_server()],
+            pumps: Default::default(),
             rules,
             end: None,
             started: now,
@@ -283,7 +283,7 @@ impl Session {
             // What the broken server had begun to say was never passed on.
             let (pump, mut wire) = self.pump(Direction::Out, kernel);
             pump.drop_unsent(&mut wire);
-            *pump = Pump::of_server();
+            *pump = Pump::default();
             self.attempt(now, kernel);
         }
         if let State::Lingering(side) = self.state {

@@ -44,10 +44,6 @@ const ALLOWED: [u8; 7] = [
     opcode::Close::CODE,
 ];
 
-/// `IORING_RECVSEND_POLL_FIRST`, `io_uring_enter(2)`: no attempt on a socket that is believed
-/// to be empty.
-const RECEIVE_POLL_FIRST: u16 = 1;
-
 /// Marks the `user_data` of accepts, so that only what they answered with is taken for a
 /// descriptor.
 const ACCEPT: u64 = 1 << 63;
@@ -167,8 +163,8 @@ impl Ring {
     }
 
     /// Receives into buffers of the ring until cancelled, the end, an error or want of buffers; or
-    /// once only. A `dry` socket is waited for before it is first read.
-    pub fn receive(&mut self, socket: &Socket, token: u64, multishot: bool, dry: bool) {
+    /// once only.
+    pub fn receive(&mut self, socket: &Socket, token: u64, multishot: bool) {
         let socket = Fd(socket.descriptor());
         let entry = if multishot {
             opcode::RecvMulti::new(socket, GROUP).build()
@@ -176,7 +172,6 @@ impl Ring {
             // The length of a receive with buffer selection is at most that of the buffer.
             let length = u32::try_from(crate::sys::buffer::BUFFER_SIZE).unwrap_or(u32::MAX);
             opcode::Recv::new(socket, std::ptr::null_mut(), length)
-                .ioprio(if dry { RECEIVE_POLL_FIRST } else { 0 })
                 .buf_group(GROUP)
                 .build()
                 .flags(Flags::BUFFER_SELECT)

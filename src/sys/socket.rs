@@ -18,16 +18,13 @@ use socket2::{Domain, Protocol, SockRef, Type};
 pub struct Socket(OwnedFd);
 
 impl Socket {
-    /// A socket that can connect to `address`. The kernel does not acknowledge the connection at
-    /// once (`TCP_QUICKACK` off, tcp(7)): the first bytes do, in the same segment, or
-    /// [`Socket::acknowledge`].
+    /// A socket that can connect to `address`.
     ///
     /// # Errors
     /// Out of descriptors or memory.
     pub fn to(address: SocketAddr) -> io::Result<Self> {
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = socket2::Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-        socket.set_tcp_quickack(false)?;
         Ok(Self(socket.into()))
     }
 
@@ -61,11 +58,6 @@ impl Socket {
     pub fn is_at(&self, address: SocketAddr) -> bool {
         let own = SockRef::from(&self.0).local_addr().ok().and_then(|own| own.as_socket());
         own.is_some_and(|own| is_reached_by(own, address))
-    }
-
-    /// Acknowledges now what was received and is not yet acknowledged: the connection itself.
-    pub fn acknowledge(&self) {
-        drop(SockRef::from(&self.0).set_tcp_quickack(true));
     }
 
     /// Nothing is held back any more (`TCP_NODELAY`, tcp(7)): whoever wrote small messages has

@@ -121,8 +121,6 @@ pub(crate) struct Simulated {
     /// Whether the receive of each side goes on by itself.
     many: [bool; 2],
     connect_outcome: Option<Result<(), ConnectFailure>>,
-    /// The server is to learn from the first bytes that the connection stands.
-    must_speak: bool,
     /// The attempt is answered by nobody.
     hangs: bool,
     pub(crate) attempts: u64,
@@ -154,7 +152,6 @@ impl Simulated {
             scarce,
             many: [false; 2],
             connect_outcome: None,
-            must_speak: false,
             hangs: false,
             attempts: 0,
             spliced: 0,
@@ -193,8 +190,6 @@ impl Simulated {
         assert!(armed.is_empty(), "the session waits for what is not in flight: {armed:?}");
         let closing = matches!(session.state(), State::Joining(..) | State::Leaving);
         assert!(closing || self.held_back == [false; 2], "held back, and no end follows: {self:?}");
-        let speaks = self.armed.contains_key(&Operation::Send(Side::Server).index());
-        assert!(!std::mem::take(&mut self.must_speak) || speaks || closing, "nothing is said");
         for _ in 0..64 {
             match self.random.below(3) {
                 0 => self.peer_acts(Side::Client),
@@ -423,7 +418,7 @@ impl Simulated {
 }
 
 impl Kernel for Simulated {
-    fn receive(&mut self, side: Side, many: bool, _: bool) {
+    fn receive(&mut self, side: Side, many: bool) {
         self.many[index(side)] = many && !self.scarce;
         self.arm(Operation::Receive(side));
     }
@@ -479,9 +474,8 @@ impl Kernel for Simulated {
         Ok(peer.ended || peer.reset)
     }
 
-    fn connected(&mut self, _: Duration, speaks: bool) -> bool {
+    fn connected(&mut self, _: Duration) -> bool {
         let itself = self.fate.connects_fail > 0 && self.random.one_in(50);
-        self.must_speak = speaks && !itself;
         !itself
     }
 
