@@ -28,9 +28,7 @@ impl Bench {
     ) -> io::Result<()> {
         let setup = self.plain();
         let running = self.start_all(subjects, &setup, report)?;
-        let base = running.iter().find(|(subject, _)| *subject == Subject::Haproxy);
-        let limit = base.and_then(|(_, base)| base.as_ref());
-        let limit = limit.map(|base| self.limit(base, &[bulk, small])).transpose()?;
+        let limit = base(&running).map(|base| self.limit(base, &[bulk, small])).transpose()?;
         let offered = limit.map(|limit| limit * BULK_SHARE);
         let subjects: Vec<Subject> = running.iter().map(|(subject, _)| *subject).collect();
         let (subjects, rounds) = self.in_turns(kind.name, &subjects, report, |index| {
@@ -70,8 +68,7 @@ impl Bench {
     ) -> io::Result<()> {
         let setup = self.plain();
         let running = self.start_all(subjects, &setup, report)?;
-        let base = running.iter().find(|(subject, _)| *subject == Subject::Haproxy);
-        let Some((_, Some(base))) = base else {
+        let Some(base) = base(&running) else {
             report.leave_out(format!("{}: its rates are shares of haproxy's", kind.name));
             return Ok(());
         };
@@ -111,6 +108,11 @@ impl Bench {
         rates.sort_by(f64::total_cmp);
         Ok(rates[1])
     }
+}
+
+/// Whose limit the offered rates are shares of.
+fn base(running: &[(Subject, Option<Running>)]) -> Option<&Running> {
+    running.iter().find(|(subject, _)| *subject == Subject::Haproxy)?.1.as_ref()
 }
 
 fn some(generator: &mut Generator) -> io::Result<Quantiles> {

@@ -144,26 +144,26 @@ fn latency_to_best(report: &Report, work: &str, quantile: usize) -> Option<f64> 
 
 /// What the null control's rates differ by from those of the HAProxy that it repeats.
 fn noise(report: &Report, work: &str) -> f64 {
-    let rates = |subject: Subject| row(report, work, subject.name());
-    let pair = rates(Subject::HaproxyNull).zip(rates(Subject::Haproxy));
-    let ratio = pair.and_then(|(null, base)| {
-        median(null.by_round.iter().zip(&base.by_round).map(|(null, base)| null / base))
-    });
-    ratio.map_or(0.0, |ratio| (ratio - 1.0).abs().min(NOISE_MAX))
+    let rates = |subject: Subject| Some(row(report, work, subject.name())?.by_round.clone());
+    null_control(rates, NOISE_MAX)
 }
 
 /// As `noise`, of a quantile of latencies.
 fn latency_noise(report: &Report, work: &str, quantile: usize) -> f64 {
-    let find = |subject: Subject| {
+    let times = |subject: Subject| {
         let mut rows = report.latencies.iter();
-        rows.find(|row| row.work == work && row.subject == subject.name())
+        let row = rows.find(|row| row.work == work && row.subject == subject.name())?;
+        Some(row.by_round.iter().map(|round| round[quantile]).collect())
     };
-    let pair = find(Subject::HaproxyNull).zip(find(Subject::Haproxy));
-    let ratio = pair.and_then(|(null, base)| {
-        let pairs = null.by_round.iter().zip(&base.by_round);
-        median(pairs.map(|(null, base)| null[quantile] / base[quantile]))
-    });
-    let most = if quantile == 0 { NOISE_MAX } else { NOISE_OF_TAILS_MAX };
+    null_control(times, if quantile == 0 { NOISE_MAX } else { NOISE_OF_TAILS_MAX })
+}
+
+/// What the second of two identical `HAProxy`s differs by in these figures of each round; at most
+/// so much.
+fn null_control(figures: impl Fn(Subject) -> Option<Vec<f64>>, most: f64) -> f64 {
+    let pair = figures(Subject::HaproxyNull).zip(figures(Subject::Haproxy));
+    let ratio = pair
+        .and_then(|(null, base)| median(null.iter().zip(&base).map(|(null, base)| null / base)));
     ratio.map_or(0.0, |ratio| (ratio - 1.0).abs().min(most))
 }
 
