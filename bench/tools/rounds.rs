@@ -19,6 +19,18 @@ use crate::work::Load;
 /// backlog, and what was dropped there comes again after 1, 3, 7 s.
 const WARM_UP_MAX: Duration = Duration::from_secs(30);
 
+/// A disturbance of the machine lasts a second or so. In turns of a fourth of that it comes upon
+/// all subjects, and upon few rounds.
+const PARTS: u32 = 4;
+
+/// What a turn shorter than this shows is its beginning.
+const PART_MIN: f64 = 0.1;
+
+/// Into how many a turn of so many seconds is parted, each in a round of its own.
+pub(crate) fn parts(seconds: f64) -> u32 {
+    if seconds / f64::from(PARTS) < PART_MIN { 1 } else { PARTS }
+}
+
 /// What all kinds of work share.
 pub(crate) struct Bench {
     pub(crate) place: Place,

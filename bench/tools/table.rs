@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::report::{Report, Row, Spread, Target};
+use crate::rounds;
 
 /// Tables for a README, and a line on the machine.
 ///
@@ -48,7 +49,7 @@ fn write_machine(report: &Report, text: &mut String) -> std::fmt::Result {
     for version in [&machine.haproxy, &machine.nginx, &machine.pen].into_iter().flatten() {
         writeln!(text, "against {version}")?;
     }
-    writeln!(
+    write!(
         text,
         "on Linux {} {}, {}, everything on core {}, {}, {} rounds of {} s",
         machine.kernel,
@@ -58,7 +59,11 @@ fn write_machine(report: &Report, text: &mut String) -> std::fmt::Result {
         machine.congestion_control,
         report.rounds,
         report.seconds
-    )
+    )?;
+    match rounds::parts(report.seconds) {
+        1 => writeln!(text),
+        parts => writeln!(text, " (of most kinds {parts} times as many, 1/{parts} as long)"),
+    }
 }
 
 fn write_rows(report: &Report, text: &mut String) -> std::fmt::Result {

@@ -51,6 +51,17 @@ pub(crate) enum Way {
     Pi,
 }
 
+impl Way {
+    /// Whether a turn takes little more than its window, as the subjects are running already.
+    pub(crate) const fn begins_at_once(self) -> bool {
+        match self {
+            Self::Throughput(_) | Self::Mixed(..) | Self::Latency(..) | Self::Two(_) => true,
+            // Idle time is known in hundredths of a second: short turns would not do for `Pi`.
+            Self::Beside(_) | Self::Idle | Self::Growth | Self::Pi => false,
+        }
+    }
+}
+
 /// A row of the table, or some.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kind {
