@@ -158,27 +158,13 @@ fn latency_noise(report: &Report, work: &str, quantile: usize) -> f64 {
     null_control(times, if quantile == 0 { NOISE_MAX } else { NOISE_OF_TAILS_MAX })
 }
 
-/// What no figure of each round can tell apart, at most so much: what the second of two identical
-/// `HAProxy`s differs by, or twice the standard error of that, whichever is more.
+/// What the second of two identical `HAProxy`s differs by in these figures of each round; at most
+/// so much.
 fn null_control(figures: impl Fn(Subject) -> Option<Vec<f64>>, most: f64) -> f64 {
     let pair = figures(Subject::HaproxyNull).zip(figures(Subject::Haproxy));
-    let noise = pair.and_then(|(null, base)| {
-        let ratios: Vec<f64> = null.iter().zip(&base).map(|(null, base)| null / base).collect();
-        let middle = median(ratios.iter().copied())?;
-        Some((middle - 1.0).abs().max(2.0 * standard_error(&ratios, middle)))
-    });
-    noise.map_or(0.0, |noise| noise.min(most))
-}
-
-/// Of the median of these values, as if they were normally distributed but for a few far ones: from
-/// the median distance to it.
-fn standard_error(values: &[f64], middle: f64) -> f64 {
-    let distance = median(values.iter().map(|value| (value - middle).abs())).unwrap_or(0.0);
-    #[expect(clippy::cast_precision_loss, reason = "a number of rounds")]
-    let rounds = values.len() as f64;
-    // The standard deviation is 1.4826 such distances; a median is 1.2533 times as uncertain as a
-    // mean.
-    1.2533 * 1.4826 * distance / rounds.sqrt()
+    let ratio = pair
+        .and_then(|(null, base)| median(null.iter().zip(&base).map(|(null, base)| null / base)));
+    ratio.map_or(0.0, |ratio| (ratio - 1.0).abs().min(most))
 }
 
 /// User memory of an idle session, as a part of HAProxy's.
@@ -251,26 +237,4 @@ fn peers(report: &Report) -> Vec<Target> {
         Some(Target::at_least(work, "x the fastest of all peers", reached, least))
     };
     works.into_iter().filter_map(target).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn noise(null: &[f64]) -> f64 {
-        let figures = |subject| {
-            Some(if subject == Subject::Haproxy { vec![1.0; null.len()] } else { null.to_vec() })
-        };
-        null_control(figures, 0.25)
-    }
-
-    #[test]
-    fn the_noise_is_what_the_null_control_differs_by_or_how_uncertain_that_is() {
-        assert!((noise(&[1.1; 9]) - 0.1).abs() < 1e-9);
-        assert!(noise(&[1.0; 9]) < 1e-9);
-        // The median is 1 by luck.
-        let scattered = [0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3];
-        assert!((noise(&scattered) - 2.0 * 1.2533 * 1.4826 * 0.1 / 3.0).abs() < 1e-9);
-        assert!((noise(&[2.0; 9]) - 0.25).abs() < 1e-9);
-    }
 }
