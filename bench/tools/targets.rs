@@ -199,17 +199,10 @@ fn two(report: &Report) -> Vec<Target> {
 
 fn growth(report: &Report) -> Vec<Target> {
     let cost = |work: &str| own(report, work)?.cost.map(|cost| cost.median);
-    let direct = |work: &str| Some(1e6 / row(report, work, Subject::Direct.name())?.rate.median);
     let mut targets = Vec::new();
     let many = cost("growth-connections-9000").zip(cost("growth-connections-100"));
-    // An exchange without a balancer has two sockets, as many as a balancer adds: by what it
-    // becomes dearer, whatever stands between must.
-    let kernel = direct("growth-connections-9000").zip(direct("growth-connections-100"));
-    let kernel = kernel.map_or(0.0, |(many, few)| (many - few).max(0.0));
     targets.extend(many.map(|(many, few)| {
-        let what = "x the cost with 100 connections, with 9,000 (1.3, and what two sockets of \
-                    an exchange without a balancer become dearer by)";
-        Target::at_most("growth", what, many / few, 1.3 + kernel / few)
+        Target::at_most("growth", "x the cost with 100 connections, with 9,000", many / few, 1.3)
     }));
     let servers = cost("growth-servers-1000").zip(cost("growth-servers-2"));
     targets.extend(servers.map(|(many, few)| {
