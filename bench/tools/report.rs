@@ -202,6 +202,19 @@ impl Report {
         }
     }
 
+    /// Those that can be run here; the others are left out, with the reason.
+    pub(crate) fn present(&mut self, subjects: &[Subject]) -> Vec<Subject> {
+        let mut present = subjects.to_vec();
+        present.retain(|subject| match subject.missing() {
+            Some(why) => {
+                self.leave_out(why.to_owned());
+                false
+            }
+            None => true,
+        });
+        present
+    }
+
     /// Leaves out a subject that failed.
     ///
     /// # Errors

@@ -139,10 +139,7 @@ impl Bench {
         subjects: &[Subject],
         report: &mut Report,
     ) -> io::Result<()> {
-        let missing = subjects.iter().filter_map(|subject| subject.missing());
-        missing.for_each(|why| report.leave_out(why.to_owned()));
-        let there = subjects.iter().copied().filter(|subject| subject.missing().is_none());
-        let there: Vec<Subject> = there.collect();
+        let there = report.present(subjects);
         self.add_turns(comparison, &there, report, |index| {
             let running = start(there[index], &self.place, &comparison.setup)?;
             self.turn(comparison, running.as_ref())
@@ -174,13 +171,9 @@ impl Bench {
         report: &mut Report,
     ) -> io::Result<Vec<(Subject, Option<Running>)>> {
         let mut running = Vec::new();
-        for subject in subjects {
-            if let Some(why) = subject.missing() {
-                report.leave_out(why.to_owned());
-                continue;
-            }
-            match start(*subject, &self.place, setup) {
-                Ok(started) => running.push((*subject, started)),
+        for subject in report.present(subjects) {
+            match start(subject, &self.place, setup) {
+                Ok(started) => running.push((subject, started)),
                 Err(error) if subject.must_not_fail() => return Err(error),
                 Err(error) => report.leave_out(error.to_string()),
             }

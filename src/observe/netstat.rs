@@ -24,14 +24,21 @@ impl Listening {
             .ok_or_else(|| io::Error::other("/proc/net/netstat has no ListenOverflows"))
     }
 
-    /// A line of names, then one of values; the order of names differs between kernels.
     fn parse(text: &str) -> Option<Self> {
-        let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
-        let (names, values) = (lines.next()?, lines.next()?);
-        let pairs = || names.split_ascii_whitespace().zip(values.split_ascii_whitespace());
-        let value = |wanted| pairs().find(|(name, _)| *name == wanted)?.1.parse().ok();
-        Some(Self { overflows: value("ListenOverflows")?, drops: value("ListenDrops")? })
+        let count = |name| count(text, "TcpExt: ", name);
+        Some(Self { overflows: count("ListenOverflows")?, drops: count("ListenDrops")? })
     }
+}
+
+/// One count of /proc/net/netstat or /proc/net/snmp (proc(5)): of the two lines that begin with
+/// `group` (as "Tcp: "), the first has names, the second values; the order of names differs between
+/// kernels. None if it is not there.
+#[must_use]
+pub fn count(text: &str, group: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(group));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let mut pairs = names.split_ascii_whitespace().zip(values.split_ascii_whitespace());
+    pairs.find(|(found, _)| *found == name)?.1.parse().ok()
 }
 
 #[cfg(test)]
@@ -46,6 +53,13 @@ mod tests {
         assert_eq!(Listening::parse(text), Some(expected));
         assert_eq!(Listening::parse("TcpExt: ListenDrops ListenOverflows\nTcpExt: 1\n"), None);
         assert_eq!(Listening::parse("IpExt: InNoRoutes\nIpExt: 0\n"), None);
+    }
+
+    #[test]
+    fn a_count_is_of_its_own_group() {
+        let text = "Ip: OutSegs\nIp: 7\nTcp: RtoMin MaxConn OutSegs\nTcp: 200 -1 42\n";
+        assert_eq!(count(text, "Tcp: ", "OutSegs"), Some(42));
+        assert_eq!(count("Tcp: RtoMin\nTcp: 200\n", "Tcp: ", "OutSegs"), None);
     }
 
     #[test]

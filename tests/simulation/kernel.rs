@@ -475,8 +475,8 @@ impl Kernel for Simulated {
     }
 
     fn connected(&mut self, _: Duration) -> bool {
-        let itself = self.fate.connects_fail > 0 && self.random.one_in(50);
-        !itself
+        // Now and then connected to itself.
+        !(self.fate.connects_fail > 0 && self.random.one_in(50))
     }
 
     fn connect_failed(&mut self, _: ConnectFailure) {}

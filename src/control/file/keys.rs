@@ -70,7 +70,7 @@ pub(super) const SERVER: Keys = Keys {
 };
 
 /// Words of HAProxy's configuration, and what is written here instead.
-const OF_HAPROXY: [(&str, &str); 12] = [
+const OF_HAPROXY: [(&str, &str); 13] = [
     ("maxconn", "sessions_max, in [global], a frontend or a server"),
     ("nbthread", "workers, in [global]"),
     ("listen", "a [frontend.NAME] and a [backend.NAME]"),
@@ -83,14 +83,11 @@ const OF_HAPROXY: [(&str, &str); 12] = [
     ("timeout_server", "idle_timeout, in a frontend"),
     ("timeout_connect", "connect_timeout, in a backend"),
     ("stats", "bind, in [observe]"),
+    ("mode", "nothing: everything is TCP"),
 ];
 
-/// What a word of HAProxy's is called here; none for one that is not HAProxy's. `mode` has no
-/// counterpart: everything is TCP.
+/// What a word of HAProxy's is called here; none for one that is not HAProxy's.
 pub(super) fn instead_of(word: &str) -> Option<&'static str> {
-    if word == "mode" {
-        return Some("nothing: everything is TCP");
-    }
     let word = word.replace(['-', '.', ' '], "_");
     OF_HAPROXY.iter().find(|(theirs, _)| *theirs == word).map(|(_, ours)| *ours)
 }
