@@ -238,6 +238,30 @@ fn at_saturation_a_request_costs_less_than_a_tenth_of_a_system_call() {
     assert!(total * 10 < BUSY * ROUNDS, "{total} calls for {} requests: {table}", BUSY * ROUNDS);
 }
 
+/// The kernel from which on a ring can say that its waiting is for no disk.
+const SAYS_SO: (u32, u32) = (6, 15);
+
+#[test]
+fn who_waits_for_clients_does_not_count_as_waiting_for_a_disk() {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok());
+    if (numbers.next().unwrap(), numbers.next().unwrap()) < SAYS_SO {
+        let name = "who_waits_for_clients_does_not_count_as_waiting_for_a_disk";
+        skip(name, "needs kernel 6.15: an older one counts every wait of a ring so");
+        return;
+    }
+    let place = Place::new();
+    let server = Server::echo(place.port(9001));
+    let _balancer = Balancer::start(&place, &Config::new(&place).server("a", server.address));
+    let client = connect(place.frontend());
+    exchange(&client, b"still there");
+    // Others may wait for a disk, but not all the time.
+    until("nobody waits for a disk", || {
+        let counts = fs::read_to_string("/proc/stat").unwrap();
+        counts.lines().any(|line| line == "procs_blocked 0")
+    });
+}
+
 /// This thread and all that it starts: what waits for nothing but the core is at saturation.
 fn pin_to_one_core() {
     let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, register::Restriction};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, register::Restriction};
 use nix::errno::Errno;
 use nix::sys::utsname::uname;
 use socket2::SockAddr;
@@ -91,6 +91,8 @@ pub struct Ring {
     in_flight: usize,
     /// Whether a multishot accept is safe on this kernel.
     accepts_many: bool,
+    /// How it waits.
+    waiting: EnterFlags,
 }
 
 impl Ring {
@@ -127,6 +129,9 @@ impl Ring {
         uring.submitter().register_restrictions(&mut allowed)?;
         uring.submitter().register_enable_rings()?;
         let capacity = uring.submission().capacity();
+        // A worker that waits for clients is idle, not held up by a disk (kernel 6.15).
+        let idle = uring.params().is_feature_no_iowait();
+        let waiting = if idle { EnterFlags::NO_IOWAIT } else { EnterFlags::empty() };
         let accepts_many = !uname().is_ok_and(|name| invents_descriptors(name.release()));
         Ok(Self {
             uring,
@@ -134,6 +139,7 @@ impl Ring {
             connects: Vec::with_capacity(capacity),
             in_flight: 0,
             accepts_many,
+            waiting,
         })
     }
 
@@ -259,7 +265,7 @@ impl Ring {
             Some(timeout) => SubmitArgs::new().timespec(timeout),
             None => SubmitArgs::new(),
         };
-        let answer = self.uring.submitter().submit_with_args(1, &args);
+        let answer = self.uring.submitter().submit_with_args_and_flags(1, &args, self.waiting);
         self.recycle();
         match answer.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)) {
             Ok(_) | Err(Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => Ok(()),
