@@ -180,16 +180,16 @@ impl Kernel for Wired<'_> {
 
     fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32), last: bool) {
         let Some(socket) = self.legs.socket(side) else { return };
+        let delay = if side == Side::Server { self.legs.delay } else { Delay::Never };
+        if delay == Delay::OfTheSecond {
+            socket.do_not_delay();
+        }
         let token = self.token(Operation::Send(side));
         self.tools.ring.send(socket, token, buffer, range, last);
-        if side == Side::Server && self.legs.delay != Delay::Never {
-            // The ring sends it once it is entered.
-            if self.legs.delay == Delay::OfTheSecond {
-                socket.do_not_delay();
-                self.legs.delay = Delay::Never;
-            } else {
-                self.legs.delay = Delay::OfTheSecond;
-            }
+        match delay {
+            Delay::Possible => self.legs.delay = Delay::OfTheSecond,
+            Delay::OfTheSecond => self.legs.delay = Delay::Never,
+            Delay::Never => {}
         }
     }
 

@@ -189,10 +189,16 @@ impl Buffers {
         self.count
     }
 
-    /// The memory of a buffer that the caller holds.
-    pub(crate) fn start(&self, buffer: BufferId) -> *const u8 {
+    /// What was received into a buffer that the caller holds, or a part of it.
+    pub(crate) fn bytes(&self, buffer: BufferId, (from, to): (u32, u32)) -> &[u8] {
+        let (from, to) = (from as usize, to as usize);
         assert!(buffer.0 < self.count, "buffers are made by adopt");
-        self.memory.start.as_ptr().wrapping_add(usize::from(buffer.0) * BUFFER_SIZE)
+        assert!(from < to && to <= BUFFER_SIZE, "a part of a buffer: {from} to {to}");
+        // SAFETY: the buffer lies in the mapping.
+        let start = unsafe { self.memory.start.add(usize::from(buffer.0) * BUFFER_SIZE + from) };
+        // SAFETY: these bytes lie in one buffer of the mapping, zero or received, and the kernel
+        // writes into none that it has not been given (again) by `provide`.
+        unsafe { std::slice::from_raw_parts(start.as_ptr(), to - from) }
     }
 }
 

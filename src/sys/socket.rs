@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::socket::{MsgFlags, SockFlag, accept4, recv};
+use nix::sys::socket::{MsgFlags, SockFlag, accept4, recv, send};
 use socket2::{Domain, Protocol, SockRef, Type};
 
 /// A connected or connecting TCP socket, non-blocking, closed when dropped.
@@ -79,6 +79,17 @@ impl Socket {
         }
     }
 
+    /// Sends what there is room for now; it may be less than all. With `more` the last segment is
+    /// held back (`MSG_MORE`, send(2)).
+    ///
+    /// # Errors
+    /// As send(2); EAGAIN: there is no room.
+    pub(crate) fn send(&self, bytes: &[u8], more: bool) -> Result<u32, Errno> {
+        let flags = MsgFlags::from_bits_retain(send_flags(more)) | MsgFlags::MSG_DONTWAIT;
+        let sent = send(self.0.as_raw_fd(), bytes, flags)?;
+        u32::try_from(sent).map_err(|_| Errno::EOVERFLOW)
+    }
+
     /// Ends our direction: the peer reads the end after what was sent (FIN).
     pub fn shut_down(&self) {
         // ENOTCONN: the peer has reset it, which is reported where its bytes are read.
@@ -114,6 +125,11 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// The flags of a send; with `more` one that holds the last segment back.
+pub(crate) const fn send_flags(more: bool) -> nix::libc::c_int {
+    nix::libc::MSG_NOSIGNAL | if more { nix::libc::MSG_MORE } else { 0 }
 }
 
 /// Whether who connects to `address` may have met this socket of its own machine.
