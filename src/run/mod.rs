@@ -256,10 +256,11 @@ async fn control(
         seam.wake();
     })?;
     tracing::info!(
-        "evenkeel {} runs: {} workers, {} sessions at most",
+        "evenkeel {} runs: {} workers, {} sessions at most; {}",
         env!("CARGO_PKG_VERSION"),
         prepared.workers,
-        prepared.sessions_max
+        prepared.sessions_max,
+        where_it_listens(&config, prepared.http.is_some())
     );
     let Prepared { bound, budget, http, admin, .. } = prepared;
     let control = Control {
@@ -277,6 +278,22 @@ async fn control(
         started,
     };
     server::run(control).await.map_err(|line| Failure::of(format!("evenkeel: {line}")))
+}
+
+/// For who has just started it: where clients connect, and where to look.
+fn where_it_listens(config: &Config, observed: bool) -> String {
+    const SHOWN: usize = 4;
+    let binds = config.frontends.iter().flat_map(|frontend| &frontend.bind);
+    let addresses: Vec<String> = binds.map(|(address, _)| address.to_string()).collect();
+    let (shown, rest) = addresses.split_at(addresses.len().min(SHOWN));
+    let mut text = format!("listens on {}", shown.join(", "));
+    if !rest.is_empty() {
+        text += &format!(" and {} more", rest.len());
+    }
+    if let Some((address, _)) = config.observe.bind.filter(|_| observed) {
+        text += &format!("; http://{address}/ shows its state");
+    }
+    text
 }
 
 /// Starts every worker; the receiver learns when all of them have ended.

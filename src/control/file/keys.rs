@@ -92,6 +92,13 @@ pub(super) fn instead_of(word: &str) -> Option<&'static str> {
     OF_HAPROXY.iter().find(|(theirs, _)| *theirs == word).map(|(_, ours)| *ours)
 }
 
+/// The sections where a key would be known; empty if none would.
+pub(super) fn home_of(key: &str) -> String {
+    let has_it = |section: &&&Keys| section.known.contains(&key) || section.later.contains(&key);
+    let homes = KEYS.iter().filter(has_it).filter(|section| !section.section.is_empty());
+    homes.map(|section| format!("[{}]", section.section)).collect::<Vec<_>>().join(" or ")
+}
+
 /// Every section, in the order of the documentation.
 pub const KEYS: [&Keys; 9] =
     [&TOP, &GLOBAL, &OBSERVE, &LOG, &FRONTEND, &BACKEND, &HEALTH, &HTTP, &SERVER];

@@ -156,13 +156,43 @@ impl<'a> Sink<'a> {
         }
         let message = message.trim().trim_end_matches('.');
         let text = if message.contains("duplicate") {
-            format!("{message}; keep one of them")
+            match self.header_above(place.line).filter(|line| self.is_of_server(*line)) {
+                // Its keys are those of the first one, too.
+                Some(header) if header != place.line => return,
+                Some(_) => "the second [server] of this backend; write every one as \
+                            [[backend.NAME.server]]"
+                    .to_owned(),
+                None => format!("{message}; keep one of them"),
+            }
         } else if message.contains("recurs") {
             format!("{message}; no configuration is nested that deep")
         } else {
             format!("not TOML: {message}; look for a missing value, quote, bracket or =")
         };
         self.push(place, text, Kind::Syntax);
+    }
+
+    /// A line, without leading blanks.
+    fn line(&self, line: u32) -> &str {
+        let line = line as usize;
+        let start = line.checked_sub(1).and_then(|before| self.lines.get(before));
+        let end = self.lines.get(line).copied().unwrap_or(self.text.len());
+        start.and_then(|start| self.text.get(*start..end)).unwrap_or_default().trim_start()
+    }
+
+    /// The line of the header that a line belongs to, or is. Not looked for behind many problems,
+    /// which will not be shown.
+    fn header_above(&self, line: u32) -> Option<u32> {
+        if self.is_crowded() {
+            return None;
+        }
+        (1..=line).rev().find(|line| self.line(*line).starts_with('['))
+    }
+
+    /// Whether a line is `[backend.NAME.server]`, in single brackets.
+    fn is_of_server(&self, line: u32) -> bool {
+        let path = self.line(line).strip_prefix('[').and_then(|rest| rest.split(']').next());
+        path.is_some_and(|path| path.starts_with("backend.") && path.ends_with(".server"))
     }
 
     fn push(&self, place: Place, text: String, kind: Kind) {
@@ -174,7 +204,7 @@ impl<'a> Sink<'a> {
     /// # Errors
     /// All that was found. Beside syntax errors, what they may have caused is left out.
     pub(super) fn finish(self) -> Result<(), Problems> {
-        let mut found = self.found.into_inner();
+        let mut found = self.found.take();
         if found.is_empty() {
             return Ok(());
         }
@@ -185,11 +215,7 @@ impl<'a> Sink<'a> {
             .collect();
         broken.sort_unstable();
         // Behind a broken header, keys seem to be of another section.
-        let is_header = |line: &&u32| {
-            let line = (**line as usize).checked_sub(1).and_then(|line| self.lines.get(line));
-            let text = line.and_then(|start| self.text.get(*start..)).unwrap_or_default();
-            text.trim_start().starts_with('[')
-        };
+        let is_header = |line: &&u32| self.line(**line).starts_with('[');
         let lost = broken.iter().find(is_header).copied().unwrap_or(u32::MAX);
         found.retain(|Found { problem, kind }| match kind {
             Kind::Syntax => true,
