@@ -7,18 +7,17 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use crate::control::config::{Check, Health, HttpCheck};
+use crate::control::config::{Check, Health};
+use crate::control::probe::probe;
+use crate::control::rhythm::Rhythm;
 use crate::observe::status::ProbeResult;
-use crate::sys::probe_socket::{ProbeError, ProbeSocket};
 use crate::terms::ServerId;
 
 /// A timer that fires later than this was kept from firing: the process was stopped, or had no
@@ -28,10 +27,6 @@ const LATE: Duration = Duration::from_millis(100);
 /// How often in a row a failed probe is repeated for lateness; after that it counts, so that a
 /// machine that is always late still notices a dead server.
 const REPEATS_MAX: u32 = 2;
-
-/// What an answer to an HTTP probe may take until its status line is whole: 4 KiB is far more than
-/// any server sends.
-const ANSWER_MAX: usize = 4096;
 
 /// A server to be probed.
 #[derive(Debug, Clone, PartialEq)]
@@ -183,68 +178,14 @@ async fn keep_probing(
     }
 }
 
-/// When a server is probed: on a grid of its interval, which begins at a place of its own so that
-/// servers are spread evenly, and a little after each mark of the grid.
-#[derive(Debug)]
-struct Rhythm {
-    id: ServerId,
-    seed: u64,
-    begun: Instant,
-    /// The mark of the probe to come.
-    mark: Instant,
-    /// The mark of the last probe.
-    last: Option<Instant>,
-    /// The mark was moved because the process had been stopped.
-    moved: bool,
-}
-
-impl Rhythm {
-    const fn new(id: ServerId, seed: u64, now: Instant) -> Self {
-        Self { id, seed, begun: now, mark: now, last: None, moved: false }
-    }
-
-    /// When the next probe is due: at the first mark that has not passed.
-    fn due(&mut self, interval: Duration, now: Instant) -> Instant {
-        let next = match self.last {
-            Some(last) => last + interval,
-            // Multiples of the golden ratio leave no gap (Knuth, TAOCP 6.4): however many servers
-            // there are, they share the interval evenly.
-            None => self.begun + fraction(interval, self.id.0.wrapping_mul(0x9E37_79B9)),
-        };
-        let passed = now.saturating_duration_since(next).as_nanos();
-        let marks = passed.div_ceil(interval.as_nanos().max(1));
-        self.mark = next + interval * u32::try_from(marks).unwrap_or(u32::MAX);
-        // Up to an eighth later, another time each time.
-        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let jitter = u32::try_from(self.seed >> 32).unwrap_or(0);
-        self.mark + fraction(interval / 8, jitter)
-    }
-
-    /// Whether the timer was so late that whole intervals went by. Then every server is due at this
-    /// moment: each waits for its next mark instead (but not twice in a row).
-    fn was_stopped(&mut self, due: Instant, interval: Duration, now: Instant) -> bool {
-        self.moved = !self.moved && now.saturating_duration_since(due) > interval;
-        self.moved
-    }
-
-    const fn probed(&mut self) {
-        self.last = Some(self.mark);
-    }
-}
-
-/// `part` of 2^32 parts of `whole`.
-fn fraction(whole: Duration, part: u32) -> Duration {
-    let nanos = (whole.as_nanos() * u128::from(part)) >> 32;
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-}
-
 /// A probe whose failure was not our own lateness, as far as a few repeats can tell.
 async fn probe_in_time(target: &Target) -> ProbeOutcome {
     let mut repeats = 0;
     loop {
         let started = Instant::now();
         let deadline = started + target.health.timeout;
-        let said = probe(target, deadline).await;
+        let said =
+            probe(target.probed_address(), &target.host_header, &target.health, deadline).await;
         let ended = Instant::now();
         if said.is_err() && ended > deadline + LATE && repeats < REPEATS_MAX {
             repeats += 1;
@@ -259,119 +200,6 @@ async fn probe_in_time(target: &Target) -> ProbeOutcome {
     }
 }
 
-/// Why a probe failed.
-#[derive(Debug)]
-struct Failure {
-    result: ProbeResult,
-    detail: String,
-    ours: bool,
-}
-
-impl Failure {
-    const fn bad_answer(detail: String) -> Self {
-        Self { result: ProbeResult::BadAnswer, detail, ours: false }
-    }
-
-    /// `doing`: what could not be done by the deadline.
-    fn of(error: ProbeError, doing: &str, timeout: Duration) -> Self {
-        match error {
-            ProbeError::Deadline => Self {
-                result: ProbeResult::Timeout,
-                detail: format!("{doing} within {timeout:?}"),
-                ours: false,
-            },
-            ProbeError::Itself => Self {
-                result: ProbeResult::Refused,
-                detail: "nobody listens there (connected to itself)".to_owned(),
-                ours: false,
-            },
-            ProbeError::Failed(error) => Self::of_kernel(&error),
-        }
-    }
-
-    fn of_kernel(error: &io::Error) -> Self {
-        let result = match error.kind() {
-            ErrorKind::ConnectionRefused => ProbeResult::Refused,
-            ErrorKind::TimedOut => ProbeResult::Timeout,
-            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => ProbeResult::Unreachable,
-            _ => ProbeResult::Error,
-        };
-        let errno = error.raw_os_error().map(Errno::from_raw);
-        // Descriptors, memory, and (EADDRNOTAVAIL) ports to connect from.
-        let ours = matches!(
-            errno,
-            Some(
-                Errno::EMFILE
-                    | Errno::ENFILE
-                    | Errno::ENOBUFS
-                    | Errno::ENOMEM
-                    | Errno::EADDRNOTAVAIL
-            )
-        );
-        let detail = errno.map_or_else(|| error.to_string(), |errno| errno.desc().to_lowercase());
-        Self { result, detail, ours }
-    }
-}
-
-/// One probe; says what it saw.
-async fn probe(target: &Target, deadline: Instant) -> Result<String, Failure> {
-    let address = target.probed_address();
-    let timeout = target.health.timeout;
-    let connection = ProbeSocket::connect(address, deadline)
-        .await
-        .map_err(|error| Failure::of(error, "no connection", timeout))?;
-    let Check::Http(check) = &target.health.check else { return Ok("connected".to_owned()) };
-    let failed = |error| Failure::of(error, "no answer", timeout);
-    connection.send(request(check, &target.host_header)).await.map_err(failed)?;
-    let (mut answer, mut filled) = (vec![0; ANSWER_MAX], 0);
-    loop {
-        let received;
-        (answer, received) = connection.receive(answer, filled).await.map_err(failed)?;
-        filled += received;
-        let seen = answer.get(..filled).unwrap_or_default();
-        match status(seen) {
-            Ok(Some(status)) => return judge(status, check.status),
-            Ok(None) if received > 0 => {}
-            Ok(None) if filled == 0 => {
-                return Err(Failure::bad_answer("closed without an answer".to_owned()));
-            }
-            Ok(None) => return Err(Failure::bad_answer("no whole status line".to_owned())),
-            Err(error) => return Err(Failure::bad_answer(format!("not HTTP: {error}"))),
-        }
-    }
-}
-
-fn request(check: &HttpCheck, host: &str) -> Vec<u8> {
-    let host = check.host.as_deref().unwrap_or(host);
-    let version = env!("CARGO_PKG_VERSION");
-    format!(
-        "{} {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: evenkeel/{version}\r\nAccept: */*\r\n\
-         Connection: close\r\n\r\n",
-        check.method, check.path
-    )
-    .into_bytes()
-}
-
-/// The status, once the status line is whole.
-fn status(answer: &[u8]) -> Result<Option<u16>, httparse::Error> {
-    let mut response = httparse::Response::new(&mut []);
-    let parsed = response.parse(answer);
-    match (response.code, response.reason, parsed) {
-        // Room for no header is enough to know the status line.
-        (Some(code), Some(_), _) => Ok(Some(code)),
-        (_, _, Err(error)) => Err(error),
-        (_, _, Ok(_)) => Ok(None),
-    }
-}
-
-fn judge(status: u16, (first, last): (u16, u16)) -> Result<String, Failure> {
-    if (first..=last).contains(&status) {
-        return Ok(format!("status {status}"));
-    }
-    let wanted = if first == last { first.to_string() } else { format!("{first}-{last}") };
-    Err(Failure::bad_answer(format!("status {status}, wanted {wanted}")))
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::{Cell, RefCell};
@@ -382,6 +210,8 @@ mod tests {
     use tokio::sync::mpsc::UnboundedReceiver;
 
     use super::*;
+    use crate::control::config::HttpCheck;
+    use crate::control::probe::ANSWER_MAX;
 
     const MS: Duration = Duration::from_millis(1);
     const LONG: Duration = Duration::from_secs(20);
@@ -635,71 +465,5 @@ mod tests {
             client.write_all(b"HTTP/1.1 500 No\r\n\r\n").await.unwrap();
             assert_eq!(outcomes.recv().await.unwrap().result, ProbeResult::Passed);
         });
-    }
-
-    #[test]
-    fn what_this_machine_lacks_says_nothing_of_the_server() {
-        let cases = [
-            (Errno::EMFILE, ProbeResult::Error, true),
-            (Errno::ENOBUFS, ProbeResult::Error, true),
-            (Errno::EADDRNOTAVAIL, ProbeResult::Error, true),
-            (Errno::EHOSTUNREACH, ProbeResult::Unreachable, false),
-            (Errno::ETIMEDOUT, ProbeResult::Timeout, false),
-            (Errno::EPERM, ProbeResult::Error, false),
-        ];
-        for (errno, result, ours) in cases {
-            let failure = Failure::of_kernel(&errno.into());
-            assert_eq!((failure.result, failure.ours), (result, ours), "{}", failure.detail);
-        }
-    }
-
-    const INTERVAL: Duration = Duration::from_secs(2);
-
-    #[test]
-    fn servers_share_the_interval_evenly() {
-        let now = Instant::now();
-        let mut in_tenth = [0; 10];
-        for id in 0..1000 {
-            let mut rhythm = Rhythm::new(ServerId(id), 0, now);
-            let _due = rhythm.due(INTERVAL, now);
-            let tenth = (rhythm.mark - now).as_millis() * 10 / INTERVAL.as_millis();
-            in_tenth[usize::try_from(tenth).unwrap()] += 1;
-        }
-        assert!(in_tenth.iter().all(|count| (95..=105).contains(count)), "{in_tenth:?}");
-    }
-
-    #[test]
-    fn probes_keep_to_the_grid_with_a_little_jitter() {
-        let start = Instant::now();
-        let mut now = start;
-        let mut rhythm = Rhythm::new(ServerId(1), 42, now);
-        let first = rhythm.due(INTERVAL, now) - start;
-        for _ in 0..1000 {
-            let due = rhythm.due(INTERVAL, now);
-            assert!((Duration::ZERO..INTERVAL / 8).contains(&(due - rhythm.mark)));
-            now = due;
-            rhythm.probed();
-        }
-        let marks = (rhythm.mark - start).as_secs_f64() / INTERVAL.as_secs_f64();
-        assert!((marks - 999.0 - first.as_secs_f64() / 2.0).abs() < 0.2, "{marks}");
-    }
-
-    #[test]
-    fn after_a_stop_servers_are_not_probed_all_at_once() {
-        let start = Instant::now();
-        let mut marks = Vec::new();
-        for id in 0..100 {
-            let mut rhythm = Rhythm::new(ServerId(id), 0, start);
-            let due = rhythm.due(INTERVAL, start);
-            let now = start + 20 * INTERVAL;
-            assert!(rhythm.was_stopped(due, INTERVAL, now));
-            let due = rhythm.due(INTERVAL, now);
-            assert!(due >= now);
-            assert!(!rhythm.was_stopped(due, INTERVAL, due + 20 * INTERVAL), "not twice in a row");
-            marks.push(rhythm.mark);
-        }
-        marks.sort_unstable();
-        marks.dedup();
-        assert_eq!(marks.len(), 100);
     }
 }

@@ -19,14 +19,14 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::control::drain::Phase;
 use crate::control::table::Seam;
 use crate::observe::report::Report;
 use crate::observe::status::{Request, Snapshot};
-use crate::observe::{exposition, page};
+use crate::observe::{exposition, page, visitors};
 
 /// Connections served at once; what is beyond it waits in the backlog.
 const CONNECTIONS_MAX: usize = 128;
@@ -62,30 +62,10 @@ pub async fn serve(
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let router = router(control.clone(), seam);
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = control.closed() => return Ok(()),
-        };
-        while connections.try_join_next().is_some() {}
-        match accepted {
-            Ok((stream, _)) => {
-                let router = router.clone();
-                connections.spawn(async move {
-                    let _place = place;
-                    converse(stream, router).await;
-                });
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: without a pause this would be a spin.
-                tracing::warn!("observe.bind: {error}");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-    }
+    let accept = || async { Ok(listener.accept().await?.0) };
+    let converse = |stream| converse(stream, router.clone());
+    visitors::serve(("observe.bind", CONNECTIONS_MAX), &control, accept, converse).await;
+    Ok(())
 }
 
 fn router(control: mpsc::Sender<Request>, seam: Arc<Seam>) -> Router {

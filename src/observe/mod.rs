@@ -9,6 +9,7 @@ pub mod process;
 pub mod netstat;
 pub mod exposition;
 pub mod page;
+mod visitors;
 pub mod http;
 pub mod admin;
 pub mod notify;

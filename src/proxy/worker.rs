@@ -1,6 +1,7 @@
 //! A worker: one thread, one ring, and the sessions that it accepted. Each turn is one
 //! `io_uring_enter(2)`: submit what the last turn asked for, wait, and hand every answer to the
-//! session that it belongs to.
+//! session that it belongs to. What a session sends upon the only answer of a turn goes out at once
+//! (`Ring::send`).
 
 use std::collections::VecDeque;
 use std::io;

@@ -21,14 +21,14 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::control::config::AdminState;
 use crate::control::table::Seam;
 use crate::observe::report::Report;
 use crate::observe::status::{Order, Request, ServerName};
+use crate::observe::visitors;
 
 pub use client::{order, status};
 pub use socket::{Socket, bind};
@@ -86,32 +86,17 @@ pub async fn serve(
     seam: Arc<Seam>,
 ) -> io::Result<()> {
     let (listener, _remove_at_end) = socket.into_listener()?;
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = control.closed() => return Ok(()),
-        };
-        while connections.try_join_next().is_some() {}
-        match accepted {
-            Ok((stream, _)) => {
-                let (control, seam) = (control.clone(), Arc::clone(&seam));
-                connections.spawn(async move {
-                    let _place = place;
-                    if let Err(error) = converse(stream, &control, &seam).await {
-                        tracing::debug!("control socket: {error}");
-                    }
-                });
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: without a pause this would be a spin.
-                tracing::warn!("control socket: {error}");
-                tokio::time::sleep(Duration::from_secs(1)).await;
+    let accept = || async { Ok(listener.accept().await?.0) };
+    let converse = |stream| {
+        let (control, seam) = (control.clone(), Arc::clone(&seam));
+        async move {
+            if let Err(error) = converse(stream, &control, &seam).await {
+                tracing::debug!("control socket: {error}");
             }
         }
-    }
+    };
+    visitors::serve(("control socket", CONNECTIONS_MAX), &control, accept, converse).await;
+    Ok(())
 }
 
 /// One request, one answer.
