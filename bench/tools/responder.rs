@@ -84,7 +84,8 @@ impl Responder {
                 Err(error) => return Err(error),
             };
             let index = usize::try_from(stream.as_raw_fd()).map_err(io::Error::other)?;
-            let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+            let edges = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+            let interest = edges | EpollFlags::EPOLLRDHUP;
             epoll.add(&stream, EpollEvent::new(interest, index as u64))?;
             if self.connections.len() <= index {
                 self.connections.resize_with(index + 1, || None);
@@ -96,6 +97,7 @@ impl Responder {
                 exchange: Exchange { up: 0, down: 0, last: false },
                 up_left: 0,
                 down_left: 0,
+                ended: false,
             });
         }
     }
@@ -108,8 +110,12 @@ impl Responder {
             return; // writable, as it was from the start, and nothing to write
         }
         let (scratch, discard) = (&mut self.scratch, &mut self.discard);
+        // An end that comes with the last bytes has no edge of its own.
+        connection.ended |= event.events().contains(EpollFlags::EPOLLRDHUP);
         // A peer that resets has had its say: whoever drives it reports the error.
-        if !matches!(connection.step(&self.payload, scratch, discard), Ok(Left::Open)) {
+        let left = connection.step(&self.payload, scratch, discard);
+        let is_over = connection.ended && connection.down_left == 0;
+        if is_over || !matches!(left, Ok(Left::Open)) {
             *slot = None;
         }
     }
@@ -127,6 +133,8 @@ struct Connection {
     exchange: Exchange,
     up_left: usize,
     down_left: usize,
+    /// The peer says no more.
+    ended: bool,
 }
 
 impl Connection {
@@ -207,5 +215,34 @@ impl Connection {
             self.up_left = (self.exchange.up as usize).checked_sub(rest).ok_or(Errno::EPROTO)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{Ipv4Addr, Shutdown, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn who_asks_and_ends_at_once_is_answered_and_left() {
+        let listener = listen(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let exchange = Exchange { up: 128, down: 128, last: false };
+        peer.write_all(&exchange.request()).unwrap();
+        peer.shutdown(Shutdown::Write).unwrap();
+
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        let (payload, scratch, discard) = (answer(1, 128), vec![0; SCRATCH], vec![0; DISCARD]);
+        let mut responder = Responder { payload, scratch, discard, connections: Vec::new() };
+        responder.accept(&listener, &epoll).unwrap();
+        let mut events = [EpollEvent::empty()];
+        assert_eq!(epoll.wait(&mut events, EpollTimeout::from(20_000_u16)).unwrap(), 1);
+        responder.advance(&events[0]);
+        let mut got = Vec::new();
+        assert_eq!(peer.read_to_end(&mut got).unwrap(), 128, "then the end");
     }
 }
