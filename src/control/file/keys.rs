@@ -77,7 +77,7 @@ const OF_HAPROXY: [(&str, &str); 13] = [
     ("default_backend", "backend, in a frontend"),
     ("use_backend", "backend, in a frontend"),
     ("check", "a [backend.NAME.health]"),
-    ("option", "a key of its own; `evenkeel man` lists them"),
+    ("option", "a key of its own; evenkeel.example.toml has them all"),
     ("inter", "interval, in [backend.NAME.health]"),
     ("timeout_client", "idle_timeout, in a frontend"),
     ("timeout_server", "idle_timeout, in a frontend"),
@@ -92,11 +92,21 @@ pub(super) fn instead_of(word: &str) -> Option<&'static str> {
     OF_HAPROXY.iter().find(|(theirs, _)| *theirs == word).map(|(_, ours)| *ours)
 }
 
-/// The sections where a key would be known; empty if none would.
-pub(super) fn home_of(key: &str) -> String {
-    let has_it = |section: &&&Keys| section.known.contains(&key) || section.later.contains(&key);
-    let homes = KEYS.iter().filter(has_it).filter(|section| !section.section.is_empty());
-    homes.map(|section| format!("[{}]", section.section)).collect::<Vec<_>>().join(" or ")
+/// What to do with a key that is one of other sections: for the message; none if it is nowhere.
+pub(super) fn elsewhere(key: &str) -> Option<String> {
+    let named = |has_it: fn(&Keys, &str) -> bool| {
+        let homes = KEYS.iter().filter(|keys| !keys.section.is_empty() && has_it(keys, key));
+        homes.map(|keys| format!("[{}]", keys.section)).collect::<Vec<_>>().join(" or ")
+    };
+    let (known, later) = (
+        named(|keys, key| keys.known.contains(&key)),
+        named(|keys, key| keys.later.contains(&key)),
+    );
+    match (known.is_empty(), later.is_empty()) {
+        (false, _) => Some(format!("it is a key of {known}")),
+        (true, false) => Some(format!("{later} will have it and does not yet; remove it")),
+        (true, true) => None,
+    }
 }
 
 /// Every section, in the order of the documentation.

@@ -156,12 +156,13 @@ impl<'a> Sink<'a> {
         }
         let message = message.trim().trim_end_matches('.');
         let text = if message.contains("duplicate") {
-            match self.header_above(place.line).filter(|line| self.is_of_server(*line)) {
+            let header = self.header_above(place.line);
+            match header.and_then(|line| Some((line, self.server_header(line)?))) {
                 // Its keys are those of the first one, too.
-                Some(header) if header != place.line => return,
-                Some(_) => "the second [server] of this backend; write every one as \
-                            [[backend.NAME.server]]"
-                    .to_owned(),
+                Some((line, _)) if line != place.line => return,
+                Some((_, path)) => {
+                    format!("[{path}] is there already; write each server as [[{path}]]")
+                }
                 None => format!("{message}; keep one of them"),
             }
         } else if message.contains("recurs") {
@@ -189,10 +190,12 @@ impl<'a> Sink<'a> {
         (1..=line).rev().find(|line| self.line(*line).starts_with('['))
     }
 
-    /// Whether a line is `[backend.NAME.server]`, in single brackets.
-    fn is_of_server(&self, line: u32) -> bool {
+    /// Of a line that is `[backend.NAME.server]`, in single brackets, what is in them.
+    fn server_header(&self, line: u32) -> Option<&str> {
         let path = self.line(line).strip_prefix('[').and_then(|rest| rest.split(']').next());
-        path.is_some_and(|path| path.starts_with("backend.") && path.ends_with(".server"))
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let path = path.filter(|path| path.starts_with("backend.") && path.ends_with(".server"))?;
+        path.chars().all(is_plain).then_some(path)
     }
 
     fn push(&self, place: Place, text: String, kind: Kind) {

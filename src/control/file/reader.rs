@@ -8,7 +8,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::keys::{Keys, home_of, instead_of};
+use super::keys::{Keys, elsewhere, instead_of};
 use super::problems::{Sink, nearest, shown};
 use super::values;
 use super::words::Words;
@@ -65,10 +65,10 @@ impl<'a> Section<'a> {
             self.sink.wrong(offset, text);
             return;
         }
-        let remedy = match (home_of(key), nearest(key, known.iter().copied())) {
-            (home, _) if !home.is_empty() => format!("it is a key of {home}"),
-            (_, Some(near)) => format!("did you mean {near}?"),
-            (_, None) => format!("the keys here are {}", known.join(", ")),
+        let remedy = match (elsewhere(key), nearest(key, known.iter().copied())) {
+            (Some(remedy), _) => remedy,
+            (None, Some(near)) => format!("did you mean {near}?"),
+            (None, None) => format!("the keys here are {}", known.join(", ")),
         };
         self.sink.wrong(offset, format!("unknown key {} {place}; {remedy}", shown(key)));
     }
