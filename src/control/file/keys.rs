@@ -94,19 +94,16 @@ pub(super) fn instead_of(word: &str) -> Option<&'static str> {
 
 /// What to do with a key that is one of other sections: for the message; none if it is nowhere.
 pub(super) fn elsewhere(key: &str) -> Option<String> {
-    let named = |has_it: fn(&Keys, &str) -> bool| {
-        let homes = KEYS.iter().filter(|keys| !keys.section.is_empty() && has_it(keys, key));
-        homes.map(|keys| format!("[{}]", keys.section)).collect::<Vec<_>>().join(" or ")
+    let homes = |of: fn(&Keys) -> &'static [&'static str]| {
+        let homes = KEYS.iter().filter(|keys| !keys.section.is_empty() && of(keys).contains(&key));
+        homes.map(|keys| format!("[{}]", keys.section)).collect::<Vec<_>>()
     };
-    let (known, later) = (
-        named(|keys, key| keys.known.contains(&key)),
-        named(|keys, key| keys.later.contains(&key)),
-    );
-    match (known.is_empty(), later.is_empty()) {
-        (false, _) => Some(format!("it is a key of {known}")),
-        (true, false) => Some(format!("{later} will have it and does not yet; remove it")),
-        (true, true) => None,
+    let (known, later) = (homes(|keys| keys.known), homes(|keys| keys.later));
+    if !known.is_empty() {
+        return Some(format!("it is a key of {}", known.join(" or ")));
     }
+    let remedy = || format!("{} will have it and does not yet; remove it", later.join(" or "));
+    (!later.is_empty()).then(remedy)
 }
 
 /// Every section, in the order of the documentation.

@@ -65,11 +65,10 @@ impl<'a> Section<'a> {
             self.sink.wrong(offset, text);
             return;
         }
-        let remedy = match (elsewhere(key), nearest(key, known.iter().copied())) {
-            (Some(remedy), _) => remedy,
-            (None, Some(near)) => format!("did you mean {near}?"),
-            (None, None) => format!("the keys here are {}", known.join(", ")),
-        };
+        let remedy = elsewhere(key).unwrap_or_else(|| match nearest(key, known.iter().copied()) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("the keys here are {}", known.join(", ")),
+        });
         self.sink.wrong(offset, format!("unknown key {} {place}; {remedy}", shown(key)));
     }
 
