@@ -69,24 +69,29 @@ pub(super) const SERVER: Keys = Keys {
     later: &[],
 };
 
-/// Words of HAProxy's configuration, and what is written here instead.
-const OF_HAPROXY: [(&str, &str); 13] = [
-    ("maxconn", "sessions_max, in [global], a frontend or a server"),
-    ("nbthread", "workers, in [global]"),
-    ("listen", "a [frontend.NAME] and a [backend.NAME]"),
-    ("default_backend", "backend, in a frontend"),
-    ("use_backend", "backend, in a frontend"),
-    ("check", "a [backend.NAME.health]"),
-    ("option", "a key of its own; evenkeel.example.toml has them all"),
-    ("inter", "interval, in [backend.NAME.health]"),
-    ("timeout_client", "idle_timeout, in a frontend"),
-    ("timeout_server", "idle_timeout, in a frontend"),
-    ("timeout_connect", "connect_timeout, in a backend"),
-    ("stats", "bind, in [observe]"),
-    ("mode", "nothing: everything is TCP"),
+/// Words of HAProxy's configuration, and what to do about each here.
+const OF_HAPROXY: [(&str, &str); 18] = [
+    ("maxconn", "write sessions_max, in [global], a frontend or a server"),
+    ("nbthread", "write workers, in [global]"),
+    ("listen", "write a [frontend.NAME] and a [backend.NAME]"),
+    ("default_backend", "write backend, in a frontend"),
+    ("use_backend", "write backend, in a frontend"),
+    ("check", "write a [backend.NAME.health]"),
+    ("option", "write a key of its own; evenkeel.example.toml has them all"),
+    ("inter", "write interval, in [backend.NAME.health]"),
+    ("timeout_client", "write idle_timeout, in a frontend"),
+    ("timeout_server", "write idle_timeout, in a frontend"),
+    ("timeout_connect", "write connect_timeout, in a backend"),
+    ("stats", "write bind, in [observe]"),
+    ("mode", "remove it: everything is TCP"),
+    ("defaults", "write what differs from the defaults in each frontend and backend"),
+    ("slowstart", "remove it: slow_start, of a backend, is not supported yet"),
+    ("maxqueue", "remove it: queue_max, of a backend, is not supported yet"),
+    ("timeout_queue", "remove it: queue_timeout, of a backend, is not supported yet"),
+    ("acl", "write another frontend for another backend: no byte of a request is looked at"),
 ];
 
-/// What a word of HAProxy's is called here; none for one that is not HAProxy's.
+/// What to do about a word of HAProxy's: for the message; none for one that is not HAProxy's.
 pub(super) fn instead_of(word: &str) -> Option<&'static str> {
     let word = word.replace(['-', '.', ' '], "_");
     OF_HAPROXY.iter().find(|(theirs, _)| *theirs == word).map(|(_, ours)| *ours)

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 
+use super::keys::instead_of;
 use crate::control::config::Place;
 
 /// Problems that are printed; the rest is counted. More than a screen helps nobody.
@@ -167,6 +168,8 @@ impl<'a> Sink<'a> {
             }
         } else if message.contains("recurs") {
             format!("{message}; no configuration is nested that deep")
+        } else if let Some(remedy) = haproxys(self.line(place.line)) {
+            format!("not TOML, but as HAProxy has it; {remedy}")
         } else {
             format!("not TOML: {message}; look for a missing value, quote, bracket or =")
         };
@@ -231,6 +234,25 @@ impl<'a> Sink<'a> {
         found.sort_by_key(|found| (found.problem.place.line, found.problem.place.column));
         let found = found.into_iter().map(|found| found.problem).collect();
         Err(Problems { name: self.name.to_owned(), found })
+    }
+}
+
+/// What to do about a line of HAProxy's configuration; none for one that is none.
+fn haproxys(line: &str) -> Option<&'static str> {
+    let mut words = line.split_whitespace();
+    let word = words.next()?;
+    let alone = words.next().is_none();
+    match word {
+        _ if line.contains(['=', '[']) => None,
+        "global" if alone => Some("write [global]"),
+        "defaults" => instead_of(word),
+        _ if alone => None,
+        "frontend" => Some("write [frontend.NAME]"),
+        "backend" => Some("write [backend.NAME]"),
+        "server" => Some("write [[backend.NAME.server]], and below it its name and address"),
+        "bind" => Some("write bind = [\"0.0.0.0:80\"]"),
+        "balance" => Some("write balance = \"roundrobin\""),
+        _ => instead_of(word),
     }
 }
 

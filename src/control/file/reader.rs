@@ -60,8 +60,8 @@ impl<'a> Section<'a> {
             self.sink.wrong(offset, format!("{key} {place} is not supported yet; remove it"));
             return;
         }
-        if let Some(ours) = instead_of(key) {
-            let text = format!("{key} {place} is a word of HAProxy's; write {ours}");
+        if let Some(remedy) = instead_of(key) {
+            let text = format!("{key} {place} is a word of HAProxy's; {remedy}");
             self.sink.wrong(offset, text);
             return;
         }
@@ -102,11 +102,21 @@ impl<'a> Section<'a> {
     /// A field that must be there; `example` is how it is written.
     pub(super) fn required(&self, key: &'static str, example: &str) -> Option<Field<'a>> {
         let field = self.field(key);
-        if field.is_none() {
+        if field.is_none() && !self.has_haproxys(key) {
             let text = format!("[{}] has no {key}; add {key} = {example}", self.path);
             self.sink.missing(self.offset, text);
         }
         field
+    }
+
+    /// Whether it is there by HAProxy's name, which has been found wrong.
+    fn has_haproxys(&self, key: &str) -> bool {
+        let is_meant = |remedy: &str| {
+            let ours = remedy.strip_prefix("write ").and_then(|rest| rest.strip_prefix(key));
+            ours.is_some_and(|rest| rest.starts_with(','))
+        };
+        let mut keys = self.table.into_iter().flat_map(DeTable::keys);
+        keys.any(|theirs| instead_of(theirs.get_ref()).is_some_and(is_meant))
     }
 
     /// true or false.

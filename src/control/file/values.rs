@@ -170,7 +170,7 @@ const BRACKETS: &str = "an IPv6 address stands in brackets, its port behind them
 
 /// The two halves around the last colon; an IPv6 address keeps its brackets.
 fn host_and_port<'t>(text: &'t str, example: &str) -> Parsed<(&'t str, u16)> {
-    if text.starts_with("unix:") {
+    if text.starts_with("unix:") || text.starts_with(['/', '@']) {
         return wrong("unix: addresses are not supported yet; write an address and a port");
     }
     if text.contains("://") {
@@ -178,6 +178,9 @@ fn host_and_port<'t>(text: &'t str, example: &str) -> Parsed<(&'t str, u16)> {
     }
     if text.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) {
         return wrong(BRACKETS);
+    }
+    if text.starts_with('_') && !text.contains(':') {
+        return wrong("a name of SRV records, which are not supported yet; write host and port");
     }
     let Some((host, port)) = text.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) else {
         return Err(format!("no port; write one behind a colon, such as {example:?}"));
