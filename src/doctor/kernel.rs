@@ -6,13 +6,11 @@ use nix::sys::utsname;
 
 use super::Finding;
 use crate::sys::features::{RingFeatures, RingProblem, ring_features};
+use crate::sys::release::Release;
 use crate::sys::ring::invents_descriptors;
 
 /// The oldest kernel that has all that a worker needs: `SINGLE_ISSUER` with `DEFER_TASKRUN`.
-const FLOOR: Version = Version(6, 1, 0);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Version(u32, u32, u32);
+const FLOOR: Release = Release(6, 1, 0);
 
 pub(super) fn examine(available: Result<(), RingProblem>) -> Vec<Finding> {
     let release = utsname::uname()
@@ -27,7 +25,7 @@ pub(super) fn examine(available: Result<(), RingProblem>) -> Vec<Finding> {
             ));
             match ring_features() {
                 Ok(mut features) => {
-                    if invents_descriptors(release.as_ref()) {
+                    if Release::parse(&release).is_some_and(invents_descriptors) {
                         // Whatever the trial gave, it is not used on this kernel.
                         features.multishot_accept = Ok(());
                     }
@@ -49,14 +47,14 @@ pub(super) fn examine(available: Result<(), RingProblem>) -> Vec<Finding> {
 
 fn release_finding(release: &str) -> Finding {
     let subject = "kernel";
-    match parse(release) {
+    match Release::parse(release) {
         None => Finding::unknown(subject, format!("{release}: no version; 6.1 is needed")),
         Some(version) if version < FLOOR => Finding::failed(
             subject,
             format!("{release}; 6.1 or newer is needed"),
             "apt-get install --only-upgrade 'linux-image-*' && reboot",
         ),
-        Some(_) if invents_descriptors(release.as_ref()) => Finding::warning(
+        Some(version) if invents_descriptors(version) => Finding::warning(
             subject,
             format!(
                 "{release}; 6.6.1 to 6.7.4 may answer a multishot accept with a descriptor that \
@@ -66,13 +64,6 @@ fn release_finding(release: &str) -> Finding {
         ),
         Some(_) => Finding::ok(subject, format!("{release}; 6.1 or newer is needed")),
     }
-}
-
-fn parse(release: &str) -> Option<Version> {
-    let number = release.split(|c: char| c != '.' && !c.is_ascii_digit()).next()?;
-    let mut parts = number.split('.').map(str::parse);
-    let (major, minor) = (parts.next()?.ok()?, parts.next()?.ok()?);
-    Some(Version(major, minor, parts.next().and_then(Result::ok).unwrap_or(0)))
 }
 
 fn feature_findings(features: &RingFeatures) -> Vec<Finding> {
@@ -127,14 +118,6 @@ fn tried(subject: &'static str, outcome: &io::Result<()>, works: &str) -> Findin
 mod tests {
     use super::*;
     use crate::doctor::Verdict;
-
-    #[test]
-    fn a_release_is_read_with_what_distributions_append() {
-        assert_eq!(parse("6.1.0-18-arm64"), Some(Version(6, 1, 0)));
-        assert_eq!(parse("6.12.25+rpt-rpi-v8"), Some(Version(6, 12, 25)));
-        assert_eq!(parse("7.0-rc1"), Some(Version(7, 0, 0)));
-        assert_eq!(parse("unknown"), None);
-    }
 
     #[test]
     fn old_kernels_fail_and_the_bogus_ones_are_warned_of() {

@@ -12,3 +12,5 @@ pub mod child;
 pub mod features;
 pub mod interfaces;
 pub mod probe_socket;
+pub mod release;
+pub mod thread;

@@ -5,7 +5,6 @@
 //! See `io_uring(7)` and `io_uring_enter(2)`.
 
 use std::collections::VecDeque;
-use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::mem;
@@ -17,10 +16,10 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, register::Restriction};
 use nix::errno::Errno;
-use nix::sys::utsname::uname;
 use socket2::SockAddr;
 
 use crate::sys::buffer::{BufferId, Buffers};
+use crate::sys::release::Release;
 use crate::sys::socket::{Socket, send_flags};
 use crate::sys::waker::Waker;
 
@@ -137,7 +136,7 @@ impl Ring {
         // A worker that waits for clients is idle, not held up by a disk (kernel 6.15).
         let idle = uring.params().is_feature_no_iowait();
         let waiting = if idle { EnterFlags::NO_IOWAIT } else { EnterFlags::empty() };
-        let accepts_many = !uname().is_ok_and(|name| invents_descriptors(name.release()));
+        let accepts_many = !Release::of_this_kernel().is_some_and(invents_descriptors);
         Ok(Self {
             uring,
             buffers,
@@ -376,15 +375,10 @@ impl Ring {
 }
 
 /// Whether a multishot accept on this kernel may answer with a descriptor that is none: 6.6.1 to
-/// 6.7.4, with deferred task work, after an overflow (liburing issue 1062). `release` as uname(2)
-/// has it; one that is no version does not.
+/// 6.7.4, with deferred task work, after an overflow (liburing issue 1062).
 #[must_use]
-pub fn invents_descriptors(release: &OsStr) -> bool {
-    let release = release.to_string_lossy();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
-    let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0);
-    let version = (next(), next(), next());
-    ((6, 6, 1)..=(6, 7, 4)).contains(&version)
+pub fn invents_descriptors(kernel: Release) -> bool {
+    (Release(6, 6, 1)..=Release(6, 7, 4)).contains(&kernel)
 }
 
 impl fmt::Debug for Ring {
@@ -474,7 +468,7 @@ mod tests {
 
     #[test]
     fn kernels_that_invent_descriptors_are_known() {
-        let invents = |release| invents_descriptors(OsStr::new(release));
+        let invents = |release| Release::parse(release).is_some_and(invents_descriptors);
         assert!(invents("6.6.1") && invents("6.7.4-arch1") && invents("6.6.30-rpi"));
         assert!(!invents("6.6.0") && !invents("6.7.5") && !invents("6.18.44-x") && !invents("6.1"));
     }

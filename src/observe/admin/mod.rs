@@ -28,7 +28,7 @@ use crate::control::config::AdminState;
 use crate::control::table::Seam;
 use crate::observe::report::Report;
 use crate::observe::status::{Order, Request, ServerName};
-use crate::observe::visitors;
+use crate::observe::visitors::{self, Heard};
 
 pub use client::{order, status};
 pub use socket::{Socket, bind};
@@ -36,7 +36,7 @@ pub use socket::{Socket, bind};
 /// The longest request, in bytes; the longest that makes sense is two names.
 const REQUEST_MAX: u64 = 4096;
 
-/// Connections at once; what is beyond it waits in the backlog.
+/// Connections at once; for one more, the oldest one without a request is ended.
 const CONNECTIONS_MAX: usize = 16;
 
 /// For a request to arrive, and for an answer to be taken.
@@ -87,10 +87,10 @@ pub async fn serve(
 ) -> io::Result<()> {
     let (listener, _remove_at_end) = socket.into_listener()?;
     let accept = || async { Ok(listener.accept().await?.0) };
-    let converse = |stream| {
+    let converse = |stream, heard: Heard| {
         let (control, seam) = (control.clone(), Arc::clone(&seam));
         async move {
-            if let Err(error) = converse(stream, &control, &seam).await {
+            if let Err(error) = converse(stream, &heard, &control, &seam).await {
                 tracing::debug!("control socket: {error}");
             }
         }
@@ -102,6 +102,7 @@ pub async fn serve(
 /// One request, one answer.
 async fn converse(
     mut stream: UnixStream,
+    heard: &Heard,
     control: &mpsc::Sender<Request>,
     seam: &Seam,
 ) -> io::Result<()> {
@@ -109,7 +110,10 @@ async fn converse(
     let answer = if peer == 0 || peer == geteuid().as_raw() {
         let line = timeout(PEER_TIMEOUT, read_line(&mut stream)).await;
         match line.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(line) => answer(&line, control, seam).await,
+            Ok(line) => {
+                heard.set();
+                answer(&line, control, seam).await
+            }
             Err(error) => refuse(&format!("no request: {error}")),
         }
     } else {

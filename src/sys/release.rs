@@ -1,0 +1,39 @@
+//! The version of a kernel.
+
+use nix::sys::utsname::uname;
+
+/// Compares as versions do: 6.12 is newer than 6.6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Release(pub u32, pub u32, pub u32);
+
+impl Release {
+    /// Of the kernel that runs; none if what it says of itself is no version.
+    #[must_use]
+    pub fn of_this_kernel() -> Option<Self> {
+        Self::parse(&uname().ok()?.release().to_string_lossy())
+    }
+
+    /// `text` as uname(2) has it: "6.12.25+rpt-rpi-v8".
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let numbers = text.split(|c: char| c != '.' && !c.is_ascii_digit()).next()?;
+        let mut numbers = numbers.split('.').map(str::parse);
+        let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+        Some(Self(major, minor, numbers.next().and_then(Result::ok).unwrap_or(0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_read_as_distributions_write_them() {
+        assert_eq!(Release::parse("6.1.0-18-arm64"), Some(Release(6, 1, 0)));
+        assert_eq!(Release::parse("6.12.25+rpt-rpi-v8"), Some(Release(6, 12, 25)));
+        assert_eq!(Release::parse("7.0-rc1"), Some(Release(7, 0, 0)));
+        assert_eq!(Release::parse("unknown"), None);
+        assert!(Release::of_this_kernel() > Some(Release(2, 6, 0)));
+        assert!(Release(6, 12, 0) > Release(6, 6, 30));
+    }
+}
