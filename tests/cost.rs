@@ -27,8 +27,10 @@ use evenkeel::control::table::{
 };
 use evenkeel::observe::metrics::PerWorker;
 use evenkeel::proxy::worker::Worker;
+use evenkeel::sys::release::Release;
 use evenkeel::sys::waker::Waker;
 use evenkeel::terms::{ServerId, WorkerIndex};
+use nix::libc;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, gettid};
@@ -239,13 +241,11 @@ fn at_saturation_a_request_costs_less_than_a_tenth_of_a_system_call() {
 }
 
 /// The kernel from which on a ring can say that its waiting is for no disk.
-const SAYS_SO: (u32, u32) = (6, 15);
+const SAYS_SO: Release = Release(6, 15, 0);
 
 #[test]
 fn who_waits_for_clients_does_not_count_as_waiting_for_a_disk() {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok());
-    if (numbers.next().unwrap(), numbers.next().unwrap()) < SAYS_SO {
+    if Release::of_this_kernel().unwrap() < SAYS_SO {
         let name = "who_waits_for_clients_does_not_count_as_waiting_for_a_disk";
         skip(name, "needs kernel 6.15: an older one counts every wait of a ring so");
         return;
@@ -259,6 +259,30 @@ fn who_waits_for_clients_does_not_count_as_waiting_for_a_disk() {
     until("nobody waits for a disk", || {
         let counts = fs::read_to_string("/proc/stat").unwrap();
         counts.lines().any(|line| line == "procs_blocked 0")
+    });
+}
+
+#[test]
+fn threads_that_carry_no_bytes_give_way_to_those_that_do() {
+    let place = Place::new();
+    let server = Server::echo(place.port(9001));
+    let balancer = Balancer::start(&place, &Config::new(&place).server("a", server.address));
+    until("only the control thread gives way", || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", balancer.pid())).unwrap();
+        let stats =
+            tasks.map(|task| fs::read_to_string(task.unwrap().path().join("stat")).unwrap());
+        // proc_pid_stat(5): the name in parentheses, and the policy is field 41.
+        let policies = stats.map(|stat| {
+            let (name, rest) = stat.rsplit_once(')').unwrap();
+            let policy: i32 = rest.split_whitespace().nth(38).unwrap().parse().unwrap();
+            (name.split_once('(').unwrap().1.to_owned(), policy)
+        });
+        let (workers, others): (Vec<_>, Vec<_>) =
+            policies.partition(|(name, _)| name.starts_with("worker-"));
+        let main = others.iter().find(|(name, _)| name == "evenkeel").unwrap();
+        !workers.is_empty()
+            && workers.iter().all(|(_, policy)| *policy == libc::SCHED_OTHER)
+            && main.1 == libc::SCHED_BATCH
     });
 }
 

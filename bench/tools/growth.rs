@@ -113,7 +113,7 @@ impl Bench {
         cpu::pin(&self.cores)?;
         let running = self.start_all(&[Subject::Evenkeel], &setup, report)?.pop();
         let outcome = match &running {
-            Some((_, Some(running))) => self.reload(running, &setup, report),
+            Some((_, Some(running))) => self.disturb(running, &setup, observe, report),
             _ => Ok(()),
         };
         cpu::pin(&[self.core])?;
@@ -129,36 +129,44 @@ impl Bench {
         Ok(())
     }
 
-    /// Adds and removes a server of many, over and over, beside an open loop of small exchanges.
-    fn reload(&self, running: &Running, setup: &Setup, report: &mut Report) -> io::Result<()> {
-        let (mut quiet, mut slowest, mut times, mut used) = (vec![], vec![], vec![], vec![]);
+    /// An open loop of small exchanges: alone, beside a reload that adds or removes a server of
+    /// many, and beside a scrape.
+    fn disturb(
+        &self,
+        running: &Running,
+        setup: &Setup,
+        observe: SocketAddr,
+        report: &mut Report,
+    ) -> io::Result<()> {
+        let (mut alone, mut times, mut used) = (vec![], vec![], vec![]);
+        let (mut beside_reload, mut beside_scrape) = (vec![], vec![]);
         let mut generator = Generator::open(&[running.address], &[small(16)])?;
         generator.pace(0, RATE_BESIDE_RELOAD)?;
         generator.drive(self.window / 5)?;
         let time = self.window.max(Duration::from_millis(500));
         for round in 0..self.rounds {
-            generator.keep_latencies(0);
-            generator.drive(time)?;
-            quiet.extend(generator.latencies(0).map(|seen| seen.max / 1000.0));
+            let ((), slowest) = slowest_beside(&mut generator, time, || Ok(()))?;
+            alone.extend(slowest);
 
             let mut changed = setup.clone();
             changed.servers.truncate(setup.servers.len() - 1 + round % 2);
-            generator.keep_latencies(0);
-            let (took, cost) = thread::scope(|scope| {
-                let reloading = scope.spawn(|| self.reload_once(running, &changed));
-                generator.drive(time)?;
-                reloading.join().map_err(|_| io::Error::other("the reload panicked"))?
-            })?;
-            slowest.extend(generator.latencies(0).map(|seen| seen.max / 1000.0));
+            let reload = || self.reload_once(running, &changed);
+            let ((took, cost), slowest) = slowest_beside(&mut generator, time, reload)?;
+            beside_reload.extend(slowest);
             times.push(took.as_secs_f64() * 1000.0);
             used.push(cost.as_secs_f64() * 1000.0);
+
+            let ((), slowest) = slowest_beside(&mut generator, time, || scrape(observe))?;
+            beside_scrape.extend(slowest);
         }
-        let of = format!("a reload with {} servers", setup.servers.len());
         let own = Subject::Evenkeel;
+        let of = format!("a reload with {} servers", setup.servers.len());
         push(report, format!("{of}: until it is in force"), own, "ms", times);
         push(report, format!("{of}: CPU time, the relaying meanwhile included"), own, "ms", used);
-        push(report, format!("{of}: slowest exchange beside it"), own, "ms", slowest);
-        push(report, format!("{of}: slowest exchange without it"), own, "ms", quiet);
+        push(report, format!("{of}: slowest exchange beside it"), own, "ms", beside_reload);
+        push(report, format!("{of}: slowest exchange without it"), own, "ms", alone);
+        let of = format!("a scrape with {} servers", setup.servers.len());
+        push(report, format!("{of}: slowest exchange beside it"), own, "ms", beside_scrape);
         Ok(())
     }
 
@@ -187,6 +195,21 @@ fn many(responders: &Responders, count: usize) -> Vec<SocketAddr> {
         SocketAddr::from((host, ports[index % ports.len()].port()))
     };
     (0..count).map(address).collect()
+}
+
+/// What `disturbance` returns, and the slowest exchange of `generator` in this time, in ms.
+fn slowest_beside<T: Send>(
+    generator: &mut Generator,
+    time: Duration,
+    disturbance: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<(T, Option<f64>)> {
+    generator.keep_latencies(0);
+    let done = thread::scope(|scope| {
+        let disturbing = scope.spawn(disturbance);
+        generator.drive(time)?;
+        disturbing.join().map_err(|_| io::Error::other("the disturbance panicked"))?
+    })?;
+    Ok((done, generator.latencies(0).map(|seen| seen.max / 1000.0)))
 }
 
 fn scrape(address: SocketAddr) -> io::Result<()> {

@@ -208,13 +208,13 @@ fn growth(report: &Report) -> Vec<Target> {
     targets.extend(servers.map(|(many, few)| {
         Target::at_most("growth", "x the cost with 2 servers, with 1,000", many / few, 1.2)
     }));
-    let figure = |end: &str| {
-        let row = report.growth.iter().find(|row| row.what.ends_with(end))?;
+    let figure = |what: &str| {
+        let row = report.growth.iter().find(|row| row.what == what)?;
         Some(row.value.median)
     };
-    let reload = figure("1000 servers: until it is in force");
+    let reload = figure("a reload with 1000 servers: until it is in force");
     targets.extend(reload.map(|reached| Target::at_most("growth", "ms a reload", reached, 50.0)));
-    let slowest = figure("1000 servers: slowest exchange beside it");
+    let slowest = figure("a reload with 1000 servers: slowest exchange beside it");
     let what = "ms the slowest exchange beside a reload";
     targets.extend(slowest.map(|reached| Target::at_most("growth", what, reached, 5.0)));
     targets

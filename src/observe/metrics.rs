@@ -151,8 +151,8 @@ pub struct ServerCell {
     pub active: Count,
     /// Attempts that failed, by [`ConnectFailure`].
     pub connect_failures: [Count; ConnectFailure::ALL.len()],
-    /// Attempts that were made after another server (or this one) had failed.
-    pub retries: Count,
+    /// Attempts that were made after another server (or this one) had failed, by how that one had.
+    pub retries: [Count; ConnectFailure::ALL.len()],
     /// Bytes delivered, by [`Direction`].
     pub bytes: [Count; Direction::BOTH.len()],
     /// From the attempt to the established connection.

@@ -264,7 +264,7 @@ impl ServerReport {
             bytes_in: cells.sum(|cell| cell.bytes[Direction::In as usize].read()),
             bytes_out: cells.sum(|cell| cell.bytes[Direction::Out as usize].read()),
             connect_failures: cells.sum(|cell| total(&cell.connect_failures)),
-            retries: cells.sum(|cell| cell.retries.read()),
+            retries: cells.sum(|cell| total(&cell.retries)),
             probes_passed: passed,
             probes_failed: total(&server.probes.results).saturating_sub(passed),
             last_probe: server.last_probe.clone(),

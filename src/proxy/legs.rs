@@ -102,6 +102,8 @@ pub(super) struct Legs {
     client: Option<Socket>,
     server: Option<Socket>,
     delay: Delay,
+    /// How the attempt before this one did.
+    failed: Option<ConnectFailure>,
     place: Option<Place>,
     /// The last server that was connected to, or tried.
     pub(super) served_by: Option<Arc<Server>>,
@@ -123,6 +125,7 @@ impl Legs {
             client: Some(client),
             server: None,
             delay: Delay::Possible,
+            failed: None,
             place: None,
             served_by: None,
             names: log.then(names),
@@ -207,8 +210,8 @@ impl Kernel for Wired<'_> {
     }
 
     fn connect(&mut self, tried: &[ServerId]) -> Result<Attempt, Unserved> {
-        let again = !tried.is_empty();
-        let frontend = self.legs.frontend(self.tools, again).ok_or(Unserved::NoServer)?;
+        let frontend =
+            self.legs.frontend(self.tools, !tried.is_empty()).ok_or(Unserved::NoServer)?;
         let backend = Arc::clone(&frontend.backend);
         let place = pick(&backend, tried, &self.tools.local)?;
         let server = place.server();
@@ -220,8 +223,8 @@ impl Kernel for Wired<'_> {
             Unserved::Exhausted
         })?;
         self.tools.ring.connect(&socket, server.address, self.token(Operation::Connect));
-        if again {
-            cell.retries.add(1);
+        if let Some(failure) = self.legs.failed {
+            cell.retries[failure as usize].add(1);
         }
         self.legs.served_by = Some(Arc::clone(server));
         self.legs.place = Some(place);
@@ -256,6 +259,7 @@ impl Kernel for Wired<'_> {
     }
 
     fn connect_failed(&mut self, failure: ConnectFailure) {
+        self.legs.failed = Some(failure);
         if let Some(cell) = self.server_cell() {
             cell.connect_failures[failure as usize].add(1);
         }

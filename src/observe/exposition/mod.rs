@@ -210,7 +210,6 @@ fn record_server(server: &Named<'_>) {
     gauge(&names::SERVER_SESSIONS_ACTIVE, &labels, server.active);
     gauge(&names::SERVER_UP, &labels, status.up.into());
     gauge(&names::SERVER_WEIGHT, &labels, status.weight.into());
-    counter(&names::SERVER_RETRIES, &labels, cells.sum(|cell| cell.retries.read()));
     for state in State::ALL {
         let labels = [backend, name, ("state", state.name())];
         gauge(&names::SERVER_STATE, &labels, (state == State::of(status)).into());
@@ -224,6 +223,8 @@ fn record_server(server: &Named<'_>) {
         let failures = cells.sum(|cell| cell.connect_failures[failure as usize].read());
         let labels = [backend, name, ("reason", failure.name())];
         counter(&names::SERVER_CONNECT_FAILURES, &labels, failures);
+        let retries = cells.sum(|cell| cell.retries[failure as usize].read());
+        counter(&names::SERVER_RETRIES, &labels, retries);
     }
     for result in ProbeResult::ALL {
         let labels = [backend, name, ("result", result.name())];

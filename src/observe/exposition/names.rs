@@ -42,7 +42,7 @@ metrics! {
     SERVER_CONNECT_FAILURES: "counter" "evenkeel_server_connect_failures_total"
         "Attempts to connect to the server that failed, by reason.";
     SERVER_RETRIES: "counter" "evenkeel_server_retries_total"
-        "Attempts to connect to the server that were made after another attempt had failed.";
+        "Attempts to connect to the server that followed a failed one, by its reason.";
     CONNECT_DURATION: "histogram" "evenkeel_connect_duration_seconds"
         "Time from an attempt to the established connection.";
     PROBES: "counter" "evenkeel_probes_total" "Health probes, by result.";
