@@ -30,7 +30,6 @@ use evenkeel::proxy::worker::Worker;
 use evenkeel::sys::release::Release;
 use evenkeel::sys::waker::Waker;
 use evenkeel::terms::{ServerId, WorkerIndex};
-use nix::libc;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, gettid};
@@ -259,30 +258,6 @@ fn who_waits_for_clients_does_not_count_as_waiting_for_a_disk() {
     until("nobody waits for a disk", || {
         let counts = fs::read_to_string("/proc/stat").unwrap();
         counts.lines().any(|line| line == "procs_blocked 0")
-    });
-}
-
-#[test]
-fn threads_that_carry_no_bytes_give_way_to_those_that_do() {
-    let place = Place::new();
-    let server = Server::echo(place.port(9001));
-    let balancer = Balancer::start(&place, &Config::new(&place).server("a", server.address));
-    until("only the control thread gives way", || {
-        let tasks = fs::read_dir(format!("/proc/{}/task", balancer.pid())).unwrap();
-        let stats =
-            tasks.map(|task| fs::read_to_string(task.unwrap().path().join("stat")).unwrap());
-        // proc_pid_stat(5): the name in parentheses, and the policy is field 41.
-        let policies = stats.map(|stat| {
-            let (name, rest) = stat.rsplit_once(')').unwrap();
-            let policy: i32 = rest.split_whitespace().nth(38).unwrap().parse().unwrap();
-            (name.split_once('(').unwrap().1.to_owned(), policy)
-        });
-        let (workers, others): (Vec<_>, Vec<_>) =
-            policies.partition(|(name, _)| name.starts_with("worker-"));
-        let main = others.iter().find(|(name, _)| name == "evenkeel").unwrap();
-        !workers.is_empty()
-            && workers.iter().all(|(_, policy)| *policy == libc::SCHED_OTHER)
-            && main.1 == libc::SCHED_BATCH
     });
 }
 

@@ -26,7 +26,6 @@ use crate::proxy::PIPES_PER_WORKER;
 use crate::proxy::worker::Worker;
 use crate::sys::features;
 use crate::sys::interfaces::Here;
-use crate::sys::thread::give_way;
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
 
@@ -256,10 +255,6 @@ async fn control(
         seam.phase.store(Phase::Stopped);
         seam.wake();
     })?;
-    // Nobody's bytes wait for a reload or a scrape, where a core is shared.
-    if let Err(errno) = give_way() {
-        tracing::debug!("the control thread shares its core with workers as one of them: {errno}");
-    }
     tracing::info!(
         "evenkeel {} runs: {} workers, {} sessions at most; {}",
         env!("CARGO_PKG_VERSION"),

@@ -13,4 +13,3 @@ pub mod features;
 pub mod interfaces;
 pub mod probe_socket;
 pub mod release;
-pub mod thread;
