@@ -13,3 +13,4 @@ pub mod features;
 pub mod interfaces;
 pub mod probe_socket;
 pub mod release;
+pub mod thread;
