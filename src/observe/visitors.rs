@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a conversation is not ended for the sake of others: several times what the slowest
 /// answer takes, and less than a supervisor waits before it gives up.
-pub(super) const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What a conversation says once it is not to be ended for the sake of others any more.
 #[derive(Debug, Clone, Default)]

@@ -93,8 +93,19 @@ const OF_HAPROXY: [(&str, &str); 18] = [
 
 /// What to do about a word of HAProxy's: for the message; none for one that is not HAProxy's.
 pub(super) fn instead_of(word: &str) -> Option<&'static str> {
-    let word = word.replace(['-', '.', ' '], "_");
+    let word = plain(word);
     OF_HAPROXY.iter().find(|(theirs, _)| *theirs == word).map(|(_, ours)| *ours)
+}
+
+/// Whether a word of HAProxy's stands for `key`, one that must be written: then it is not missing
+/// as well.
+pub(super) fn stands_for(word: &str, key: &str) -> bool {
+    key == "backend" && ["default_backend", "use_backend"].contains(&&*plain(word))
+}
+
+/// A word of HAProxy's, however its parts are joined.
+fn plain(word: &str) -> String {
+    word.replace(['-', '.', ' '], "_")
 }
 
 /// What to do with a key that is one of other sections: for the message; none if it is nowhere.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::keys::{Keys, elsewhere, instead_of};
+use super::keys::{Keys, elsewhere, instead_of, stands_for};
 use super::problems::{Sink, nearest, shown};
 use super::values;
 use super::words::Words;
@@ -111,12 +111,8 @@ impl<'a> Section<'a> {
 
     /// Whether it is there by HAProxy's name, which has been found wrong.
     fn has_haproxys(&self, key: &str) -> bool {
-        let is_meant = |remedy: &str| {
-            let ours = remedy.strip_prefix("write ").and_then(|rest| rest.strip_prefix(key));
-            ours.is_some_and(|rest| rest.starts_with(','))
-        };
         let mut keys = self.table.into_iter().flat_map(DeTable::keys);
-        keys.any(|theirs| instead_of(theirs.get_ref()).is_some_and(is_meant))
+        keys.any(|theirs| stands_for(theirs.get_ref(), key))
     }
 
     /// true or false.
