@@ -242,19 +242,36 @@ impl Bench {
             }
             generator.drive(self.window / 5)?;
         }
-        let sent = segments::sent()?;
-        let before = Snapshot::take(&[self.core], &processes)?;
-        let start = generator.exchanges(0);
-        generator.drive(self.window)?;
-        let exchanges = generator.exchanges(0) - start;
-        let after = Snapshot::take(&[self.core], &processes)?;
-        // With hosts of their own, most are counted elsewhere.
-        let sent = comparison.setup.enter.is_none().then_some(segments::sent()? - sent);
-        if exchanges <= 0.0 {
-            return Err(io::Error::other("not a byte went through"));
+        let mut turn = measure(&[self.core], &processes, || {
+            let before = generator.exchanges(0);
+            generator.drive(self.window)?;
+            Ok(generator.exchanges(0) - before)
+        })?;
+        if comparison.setup.enter.is_some() {
+            // With hosts of their own, most are counted elsewhere.
+            turn.segments = None;
         }
-        Ok(Turn { exchanges, used: after.since(&before), segments: sent })
+        Ok(turn)
     }
+}
+
+/// What `work`, which gives its exchanges, took of these cores, with these processes beside ours.
+///
+/// # Errors
+/// Those of `work`; or it exchanged nothing.
+pub(crate) fn measure(
+    cores: &[usize],
+    processes: &[u32],
+    work: impl FnOnce() -> io::Result<f64>,
+) -> io::Result<Turn> {
+    let sent = segments::sent()?;
+    let before = Snapshot::take(cores, processes)?;
+    let exchanges = work()?;
+    let used = Snapshot::take(cores, processes)?.since(&before);
+    if exchanges <= 0.0 {
+        return Err(io::Error::other("not a byte went through"));
+    }
+    Ok(Turn { exchanges, used, segments: Some(segments::sent()? - sent) })
 }
 
 /// Where a generator connects to: the subject, or else the servers themselves.

@@ -4,11 +4,10 @@ use std::io;
 use std::thread;
 
 use crate::configuration::Setup;
-use crate::cpu::{self, Snapshot};
+use crate::cpu;
 use crate::generator::Generator;
-use crate::report::{Report, Turn, Turns};
-use crate::rounds::{Bench, Comparison, Responders, addresses};
-use crate::segments;
+use crate::report::{Report, Turns};
+use crate::rounds::{Bench, Comparison, Responders, addresses, measure};
 use crate::subject::{Running, Subject};
 use crate::work::{Kind, Load};
 
@@ -72,17 +71,17 @@ impl Bench {
             let mut generators =
                 [Generator::open(&addresses, &[half])?, Generator::open(&addresses, &[half])?];
             drive(&mut generators, self.window / 5)?;
-            let sent = segments::sent()?;
-            let before = Snapshot::take(&cores, &processes)?;
-            let start: f64 = generators.iter().map(|one| one.exchanges(0)).sum();
-            drive(&mut generators, self.window)?;
-            let after = Snapshot::take(&cores, &processes)?;
-            let end: f64 = generators.iter().map(|one| one.exchanges(0)).sum();
-            let segments = Some(segments::sent()? - sent);
+            let exchanges = |generators: &[Generator; 2]| -> f64 {
+                generators.iter().map(|one| one.exchanges(0)).sum()
+            };
+            let mut turn = measure(&cores, &processes, || {
+                let before = exchanges(&generators);
+                drive(&mut generators, self.window)?;
+                Ok(exchanges(&generators) - before)
+            })?;
             // A second of two cores is two seconds of core: count it as one.
-            let mut used = after.since(&before);
-            used.ours_and_idle /= 2.0;
-            Ok(Turn { exchanges: end - start, used, segments })
+            turn.used.ours_and_idle /= 2.0;
+            Ok(turn)
         })?;
         let (work, title) = (kind.name.to_owned(), kind.title.to_owned());
         report.add(&Turns { work, title, subjects, rounds }, kind.target)

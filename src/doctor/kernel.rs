@@ -16,7 +16,8 @@ pub(super) fn examine(available: Result<(), RingProblem>) -> Vec<Finding> {
     let release = utsname::uname()
         .map(|names| names.release().to_string_lossy().into_owned())
         .unwrap_or_default();
-    let mut findings = vec![release_finding(&release)];
+    let version = Release::parse(&release);
+    let mut findings = vec![release_finding(&release, version)];
     match available {
         Ok(()) => {
             findings.push(Finding::ok(
@@ -25,7 +26,7 @@ pub(super) fn examine(available: Result<(), RingProblem>) -> Vec<Finding> {
             ));
             match ring_features() {
                 Ok(mut features) => {
-                    if Release::parse(&release).is_some_and(invents_descriptors) {
+                    if version.is_some_and(invents_descriptors) {
                         // Whatever the trial gave, it is not used on this kernel.
                         features.multishot_accept = Ok(());
                     }
@@ -45,9 +46,9 @@ pub(super) fn examine(available: Result<(), RingProblem>) -> Vec<Finding> {
     findings
 }
 
-fn release_finding(release: &str) -> Finding {
+fn release_finding(release: &str, version: Option<Release>) -> Finding {
     let subject = "kernel";
-    match Release::parse(release) {
+    match version {
         None => Finding::unknown(subject, format!("{release}: no version; 6.1 is needed")),
         Some(version) if version < FLOOR => Finding::failed(
             subject,
@@ -131,7 +132,8 @@ mod tests {
             ("6.7.5", Verdict::Ok),
             ("6.18.44", Verdict::Ok),
         ] {
-            assert_eq!(release_finding(release).verdict, verdict, "{release}");
+            let finding = release_finding(release, Release::parse(release));
+            assert_eq!(finding.verdict, verdict, "{release}");
         }
     }
 

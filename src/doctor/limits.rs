@@ -110,6 +110,7 @@ fn cores_finding(cores: usize, workers: Option<usize>) -> Finding {
             format!("{workers} workers share {cores}, and wait for one another"),
             "global.workers = \"auto\"",
         ),
+        Some(1) => Finding::ok(subject, format!("{cores} may be used, by one worker")),
         Some(workers) => Finding::ok(subject, format!("{cores} may be used, by {workers} workers")),
         None => Finding::ok(subject, format!("{cores} may be used, by a worker each")),
     }
