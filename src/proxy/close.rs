@@ -26,6 +26,7 @@ impl Session {
     pub(super) fn on_source_failed<K: Kernel>(
         &mut self,
         direction: Direction,
+        errno: Errno,
         now: Moment,
         kernel: &mut K,
     ) {
@@ -36,7 +37,7 @@ impl Session {
             State::Relaying if side == Side::Server && self.may_replay() => {
                 self.on_attempt_failed(ConnectFailure::Reset, kernel);
             }
-            State::Relaying => self.flush(direction, now, kernel),
+            State::Relaying => self.flush(direction, errno, now, kernel),
             State::Lingering(_) => self.finish_done(kernel),
             _ => {}
         }
@@ -60,11 +61,11 @@ impl Session {
             State::Relaying
                 if side == Side::Server && (errno == Errno::EPIPE || self.has_said_all(side)) =>
             {
-                self.break_off(direction, now, kernel);
+                self.break_off(direction, errno, now, kernel);
             }
             // The error was the reset itself, taken from the socket: what came before it can
             // still be read, and behind that will stand an "end" that is none.
-            State::Relaying => self.flush(direction.opposite(), now, kernel),
+            State::Relaying => self.flush(direction.opposite(), errno, now, kernel),
             State::Flushing(flushed) if flushed == direction => self.finish_reset(kernel),
             _ => {}
         }
@@ -85,8 +86,14 @@ impl Session {
 
     /// The source of `direction` was reset: what it sent before is delivered, then the other side
     /// is reset too. The other direction has nobody to deliver to.
-    fn flush<K: Kernel>(&mut self, direction: Direction, now: Moment, kernel: &mut K) {
-        self.end.get_or_insert_with(|| reset_by(direction.source()));
+    fn flush<K: Kernel>(
+        &mut self,
+        direction: Direction,
+        errno: Errno,
+        now: Moment,
+        kernel: &mut K,
+    ) {
+        self.end.get_or_insert_with(|| broken(direction.source(), errno));
         self.state = State::Flushing(direction);
         self.progress = now;
         self.until = now.after(FLUSH_STEP);
@@ -117,8 +124,14 @@ impl Session {
     }
 
     /// The sink of `direction` takes no more. The other direction goes on to its end.
-    fn break_off<K: Kernel>(&mut self, direction: Direction, now: Moment, kernel: &mut K) {
-        self.end.get_or_insert_with(|| reset_by(direction.sink()));
+    fn break_off<K: Kernel>(
+        &mut self,
+        direction: Direction,
+        errno: Errno,
+        now: Moment,
+        kernel: &mut K,
+    ) {
+        self.end.get_or_insert_with(|| broken(direction.sink(), errno));
         self.pumps[direction as usize].sink = Sink::Broken;
         self.drop_pump(direction, kernel);
         if self.pumps[direction.opposite() as usize].is_finished() {
@@ -320,9 +333,25 @@ impl Session {
     }
 }
 
-const fn reset_by(side: Side) -> End {
-    match side {
-        Side::Client => End::new(Reason::ClientReset, b"CD"),
-        Side::Server => End::new(Reason::ServerReset, b"SD"),
+/// Who broke the connection to `side`: its peer, or this kernel, which had no memory for it.
+const fn broken(side: Side, errno: Errno) -> End {
+    match (errno, side) {
+        (Errno::ENOMEM | Errno::ENOBUFS, _) => End::new(Reason::Exhausted, b"RD"),
+        (_, Side::Client) => End::new(Reason::ClientReset, b"CD"),
+        (_, Side::Server) => End::new(Reason::ServerReset, b"SD"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_memory_is_not_blamed_on_a_peer() {
+        for side in Side::BOTH {
+            assert_eq!(broken(side, Errno::ENOMEM), End::new(Reason::Exhausted, b"RD"));
+        }
+        let reset = broken(Side::Server, Errno::ECONNRESET);
+        assert_eq!(reset, End::new(Reason::ServerReset, b"SD"));
     }
 }

@@ -188,6 +188,9 @@ pub trait Kernel {
     /// # Errors
     /// It was reset; nothing else will say so.
     fn has_ended(&mut self, side: Side) -> Result<bool, Errno>;
+    /// Whether the end that was read of `side` was sent. Else a reset has left it, whose error was
+    /// taken already: splice(2) keeps it to itself if it has sent a part.
+    fn ended_in_order(&mut self, side: Side) -> bool;
     /// The attempt failed: counted, and told to the control thread.
     fn connect_failed(&mut self, failure: ConnectFailure);
     /// Holds nothing back that was sent to `side`.

@@ -134,7 +134,8 @@ impl Legs {
         }
     }
 
-    /// The frontend as it is in force; as it was when the client came, if it is there no more.
+    /// The frontend as it is in force; as it was when the client came, if it is there no more and
+    /// no server was connected to yet.
     fn frontend(&mut self, tools: &Tools, again: bool) -> Option<&Arc<Frontend>> {
         if again || self.frontend.is_none() {
             let own =
@@ -258,6 +259,10 @@ impl Kernel for Wired<'_> {
         self.legs.socket(side).map_or(Ok(false), Socket::has_ended)
     }
 
+    fn ended_in_order(&mut self, side: Side) -> bool {
+        self.legs.socket(side).is_some_and(Socket::ended_in_order)
+    }
+
     fn connect_failed(&mut self, failure: ConnectFailure) {
         self.legs.failed = Some(failure);
         if let Some(cell) = self.server_cell() {
@@ -293,8 +298,11 @@ impl Kernel for Wired<'_> {
         let Some(socket) = socket else { return };
         if how == Closing::Abort {
             socket.abort_on_close();
+            // At once: the next attempt may need the descriptor.
+            drop(socket);
+        } else {
+            self.tools.ring.close(socket);
         }
-        self.tools.ring.close(socket);
         self.tools.released = true;
     }
 

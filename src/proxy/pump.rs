@@ -67,7 +67,7 @@ pub enum Reached {
     /// Its source has ended, and everything is delivered.
     End,
     /// Its source fails.
-    SourceFailed,
+    SourceFailed(Errno),
     /// Its sink fails.
     SinkFailed(Errno),
 }

@@ -55,7 +55,7 @@ impl Pump {
                     match wire.kernel.has_ended(side) {
                         Ok(true) => self.source = Source::Ended,
                         Ok(false) => {}
-                        Err(_) => return Reached::SourceFailed,
+                        Err(errno) => return Reached::SourceFailed(errno),
                     }
                 }
                 if self.full_reads >= FULL_READS_BULK && self.bulk == Bulk::No {
@@ -70,7 +70,7 @@ impl Pump {
             }
             // We asked it to end; or the kernel had a reason of its own and it is armed again.
             Err(Errno::ECANCELED | Errno::EAGAIN | Errno::EINTR) => {}
-            Err(_) => return Reached::SourceFailed,
+            Err(errno) => return Reached::SourceFailed(errno),
         }
         Reached::Waiting
     }

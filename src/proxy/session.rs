@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use crate::proxy::kernel::{Closing, Event, Kernel, Operation, Operations};
 use crate::proxy::pump::{Pump, Reached, Sink, Source, Wire};
 use crate::proxy::wheel::Moment;
@@ -244,7 +246,7 @@ impl Session {
         match reached {
             Reached::Waiting => {}
             Reached::End => self.on_end(direction, now, kernel),
-            Reached::SourceFailed => self.on_source_failed(direction, now, kernel),
+            Reached::SourceFailed(errno) => self.on_source_failed(direction, errno, now, kernel),
             Reached::SinkFailed(errno) => self.on_sink_failed(direction, errno, now, kernel),
         }
     }
@@ -260,6 +262,11 @@ impl Session {
             return;
         }
         debug_assert!(self.pumps[direction as usize].source == Source::Ended);
+        let broken = self.pumps[direction.opposite() as usize].sink == Sink::Broken;
+        if broken && !kernel.ended_in_order(direction.source()) {
+            self.on_source_failed(direction, Errno::ECONNRESET, now, kernel);
+            return;
+        }
         self.pumps[direction as usize].finish();
         self.progress = now;
         self.sample = None;

@@ -125,7 +125,7 @@ impl Pump {
                 Ok(bytes) => *pending = u32::try_from(bytes).unwrap_or(u32::MAX),
                 Err(Errno::EAGAIN) => return Stop::SourceEmpty,
                 Err(Errno::EINTR) => {}
-                Err(_) => return Stop::Failed(Reached::SourceFailed),
+                Err(errno) => return Stop::Failed(Reached::SourceFailed(errno)),
             }
         }
     }

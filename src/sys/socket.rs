@@ -1,16 +1,21 @@
 //! Sockets of sessions: what is done to them by plain system calls.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::socket::{MsgFlags, SockFlag, accept4, recv, send};
+use nix::sys::socket::sockopt::SetBool;
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockFlag, accept4, recv, recvmsg, send, setsockopt,
+};
 use socket2::{Domain, Protocol, SockRef, Type};
 
 /// A connected or connecting TCP socket, non-blocking, closed when dropped.
@@ -79,6 +84,28 @@ impl Socket {
         }
     }
 
+    /// Whether the end that was read of this stream was sent (FIN). A reset leaves an end as well,
+    /// once a send has taken its error. What the kernel says is left to read counts a FIN even when
+    /// it was read (`TCP_INQ`, kernel 4.18; `tcp_inq_hint` in net/ipv4/tcp.c).
+    #[must_use]
+    pub fn ended_in_order(&self) -> bool {
+        let (mut byte, mut space) = ([0], cmsg_space!(libc::c_int));
+        let mut part = [IoSliceMut::new(&mut byte)];
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let asked = setsockopt(&self.0, TellLeft, &true);
+        let read = asked
+            .and_then(|()| recvmsg::<()>(self.0.as_raw_fd(), &mut part, Some(&mut space), flags));
+        let messages = read.and_then(|read| Ok(read.cmsgs()?.collect::<Vec<_>>()));
+        messages.unwrap_or_default().iter().any(|message| match message {
+            ControlMessageOwned::Unknown(it) => {
+                let kind = (it.cmsg_header.cmsg_level, it.cmsg_header.cmsg_type);
+                kind == (libc::IPPROTO_TCP, libc::TCP_CM_INQ)
+                    && it.data_bytes.iter().any(|byte| *byte != 0)
+            }
+            _ => false,
+        })
+    }
+
     /// Sends what there is room for now; it may be less than all. With `more` the last segment is
     /// held back (`MSG_MORE`, send(2)).
     ///
@@ -104,7 +131,7 @@ impl Socket {
     /// Bytes that were sent and that the peer's kernel has not acknowledged (SIOCOUTQ, tcp(7)).
     #[must_use]
     pub fn unacknowledged(&self) -> u32 {
-        let mut bytes: nix::libc::c_int = 0;
+        let mut bytes: libc::c_int = 0;
         // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int, and `bytes` is one.
         let answer = unsafe { unacknowledged_bytes(self.0.as_raw_fd(), &raw mut bytes) };
         if answer.is_ok() { u32::try_from(bytes).unwrap_or(0) } else { 0 }
@@ -128,8 +155,8 @@ impl AsFd for Socket {
 }
 
 /// The flags of a send; with `more` one that holds the last segment back.
-pub(crate) const fn send_flags(more: bool) -> nix::libc::c_int {
-    nix::libc::MSG_NOSIGNAL | if more { nix::libc::MSG_MORE } else { 0 }
+pub(crate) const fn send_flags(more: bool) -> libc::c_int {
+    libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 }
 }
 
 /// Whether who connects to `address` may have met this socket of its own machine.
@@ -139,11 +166,17 @@ pub(crate) fn is_reached_by(own: SocketAddr, address: SocketAddr) -> bool {
     own.port() == address.port() && (host.is_unspecified() || own.ip().to_canonical() == host)
 }
 
+/// What is left to read comes with each recvmsg(2), as a control message (`TCP_INQ`).
+#[derive(Debug, Clone, Copy)]
+struct TellLeft;
+
+nix::setsockopt_impl!(TellLeft, libc::IPPROTO_TCP, libc::TCP_INQ, bool, SetBool);
+
 nix::ioctl_read_bad!(
     /// SIOCOUTQ
     unacknowledged_bytes,
-    nix::libc::TIOCOUTQ,
-    nix::libc::c_int
+    libc::TIOCOUTQ,
+    libc::c_int
 );
 
 /// What still waits in the queue of a listening socket on which no accept is armed any more, one
@@ -195,4 +228,45 @@ pub fn ephemeral_ports() -> &'static RangeInclusive<u16> {
         let mut ports = text.split_whitespace().map_while(|word| word.parse().ok());
         ports.next().unwrap_or(32_768)..=ports.next().unwrap_or(60_999)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A socket, and the other end of its connection.
+    fn pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (Socket(listener.accept().unwrap().0.into()), peer)
+    }
+
+    fn read(socket: &Socket) -> Result<usize, Errno> {
+        recv(socket.descriptor(), &mut [0], MsgFlags::MSG_DONTWAIT)
+    }
+
+    #[test]
+    fn an_end_that_was_sent_stays_one_through_a_reset() {
+        let (socket, peer) = pair();
+        peer.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read(&socket), Ok(0));
+        assert!(socket.ended_in_order());
+        SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        assert_eq!(socket.send(b"x", false), Err(Errno::EPIPE), "what was sent is refused");
+        assert!(socket.ended_in_order());
+    }
+
+    #[test]
+    fn an_end_that_a_reset_left_is_none() {
+        let (socket, peer) = pair();
+        assert!(!socket.ended_in_order());
+        SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        assert_eq!(socket.send(b"x", false), Err(Errno::ECONNRESET), "which takes the error");
+        assert_eq!(read(&socket), Ok(0));
+        assert!(!socket.ended_in_order());
+    }
 }

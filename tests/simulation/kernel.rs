@@ -479,6 +479,10 @@ impl Kernel for Simulated {
         !(self.fate.connects_fail > 0 && self.random.one_in(50))
     }
 
+    fn ended_in_order(&mut self, side: Side) -> bool {
+        self.peers[index(side)].ended
+    }
+
     fn connect_failed(&mut self, _: ConnectFailure) {}
 
     fn push(&mut self, side: Side) {
@@ -580,10 +584,15 @@ impl Kernel for Simulated {
     }
 
     fn drain(&mut self, pipe: PipeId, side: Side, pending: usize) -> Result<usize, Errno> {
-        if let Some(errno) = self.send_error(side) {
+        let peer = &self.peers[index(side)];
+        let room = WINDOW - peer.unread.min(WINDOW);
+        // Of the several sends of a splice a later one takes the error, and the first counts.
+        let hides = peer.reset && !peer.reset_told && room > 0 && self.random.one_in(2);
+        if let Some(errno) = self.send_error(side)
+            && !hides
+        {
             return Err(errno);
         }
-        let room = WINDOW - self.peers[index(side)].unread.min(WINDOW);
         if room == 0 {
             return Err(Errno::EAGAIN);
         }
