@@ -3,9 +3,9 @@
 
 use crate::control::config::{Check, Config, ServerAddress};
 
-/// Standard streams, the log, HTTP, the control socket, DNS, timers: about 30 at most at once, and
-/// as many for what a reload adds before the old is gone.
-const RESERVE: u64 = 64;
+/// Standard streams, the log, DNS, timers: about 20 at most at once, and as many for what a reload
+/// adds before the old is gone.
+const RESERVE: u64 = 48;
 
 /// Of a worker: its ring, its waker, and room for two.
 const RESERVE_PER_WORKER: u64 = 4;
@@ -26,6 +26,8 @@ pub struct Budget {
     pub workers: usize,
     /// Pipes that each of them makes at most.
     pub pipes_per_worker: u16,
+    /// Visitors of `observe.bind` and of the control socket at most.
+    pub visitors: usize,
 }
 
 impl Budget {
@@ -111,7 +113,8 @@ impl Budget {
             });
         let pipes = 2 * u64::from(self.pipes_per_worker);
         let each = RESERVE_PER_WORKER + pipes + listened as u64;
-        RESERVE + probes.sum::<usize>() as u64 + self.workers as u64 * each
+        let others = probes.sum::<usize>() + self.visitors;
+        RESERVE + others as u64 + self.workers as u64 * each
     }
 }
 
@@ -131,7 +134,7 @@ mod tests {
     }
 
     fn budget(workers: usize, descriptors: u64) -> Budget {
-        Budget { descriptors, workers, pipes_per_worker: 64 }
+        Budget { descriptors, workers, pipes_per_worker: 64, visitors: 100 }
     }
 
     fn reserve(config: &Config, workers: usize) -> u64 {
@@ -140,6 +143,13 @@ mod tests {
 
     fn sessions_max(config: &Config, workers: usize, descriptors: u64) -> Result<u32, String> {
         budget(workers, descriptors).sessions_max(config, |_| 1)
+    }
+
+    #[test]
+    fn whoever_visits_takes_a_descriptor_from_no_session() {
+        let config = config("\"auto\"");
+        let of = |visitors| Budget { visitors, ..budget(1, 0) }.reserve(&config, |_| 1);
+        assert_eq!(of(146), of(0) + 146);
     }
 
     #[test]

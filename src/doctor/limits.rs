@@ -12,6 +12,7 @@ use super::Finding;
 use crate::control::budget::Budget;
 use crate::control::config::{Config, ServerAddress};
 use crate::control::file;
+use crate::observe::VISITORS_MAX;
 use crate::proxy::PIPES_PER_WORKER;
 use crate::run::limits;
 use crate::sys::features::rings_that_fit;
@@ -59,7 +60,12 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
     let wanted = config.global.workers.map(|workers| workers.get() as usize);
     let workers = wanted.unwrap_or(cores);
     let hard = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard);
-    let budget = Budget { descriptors: hard, workers, pipes_per_worker: PIPES_PER_WORKER };
+    let budget = Budget {
+        descriptors: hard,
+        workers,
+        pipes_per_worker: PIPES_PER_WORKER,
+        visitors: VISITORS_MAX,
+    };
     let sessions = budget.sessions_max(config, |_| 1);
     let mut findings = vec![cores_finding(cores, wanted), descriptors(hard, sessions.as_ref())];
     let sessions = sessions.unwrap_or(0);

@@ -15,6 +15,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
@@ -26,16 +27,21 @@ use crate::control::drain::Phase;
 use crate::control::table::Seam;
 use crate::observe::report::Report;
 use crate::observe::status::{Request, Snapshot};
-use crate::observe::{exposition, page, visitors};
+use crate::observe::visitors::{self, Door, Heard};
+use crate::observe::{exposition, page};
 
-/// Connections served at once; for one more, the oldest one is ended.
-const CONNECTIONS_MAX: usize = 128;
+/// Connections served at once; for one more, the one that has had its time the longest is ended.
+pub const CONNECTIONS_MAX: usize = 128;
 
 /// Of a connection, from its accept to its last byte; as long as Prometheus waits for a scrape.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// For the control thread to say what it knows.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Of a connection that has asked, if others wait: its answer is there by then, if only that the
+/// control thread hangs. Who takes it slowly takes a place as much as who asks for nothing.
+const PATIENCE: Duration = CONTROL_TIMEOUT.saturating_add(Duration::from_secs(1));
 
 /// Bytes of a request's head, and its header lines.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -46,7 +52,7 @@ struct Observer {
     control: mpsc::Sender<Request>,
     seam: Arc<Seam>,
     /// One document is made at a time: who scrapes in a loop gets one core at most.
-    press: Semaphore,
+    press: Arc<Semaphore>,
 }
 
 /// Serves `listener` until the control thread hangs up; dropped, it ends every connection. Runs
@@ -63,14 +69,14 @@ pub async fn serve(
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let router = router(control.clone(), seam);
     let accept = || async { Ok(listener.accept().await?.0) };
-    // Whoever takes an answer slowly takes a place as much as who asks for none.
-    let converse = |stream, _| converse(stream, router.clone());
-    visitors::serve(("observe.bind", CONNECTIONS_MAX), &control, accept, converse).await;
+    let converse = |stream, heard| converse(stream, heard, router.clone());
+    let door = Door { name: "observe.bind", most: CONNECTIONS_MAX, patience: Some(PATIENCE) };
+    visitors::serve(door, &control, accept, converse).await;
     Ok(())
 }
 
 fn router(control: mpsc::Sender<Request>, seam: Arc<Seam>) -> Router {
-    let observer = Observer { control, seam, press: Semaphore::new(1) };
+    let observer = Observer { control, seam, press: Arc::new(Semaphore::new(1)) };
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
@@ -83,13 +89,18 @@ fn router(control: mpsc::Sender<Request>, seam: Arc<Seam>) -> Router {
 }
 
 /// One request, one answer; what a peer does wrong is its own matter.
-async fn converse(stream: TcpStream, router: Router) {
+async fn converse(stream: TcpStream, heard: Heard, router: Router) {
+    let router = TowerToHyperService::new(router);
+    let answer = service_fn(|request| {
+        heard.set();
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         .keep_alive(false)
         .header_read_timeout(None)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADER_LINES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), answer);
     match timeout(CONNECTION_TIME_MAX, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!("observe.bind: {error}"),
@@ -146,18 +157,23 @@ impl Observer {
         render: impl FnOnce(&Snapshot, &Seam) -> String + Send + 'static,
     ) -> Response {
         let asked = async {
-            let press = self.press.acquire().await.ok()?;
+            let press = Arc::clone(&self.press).acquire_owned().await.ok()?;
             let (sender, receiver) = oneshot::channel();
             self.control.send(Request::Snapshot(sender)).await.ok()?;
             Some((press, receiver.await.ok()?))
         };
-        let (_press, snapshot) = match timeout(CONTROL_TIMEOUT, asked).await {
+        let (press, snapshot) = match timeout(CONTROL_TIMEOUT, asked).await {
             Ok(Some(answered)) => answered,
             Ok(None) => return line(StatusCode::SERVICE_UNAVAILABLE, "stopping"),
             Err(_) => return line(StatusCode::SERVICE_UNAVAILABLE, "the control thread hangs"),
         };
         let seam = Arc::clone(&self.seam);
-        match spawn_blocking(move || render(&snapshot, &seam)).await {
+        let made = spawn_blocking(move || {
+            // Also if who asked has gone: what was begun is made to its end.
+            let _press = press;
+            render(&snapshot, &seam)
+        });
+        match made.await {
             Ok(text) => answer(StatusCode::OK, kind, text),
             Err(_) => line(StatusCode::INTERNAL_SERVER_ERROR, "the document could not be made"),
         }
@@ -304,7 +320,8 @@ mod tests {
     fn a_control_thread_that_hangs_is_503() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (control, requests) = mpsc::channel(1);
-        let observer = Observer { control, seam: sample::seam(), press: Semaphore::new(1) };
+        let press = Arc::new(Semaphore::new(1));
+        let observer = Observer { control, seam: sample::seam(), press };
         let asked = metrics(State(Arc::new(observer)));
         assert_eq!(runtime.block_on(asked).status(), StatusCode::SERVICE_UNAVAILABLE);
         drop(requests);

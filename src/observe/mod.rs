@@ -16,3 +16,6 @@ pub mod notify;
 
 #[cfg(test)]
 mod sample;
+
+/// Visitors at most: all that are served at once, and at each of the two doors one who waits.
+pub const VISITORS_MAX: usize = http::CONNECTIONS_MAX + admin::CONNECTIONS_MAX + 2;

@@ -1,5 +1,5 @@
 //! Visitors: who connects to see or to order something. So many are served at once; for one more,
-//! the oldest conversation in which nothing was heard yet is ended.
+//! the conversation that has had its time the longest is ended.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,11 +16,11 @@ use crate::observe::status::Request;
 /// After an accept that failed for want of descriptors, most likely: else it would be a spin.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a conversation is not ended for the sake of others: several times what the slowest
-/// answer takes, and less than a supervisor waits before it gives up.
+/// How long a conversation in which nothing is heard goes on if others wait: a request is there at
+/// once or never, and a supervisor that waits must not give up.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What a conversation says once it is not to be ended for the sake of others any more.
+/// What a conversation says once its request is there: it has more time then, if others wait.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Heard(Arc<AtomicBool>);
 
@@ -35,10 +35,21 @@ impl Heard {
     }
 }
 
-/// Serves who is accepted, `most` at a time, until the control thread hangs up; dropped, it ends
-/// every conversation. `what` names the socket in the log.
+/// A door that visitors come through.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Door {
+    /// Of the socket, for the log.
+    pub(super) name: &'static str,
+    /// How many are served at a time.
+    pub(super) most: usize,
+    /// How long one whose request is there goes on, from its beginning, if others wait: longer than
+    /// an answer may take. None: until it ends by itself.
+    pub(super) patience: Option<Duration>,
+}
+
+/// Serves who is accepted until the control thread hangs up; dropped, it ends every conversation.
 pub(super) async fn serve<S, A, C>(
-    (what, most): (&'static str, usize),
+    door: Door,
     control: &mpsc::Sender<Request>,
     accept: impl Fn() -> A,
     converse: impl Fn(S, Heard) -> C,
@@ -47,9 +58,10 @@ pub(super) async fn serve<S, A, C>(
     C: Future<Output = ()> + Send + 'static,
 {
     let mut visitors = Visitors {
-        places: Arc::new(Semaphore::new(most)),
+        patience: door.patience,
+        places: Arc::new(Semaphore::new(door.most)),
         conversations: JoinSet::new(),
-        silent: VecDeque::with_capacity(most),
+        present: VecDeque::with_capacity(door.most),
     };
     let serving = async {
         loop {
@@ -59,7 +71,7 @@ pub(super) async fn serve<S, A, C>(
                     visitors.begin(converse(visitor, heard.clone()), heard).await;
                 }
                 Err(error) => {
-                    tracing::warn!("{what}: {error}");
+                    tracing::warn!("{}: {error}", door.name);
                     sleep(PAUSE).await;
                 }
             }
@@ -73,14 +85,15 @@ pub(super) async fn serve<S, A, C>(
 
 #[derive(Debug)]
 struct Visitors {
+    patience: Option<Duration>,
     places: Arc<Semaphore>,
     conversations: JoinSet<()>,
-    /// Oldest first; some may have been heard, or have ended, since.
-    silent: VecDeque<Silent>,
+    /// Oldest first; some may have ended since.
+    present: VecDeque<Present>,
 }
 
 #[derive(Debug)]
-struct Silent {
+struct Present {
     since: Instant,
     conversation: AbortHandle,
     heard: Heard,
@@ -98,28 +111,39 @@ impl Visitors {
             let _place = place;
             conversation.await;
         });
-        self.silent.push_back(Silent { since: Instant::now(), conversation, heard });
+        self.present.push_back(Present { since: Instant::now(), conversation, heard });
     }
 
-    /// One that is free, or becomes so; that of the oldest who is silent, if none does in time.
+    /// One that is free, or becomes so; that of one who has had its time, if none does before.
     /// None only if the semaphore were closed, which nobody does.
     async fn place(&mut self) -> Option<OwnedSemaphorePermit> {
         let free = Arc::clone(&self.places).acquire_owned();
         tokio::pin!(free);
         loop {
-            self.silent.retain(|one| !one.heard.is_set() && !one.conversation.is_finished());
-            let Some(oldest) = self.silent.front() else { return free.await.ok() };
+            self.present.retain(|one| !one.conversation.is_finished());
+            let Some((end, _)) = self.first_to_end() else { return free.await.ok() };
             tokio::select! {
                 biased;
                 place = &mut free => return place.ok(),
-                () = sleep_until(oldest.since + GRACE) => {
-                    if !oldest.heard.is_set() {
-                        oldest.conversation.abort();
+                () = sleep_until(end) => {
+                    // It may have been heard in the meantime.
+                    let first = self.first_to_end();
+                    if let Some((_, first)) = first.filter(|(end, _)| *end <= Instant::now()) {
+                        first.abort();
                         return free.await.ok();
                     }
                 }
             }
         }
+    }
+
+    /// Whose time is over first, and when.
+    fn first_to_end(&self) -> Option<(Instant, &AbortHandle)> {
+        let ends = self.present.iter().filter_map(|one| {
+            let time = if one.heard.is_set() { self.patience? } else { GRACE };
+            Some((one.since + time, &one.conversation))
+        });
+        ends.min_by_key(|(deadline, _)| *deadline)
     }
 }
 
@@ -133,12 +157,16 @@ mod tests {
     /// One who says something or not, and whose conversation lasts until the other end is dropped.
     type Visitor = (bool, oneshot::Sender<()>);
 
-    #[test]
-    fn the_oldest_who_is_silent_makes_room_and_who_was_heard_stays() {
+    /// A door for two, to which so many come, who speak or not; `look` sees how they fare.
+    fn visit<const N: usize>(
+        patience: Option<Duration>,
+        speak: [bool; N],
+        look: impl AsyncFnOnce([oneshot::Receiver<()>; N]),
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (control, _requests) = mpsc::channel(1);
-            let (door, visitors) = mpsc::channel::<Visitor>(8);
+            let (arrivals, visitors) = mpsc::channel::<Visitor>(8);
             let visitors = tokio::sync::Mutex::new(visitors);
             let accept = || async {
                 let visitor = visitors.lock().await.recv().await;
@@ -151,23 +179,36 @@ mod tests {
                 let _present = present;
                 pending::<()>().await;
             };
-            let come = async {
-                let mut there = Vec::new();
-                for speaks in [true, false, false, true] {
-                    let (present, end) = oneshot::channel();
-                    door.send((speaks, present)).await.unwrap();
-                    there.push(end);
-                }
-                let [first, second, third, fourth] = &mut there[..] else { panic!("four came") };
-                assert!(second.await.is_err(), "silent, and the third wants its place");
-                assert!(third.await.is_err(), "silent, and the fourth wants its place");
-                assert_eq!(first.try_recv(), Err(TryRecvError::Empty));
-                assert_eq!(fourth.try_recv(), Err(TryRecvError::Empty));
-            };
+            let ends = speak.map(|speaks| {
+                let (present, end) = oneshot::channel();
+                arrivals.try_send((speaks, present)).unwrap();
+                end
+            });
+            let door = Door { name: "a door", most: 2, patience };
             tokio::select! {
-                () = serve(("a door", 2), &control, accept, converse) => panic!("it serves on"),
-                () = come => {}
+                () = serve(door, &control, accept, converse) => panic!("it serves on"),
+                () = look(ends) => {}
             }
+        });
+    }
+
+    #[test]
+    fn the_oldest_who_is_silent_makes_room_and_who_was_heard_stays() {
+        visit(None, [true, false, false, true], async |ends| {
+            let [mut first, second, third, mut fourth] = ends;
+            assert!(second.await.is_err(), "silent, and the third wants its place");
+            assert!(third.await.is_err(), "silent, and the fourth wants its place");
+            assert_eq!(first.try_recv(), Err(TryRecvError::Empty));
+            assert_eq!(fourth.try_recv(), Err(TryRecvError::Empty));
+        });
+    }
+
+    #[test]
+    fn who_was_heard_has_longer_than_the_silent_where_not_for_ever() {
+        visit(Some(2 * GRACE), [true, false, true, true], async |[mut first, second, ..]| {
+            assert!(second.await.is_err(), "silent, and the third wants its place");
+            assert_eq!(first.try_recv(), Err(TryRecvError::Empty), "there longer, but heard");
+            assert!(first.await.is_err(), "heard, and the fourth wants its place");
         });
     }
 }

@@ -21,7 +21,7 @@ use crate::control::server::{self, Control};
 use crate::control::table::Seam;
 use crate::control::{listeners, reload, signals};
 use crate::observe::log::SessionRecord;
-use crate::observe::{admin, log, operator};
+use crate::observe::{VISITORS_MAX, admin, log, operator};
 use crate::proxy::PIPES_PER_WORKER;
 use crate::proxy::worker::Worker;
 use crate::sys::features;
@@ -129,7 +129,12 @@ impl Prepared {
         let cores = limits::cores();
         let workers = config.global.workers.map_or(cores.len(), |number| number.get() as usize);
         let mut wrong = Vec::new();
-        let budget = Budget { descriptors, workers, pipes_per_worker: PIPES_PER_WORKER };
+        let budget = Budget {
+            descriptors,
+            workers,
+            pipes_per_worker: PIPES_PER_WORKER,
+            visitors: VISITORS_MAX,
+        };
         // Names are not asked for yet.
         let sessions_max = budget.sessions_max(config, |_| 1);
         let identity = identity::wanted(config);

@@ -18,7 +18,7 @@ use crate::observe::status::ServerName;
 use crate::sys::waker::Waker;
 
 /// Enough for 100 sessions, one server and twenty addresses to listen on or so.
-const DESCRIPTORS: u64 = 64 + 4 + 2 + 200 + 20;
+const DESCRIPTORS: u64 = 48 + 16 + 4 + 2 + 200 + 20;
 
 /// A running control thread, and a folder of its own.
 struct Scene {
@@ -86,7 +86,12 @@ impl Scene {
                 roster,
                 bound,
                 seam: shared,
-                budget: Budget { descriptors: DESCRIPTORS, workers: 1, pipes_per_worker: 1 },
+                budget: Budget {
+                    descriptors: DESCRIPTORS,
+                    workers: 1,
+                    pipes_per_worker: 1,
+                    visitors: 16,
+                },
                 resolver,
                 answers: BTreeMap::new(),
                 seen: receiver,

@@ -28,7 +28,7 @@ use crate::control::config::AdminState;
 use crate::control::table::Seam;
 use crate::observe::report::Report;
 use crate::observe::status::{Order, Request, ServerName};
-use crate::observe::visitors::{self, Heard};
+use crate::observe::visitors::{self, Door, Heard};
 
 pub use client::{order, status};
 pub use socket::{Socket, bind};
@@ -37,7 +37,7 @@ pub use socket::{Socket, bind};
 const REQUEST_MAX: u64 = 4096;
 
 /// Connections at once; for one more, the oldest one without a request is ended.
-const CONNECTIONS_MAX: usize = 16;
+pub const CONNECTIONS_MAX: usize = 16;
 
 /// For a request to arrive, and for an answer to be taken.
 const PEER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -95,7 +95,9 @@ pub async fn serve(
             }
         }
     };
-    visitors::serve(("control socket", CONNECTIONS_MAX), &control, accept, converse).await;
+    // Who has given an order hears how it went.
+    let door = Door { name: "control socket", most: CONNECTIONS_MAX, patience: None };
+    visitors::serve(door, &control, accept, converse).await;
     Ok(())
 }
 
