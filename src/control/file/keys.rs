@@ -70,7 +70,7 @@ pub(super) const SERVER: Keys = Keys {
 };
 
 /// Words of HAProxy's configuration, and what to do about each here.
-const OF_HAPROXY: [(&str, &str); 18] = [
+const OF_HAPROXY: [(&str, &str); 22] = [
     ("maxconn", "write sessions_max, in [global], a frontend or a server"),
     ("nbthread", "write workers, in [global]"),
     ("listen", "write a [frontend.NAME] and a [backend.NAME]"),
@@ -79,11 +79,15 @@ const OF_HAPROXY: [(&str, &str); 18] = [
     ("check", "write a [backend.NAME.health]"),
     ("option", "write a key of its own; evenkeel.example.toml has them all"),
     ("inter", "write interval, in [backend.NAME.health]"),
+    ("timeout", "write idle_timeout, in a frontend, or connect_timeout, in a backend"),
     ("timeout_client", "write idle_timeout, in a frontend"),
     ("timeout_server", "write idle_timeout, in a frontend"),
     ("timeout_connect", "write connect_timeout, in a backend"),
+    ("timeout_check", "write timeout, in [backend.NAME.health]"),
     ("stats", "write bind, in [observe]"),
     ("mode", "remove it: everything is TCP"),
+    ("daemon", "remove it: evenkeel stays in the foreground, as systemd wants it"),
+    ("default_server", "write it below each [[backend.NAME.server]], or in [backend.NAME.health]"),
     ("defaults", "write what differs from the defaults in each frontend and backend"),
     ("slowstart", "remove it: slow_start, of a backend, is not supported yet"),
     ("maxqueue", "remove it: queue_max, of a backend, is not supported yet"),
@@ -95,6 +99,11 @@ const OF_HAPROXY: [(&str, &str); 18] = [
 pub(super) fn instead_of(word: &str) -> Option<&'static str> {
     let word = plain(word);
     OF_HAPROXY.iter().find(|(theirs, _)| *theirs == word).map(|(_, ours)| *ours)
+}
+
+/// Whether it is a key of some section.
+pub(super) fn is_key(word: &str) -> bool {
+    KEYS.iter().any(|keys| !keys.section.is_empty() && keys.known.contains(&word))
 }
 
 /// Whether a word of HAProxy's stands for `key`, one that must be written: then it is not missing

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 
-use super::keys::instead_of;
+use super::keys::{instead_of, is_key};
 use crate::control::config::Place;
 
 /// Problems that are printed; the rest is counted. More than a screen helps nobody.
@@ -239,20 +239,31 @@ impl<'a> Sink<'a> {
 
 /// What to do about a line of HAProxy's configuration; none for one that is none.
 fn haproxys(line: &str) -> Option<&'static str> {
+    let line = line.split('#').next()?;
     let mut words = line.split_whitespace();
-    let word = words.next()?;
-    let alone = words.next().is_none();
+    let (word, second) = (words.next()?, words.next());
+    // A header, or a key whose "=" was forgotten.
+    if line.starts_with('[') || line.contains('=') || second.is_some_and(|it| it.starts_with('"')) {
+        return None;
+    }
+    let Some(second) = second else {
+        return match word {
+            "global" => Some("write [global]"),
+            "defaults" | "daemon" => instead_of(word),
+            _ => None,
+        };
+    };
     match word {
-        _ if line.contains(['=', '[']) => None,
-        "global" if alone => Some("write [global]"),
-        "defaults" => instead_of(word),
-        _ if alone => None,
         "frontend" => Some("write [frontend.NAME]"),
         "backend" => Some("write [backend.NAME]"),
         "server" => Some("write [[backend.NAME.server]], and below it its name and address"),
         "bind" => Some("write bind = [\"0.0.0.0:80\"]"),
-        "balance" => Some("write balance = \"roundrobin\""),
-        _ => instead_of(word),
+        "balance" if second == "roundrobin" => Some("write balance = \"roundrobin\""),
+        "balance" => Some("write balance = \"roundrobin\"; no other is supported yet"),
+        "log" => Some("write [observe.log]"),
+        _ => instead_of(&format!("{word}_{second}"))
+            .or_else(|| instead_of(word))
+            .or_else(|| is_key(word).then_some("write it as KEY = VALUE")),
     }
 }
 
