@@ -1,7 +1,7 @@
 //! How many sessions the descriptors of this process hold beside what a configuration takes, at the
 //! start and at each reload.
 
-use crate::control::config::{Check, Config, ServerAddress};
+use crate::control::config::{Check, Config, Observe, ServerAddress};
 
 /// Standard streams, the log, DNS, timers: about 20 at most at once, and as many for what a reload
 /// adds before the old is gone.
@@ -26,8 +26,8 @@ pub struct Budget {
     pub workers: usize,
     /// Pipes that each of them makes at most.
     pub pipes_per_worker: u16,
-    /// Visitors of `observe.bind` and of the control socket at most.
-    pub visitors: usize,
+    /// Visitors at most, of `observe.bind` and of the control socket.
+    pub visitors: [usize; 2],
 }
 
 impl Budget {
@@ -113,7 +113,11 @@ impl Budget {
             });
         let pipes = 2 * u64::from(self.pipes_per_worker);
         let each = RESERVE_PER_WORKER + pipes + listened as u64;
-        let others = probes.sum::<usize>() + self.visitors;
+        let Observe { bind, control, .. } = &config.observe;
+        let doors = [bind.is_some(), control.is_some()];
+        let open = doors.into_iter().zip(self.visitors).filter(|(is_open, _)| *is_open);
+        let visitors = open.map(|(_, visitors)| visitors);
+        let others = probes.chain(visitors).sum::<usize>();
         RESERVE + others as u64 + self.workers as u64 * each
     }
 }
@@ -134,7 +138,7 @@ mod tests {
     }
 
     fn budget(workers: usize, descriptors: u64) -> Budget {
-        Budget { descriptors, workers, pipes_per_worker: 64, visitors: 100 }
+        Budget { descriptors, workers, pipes_per_worker: 64, visitors: [100, 10] }
     }
 
     fn reserve(config: &Config, workers: usize) -> u64 {
@@ -147,9 +151,13 @@ mod tests {
 
     #[test]
     fn whoever_visits_takes_a_descriptor_from_no_session() {
-        let config = config("\"auto\"");
-        let of = |visitors| Budget { visitors, ..budget(1, 0) }.reserve(&config, |_| 1);
-        assert_eq!(of(146), of(0) + 146);
+        let mut config = config("\"auto\"");
+        assert!(config.observe.bind.is_some() && config.observe.control.is_some());
+        let both = reserve(&config, 1);
+        config.observe.control = None;
+        assert_eq!(reserve(&config, 1), both - 10);
+        config.observe.bind = None;
+        assert_eq!(reserve(&config, 1), both - 110, "nobody comes to a door that is closed");
     }
 
     #[test]

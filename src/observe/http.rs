@@ -39,8 +39,8 @@ const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
 /// For the control thread to say what it knows.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Of a connection that has asked, if others wait: its answer is there by then, if only that the
-/// control thread hangs. Who takes it slowly takes a place as much as who asks for nothing.
+/// Of a connection from its request on, if others wait: the control thread has its time, and the
+/// answer a second. Who takes it slowly takes a place as much as who asks for nothing.
 const PATIENCE: Duration = CONTROL_TIMEOUT.saturating_add(Duration::from_secs(1));
 
 /// Bytes of a request's head, and its header lines.

@@ -17,5 +17,6 @@ pub mod notify;
 #[cfg(test)]
 mod sample;
 
-/// Visitors at most: all that are served at once, and at each of the two doors one who waits.
-pub const VISITORS_MAX: usize = http::CONNECTIONS_MAX + admin::CONNECTIONS_MAX + 2;
+/// Visitors at most, of `observe.bind` and of the control socket: all that are served at once, and
+/// one who waits.
+pub const VISITORS_MAX: [usize; 2] = [http::CONNECTIONS_MAX + 1, admin::CONNECTIONS_MAX + 1];

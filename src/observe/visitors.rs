@@ -3,8 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -20,18 +19,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// once or never, and a supervisor that waits must not give up.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What a conversation says once its request is there: it has more time then, if others wait.
+/// When a conversation's request was there: it has more time from then on, if others wait.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Heard(Arc<AtomicBool>);
+pub(super) struct Heard(Arc<OnceLock<Instant>>);
 
 impl Heard {
     /// Its request is there.
     pub(super) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.get_or_init(Instant::now);
     }
 }
 
@@ -42,8 +37,8 @@ pub(super) struct Door {
     pub(super) name: &'static str,
     /// How many are served at a time.
     pub(super) most: usize,
-    /// How long one whose request is there goes on, from its beginning, if others wait: longer than
-    /// an answer may take. None: until it ends by itself.
+    /// How long one goes on from its request on, if others wait: longer than an answer may take.
+    /// None: until it ends by itself.
     pub(super) patience: Option<Duration>,
 }
 
@@ -140,8 +135,11 @@ impl Visitors {
     /// Whose time is over first, and when.
     fn first_to_end(&self) -> Option<(Instant, &AbortHandle)> {
         let ends = self.present.iter().filter_map(|one| {
-            let time = if one.heard.is_set() { self.patience? } else { GRACE };
-            Some((one.since + time, &one.conversation))
+            let end = match one.heard.0.get() {
+                Some(heard) => *heard + self.patience?,
+                None => one.since + GRACE,
+            };
+            Some((end, &one.conversation))
         });
         ends.min_by_key(|(deadline, _)| *deadline)
     }
