@@ -35,7 +35,7 @@ impl Session {
         match self.state {
             State::Connecting | State::Leaving if side == Side::Client => self.client_left(kernel),
             State::Relaying if side == Side::Server && self.may_replay() => {
-                self.on_attempt_failed(ConnectFailure::Reset, kernel);
+                self.on_attempt_failed(lost(errno), kernel);
             }
             State::Relaying => self.flush(direction, errno, now, kernel),
             State::Lingering(_) => self.finish_done(kernel),
@@ -54,7 +54,7 @@ impl Session {
         let side = direction.sink();
         match self.state {
             State::Relaying if side == Side::Server && self.may_replay() => {
-                self.on_attempt_failed(ConnectFailure::Reset, kernel);
+                self.on_attempt_failed(lost(errno), kernel);
             }
             // The server takes no more, but what it said before is still to be read; or it has
             // said all, and the client must not lose the end of it to a reset.
@@ -342,6 +342,14 @@ const fn broken(side: Side, errno: Errno) -> End {
     }
 }
 
+/// The same of a server that nothing was delivered to yet.
+const fn lost(errno: Errno) -> ConnectFailure {
+    match errno {
+        Errno::ENOMEM | Errno::ENOBUFS => ConnectFailure::Exhausted,
+        _ => ConnectFailure::Reset,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -351,6 +359,7 @@ mod tests {
         for side in Side::BOTH {
             assert_eq!(broken(side, Errno::ENOMEM), End::new(Reason::Exhausted, b"RD"));
         }
+        assert_eq!(lost(Errno::ENOMEM), ConnectFailure::Exhausted);
         let reset = broken(Side::Server, Errno::ECONNRESET);
         assert_eq!(reset, End::new(Reason::ServerReset, b"SD"));
     }

@@ -298,10 +298,11 @@ impl Kernel for Wired<'_> {
         let Some(socket) = socket else { return };
         if how == Closing::Abort {
             socket.abort_on_close();
+        }
+        match (side, how) {
             // At once: the next attempt may need the descriptor.
-            drop(socket);
-        } else {
-            self.tools.ring.close(socket);
+            (Side::Server, Closing::Abort) => drop(socket),
+            _ => self.tools.ring.close(socket),
         }
         self.tools.released = true;
     }

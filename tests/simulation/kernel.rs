@@ -586,8 +586,10 @@ impl Kernel for Simulated {
     fn drain(&mut self, pipe: PipeId, side: Side, pending: usize) -> Result<usize, Errno> {
         let peer = &self.peers[index(side)];
         let room = WINDOW - peer.unread.min(WINDOW);
-        // Of the several sends of a splice a later one takes the error, and the first counts.
-        let hides = peer.reset && !peer.reset_told && room > 0 && self.random.one_in(2);
+        // Of the several sends of a splice a later one takes the error, and the first counts. So
+        // something is left to be sent.
+        let may_hide = peer.reset && !peer.reset_told && room > 0 && pending > 1;
+        let hides = may_hide && self.random.one_in(2);
         if let Some(errno) = self.send_error(side)
             && !hides
         {
@@ -598,7 +600,8 @@ impl Kernel for Simulated {
         }
         let runs = self.pipes.get_mut(&pipe.0).expect("a pipe is held");
         let mut run = runs.pop_front().expect("a drained pipe holds bytes");
-        let length = run.length.min(room).min(pending as u64);
+        let most = if hides { pending - 1 } else { pending };
+        let length = run.length.min(room).min(most as u64);
         if length < run.length {
             runs.push_front(Run { start: run.start + length, length: run.length - length, ..run });
         }
