@@ -14,7 +14,7 @@ use crate::control::config::{Config, ServerAddress};
 use crate::control::file;
 use crate::observe::VISITORS_MAX;
 use crate::proxy::PIPES_PER_WORKER;
-use crate::run::limits;
+use crate::run::{identity, limits};
 use crate::sys::features::rings_that_fit;
 use crate::sys::pipe::size_of_each;
 
@@ -67,7 +67,9 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
         visitors: VISITORS_MAX,
     };
     let sessions = budget.sessions_max(config, |_| 1);
-    let mut findings = vec![cores_finding(cores, wanted), descriptors(hard, sessions.as_ref())];
+    let is_auto = config.global.sessions_max.is_none();
+    let mut findings = accounts(config);
+    findings.extend([cores_finding(cores, wanted), descriptors(hard, sessions.as_ref(), is_auto)]);
     let sessions = sessions.unwrap_or(0);
     if rings {
         // As `run` does before it makes its own.
@@ -122,15 +124,26 @@ fn cores_finding(cores: usize, workers: Option<usize>) -> Finding {
     }
 }
 
-/// `sessions`: what the hard limit holds by the same reckoning as `run`'s, or its refusal.
-fn descriptors(hard: u64, sessions: Result<&u32, &String>) -> Finding {
+/// Users and groups that are not there.
+fn accounts(config: &Config) -> Vec<Finding> {
+    let missing = identity::missing(config).into_iter();
+    let finding = |line: String| {
+        let (text, remedy) = line.split_once("; ").unwrap_or((&line, "name one that exists"));
+        Finding::failed("account", text, remedy)
+    };
+    missing.map(finding).collect()
+}
+
+/// `sessions`: what the hard limit holds by the same reckoning as `run`'s, or its refusal;
+/// `is_auto`: nobody has chosen it.
+fn descriptors(hard: u64, sessions: Result<&u32, &String>, is_auto: bool) -> Finding {
     let subject = "file descriptors";
     let remedy = "ulimit -n 65536 (or LimitNOFILE=65536 in the service)";
     match sessions {
         Err(refusal) => Finding::failed(subject, refusal.clone(), remedy),
         Ok(sessions) => {
             let text = format!("the hard limit of {hard} is enough for {sessions} sessions");
-            if *sessions < SESSIONS_FEW {
+            if is_auto && *sessions < SESSIONS_FEW {
                 Finding::warning(subject, text, remedy)
             } else {
                 Finding::ok(subject, text)
@@ -287,11 +300,13 @@ mod tests {
 
     #[test]
     fn what_run_would_refuse_fails_in_its_words() {
-        let finding = descriptors(20_000, Err(&"sessions_max = 20000 takes 40256".to_owned()));
+        let finding =
+            descriptors(20_000, Err(&"sessions_max = 20000 takes 40256".to_owned()), false);
         assert_eq!(finding.verdict, Verdict::Failed);
         assert!(finding.text.contains("takes 40256"), "{}", finding.text);
-        assert_eq!(descriptors(1024, Ok(&300)).verdict, Verdict::Warning);
-        assert_eq!(descriptors(1 << 20, Ok(&500_000)).verdict, Verdict::Ok);
+        assert_eq!(descriptors(1024, Ok(&300), true).verdict, Verdict::Warning);
+        assert_eq!(descriptors(20_000, Ok(&300), false).verdict, Verdict::Ok, "as written");
+        assert_eq!(descriptors(1 << 20, Ok(&500_000), true).verdict, Verdict::Ok);
     }
 
     #[test]

@@ -32,10 +32,20 @@ pub(super) fn wanted(config: &Config) -> Result<Option<Identity>, Vec<String>> {
         );
         return Ok(None);
     }
+    find_here(config).map(Some)
+}
+
+/// What of the accounts of `config` is not there: a line each, what; what to do.
+pub(crate) fn missing(config: &Config) -> Vec<String> {
+    let is_named = config.global.user.is_some() || config.global.group.is_some();
+    if is_named { find_here(config).err().unwrap_or_default() } else { Vec::new() }
+}
+
+fn find_here(config: &Config) -> Result<Identity, Vec<String>> {
     let read = |path: &str| {
         fs::read_to_string(path).map_err(|error| vec![format!("{path} cannot be read: {error}")])
     };
-    find(config, &read("/etc/passwd")?, &read("/etc/group")?).map(Some)
+    find(config, &read("/etc/passwd")?, &read("/etc/group")?)
 }
 
 fn find(config: &Config, passwd: &str, group: &str) -> Result<Identity, Vec<String>> {
@@ -123,6 +133,7 @@ mod tests {
     fn an_account_that_is_missing_is_named_with_its_line_and_a_remedy() {
         let found = find(&config("user = \"nobody-here\"\ngroup = \"nor-here\""), PASSWD, GROUP);
         let lines = found.unwrap_err();
+        assert!(lines.iter().all(|line| line.contains("; ")), "what; what to do: {lines:?}");
         assert!(lines[0].starts_with("x.toml:2:") && lines[0].contains("useradd"), "{lines:?}");
         assert!(lines[1].starts_with("x.toml:3:") && lines[1].contains("groupadd"), "{lines:?}");
     }

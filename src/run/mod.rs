@@ -29,7 +29,7 @@ use crate::sys::interfaces::Here;
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
 
-mod identity;
+pub(crate) mod identity;
 pub(crate) mod limits;
 
 /// What workers saw and control has not heard of yet: more than that is the same again.

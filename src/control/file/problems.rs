@@ -256,11 +256,14 @@ fn haproxys(line: &str) -> Option<&'static str> {
     match word {
         "frontend" => Some("write [frontend.NAME]"),
         "backend" => Some("write [backend.NAME]"),
-        "server" => Some("write [[backend.NAME.server]], and below it its name and address"),
-        "bind" => Some("write bind = [\"0.0.0.0:80\"]"),
+        "server" => Some(
+            "write [[backend.NAME.server]], and below it its name and address; it is checked \
+             unless [backend.NAME.health] says check = \"off\"",
+        ),
+        "bind" => Some("write bind = [\"0.0.0.0:PORT\", \"[::]:PORT\"]"),
         "balance" if second == "roundrobin" => Some("write balance = \"roundrobin\""),
         "balance" => Some("write balance = \"roundrobin\"; no other is supported yet"),
-        "log" => Some("write [observe.log]"),
+        "log" => Some("remove it: records go to standard output; [observe.log] has their format"),
         _ => instead_of(&format!("{word}_{second}"))
             .or_else(|| instead_of(word))
             .or_else(|| is_key(word).then_some("write it as KEY = VALUE")),

@@ -199,11 +199,7 @@ impl Roster {
     /// There is no such server.
     pub fn set_state(&mut self, name: &ServerName, state: AdminState) -> Result<String, String> {
         self.order(name, |orders| orders.state = Some(state))?;
-        let word = match state {
-            AdminState::Ready => "ready",
-            AdminState::Drain => "drain",
-            AdminState::Maint => "maint",
-        };
+        let word = word(state);
         let sessions = self.server(name).map_or(0, ServerBook::sessions);
         let rest = match (state, sessions) {
             (AdminState::Ready, _) | (_, 0) => String::new(),
@@ -223,6 +219,25 @@ impl Roster {
         }
         self.order(name, |orders| orders.weight = Some(weight))?;
         Ok(format!("{}/{} has weight {weight}", name.backend, name.server))
+    }
+
+    /// What operators have ordered otherwise than the file has it, a server each.
+    #[must_use]
+    pub fn ordered(&self) -> Vec<String> {
+        let servers = self
+            .backends
+            .iter()
+            .flat_map(|backend| backend.servers.iter().map(|server| (&*backend.name, server)));
+        let ordered = servers.filter_map(|(backend, server)| {
+            let server::Orders { state, weight } = server.orders;
+            let state = state.filter(|state| *state != server.config.state).map(word);
+            let weight = weight.filter(|weight| *weight != server.config.weight);
+            let weight = weight.map(|weight| format!("weight {weight}"));
+            let what: Vec<&str> = state.into_iter().chain(weight.as_deref()).collect();
+            let name = &server.config.name;
+            (!what.is_empty()).then(|| format!("{backend}/{name} {}", what.join(" ")))
+        });
+        ordered.collect()
     }
 
     fn order(
@@ -339,6 +354,15 @@ impl Roster {
                 }
             }
         }
+    }
+}
+
+/// As orders have it.
+const fn word(state: AdminState) -> &'static str {
+    match state {
+        AdminState::Ready => "ready",
+        AdminState::Drain => "drain",
+        AdminState::Maint => "maint",
     }
 }
 

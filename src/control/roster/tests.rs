@@ -189,6 +189,9 @@ fn what_an_operator_has_ordered_survives_reloads_and_even_the_server() {
     scene.weigh("b", 7);
     scene.load(&both);
     assert_eq!((scene.status("a").admin, scene.status("b").weight), (AdminState::Drain, 7));
+    assert_eq!(scene.roster.ordered(), ["web/a drain", "web/b weight 7"], "for who reloads");
+    scene.load(&(server("a", "state = \"drain\"") + &server("b", "weight = 7")));
+    assert!(scene.roster.ordered().is_empty(), "the file says the same");
     scene.load(&server("b", ""));
     scene.load(&both);
     assert_eq!(scene.picked(), ["b"]);

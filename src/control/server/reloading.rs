@@ -25,6 +25,9 @@ const DRAINING: &str = "no reload: evenkeel is draining";
 /// Problems of a file that an answer names; the log has all of them.
 const PROBLEMS_ANSWERED: usize = 3;
 
+/// Orders that a reload leaves in force, of those that its answer names.
+const ORDERED_SHOWN: usize = 10;
+
 type Waiting = Vec<oneshot::Sender<Result<String, String>>>;
 
 /// How reloads stand.
@@ -186,11 +189,18 @@ impl Server {
         let counted = |count: usize, noun: &str| {
             format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
         };
-        let rest = if kept.is_empty() {
-            String::new()
-        } else {
-            format!("; takes effect at the next start: {}", kept.join(", "))
-        };
+        let mut rest = String::new();
+        if !kept.is_empty() {
+            rest = format!("; takes effect at the next start: {}", kept.join(", "));
+        }
+        let ordered = self.roster.ordered();
+        if !ordered.is_empty() {
+            rest.push_str("; as ordered, not as in the file: ");
+            rest.push_str(&ordered[..ordered.len().min(ORDERED_SHOWN)].join(", "));
+            if ordered.len() > ORDERED_SHOWN {
+                rest.push_str(", ...");
+            }
+        }
         format!(
             "reloaded: {}, {}, {}; table {}{rest}",
             counted(self.config.frontends.len(), "frontend"),
