@@ -114,10 +114,9 @@ impl Budget {
         let pipes = 2 * u64::from(self.pipes_per_worker);
         let each = RESERVE_PER_WORKER + pipes + listened as u64;
         let Observe { bind, control, .. } = &config.observe;
-        let doors = [bind.is_some(), control.is_some()];
-        let open = doors.into_iter().zip(self.visitors).filter(|(is_open, _)| *is_open);
-        let visitors = open.map(|(_, visitors)| visitors);
-        let others = probes.chain(visitors).sum::<usize>();
+        let [http, orders] = self.visitors;
+        let visitors = usize::from(bind.is_some()) * http + usize::from(control.is_some()) * orders;
+        let others = probes.sum::<usize>() + visitors;
         RESERVE + others as u64 + self.workers as u64 * each
     }
 }

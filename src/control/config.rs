@@ -219,6 +219,18 @@ pub enum AdminState {
     Maint,
 }
 
+impl AdminState {
+    /// As the file and an order have it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        }
+    }
+}
+
 impl Config {
     /// `FILE:LINE:COLUMN: `, to begin a message with; `evenkeel: ` for what came from the command
     /// line.

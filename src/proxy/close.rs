@@ -335,8 +335,8 @@ impl Session {
 
 /// Who broke the connection to `side`: its peer, or this kernel, which had no memory for it.
 const fn broken(side: Side, errno: Errno) -> End {
-    match (errno, side) {
-        (Errno::ENOMEM | Errno::ENOBUFS, _) => End::new(Reason::Exhausted, b"RD"),
+    match (lost(errno), side) {
+        (ConnectFailure::Exhausted, _) => End::new(Reason::Exhausted, b"RD"),
         (_, Side::Client) => End::new(Reason::ClientReset, b"CD"),
         (_, Side::Server) => End::new(Reason::ServerReset, b"SD"),
     }

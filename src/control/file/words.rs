@@ -65,9 +65,9 @@ pub(super) const FORMAT: Words<LogFormat> = Words {
 pub(super) const STATE: Words<AdminState> = Words {
     default: AdminState::Ready,
     known: &[
-        ("ready", AdminState::Ready),
-        ("drain", AdminState::Drain),
-        ("maint", AdminState::Maint),
+        (AdminState::Ready.word(), AdminState::Ready),
+        (AdminState::Drain.word(), AdminState::Drain),
+        (AdminState::Maint.word(), AdminState::Maint),
     ],
     later: &[],
 };

@@ -199,7 +199,7 @@ impl Roster {
     /// There is no such server.
     pub fn set_state(&mut self, name: &ServerName, state: AdminState) -> Result<String, String> {
         self.order(name, |orders| orders.state = Some(state))?;
-        let word = word(state);
+        let word = state.word();
         let sessions = self.server(name).map_or(0, ServerBook::sessions);
         let rest = match (state, sessions) {
             (AdminState::Ready, _) | (_, 0) => String::new(),
@@ -230,7 +230,7 @@ impl Roster {
             .flat_map(|backend| backend.servers.iter().map(|server| (&*backend.name, server)));
         let ordered = servers.filter_map(|(backend, server)| {
             let server::Orders { state, weight } = server.orders;
-            let state = state.filter(|state| *state != server.config.state).map(word);
+            let state = state.filter(|state| *state != server.config.state).map(AdminState::word);
             let weight = weight.filter(|weight| *weight != server.config.weight);
             let weight = weight.map(|weight| format!("weight {weight}"));
             let what: Vec<&str> = state.into_iter().chain(weight.as_deref()).collect();
@@ -354,15 +354,6 @@ impl Roster {
                 }
             }
         }
-    }
-}
-
-/// As orders have it.
-const fn word(state: AdminState) -> &'static str {
-    match state {
-        AdminState::Ready => "ready",
-        AdminState::Drain => "drain",
-        AdminState::Maint => "maint",
     }
 }
 

@@ -195,11 +195,9 @@ impl Server {
         }
         let ordered = self.roster.ordered();
         if !ordered.is_empty() {
-            rest.push_str("; as ordered, not as in the file: ");
-            rest.push_str(&ordered[..ordered.len().min(ORDERED_SHOWN)].join(", "));
-            if ordered.len() > ORDERED_SHOWN {
-                rest.push_str(", ...");
-            }
+            let (names, more) = first(&ordered, ORDERED_SHOWN, ", ");
+            let others = if more > 0 { ", ..." } else { "" };
+            rest.push_str(&format!("; as ordered, not as in the file: {names}{others}"));
         }
         format!(
             "reloaded: {}, {}, {}; table {}{rest}",
@@ -230,11 +228,16 @@ impl Server {
 }
 
 fn in_one_line(lines: &[String]) -> String {
-    let shown = lines.iter().take(PROBLEMS_ANSWERED).map(String::as_str).collect::<Vec<_>>();
-    match lines.len() - shown.len() {
-        0 => shown.join("; "),
-        more => format!("{}; and {more} more (evenkeel check names them)", shown.join("; ")),
+    match first(lines, PROBLEMS_ANSWERED, "; ") {
+        (shown, 0) => shown,
+        (shown, more) => format!("{shown}; and {more} more (evenkeel check names them)"),
     }
+}
+
+/// The first `most` of them, and how many are left out.
+fn first(lines: &[String], most: usize, separator: &str) -> (String, usize) {
+    let shown = &lines[..lines.len().min(most)];
+    (shown.join(separator), lines.len() - shown.len())
 }
 
 fn refuse(answer: Option<oneshot::Sender<Result<String, String>>>, line: &str) {
