@@ -226,7 +226,15 @@ impl Bench {
         Ok((subjects.map(|(subject, _)| *subject).collect(), rounds))
     }
 
-    fn turn(&self, comparison: &Comparison<'_>, subject: Option<&Running>) -> io::Result<Turn> {
+    /// One turn of this subject; of the servers themselves if it is none.
+    ///
+    /// # Errors
+    /// A connection fails.
+    pub(crate) fn turn(
+        &self,
+        comparison: &Comparison<'_>,
+        subject: Option<&Running>,
+    ) -> io::Result<Turn> {
         let addresses = addresses(&comparison.setup.servers, subject);
         let mut processes = comparison.responders.processes();
         processes.extend(subject.into_iter().flat_map(Running::processes));

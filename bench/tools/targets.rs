@@ -182,11 +182,11 @@ fn idle(report: &Report) -> Option<Target> {
 }
 
 /// A second core brings at most what it brings where there is no balancer: the generator and the
-/// responders need it too, and two cores share caches and clocks.
+/// responders need it too, and two cores share caches and clocks. Both in the same round.
 fn two(report: &Report) -> Vec<Target> {
     let scaling = |subject: Subject| {
-        let rate = |work: &str| row(report, work, subject.name()).map(|row| row.rate.median);
-        Some(rate("two")? / rate("one")?)
+        let rates = |work: &str| row(report, work, subject.name()).map(|row| row.by_round.iter());
+        median(rates("two")?.zip(rates("one")?).map(|(two, one)| two / one))
     };
     let allowed = scaling(Subject::Direct).map_or(1.9, |direct| (0.95 * direct).min(1.9));
     let alone = scaling(Subject::Evenkeel);
