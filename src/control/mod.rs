@@ -14,4 +14,5 @@ mod rhythm;
 pub mod roster;
 pub mod server;
 pub mod signals;
+pub mod steering;
 pub mod table;

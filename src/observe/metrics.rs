@@ -170,6 +170,8 @@ pub struct WorkerCell {
     pub stale_completions: Count,
     /// Turns that found the completion queue overflown.
     pub cq_overflows: Count,
+    /// Of the connections that were asked about it, those that the worker's own core received.
+    pub received_here: Count,
     /// Accepts that failed, whatever the errno.
     pub accept_errors: Count,
     /// 1 while accepting pauses for want of descriptors or sessions (gauge).

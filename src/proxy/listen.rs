@@ -37,10 +37,17 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A pause is told to the control thread at most this often.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
+/// One connection in so many is asked which core received it, where that can matter.
+const ASK_EVERY: u32 = 4;
+
 /// Accepts of this worker.
 #[derive(Debug)]
 pub(super) struct Listeners {
     local: Rc<Local>,
+    /// The core that this worker is pinned to.
+    core: Option<usize>,
+    /// Connections since one was asked which core received it.
+    unasked: u32,
     listening: Vec<Listening>,
     /// Of [`Listening::id`].
     next_id: u32,
@@ -90,9 +97,11 @@ enum Accept {
 }
 
 impl Listeners {
-    pub(super) const fn new(local: Rc<Local>) -> Self {
+    pub(super) const fn new(local: Rc<Local>, core: Option<usize>) -> Self {
         Self {
             local,
+            core,
+            unasked: 0,
             listening: Vec::new(),
             next_id: 0,
             starved_until: None,
@@ -155,6 +164,7 @@ impl Listeners {
         now: Moment,
     ) -> Option<Admitted> {
         let limit = self.limit(now);
+        self.note_core(completion.socket.as_ref());
         let listening = self.listening.iter_mut().find(|listening| listening.id == id)?;
         if !completion.more {
             listening.accept = Accept::Idle;
@@ -172,6 +182,17 @@ impl Listeners {
                 None
             }
             (None, _) => None,
+        }
+    }
+
+    /// Now and then counts who was received by this worker's own core: see `control::steering`.
+    fn note_core(&mut self, client: Option<&Socket>) {
+        let (Some(core), Some(client)) = (self.core, client) else { return };
+        self.unasked += 1;
+        if self.unasked >= ASK_EVERY {
+            self.unasked = 0;
+            let here = client.received_by() == Some(core);
+            self.local.seam.cells.of(self.local.index).received_here.add(u64::from(here));
         }
     }
 

@@ -147,7 +147,7 @@ impl Running {
         let mut running = Self {
             table: Cache::new(InForce(Arc::clone(&worker.seam))),
             is_new: true,
-            listeners: Listeners::new(Rc::clone(&local)),
+            listeners: Listeners::new(Rc::clone(&local), worker.core),
             tools: Tools {
                 local: Rc::clone(&local),
                 table: worker.seam.table.load_full(),

@@ -18,6 +18,7 @@ use crate::control::drain::{Phase, PhaseCell};
 use crate::control::resolve::{Answer, Resolver};
 use crate::control::roster::{Bound, Roster};
 use crate::control::server::{self, Control};
+use crate::control::steering::Steering;
 use crate::control::table::Seam;
 use crate::control::{listeners, reload, signals};
 use crate::observe::log::SessionRecord;
@@ -181,6 +182,11 @@ impl Prepared {
         }
     }
 
+    /// Where a worker is pinned to.
+    fn core_of(&self, worker: usize) -> usize {
+        self.cores[worker % self.cores.len()]
+    }
+
     fn drop_privileges(&self, config: &Config) -> Result<(), Failure> {
         let Some(identity) = self.identity else { return Ok(()) };
         if let (Some(socket), Some((_, place))) = (&self.admin, &config.observe.control) {
@@ -267,6 +273,8 @@ async fn control(
         prepared.sessions_max,
         where_it_listens(&config, prepared.http.is_some())
     );
+    let cores = (0..prepared.workers).map(|worker| prepared.core_of(worker)).collect();
+    let steering = config.global.pin.then(|| Steering::new(cores));
     let Prepared { bound, budget, http, admin, .. } = prepared;
     let control = Control {
         config,
@@ -274,6 +282,7 @@ async fn control(
         bound,
         seam,
         budget,
+        steering,
         resolver,
         answers,
         seen,
@@ -309,13 +318,12 @@ fn start_workers(
 ) -> Result<oneshot::Receiver<()>, Failure> {
     let mut threads = Vec::new();
     for index in 0..prepared.workers {
-        let core = prepared.cores[index % prepared.cores.len()];
         let worker = Worker {
             index: WorkerIndex(index),
             seam: Arc::clone(seam),
             sessions_max: prepared.sessions_max,
             buffers: config.global.buffers,
-            core: config.global.pin.then_some(core),
+            core: config.global.pin.then(|| prepared.core_of(index)),
         };
         threads.push(worker.start().map_err(|error| {
             Failure::of(format!("evenkeel: worker {index} does not start: {error}"))

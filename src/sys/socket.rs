@@ -65,6 +65,13 @@ impl Socket {
         own.is_some_and(|own| is_reached_by(own, address))
     }
 
+    /// The core that received its last packet (`SO_INCOMING_CPU`, socket(7)); none where the kernel
+    /// does not say.
+    #[must_use]
+    pub fn received_by(&self) -> Option<usize> {
+        SockRef::from(&self.0).cpu_affinity().ok()
+    }
+
     /// Nothing is held back any more (`TCP_NODELAY`, tcp(7)): whoever wrote small messages has
     /// decided already. The first is not held back in any case. What waits goes out now.
     pub fn do_not_delay(&self) {

@@ -20,6 +20,7 @@ use crate::control::prober::{ProbeOutcome, Prober, Target};
 use crate::control::resolve::{Answer, Follower, Resolved, Resolver};
 use crate::control::roster::{Bound, Probe, Probed, Roster};
 use crate::control::signals::Signal;
+use crate::control::steering::Steering;
 use crate::control::table::{Seam, Table};
 use crate::observe::status::{Order, Request, Snapshot};
 use crate::observe::{admin, http, notify};
@@ -55,6 +56,8 @@ pub struct Control {
     pub seam: Arc<Seam>,
     /// What `seam.sessions` was reckoned by.
     pub budget: Budget,
+    /// Where the workers' cores are, if they are pinned.
+    pub steering: Option<Steering>,
     /// For names.
     pub resolver: Resolver,
     /// What is known of the names of `config`.
@@ -97,6 +100,7 @@ pub async fn run(control: Control) -> Result<(), String> {
         sessions_max: control.seam.sessions.max(),
         seam: control.seam,
         budget: control.budget,
+        steering: control.steering,
         resolver: control.resolver,
         started: control.started,
         reloading: Reloading::default(),
@@ -134,6 +138,7 @@ struct Server {
     budget: Budget,
     /// The limit of sessions at the start: workers have room for no more.
     sessions_max: u32,
+    steering: Option<Steering>,
     prober: Prober,
     resolver: Resolver,
     followers: BTreeMap<String, Follower>,
@@ -374,6 +379,7 @@ impl Server {
             self.retired.pop_front();
         }
         self.roster.forget();
+        self.steer();
         self.tell_supervisor();
         let now = Instant::now();
         match (self.seam.phase.load(), self.stopped) {
@@ -384,6 +390,23 @@ impl Server {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Leaves connections to the cores that receive them, or no longer.
+    fn steer(&mut self) {
+        let Some(steering) = &mut self.steering else { return };
+        let received = self.seam.cells.cells().map(|cell| cell.received_here.read());
+        if steering.look(received.collect()) {
+            steering.apply(&self.bound);
+            tracing::info!(
+                "new connections go to {}",
+                if steering.is_steered() {
+                    "the worker on the core that receives them: all cores receive alike many"
+                } else {
+                    "any worker: their cores no longer receive alike many"
+                }
+            );
+        }
     }
 
     fn on_ended(&self) -> Result<(), String> {

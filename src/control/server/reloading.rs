@@ -177,6 +177,9 @@ impl Server {
         let gone = self.bound.keys().filter(|address| !bound.contains_key(address));
         self.reloading.given_up.extend(gone);
         self.bound = bound;
+        if let Some(steering) = &self.steering {
+            steering.apply(&self.bound);
+        }
         self.config = config;
         self.fit_sessions();
         self.follow_names(answers);

@@ -92,6 +92,7 @@ impl Scene {
                     pipes_per_worker: 1,
                     visitors: [0, 0],
                 },
+                steering: None,
                 resolver,
                 answers: BTreeMap::new(),
                 seen: receiver,
