@@ -12,6 +12,8 @@ pub(crate) struct Setup {
     pub(crate) servers: Vec<SocketAddr>,
     /// Threads or processes that work.
     pub(crate) workers: usize,
+    /// The cores that workers are pinned to, one each; none: not pinned.
+    pub(crate) cores: Vec<usize>,
     /// Frontends; clients use the last.
     pub(crate) frontends: usize,
     /// Sessions that it is told to have room for.
@@ -34,6 +36,7 @@ impl Setup {
         Self {
             servers: servers.to_vec(),
             workers: 1,
+            cores: Vec::new(),
             frontends: 1,
             sessions_max,
             probes: None,
@@ -47,7 +50,12 @@ impl Setup {
 
 /// For `evenkeel run -c`. The last of `addresses` is what clients use.
 pub(crate) fn evenkeel(setup: &Setup, addresses: &[SocketAddr], folder: &Path) -> String {
-    let mut text = format!("[global]\nworkers = {}\n[observe]\n", setup.workers);
+    let mut text = format!("[global]\nworkers = {}\n", setup.workers);
+    if !setup.cores.is_empty() {
+        // The process has those cores and no others.
+        text.push_str("pin = true\n");
+    }
+    text.push_str("[observe]\n");
     match setup.observe {
         Some(address) => {
             let control = folder.join("control.sock");
@@ -88,8 +96,12 @@ pub(crate) fn haproxy(
     defaults: &str,
 ) -> String {
     let most = setup.sessions_max;
+    let mut pinned = String::new();
+    for (index, core) in setup.cores.iter().enumerate() {
+        put(&mut pinned, format_args!("    cpu-map 1/{} {core}\n", index + 1));
+    }
     let mut text = format!(
-        "global\n    nbthread {}\n    maxconn {most}\n{global}\
+        "global\n    nbthread {}\n    maxconn {most}\n{pinned}{global}\
          defaults\n    mode tcp\n    timeout connect 3s\n    timeout client 5m\n    \
          timeout server 5m\n{defaults}",
         setup.workers
@@ -122,12 +134,17 @@ pub(crate) fn nginx(setup: &Setup, addresses: &[SocketAddr], folder: &Path) -> S
     }
     let pid = folder.join("nginx.pid");
     // One worker needs no master; with several they share the port, as its manual advises.
+    let masks = setup.cores.iter().map(|core| format!(" {:b}", 1_u64 << core));
+    let pinned = match masks.collect::<String>() {
+        none if none.is_empty() => none,
+        masks => format!("worker_cpu_affinity{masks};\n"),
+    };
     let (master, shared) = if setup.workers > 1 { ("on", " reuseport") } else { ("off", "") };
     put(
         &mut text,
         format_args!(
             "daemon off;\nmaster_process {master};\nworker_processes {};\npid {};\n\
-             error_log stderr crit;\nevents {{\n    worker_connections {};\n}}\n\
+             error_log stderr crit;\n{pinned}events {{\n    worker_connections {};\n}}\n\
              stream {{\n    upstream bench {{\n",
             setup.workers,
             pid.display(),

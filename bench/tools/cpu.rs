@@ -28,11 +28,19 @@ pub(crate) fn allowed() -> io::Result<Vec<usize>> {
 /// # Errors
 /// A core isn't one that this process may use.
 pub(crate) fn pin(cores: &[usize]) -> io::Result<()> {
+    pin_process(0, cores)
+}
+
+/// As `pin`, a process of one thread; 0 is the calling thread.
+///
+/// # Errors
+/// As `pin`; or there is no such process.
+pub(crate) fn pin_process(process: u32, cores: &[usize]) -> io::Result<()> {
     let mut only = CpuSet::new();
     for core in cores {
         only.set(*core)?;
     }
-    sched_setaffinity(Pid::from_raw(0), &only)
+    sched_setaffinity(Pid::from_raw(process.cast_signed()), &only)
         .map_err(|error| io::Error::other(format!("cores {cores:?}: {error}")))
 }
 

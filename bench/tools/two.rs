@@ -1,7 +1,9 @@
-//! Two workers on two cores; generator and responders share them.
+//! Two workers on two cores; a generator and a responder on each of them, too.
 
 use std::io;
+use std::net::SocketAddr;
 use std::thread;
+use std::time::Duration;
 
 use crate::configuration::Setup;
 use crate::cpu;
@@ -9,7 +11,10 @@ use crate::generator::Generator;
 use crate::report::{Report, Turn, Turns};
 use crate::rounds::{Bench, Comparison, Responders, addresses, measure};
 use crate::subject::{Running, Subject};
-use crate::work::{Kind, Load};
+use crate::work::{Kind, Load, connections};
+
+/// For a balancer to see where its clients come from.
+const MEETING: Duration = Duration::from_secs(1);
 
 impl Bench {
     /// Two workers on two cores, and beside each turn of evenkeel one of its one worker on one
@@ -57,15 +62,22 @@ impl Bench {
 
         cpu::pin(&cores)?;
         let responders = Responders::start()?;
-        let servers = responders.addresses();
-        let setup = Setup { workers: 2, ..Setup::plain(&servers, self.place.sessions_max) };
+        for (process, core) in responders.processes().into_iter().zip(cores) {
+            cpu::pin_process(process, &[core])?;
+        }
+        let plain = Setup::plain(&responders.addresses(), self.place.sessions_max);
+        let setup = Setup { workers: 2, cores: cores.to_vec(), ..plain };
         let several = |subject: &Subject| *subject == Subject::Direct || subject.has_workers();
         let subjects: Vec<Subject> = subjects.iter().copied().filter(several).collect();
         let running = self.start_all(&subjects, &setup, report)?;
         let subjects: Vec<Subject> = running.iter().map(|(subject, _)| *subject).collect();
+        for (_, running) in &running {
+            // Who sees where its clients come from has seen it now.
+            let addresses = addresses(&responders.addresses(), running.as_ref());
+            Self::meet(&addresses, cores)?;
+        }
         let (subjects, rounds) = self.in_turns(kind.name, &subjects, report, |index| {
             let (subject, running) = &running[index];
-            cpu::pin(&cores)?;
             let both = self.turn_on_both(load, cores, &responders, running.as_ref())?;
             cpu::pin(&[self.core])?;
             // One after the other: what the machine does lasts longer than both.
@@ -82,6 +94,11 @@ impl Bench {
         report.add(&Turns { work, title, subjects, rounds: of_one.collect() }, target)
     }
 
+    /// Many short connections from both cores, as many from each.
+    fn meet(addresses: &[SocketAddr], cores: [usize; 2]) -> io::Result<()> {
+        drive(&mut open(addresses, connections(64), cores)?, cores, MEETING)
+    }
+
     fn turn_on_both(
         &self,
         load: Load,
@@ -92,16 +109,14 @@ impl Bench {
         let mut processes = responders.processes();
         processes.extend(subject.into_iter().flat_map(Running::processes));
         let addresses = addresses(&responders.addresses(), subject);
-        let half = Load { connections: load.connections / 2, ..load };
-        let mut generators =
-            [Generator::open(&addresses, &[half])?, Generator::open(&addresses, &[half])?];
-        drive(&mut generators, self.window / 5)?;
+        let mut generators = open(&addresses, load, cores)?;
+        drive(&mut generators, cores, self.window / 5)?;
         let exchanges = |generators: &[Generator; 2]| -> f64 {
             generators.iter().map(|one| one.exchanges(0)).sum()
         };
         let mut turn = measure(&cores, &processes, || {
             let before = exchanges(&generators);
-            drive(&mut generators, self.window)?;
+            drive(&mut generators, cores, self.window)?;
             Ok(exchanges(&generators) - before)
         })?;
         // A second of two cores is two seconds of core: count it as one.
@@ -110,11 +125,26 @@ impl Bench {
     }
 }
 
-/// Both at the same time.
-fn drive(generators: &mut [Generator; 2], time: std::time::Duration) -> io::Result<()> {
+/// Half of the load each, from a core of its own as from a queue of a network card.
+fn open(addresses: &[SocketAddr], load: Load, cores: [usize; 2]) -> io::Result<[Generator; 2]> {
+    let half = [Load { connections: load.connections / 2, ..load }];
+    let from = |core| {
+        cpu::pin(&[core])?;
+        Generator::open(addresses, &half)
+    };
+    let [first, second] = cores;
+    Ok([from(first)?, from(second)?])
+}
+
+/// Both at the same time, each on its core.
+fn drive(generators: &mut [Generator; 2], cores: [usize; 2], time: Duration) -> io::Result<()> {
     let [one, other] = generators;
     thread::scope(|scope| {
-        let thread = scope.spawn(|| other.drive(time));
+        let thread = scope.spawn(|| {
+            cpu::pin(&cores[1..])?;
+            other.drive(time)
+        });
+        cpu::pin(&cores[..1])?;
         one.drive(time)?;
         thread.join().map_err(|_| io::Error::other("a generator panicked"))?
     })
