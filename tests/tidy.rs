@@ -37,6 +37,7 @@ const LAYERS: &[&[&str]] = &[
     ],
     &["observe::exposition", "observe::page", "control::prober", "control::reload"],
     &["observe::http", "observe::admin", "control::listeners"],
+    &["control::steering"],
     &["control::server"],
     // What stays between a client and its server, from the smallest part to the thread.
     &["proxy::queue", "proxy::slots", "proxy::wheel"],

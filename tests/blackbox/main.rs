@@ -17,4 +17,5 @@ mod reload;
 mod rotation;
 mod startup;
 mod stderr;
+mod steering;
 mod supervisor;
