@@ -9,7 +9,7 @@ use crate::configuration::Setup;
 use crate::cpu;
 use crate::generator::Generator;
 use crate::report::{Report, Turn, Turns};
-use crate::rounds::{Bench, Comparison, Responders, addresses, measure};
+use crate::rounds::{Bench, Comparison, Responders, measure};
 use crate::subject::{Running, Subject};
 use crate::work::{Kind, Load, connections};
 
@@ -73,8 +73,7 @@ impl Bench {
         let subjects: Vec<Subject> = running.iter().map(|(subject, _)| *subject).collect();
         for (_, running) in &running {
             // Who sees where its clients come from has seen it now.
-            let addresses = addresses(&responders.addresses(), running.as_ref());
-            Self::meet(&addresses, cores)?;
+            Self::meet(targets(&responders, running.as_ref())?, cores)?;
         }
         let (subjects, rounds) = self.in_turns(kind.name, &subjects, report, |index| {
             let (subject, running) = &running[index];
@@ -95,8 +94,8 @@ impl Bench {
     }
 
     /// Many short connections from both cores, as many from each.
-    fn meet(addresses: &[SocketAddr], cores: [usize; 2]) -> io::Result<()> {
-        drive(&mut open(addresses, connections(64), cores)?, cores, MEETING)
+    fn meet(targets: [SocketAddr; 2], cores: [usize; 2]) -> io::Result<()> {
+        drive(&mut open(targets, connections(64), cores)?, cores, MEETING)
     }
 
     fn turn_on_both(
@@ -108,8 +107,7 @@ impl Bench {
     ) -> io::Result<Turn> {
         let mut processes = responders.processes();
         processes.extend(subject.into_iter().flat_map(Running::processes));
-        let addresses = addresses(&responders.addresses(), subject);
-        let mut generators = open(&addresses, load, cores)?;
+        let mut generators = open(targets(responders, subject)?, load, cores)?;
         drive(&mut generators, cores, self.window / 5)?;
         let exchanges = |generators: &[Generator; 2]| -> f64 {
             generators.iter().map(|one| one.exchanges(0)).sum()
@@ -125,15 +123,24 @@ impl Bench {
     }
 }
 
+/// Where the generator of each core connects to. Without a balancer it is the server of the same
+/// core, so that nothing passes between them: what two cores can do at the most.
+fn targets(responders: &Responders, subject: Option<&Running>) -> io::Result<[SocketAddr; 2]> {
+    match (subject, &responders.addresses()[..]) {
+        (Some(subject), _) => Ok([subject.address; 2]),
+        (None, [first, second]) => Ok([*first, *second]),
+        (None, _) => Err(io::Error::other("a responder for each core is wanted")),
+    }
+}
+
 /// Half of the load each, from a core of its own as from a queue of a network card.
-fn open(addresses: &[SocketAddr], load: Load, cores: [usize; 2]) -> io::Result<[Generator; 2]> {
+fn open(targets: [SocketAddr; 2], load: Load, cores: [usize; 2]) -> io::Result<[Generator; 2]> {
     let half = [Load { connections: load.connections / 2, ..load }];
-    let from = |core| {
+    let from = |core, target| {
         cpu::pin(&[core])?;
-        Generator::open(addresses, &half)
+        Generator::open(&[target], &half)
     };
-    let [first, second] = cores;
-    Ok([from(first)?, from(second)?])
+    Ok([from(cores[0], targets[0])?, from(cores[1], targets[1])?])
 }
 
 /// Both at the same time, each on its core.

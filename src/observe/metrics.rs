@@ -170,7 +170,8 @@ pub struct WorkerCell {
     pub stale_completions: Count,
     /// Turns that found the completion queue overflown.
     pub cq_overflows: Count,
-    /// Of the connections that were asked about it, those that the worker's own core received.
+    /// Of the connections that a pinned worker asked, one in some, those that its own core had
+    /// received. Not scraped: see `control::steering`.
     pub received_here: Count,
     /// Accepts that failed, whatever the errno.
     pub accept_errors: Count,

@@ -140,14 +140,15 @@ impl Running {
             tracing::debug!("worker {}: its slices are as long as any: {errno}", worker.index.0);
         }
         let buffers = worker.buffer_count();
-        let pipes = worker.seam.wakers.len() * usize::from(PIPES_PER_WORKER);
+        let wakers = worker.seam.wakers.len();
+        let pipes = wakers * usize::from(PIPES_PER_WORKER);
         let mut ring = Ring::new(worker.sessions_max, buffers)?;
         ring.watch(&worker.seam.wakers[worker.index.0], Token::Wake.pack());
         let local = Rc::new(Local { seam: Arc::clone(&worker.seam), index: worker.index });
         let mut running = Self {
             table: Cache::new(InForce(Arc::clone(&worker.seam))),
             is_new: true,
-            listeners: Listeners::new(Rc::clone(&local), worker.core),
+            listeners: Listeners::new(Rc::clone(&local), worker.core.filter(|_| wakers > 1)),
             tools: Tools {
                 local: Rc::clone(&local),
                 table: worker.seam.table.load_full(),

@@ -27,6 +27,7 @@ use crate::proxy::PIPES_PER_WORKER;
 use crate::proxy::worker::Worker;
 use crate::sys::features;
 use crate::sys::interfaces::Here;
+use crate::sys::release::Release;
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
 
@@ -274,7 +275,8 @@ async fn control(
         where_it_listens(&config, prepared.http.is_some())
     );
     let cores = (0..prepared.workers).map(|worker| prepared.core_of(worker)).collect();
-    let steering = config.global.pin.then(|| Steering::new(cores));
+    let kernel = Release::of_this_kernel();
+    let steering = config.global.pin.then(|| Steering::new(cores, kernel)).flatten();
     let Prepared { bound, budget, http, admin, .. } = prepared;
     let control = Control {
         config,

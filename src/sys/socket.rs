@@ -65,11 +65,10 @@ impl Socket {
         own.is_some_and(|own| is_reached_by(own, address))
     }
 
-    /// The core that received its last packet (`SO_INCOMING_CPU`, socket(7)); none where the kernel
-    /// does not say.
+    /// The core that received its last packet (`SO_INCOMING_CPU`, socket(7)); none before the first.
     #[must_use]
     pub fn received_by(&self) -> Option<usize> {
-        SockRef::from(&self.0).cpu_affinity().ok()
+        SockRef::from(&self.0).cpu_affinity().ok().filter(|core| *core != ANY_CORE)
     }
 
     /// Nothing is held back any more (`TCP_NODELAY`, tcp(7)): whoever wrote small messages has
@@ -205,6 +204,15 @@ pub fn accept_waiting(listener: &OwnedFd) -> Result<Option<Socket>, Errno> {
             Err(_) => return Ok(None),
         }
     }
+}
+
+/// `SO_INCOMING_CPU` where it says nothing: -1, as socket2 has it.
+const ANY_CORE: usize = usize::MAX;
+
+/// Of sockets that listen on the same port, this one is to take what `core` receives; none: what
+/// the hash gives it, as at first. A kernel that does not know of it goes on by its hash.
+pub fn prefer_core(listener: &OwnedFd, core: Option<usize>) {
+    drop(SockRef::from(listener).set_cpu_affinity(core.unwrap_or(ANY_CORE)));
 }
 
 /// The soft limit of descriptors, as it is now.

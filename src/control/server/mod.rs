@@ -56,7 +56,7 @@ pub struct Control {
     pub seam: Arc<Seam>,
     /// What `seam.sessions` was reckoned by.
     pub budget: Budget,
-    /// Where the workers' cores are, if they are pinned.
+    /// Where pinned workers can be left what their cores receive.
     pub steering: Option<Steering>,
     /// For names.
     pub resolver: Resolver,
@@ -395,6 +395,9 @@ impl Server {
     /// Leaves connections to the cores that receive them, or no longer.
     fn steer(&mut self) {
         let Some(steering) = &mut self.steering else { return };
+        if self.seam.phase.load() != Phase::Running {
+            return;
+        }
         let received = self.seam.cells.cells().map(|cell| cell.received_here.read());
         if steering.look(received.collect()) {
             steering.apply(&self.bound);
