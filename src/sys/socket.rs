@@ -65,7 +65,7 @@ impl Socket {
         own.is_some_and(|own| is_reached_by(own, address))
     }
 
-    /// The core that received its last packet (`SO_INCOMING_CPU`, socket(7)); none before the first.
+    /// The core that received its last packet (`SO_INCOMING_CPU`, socket(7)); none before one.
     #[must_use]
     pub fn received_by(&self) -> Option<usize> {
         SockRef::from(&self.0).cpu_affinity().ok().filter(|core| *core != ANY_CORE)
