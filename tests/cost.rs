@@ -144,6 +144,7 @@ impl Own {
             sessions_max: 1000,
             buffers: None,
             core: None,
+            steerable: false,
         };
         let thread = Some(worker.start().unwrap());
         Self { seam, address, thread }

@@ -27,7 +27,7 @@ const STILL_EVEN: u64 = 160;
 
 /// The first kernel that heeds the option among sockets that share a port; between 4.6 and it, the
 /// hash alone decided.
-const HEEDS_CORES: Release = Release(6, 2, 0);
+pub const HEEDS_CORES: Release = Release(6, 2, 0);
 
 /// Whether each core's connections go to its own worker.
 #[derive(Debug)]

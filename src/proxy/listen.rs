@@ -44,7 +44,7 @@ const ASK_EVERY: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Listeners {
     local: Rc<Local>,
-    /// The core that this worker is pinned to, if it has other workers beside it.
+    /// The core that this worker is pinned to, if what it receives is counted.
     core: Option<usize>,
     /// Connections since one was asked which core received it.
     unasked: u32,

@@ -52,6 +52,8 @@ pub struct Worker {
     pub buffers: Option<u64>,
     /// The core to pin its thread to.
     pub core: Option<usize>,
+    /// Whether it counts what that core receives, for `control::steering`.
+    pub steerable: bool,
 }
 
 impl Worker {
@@ -140,15 +142,14 @@ impl Running {
             tracing::debug!("worker {}: its slices are as long as any: {errno}", worker.index.0);
         }
         let buffers = worker.buffer_count();
-        let wakers = worker.seam.wakers.len();
-        let pipes = wakers * usize::from(PIPES_PER_WORKER);
+        let pipes = worker.seam.wakers.len() * usize::from(PIPES_PER_WORKER);
         let mut ring = Ring::new(worker.sessions_max, buffers)?;
         ring.watch(&worker.seam.wakers[worker.index.0], Token::Wake.pack());
         let local = Rc::new(Local { seam: Arc::clone(&worker.seam), index: worker.index });
         let mut running = Self {
             table: Cache::new(InForce(Arc::clone(&worker.seam))),
             is_new: true,
-            listeners: Listeners::new(Rc::clone(&local), worker.core.filter(|_| wakers > 1)),
+            listeners: Listeners::new(Rc::clone(&local), worker.core.filter(|_| worker.steerable)),
             tools: Tools {
                 local: Rc::clone(&local),
                 table: worker.seam.table.load_full(),

@@ -263,7 +263,10 @@ async fn control(
     let phase = PhaseCell::new(started);
     let seam = Seam::new(table, phase, prepared.sessions_max, seen_slot, records, wakers);
     let seam = Arc::new(seam);
-    let ended = start_workers(&config, &prepared, &seam).inspect_err(|_| {
+    let cores = (0..prepared.workers).map(|worker| prepared.core_of(worker)).collect();
+    let kernel = Release::of_this_kernel();
+    let steering = config.global.pin.then(|| Steering::new(cores, kernel)).flatten();
+    let ended = start_workers(&config, &prepared, steering.is_some(), &seam).inspect_err(|_| {
         seam.phase.store(Phase::Stopped);
         seam.wake();
     })?;
@@ -274,9 +277,6 @@ async fn control(
         prepared.sessions_max,
         where_it_listens(&config, prepared.http.is_some())
     );
-    let cores = (0..prepared.workers).map(|worker| prepared.core_of(worker)).collect();
-    let kernel = Release::of_this_kernel();
-    let steering = config.global.pin.then(|| Steering::new(cores, kernel)).flatten();
     let Prepared { bound, budget, http, admin, .. } = prepared;
     let control = Control {
         config,
@@ -316,6 +316,7 @@ fn where_it_listens(config: &Config, observed: bool) -> String {
 fn start_workers(
     config: &Config,
     prepared: &Prepared,
+    steerable: bool,
     seam: &Arc<Seam>,
 ) -> Result<oneshot::Receiver<()>, Failure> {
     let mut threads = Vec::new();
@@ -326,6 +327,7 @@ fn start_workers(
             sessions_max: prepared.sessions_max,
             buffers: config.global.buffers,
             core: config.global.pin.then(|| prepared.core_of(index)),
+            steerable,
         };
         threads.push(worker.start().map_err(|error| {
             Failure::of(format!("evenkeel: worker {index} does not start: {error}"))

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use evenkeel::control::steering::HEEDS_CORES;
 use evenkeel::sys::release::Release;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -12,9 +13,6 @@ use nix::unistd::Pid;
 use crate::common::client::visit;
 use crate::common::wait::until;
 use crate::common::{Balancer, Config, Place, Server, skip};
-
-/// The kernel that looks at the core again among sockets that share a port.
-const HEEDS_CORES: Release = Release(6, 2, 0);
 
 /// Completions of what went before that a worker may count a moment after its sessions.
 const A_TURN: f64 = 10.0;
