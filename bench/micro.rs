@@ -155,7 +155,7 @@ fn backend(servers: u32) -> Backend {
             cells: PerWorker::new(THREADS_MAX),
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        (Arc::new(Server { address, shared: Arc::new(shared) }), 100)
+        (Arc::new(Server::new(address, Arc::new(shared))), 100)
     };
     Backend {
         name: Arc::from("b"),

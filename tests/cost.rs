@@ -103,15 +103,13 @@ impl Own {
     fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let server = evenkeel::control::table::Server {
-            address: server,
-            shared: Arc::new(ServerShared {
-                id: ServerId(1),
-                name: Arc::from("a"),
-                sessions: Limit::new(None),
-                cells: PerWorker::new(1),
-            }),
+        let shared = ServerShared {
+            id: ServerId(1),
+            name: Arc::from("a"),
+            sessions: Limit::new(None),
+            cells: PerWorker::new(1),
         };
+        let server = evenkeel::control::table::Server::new(server, Arc::new(shared));
         let backend = Backend {
             name: Arc::from("b"),
             connect_timeout: Duration::from_secs(3),
@@ -143,6 +141,7 @@ impl Own {
             seam: Arc::clone(&seam),
             sessions_max: 1000,
             buffers: None,
+            spares: 64,
             core: None,
             steerable: false,
         };

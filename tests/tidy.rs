@@ -46,6 +46,7 @@ const LAYERS: &[&[&str]] = &[
     &["proxy::relay", "proxy::splice"],
     &["proxy::session"],
     &["proxy::connect", "proxy::close"],
+    &["proxy::spares"],
     &["proxy::legs"],
     &["proxy::listen"],
     &["proxy::worker"],

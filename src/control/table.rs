@@ -6,8 +6,8 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{self, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -98,6 +98,16 @@ pub struct Server {
     pub address: SocketAddr,
     /// What outlives a table.
     pub shared: Arc<ServerShared>,
+    /// Whether its kernel sends timestamps (RFC 7323), once a worker has seen it.
+    pub timestamps: OnceLock<bool>,
+}
+
+impl Server {
+    /// Nothing is known of its kernel yet.
+    #[must_use]
+    pub const fn new(address: SocketAddr, shared: Arc<ServerShared>) -> Self {
+        Self { address, shared, timestamps: OnceLock::new() }
+    }
 }
 
 /// What a server keeps from one table to the next, also when its address changes.
@@ -340,15 +350,13 @@ mod tests {
     use super::*;
 
     fn server(id: u32) -> Arc<Server> {
-        Arc::new(Server {
-            address: SocketAddr::from(([127, 0, 0, 1], 1)),
-            shared: Arc::new(ServerShared {
-                id: ServerId(id),
-                name: Arc::from(format!("s{id}")),
-                sessions: Limit::new(None),
-                cells: PerWorker::new(1),
-            }),
-        })
+        let shared = ServerShared {
+            id: ServerId(id),
+            name: Arc::from(format!("s{id}")),
+            sessions: Limit::new(None),
+            cells: PerWorker::new(1),
+        };
+        Arc::new(Server::new(SocketAddr::from(([127, 0, 0, 1], 1)), Arc::new(shared)))
     }
 
     fn rotation(weights: &[u32]) -> Vec<u16> {

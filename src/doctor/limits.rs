@@ -64,6 +64,7 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
         descriptors: hard,
         workers,
         pipes_per_worker: PIPES_PER_WORKER,
+        spares_per_worker: 0,
         visitors: VISITORS_MAX,
     };
     let sessions = budget.sessions_max(config, |_| 1);

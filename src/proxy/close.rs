@@ -21,6 +21,10 @@ const FLUSH_STEP: Duration = Duration::from_millis(20);
 /// How long what a side still sends is read and dropped after everything was said to it.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// Bytes of a direction that leave the buffers of a socket as they were: those of the first flight
+/// over Ethernet (ten segments, RFC 6928). After more the kernel may let them grow (tcp(7)).
+const LITTLE: u64 = 14_600;
+
 impl Session {
     /// Reading from the source of a pump failed: it was reset (or timed out in its kernel).
     pub(super) fn on_source_failed<K: Kernel>(
@@ -261,7 +265,12 @@ impl Session {
         let pump = &self.pumps[direction_from(side.other()) as usize];
         let cut_off = self.end.is_some() && pump.source != Source::Ended;
         if pump.holds_bytes() || pump.sink == Sink::Broken || cut_off {
-            Closing::Abort
+            return Closing::Abort;
+        }
+        let [inward, outward] = &self.pumps;
+        let little = inward.delivered.max(outward.delivered) <= LITTLE;
+        if little && self.pumps[direction_from(side) as usize].source == Source::Ended {
+            Closing::Over
         } else {
             Closing::Orderly
         }

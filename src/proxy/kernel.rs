@@ -156,6 +156,9 @@ pub enum Unserved {
 pub enum Closing {
     /// The peer reads what was sent, then the end (FIN).
     Orderly,
+    /// The same, and the peer has ended too: nothing more can come of it. So little went through
+    /// that the socket is as good as new.
+    Over,
     /// The peer reads a reset (RST).
     Abort,
 }

@@ -2,6 +2,7 @@
 //! real kernel behind [`Kernel`].
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::proxy::kernel::{Attempt, Closing, Kernel, Operation, Unserved};
 use crate::proxy::pick::{Local, Place, pick};
 use crate::proxy::queue::Links;
 use crate::proxy::slots::Key;
+use crate::proxy::spares::Spares;
 use crate::proxy::token::Token;
 use crate::sys::buffer::BufferId;
 use crate::sys::pipe::{PipeId, Pipes};
@@ -37,6 +39,25 @@ pub(super) struct Tools {
     pub(super) released: bool,
     /// A descriptor for a server's socket could not be had.
     pub(super) starved: bool,
+    /// Sockets that have served, for the next connect.
+    pub(super) spares: Spares,
+}
+
+impl Tools {
+    /// A socket that can connect to `address`: one that has served before, or a new one.
+    ///
+    /// # Errors
+    /// Out of descriptors or memory.
+    fn socket_to(&mut self, address: SocketAddr) -> io::Result<Socket> {
+        if let Some(spare) = self.spares.take(address) {
+            if spare.renew() {
+                return Ok(spare);
+            }
+            self.ring.close(spare);
+        }
+        Socket::to(address)
+            .or_else(|error| if self.spares.let_go() { Socket::to(address) } else { Err(error) })
+    }
 }
 
 /// A client that may begin its session.
@@ -218,7 +239,7 @@ impl Kernel for Wired<'_> {
         let server = place.server();
         let id = server.shared.id;
         let cell = server.shared.cells.of(self.tools.local.index);
-        let socket = Socket::to(server.address).map_err(|_| {
+        let socket = self.tools.socket_to(server.address).map_err(|_| {
             cell.connect_failures[ConnectFailure::Exhausted as usize].add(1);
             self.tools.starved = true;
             Unserved::Exhausted
@@ -299,6 +320,11 @@ impl Kernel for Wired<'_> {
         if how == Closing::Abort {
             socket.abort_on_close();
         }
+        let socket = match (side, how, &self.legs.served_by) {
+            (Side::Server, Closing::Over, Some(server)) => self.tools.spares.keep(socket, server),
+            _ => Some(socket),
+        };
+        let Some(socket) = socket else { return };
         match (side, how) {
             // At once: the next attempt may need the descriptor.
             (Side::Server, Closing::Abort) => drop(socket),

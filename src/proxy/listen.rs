@@ -237,6 +237,9 @@ impl Listeners {
         if mem::take(&mut tools.starved) {
             self.starve(now);
         }
+        if self.starved_until.is_some() {
+            tools.released |= tools.spares.let_go();
+        }
         let mut full = false;
         for listening in &mut self.listening {
             if !self.short {

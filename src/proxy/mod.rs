@@ -17,6 +17,7 @@ mod close;
 pub mod session;
 
 mod legs;
+mod spares;
 
 pub mod kernel;
 pub mod queue;

@@ -92,7 +92,7 @@ mod tests {
                 cells: PerWorker::new(1),
             };
             let address = SocketAddr::from(([127, 0, 0, 1], 1));
-            (Arc::new(Server { address, shared: Arc::new(shared) }), *weight)
+            (Arc::new(Server::new(address, Arc::new(shared))), *weight)
         };
         Backend {
             name: Arc::from("b"),

@@ -28,6 +28,7 @@ use crate::proxy::pick::Local;
 use crate::proxy::queue::Links;
 use crate::proxy::session::{Rules, Session};
 use crate::proxy::slots::{Key, Slots};
+use crate::proxy::spares::Spares;
 use crate::proxy::token::{self, Token};
 use crate::proxy::wheel::{Moment, Wheel};
 use crate::sys::buffer::BUFFER_SIZE;
@@ -50,6 +51,8 @@ pub struct Worker {
     pub sessions_max: u32,
     /// Bytes of buffers; none: one buffer for each of `sessions_max`, at least 512.
     pub buffers: Option<u64>,
+    /// Sockets of servers that it keeps at most once their connection is over, to connect again.
+    pub spares: u16,
     /// The core to pin its thread to.
     pub core: Option<usize>,
     /// Whether it counts what that core receives, for `control::steering`.
@@ -159,6 +162,7 @@ impl Running {
                 waiting: VecDeque::new(),
                 released: false,
                 starved: false,
+                spares: Spares::new(worker.spares),
             },
             local,
             sessions: Slots::new(),
@@ -236,7 +240,8 @@ impl Running {
             .then_some(Duration::ZERO);
         let tidy = self.has_slack().then(|| self.kept.0.since(self.now));
         let wheel = self.wheel.wait(self.now);
-        let times = [wheel, self.listeners.wait(self.now), drain, buffers, tidy];
+        let spares = self.tools.spares.wait(self.now);
+        let times = [wheel, self.listeners.wait(self.now), drain, buffers, tidy, spares];
         times.into_iter().flatten().min()
     }
 
@@ -396,6 +401,7 @@ impl Running {
     /// Gives back what a burst needed and nobody has needed for a while: the descriptors of pipes,
     /// the memory of buffers.
     fn tidy_up(&mut self) {
+        self.tools.released |= self.tools.spares.tidy_up(self.now);
         let taken = self.tools.pipes.taken();
         if taken != self.kept.1 {
             self.kept = (self.now.after(KEPT), taken);

@@ -135,6 +135,7 @@ impl Prepared {
             descriptors,
             workers,
             pipes_per_worker: PIPES_PER_WORKER,
+            spares_per_worker: 0,
             visitors: VISITORS_MAX,
         };
         // Names are not asked for yet.
@@ -173,7 +174,8 @@ impl Prepared {
     }
 
     /// Names may have many addresses, each of which is probed: an automatic limit of sessions makes
-    /// room for them. DNS does not decide whether we start: a written one stays.
+    /// room for them. DNS does not decide whether we start: a written one stays. What is left then
+    /// is for spare sockets.
     fn count_names(&mut self, config: &Config, answers: &BTreeMap<String, Answer>) {
         let addresses = |host: &str| answers.get(host).map_or(1, |answer| answer.addresses.len());
         let auto = config.global.sessions_max.is_none();
@@ -181,6 +183,7 @@ impl Prepared {
             Ok(max) => self.sessions_max = max,
             Err(line) => tracing::warn!("{line}"),
         }
+        self.budget = self.budget.with_spares(config, addresses, self.sessions_max);
     }
 
     /// Where a worker is pinned to.
@@ -326,6 +329,7 @@ fn start_workers(
             seam: Arc::clone(seam),
             sessions_max: prepared.sessions_max,
             buffers: config.global.buffers,
+            spares: prepared.budget.spares_per_worker,
             core: config.global.pin.then(|| prepared.core_of(index)),
             steerable,
         };

@@ -12,9 +12,9 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::socket::sockopt::SetBool;
+use nix::sys::socket::sockopt::{GetStruct, SetBool};
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockFlag, accept4, recv, recvmsg, send, setsockopt,
+    ControlMessageOwned, MsgFlags, SockFlag, accept4, getsockopt, recv, recvmsg, send, setsockopt,
 };
 use socket2::{Domain, Protocol, SockRef, Type};
 
@@ -129,6 +129,34 @@ impl Socket {
         drop(SockRef::from(&self.0).shutdown(Shutdown::Write));
     }
 
+    /// Whether both kernels put timestamps into their segments (RFC 7323).
+    #[must_use]
+    pub fn has_timestamps(&self) -> bool {
+        getsockopt(&self.0, Info).is_ok_and(|info| info[5] & TIMESTAMPS != 0)
+    }
+
+    /// Makes a socket as good as new on which both ends were sent and the peer's was read. False,
+    /// and nothing is done, while ours is not acknowledged: the peer would be reset.
+    ///
+    /// Without [timestamps](Self::has_timestamps) the kernel goes on from the last sequence number
+    /// instead of a secret one (RFC 6528), and another peer would meet what this one knows
+    /// (`tcp_v4_connect` in `net/ipv4/tcp_ipv4.c`).
+    #[must_use]
+    pub fn renew(&self) -> bool {
+        self.unacknowledged() == 0 && self.forget_peer().is_ok()
+    }
+
+    /// Ends the association with its peer (connect(2)).
+    #[expect(clippy::cast_possible_truncation, reason = "0, and 16 bytes")]
+    fn forget_peer(&self) -> Result<libc::c_int, Errno> {
+        let family = libc::AF_UNSPEC as libc::sa_family_t;
+        let nobody = libc::sockaddr { sa_family: family, sa_data: [0; 14] };
+        let length = size_of_val(&nobody) as libc::socklen_t;
+        // SAFETY: connect(2) reads `nobody`, which is as long as it is told.
+        let answer = unsafe { libc::connect(self.0.as_raw_fd(), &raw const nobody, length) };
+        Errno::result(answer)
+    }
+
     /// Makes the close that follows a reset (RST), with nothing left to send.
     pub fn abort_on_close(&self) {
         drop(SockRef::from(&self.0).set_linger(Some(Duration::ZERO)));
@@ -151,6 +179,13 @@ impl Socket {
     /// For the ring's close.
     pub(crate) fn into_descriptor(self) -> RawFd {
         self.0.into_raw_fd()
+    }
+}
+
+#[cfg(test)]
+impl From<std::net::TcpStream> for Socket {
+    fn from(stream: std::net::TcpStream) -> Self {
+        Self(stream.into())
     }
 }
 
@@ -177,6 +212,15 @@ pub(crate) fn is_reached_by(own: SocketAddr, address: SocketAddr) -> bool {
 struct TellLeft;
 
 nix::setsockopt_impl!(TellLeft, libc::IPPROTO_TCP, libc::TCP_INQ, bool, SetBool);
+
+/// The beginning of `struct tcp_info` (linux/tcp.h); its sixth byte is what was agreed on.
+#[derive(Debug, Clone, Copy)]
+struct Info;
+
+nix::getsockopt_impl!(Info, libc::IPPROTO_TCP, libc::TCP_INFO, [u8; 8], GetStruct<[u8; 8]>);
+
+/// `TCPI_OPT_TIMESTAMPS` (linux/tcp.h).
+const TIMESTAMPS: u8 = 1;
 
 nix::ioctl_read_bad!(
     /// SIOCOUTQ
@@ -247,6 +291,7 @@ pub fn ephemeral_ports() -> &'static RangeInclusive<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
@@ -283,5 +328,52 @@ mod tests {
         assert_eq!(socket.send(b"x", false), Err(Errno::ECONNRESET), "which takes the error");
         assert_eq!(read(&socket), Ok(0));
         assert!(!socket.ended_in_order());
+    }
+
+    /// A socket that has connected, and the other end.
+    fn connected(socket: &Socket, listener: &TcpListener) -> TcpStream {
+        let address = listener.local_addr().unwrap().into();
+        // In progress; it is over when the other end has been accepted.
+        drop(SockRef::from(socket).connect(&address));
+        listener.accept().unwrap().0
+    }
+
+    #[test]
+    fn a_socket_whose_connection_is_over_connects_again() {
+        let [first, second] = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
+        let socket = Socket::to(first.local_addr().unwrap()).unwrap();
+        for (listener, letter) in [(&first, b'a'), (&second, b'b'), (&second, b'c')] {
+            let mut peer = connected(&socket, listener);
+            assert_eq!(socket.peer().unwrap(), listener.local_addr().unwrap());
+            assert_eq!(socket.send(&[letter], false), Ok(1));
+            peer.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(read(&socket), Ok(0));
+            socket.shut_down();
+            assert!(socket.has_timestamps(), "they are a kernel's default");
+            assert!(socket.renew());
+            let mut all = Vec::new();
+            assert_eq!(peer.read_to_end(&mut all).unwrap(), 1, "then its end, and no reset");
+            assert_eq!(all, [letter]);
+            assert!(socket.peer().is_err(), "it has none");
+        }
+    }
+
+    #[test]
+    fn one_whose_end_is_still_on_its_way_is_not_renewed() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let socket = Socket::to(listener.local_addr().unwrap()).unwrap();
+        let mut peer = connected(&socket, &listener);
+        peer.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read(&socket), Ok(0));
+        let mut sent = 0;
+        // As much as both kernels hold: some of it waits in ours.
+        while let Ok(bytes) = socket.send(&[0; 65_536], false) {
+            sent += bytes as usize;
+        }
+        socket.shut_down();
+        assert!(!socket.renew());
+        drop(socket);
+        let mut all = Vec::new();
+        assert_eq!(peer.read_to_end(&mut all).unwrap(), sent, "all, then its end, and no reset");
     }
 }

@@ -15,6 +15,7 @@ mod orders;
 mod relay;
 mod reload;
 mod rotation;
+mod spares;
 mod startup;
 mod stderr;
 mod steering;

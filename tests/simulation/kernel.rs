@@ -514,6 +514,8 @@ impl Kernel for Simulated {
         let peer = &mut self.peers[index(side)];
         let whole = peer.got == other_taken || !peer.open;
         assert!(how == Closing::Abort || whole, "{side:?} is told the end, and bytes were dropped");
+        let over = (peer.ended && peer.taken == peer.said) || peer.reset;
+        assert!(how != Closing::Over || over, "{side:?} may still say something");
         peer.open = false;
         if how == Closing::Abort {
             peer.saw_reset = true;

@@ -245,5 +245,5 @@ impl BackendBook {
 }
 
 fn in_force(member: &Member) -> Option<Arc<Server>> {
-    Some(Arc::new(Server { address: member.address?, shared: Arc::clone(&member.shared) }))
+    Some(Arc::new(Server::new(member.address?, Arc::clone(&member.shared))))
 }
