@@ -28,10 +28,9 @@ use evenkeel::control::table::{
 use evenkeel::observe::metrics::PerWorker;
 use evenkeel::proxy::worker::Worker;
 use evenkeel::sys::release::Release;
-use evenkeel::sys::thread::slice_of;
+use evenkeel::sys::thread::{allowed_cores, pin, slice_of};
 use evenkeel::sys::waker::Waker;
 use evenkeel::terms::{ServerId, WorkerIndex};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, gettid};
 
@@ -291,9 +290,5 @@ fn workers_take_the_core_by_shorter_slices_than_anybody_else() {
 
 /// This thread and all that it starts: what waits for nothing but the core is at saturation.
 fn pin_to_one_core() {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
-    let last = (0..CpuSet::count()).rev().find(|core| allowed.is_set(*core).unwrap());
-    let mut only = CpuSet::new();
-    only.set(last.unwrap()).unwrap();
-    sched_setaffinity(Pid::from_raw(0), &only).unwrap();
+    pin(*allowed_cores().unwrap().last().unwrap()).unwrap();
 }

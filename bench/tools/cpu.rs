@@ -7,21 +7,12 @@ use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::{ClockId, clock_getcpuclockid};
 use nix::unistd::Pid;
 
 /// The unit of /proc/stat: `USER_HZ`, 100 on every architecture that we run on.
 const TICK: Duration = Duration::from_millis(10);
-
-/// The cores that this process may use, ascending.
-///
-/// # Errors
-/// The kernel does not say.
-pub(crate) fn allowed() -> io::Result<Vec<usize>> {
-    let allowed = sched_getaffinity(Pid::from_raw(0))?;
-    Ok((0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false)).collect())
-}
 
 /// Pins this thread, and what it starts from now on, to these cores.
 ///

@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use evenkeel::sys::thread::allowed_cores;
+
 use crate::machine::Machine;
 use crate::report::Report;
 use crate::rounds::{Bench, Comparison, Responders};
@@ -98,7 +100,7 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     if kinds.iter().any(|kind| matches!(kind.way, Way::Idle)) {
         idle::counts(idle::most(descriptors))?; // said before minutes of other work are lost
     }
-    let cores = cpu::allowed()?;
+    let cores = allowed_cores()?;
     // The last one: the first is where most machines take their interrupts.
     let last = cores.last().copied();
     let core = options.core.or(last).ok_or_else(|| io::Error::other("no core to run on"))?;

@@ -14,8 +14,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Cache};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 
 use crate::control::drain::Phase;
 use crate::control::table::{Seam, Table};
@@ -34,7 +32,7 @@ use crate::proxy::wheel::{Moment, Wheel};
 use crate::sys::buffer::BUFFER_SIZE;
 use crate::sys::pipe::{Pipes, size_of_each};
 use crate::sys::ring::{Completion, Ring};
-use crate::sys::thread::take_short_slices;
+use crate::sys::thread::{pin, take_short_slices};
 use crate::terms::{Direction, End, Reason, Seen, WorkerIndex};
 
 /// How long pipes and memory that nobody needs are kept.
@@ -137,9 +135,7 @@ struct Running {
 impl Running {
     fn new(worker: &Worker) -> io::Result<Self> {
         if let Some(core) = worker.core {
-            let mut cores = CpuSet::new();
-            cores.set(core)?;
-            sched_setaffinity(Pid::from_raw(0), &cores)?;
+            pin(core)?;
         }
         if let Err(errno) = take_short_slices() {
             tracing::debug!("worker {}: its slices are as long as any: {errno}", worker.index.0);

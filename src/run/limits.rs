@@ -1,8 +1,8 @@
 //! What this process may have: descriptors, locked memory, cores.
 
-use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
-use nix::unistd::Pid;
+
+use crate::sys::thread::allowed_cores;
 
 /// Raises the limit of descriptors as far as this process may, and says what it is then.
 ///
@@ -36,9 +36,7 @@ pub(crate) fn raise_locked_memory() {
 
 /// The cores that this process may use, in ascending order; never empty.
 pub(crate) fn cores() -> Vec<usize> {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
-    let mut cores: Vec<usize> =
-        (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false)).collect();
+    let mut cores = allowed_cores().unwrap_or_default();
     if cores.is_empty() {
         cores.push(0);
     }

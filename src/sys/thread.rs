@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 /// Shorter than anybody's by default, which is 0.7 ms at least (`base_slice_ns`).
@@ -29,6 +30,26 @@ pub fn take_short_slices() -> Result<(), Errno> {
     let told =
         unsafe { libc::syscall(libc::SYS_sched_setattr, THIS.as_raw(), &raw const schedule, 0) };
     Errno::result(told).map(drop)
+}
+
+/// The cores that the calling thread may use, ascending (`sched_getaffinity(2)`).
+///
+/// # Errors
+/// `EINVAL`: the machine has more than 1,024.
+pub fn allowed_cores() -> Result<Vec<usize>, Errno> {
+    let allowed = sched_getaffinity(THIS)?;
+    Ok((0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false)).collect())
+}
+
+/// The calling thread, and each that it starts from now on, uses this core only
+/// (`sched_setaffinity(2)`).
+///
+/// # Errors
+/// `EINVAL`: this process may not use it.
+pub fn pin(core: usize) -> Result<(), Errno> {
+    let mut only = CpuSet::new();
+    only.set(core)?;
+    sched_setaffinity(THIS, &only)
 }
 
 /// The slice of `thread`; zero where the kernel does not tell (before 6.12).

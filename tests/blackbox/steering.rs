@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel::control::steering::HEEDS_CORES;
 use evenkeel::sys::release::Release;
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
+use evenkeel::sys::thread::{allowed_cores, pin};
 
 use crate::common::client::visit;
 use crate::common::wait::until;
@@ -22,9 +21,7 @@ const ENDS: &str = "new connections go to any worker";
 
 /// The first two cores that we may use; or says why not.
 fn two_cores(test: &str) -> Option<[usize; 2]> {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
-    let mut cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap());
-    if let (Some(first), Some(second)) = (cores.next(), cores.next()) {
+    if let [first, second, ..] = allowed_cores().unwrap()[..] {
         return Some([first, second]);
     }
     skip(test, "here is one core");
@@ -34,9 +31,7 @@ fn two_cores(test: &str) -> Option<[usize; 2]> {
 /// So many visits from a core: on loopback the core that sends is the one that receives.
 fn visit_from(core: usize, address: SocketAddr, count: usize) {
     let visits = move || {
-        let mut only = CpuSet::new();
-        only.set(core).unwrap();
-        sched_setaffinity(Pid::from_raw(0), &only).unwrap();
+        pin(core).unwrap();
         for _ in 0..count {
             assert_eq!(visit(address).unwrap(), "a");
         }
