@@ -214,7 +214,8 @@ fn wanted<T>(
     match outcome {
         Ok(done) => Some(done),
         Err(problem) if spare && place == Place::default() => {
-            tracing::warn!("{key} is off: {problem}");
+            let where_it_is_set = if config.file.is_none() { " in a file (-c FILE)" } else { "" };
+            tracing::warn!("{key} is off: {problem}{where_it_is_set}");
             None
         }
         Err(problem) => {

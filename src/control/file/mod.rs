@@ -14,6 +14,7 @@ use toml::de::DeTable;
 use crate::control::config::{Config, Observe, Place};
 
 mod keys;
+mod mend;
 mod problems;
 mod reader;
 mod sections;
@@ -55,12 +56,12 @@ pub fn parse(text: &str, name: &str) -> Result<Config, Problems> {
     // A byte order mark, as some editors leave; it is no part of the first line.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let sink = Sink::new(name, text);
-    let (tree, errors) = tree(text);
-    let document = tree.get_ref();
+    let (mended, errors) = mended(text);
     for error in &errors {
-        sink.syntax(error.span().map_or(0, |span| span.start), error.message());
+        sink.syntax(error.offset, &error.message);
     }
-    let config = sections::document(document, &sink);
+    let (tree, _) = DeTable::parse_recoverable(&mended);
+    let config = sections::document(tree.get_ref(), &sink);
     whole::check(&config, &sink);
     sink.finish().map(|()| config)
 }
@@ -88,7 +89,8 @@ pub fn control_socket(path: &Path) -> Result<Option<PathBuf>, Problems> {
     let bytes = read(path).map_err(|problem| Problems::one(&name, Place::default(), problem))?;
     let text = String::from_utf8_lossy(&bytes);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let (tree, _) = tree(text);
+    let (mended, _) = mended(text);
+    let (tree, _) = DeTable::parse_recoverable(&mended);
     Ok(sections::control_socket(tree.get_ref(), &Sink::new("", text)))
 }
 
@@ -98,16 +100,14 @@ pub fn observe_default() -> Observe {
     sections::observe_default(&Sink::new("", ""))
 }
 
-type Tree<'a> = toml::Spanned<DeTable<'a>>;
-
-/// What could be parsed, and what could not.
-fn tree(text: &str) -> (Tree<'_>, Vec<toml::de::Error>) {
+/// What of `text` is TOML, and where it is not; nothing of a large one that is none.
+fn mended(text: &str) -> (String, Vec<mend::Error>) {
     if text.len() <= SYNTAX_ERRORS_FROM_MAX {
-        return DeTable::parse_recoverable(text);
+        return mend::mend(text);
     }
     match DeTable::parse(text) {
-        Ok(tree) => (tree, Vec::new()),
-        Err(error) => (toml::Spanned::new(0..0, DeTable::new()), vec![error]),
+        Ok(_) => (text.to_owned(), Vec::new()),
+        Err(error) => (String::new(), vec![mend::Error::from(&error)]),
     }
 }
 
@@ -139,7 +139,9 @@ fn open(path: &Path) -> io::Result<File> {
 
 fn cannot_read(error: &io::Error) -> String {
     let remedy = match error.kind() {
-        io::ErrorKind::NotFound => "name an existing file with -c FILE, or use --bind and --server",
+        io::ErrorKind::NotFound => {
+            "name an existing file with -c FILE, or `run` without one by --bind and --server"
+        }
         io::ErrorKind::PermissionDenied => "make it readable for the user that evenkeel runs as",
         _ => "see that it is an ordinary file that can be read",
     };

@@ -147,23 +147,13 @@ impl<'a> Sink<'a> {
         self.push(self.place(offset), text.into(), Kind::Missing);
     }
 
-    /// The TOML parser's word. It goes on behind an error, and the first of a line is the cause
-    /// of the others.
+    /// The TOML parser's word.
     pub(super) fn syntax(&self, offset: usize, message: &str) {
         let place = self.place(offset);
-        let on_line = |found: &Found| found.problem.place.line == place.line;
-        if self.found.borrow().last().is_some_and(on_line) {
-            return;
-        }
         let message = message.trim().trim_end_matches('.');
         let text = if message.contains("duplicate") {
-            let header = self.header_above(place.line);
-            match header.and_then(|line| Some((line, self.server_header(line)?))) {
-                // Its keys are those of the first one, too.
-                Some((line, _)) if line != place.line => return,
-                Some((_, path)) => {
-                    format!("[{path}] is there already; write each server as [[{path}]]")
-                }
+            match self.server_header(place.line) {
+                Some(path) => format!("[{path}] is there already; write each server as [[{path}]]"),
                 None => format!("{message}; keep one of them"),
             }
         } else if message.contains("recurs") {
@@ -182,15 +172,6 @@ impl<'a> Sink<'a> {
         let start = line.checked_sub(1).and_then(|before| self.lines.get(before));
         let end = self.lines.get(line).copied().unwrap_or(self.text.len());
         start.and_then(|start| self.text.get(*start..end)).unwrap_or_default().trim_start()
-    }
-
-    /// The line of the header that a line belongs to, or is. Not looked for behind many problems,
-    /// which will not be shown.
-    fn header_above(&self, line: u32) -> Option<u32> {
-        if self.is_crowded() {
-            return None;
-        }
-        (1..=line).rev().find(|line| self.line(*line).starts_with('['))
     }
 
     /// Of a line that is `[backend.NAME.server]`, in single brackets, what is in them.
@@ -214,23 +195,8 @@ impl<'a> Sink<'a> {
         if found.is_empty() {
             return Ok(());
         }
-        let mut broken: Vec<u32> = found
-            .iter()
-            .filter(|found| found.kind == Kind::Syntax)
-            .map(|found| found.problem.place.line)
-            .collect();
-        broken.sort_unstable();
-        // Behind a broken header, keys seem to be of another section.
-        let is_header = |line: &&u32| self.line(**line).starts_with('[');
-        let lost = broken.iter().find(is_header).copied().unwrap_or(u32::MAX);
-        found.retain(|Found { problem, kind }| match kind {
-            Kind::Syntax => true,
-            Kind::Missing => broken.is_empty(),
-            Kind::Wrong => {
-                let line = problem.place.line;
-                line < lost && broken.binary_search(&line).is_err()
-            }
-        });
+        let is_broken = found.iter().any(|found| found.kind == Kind::Syntax);
+        found.retain(|found| found.kind != Kind::Missing || !is_broken);
         found.sort_by_key(|found| (found.problem.place.line, found.problem.place.column));
         let found = found.into_iter().map(|found| found.problem).collect();
         Err(Problems { name: self.name.to_owned(), found })

@@ -246,8 +246,16 @@ impl<'a> Field<'a> {
 
     /// The value is wrong: "what is wrong; what to do".
     pub(super) fn wrong(&self, text: &str) {
-        let Self { sink, key, offset, value } = self;
-        let value = match value {
+        self.sink.wrong(self.offset, self.said(text));
+    }
+
+    /// What the value names is not there.
+    pub(super) fn missing(&self, text: &str) {
+        self.sink.missing(self.offset, self.said(text));
+    }
+
+    fn said(&self, text: &str) -> String {
+        let value = match self.value {
             DeValue::String(text) => shown(text),
             DeValue::Integer(number) => limited(number),
             DeValue::Float(number) => limited(number.as_str()),
@@ -256,7 +264,7 @@ impl<'a> Field<'a> {
             DeValue::Array(_) => "[...]".to_owned(),
             DeValue::Table(_) => "{...}".to_owned(),
         };
-        sink.wrong(*offset, format!("{key} = {value}: {text}"));
+        format!("{} = {value}: {text}", self.key)
     }
 
     /// What sort of value it is, with its article.

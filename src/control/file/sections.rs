@@ -188,17 +188,17 @@ fn binds(section: &Section<'_>) -> Vec<(SocketAddr, Place)> {
 fn backend_of(section: &Section<'_>, names: &BTreeSet<&str>, sink: &Sink<'_>) -> String {
     let example = format!("{:?}", names.first().unwrap_or(&"web"));
     let Some(field) = section.required("backend", &example) else { return String::new() };
-    let exists = |name: &str| {
-        if names.contains(name) {
-            return Ok(name.to_owned());
-        }
-        let near = (!sink.is_crowded()).then(|| nearest(name, names.iter().copied())).flatten();
-        Err(match near {
+    let written = field.parsed("the name of a backend in quotes", |name| Ok(name.to_owned()));
+    let Some(name) = written else { return String::new() };
+    if !names.contains(&*name) {
+        let near = (!sink.is_crowded()).then(|| nearest(&name, names.iter().copied())).flatten();
+        field.missing(&match near {
             Some(near) => format!("there is no such backend; did you mean {near:?}?"),
             None => "there is no such backend; add one of that name".to_owned(),
-        })
-    };
-    field.parsed("the name of a backend in quotes", exists).unwrap_or_default()
+        });
+        return String::new();
+    }
+    name
 }
 
 fn frontend(

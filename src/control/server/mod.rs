@@ -261,7 +261,8 @@ impl Server {
             }
             Err(why) => {
                 tracing::warn!(
-                    "name {host} has no address: {why}; its servers are down until then"
+                    "name {host} has no address: {why}; its servers are down until it has one \
+                     (is it spelt right?)"
                 );
             }
         }
