@@ -134,13 +134,13 @@ impl Own {
         let (seen, nobody) = crossbeam::channel::unbounded();
         drop(nobody);
         let seam = Seam::new(table, phase, 1000, seen, None, vec![Waker::new().unwrap()]);
+        seam.allow_spares(64);
         let seam = Arc::new(seam);
         let worker = Worker {
             index: WorkerIndex(0),
             seam: Arc::clone(&seam),
             sessions_max: 1000,
             buffers: None,
-            spares: 64,
             core: None,
             steerable: false,
         };

@@ -13,13 +13,7 @@ const RESERVE_PER_WORKER: u64 = 4;
 /// A session has two sockets.
 const PER_SESSION: u64 = 2;
 
-/// Sockets of servers that a worker keeps at most to connect them again: those that one turn closes
-/// serve whom the next one accepts, and with 64 clients at once fewer would miss some (figures:
-/// `bench/DECISIONS.md`).
-const SPARES_PER_WORKER: u64 = 64;
-
-/// One descriptor in so many at most is kept for them where nobody wrote how many sessions there
-/// are to be.
+/// Of those that "auto" could give to sessions, one in so many is for spare sockets.
 const SPARES_SHARE: u64 = 64;
 
 /// What "auto" gives at most, however high the limit is: container runtimes set it to a thousand
@@ -35,8 +29,7 @@ pub struct Budget {
     pub workers: usize,
     /// Pipes that each of them makes at most.
     pub pipes_per_worker: u16,
-    /// Sockets of servers that each of them keeps at most once their connection is over. None until
-    /// sessions have been given theirs: [`Budget::with_spares`].
+    /// Sockets of servers that each of them keeps at most once their connection is over.
     pub spares_per_worker: u16,
     /// Visitors at most, of `observe.bind` and of the control socket.
     pub visitors: [usize; 2],
@@ -74,23 +67,22 @@ impl Budget {
                  program; {remedy}, or lower global.workers"
             ));
         }
-        let spares = (descriptors / SPARES_SHARE).min(SPARES_PER_WORKER * workers as u64);
-        let most = most.saturating_sub(spares / PER_SESSION).clamp(1, SESSIONS_AUTO_MAX);
-        Ok(u32::try_from(most).unwrap_or(u32::MAX))
+        let spares = u64::from(self.spares_per_worker) * workers as u64;
+        let most = most - (PER_SESSION * most / SPARES_SHARE).min(spares) / PER_SESSION;
+        Ok(u32::try_from(most.min(SESSIONS_AUTO_MAX)).unwrap_or(u32::MAX))
     }
 
-    /// With what so many sessions leave for spare sockets.
-    #[must_use]
-    pub fn with_spares(
-        self,
+    /// Spare sockets of each worker: what so many sessions leave. They make room for whatever else
+    /// needs a descriptor, and nothing is refused for them.
+    pub fn spares(
+        &self,
         config: &Config,
         addresses: impl Fn(&str) -> usize,
         sessions_max: u32,
-    ) -> Self {
+    ) -> u16 {
         let taken = self.reserve(config, addresses) + PER_SESSION * u64::from(sessions_max);
         let each = self.descriptors.saturating_sub(taken) / (self.workers as u64).max(1);
-        let each = u16::try_from(each.min(SPARES_PER_WORKER)).unwrap_or(u16::MAX);
-        Self { spares_per_worker: each, ..self }
+        u16::try_from(each).unwrap_or(u16::MAX).min(self.spares_per_worker)
     }
 
     /// The limit of sessions under which `config` fits into a process that was started with `max`:
@@ -140,8 +132,7 @@ impl Budget {
                 ServerAddress::Name { host, .. } => addresses(host).max(1),
             });
         let pipes = 2 * u64::from(self.pipes_per_worker);
-        let spares = u64::from(self.spares_per_worker);
-        let each = RESERVE_PER_WORKER + pipes + spares + listened as u64;
+        let each = RESERVE_PER_WORKER + pipes + listened as u64;
         let Observe { bind, control, .. } = &config.observe;
         let [http, orders] = self.visitors;
         let visitors = usize::from(bind.is_some()) * http + usize::from(control.is_some()) * orders;
@@ -170,7 +161,7 @@ mod tests {
             descriptors,
             workers,
             pipes_per_worker: 64,
-            spares_per_worker: 0,
+            spares_per_worker: 64,
             visitors: [100, 10],
         }
     }
@@ -222,9 +213,9 @@ mod tests {
     fn auto_is_what_descriptors_allow() {
         let config = config("\"auto\"");
         let reserve = reserve(&config, 2);
-        let (sessions, spares) = (1000, 38); // a 64th of all
-        assert_eq!(sessions_max(&config, 2, reserve + 2 * sessions + spares + 1), Ok(1000));
-        assert_eq!(sessions_max(&config, 2, reserve + 2), Ok(1), "the last two are a session's");
+        let (sessions, spares) = (1000, 30); // a 64th of what is left
+        assert_eq!(sessions_max(&config, 2, reserve + 2 * sessions + spares), Ok(1000));
+        assert_eq!(sessions_max(&config, 2, reserve + 2 * 31), Ok(31), "few are worth more");
         assert_eq!(sessions_max(&config, 2, u64::MAX), Ok(1 << 20));
     }
 
@@ -232,14 +223,10 @@ mod tests {
     fn spare_sockets_get_what_sessions_leave() {
         let config = config("1000");
         let reserve = reserve(&config, 2);
-        let spares = |descriptors| {
-            let budget = budget(2, descriptors).with_spares(&config, |_| 1, 1000);
-            let taken = budget.reserve(&config, |_| 1) + 2000;
-            assert!(taken <= descriptors, "{taken} of {descriptors} are taken");
-            budget.spares_per_worker
-        };
+        let spares = |descriptors| budget(2, descriptors).spares(&config, |_| 1, 1000);
         let left = [0, 1, 2, 21, 128, 10_000];
         assert_eq!(left.map(|left| spares(reserve + 2000 + left)), [0, 0, 1, 10, 64, 64]);
+        assert_eq!(spares(reserve), 0, "there are too few as it is");
     }
 
     #[test]

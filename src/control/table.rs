@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{self, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{self, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -98,7 +98,7 @@ pub struct Server {
     pub address: SocketAddr,
     /// What outlives a table.
     pub shared: Arc<ServerShared>,
-    /// Whether its kernel sends timestamps (RFC 7323), once a worker has seen it.
+    /// Whether its kernel sends timestamps (RFC 7323), as it did when a worker first looked.
     pub timestamps: OnceLock<bool>,
 }
 
@@ -192,6 +192,8 @@ pub struct Seam {
     pub phase: PhaseCell,
     /// `global.sessions_max`.
     pub sessions: Limit,
+    /// Sockets of servers that each worker may keep once their connection is over.
+    spares: AtomicU16,
     /// Counters of workers.
     pub cells: PerWorker<WorkerCell>,
     /// What workers saw, to the control thread.
@@ -222,6 +224,7 @@ impl Seam {
             table: ArcSwap::from_pointee(table),
             phase,
             sessions: Limit::new(Some(sessions_max)),
+            spares: AtomicU16::new(0),
             cells: PerWorker::new(workers),
             seen,
             records,
@@ -246,6 +249,17 @@ impl Seam {
         for waker in &self.wakers {
             waker.wake();
         }
+    }
+
+    /// Each worker may keep so many spare sockets from now on; none at first. It closes what it has
+    /// above that as they come to be used.
+    pub fn allow_spares(&self, each: u16) {
+        self.spares.store(each, Ordering::Relaxed);
+    }
+
+    /// How many spare sockets each worker may keep.
+    pub fn spares(&self) -> u16 {
+        self.spares.load(Ordering::Relaxed)
     }
 
     /// This worker accepts nothing until it is woken: somewhere a session must end first.

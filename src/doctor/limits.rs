@@ -13,7 +13,7 @@ use crate::control::budget::Budget;
 use crate::control::config::{Config, ServerAddress};
 use crate::control::file;
 use crate::observe::VISITORS_MAX;
-use crate::proxy::PIPES_PER_WORKER;
+use crate::proxy::{PIPES_PER_WORKER, SPARES_PER_WORKER};
 use crate::run::{identity, limits};
 use crate::sys::features::rings_that_fit;
 use crate::sys::pipe::size_of_each;
@@ -64,7 +64,7 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
         descriptors: hard,
         workers,
         pipes_per_worker: PIPES_PER_WORKER,
-        spares_per_worker: 0,
+        spares_per_worker: SPARES_PER_WORKER,
         visitors: VISITORS_MAX,
     };
     let sessions = budget.sessions_max(config, |_| 1);

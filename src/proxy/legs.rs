@@ -321,7 +321,9 @@ impl Kernel for Wired<'_> {
             socket.abort_on_close();
         }
         let socket = match (side, how, &self.legs.served_by) {
-            (Side::Server, Closing::Over, Some(server)) => self.tools.spares.keep(socket, server),
+            (Side::Server, Closing::Over, Some(server)) => {
+                self.tools.spares.keep(socket, server, self.tools.local.seam.spares())
+            }
             _ => Some(socket),
         };
         let Some(socket) = socket else { return };

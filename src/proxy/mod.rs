@@ -28,3 +28,8 @@ pub mod wheel;
 /// Pipes that a worker makes at most, two descriptors each. Only sessions whose bytes wait in one
 /// hold it, so that few serve many; beyond them bulk is copied.
 pub const PIPES_PER_WORKER: u16 = 64;
+
+/// Sockets of servers that a worker keeps at most to connect them again: those that one turn closes
+/// serve whom the next one accepts, and with 64 clients at once fewer would miss some (figures:
+/// `bench/DECISIONS.md`).
+pub const SPARES_PER_WORKER: u16 = 64;

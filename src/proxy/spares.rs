@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::control::table::Server;
+use crate::proxy::SPARES_PER_WORKER;
 use crate::proxy::wheel::Moment;
 use crate::sys::socket::Socket;
 
@@ -18,7 +19,6 @@ const KEPT: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Spares {
     row: VecDeque<Spare>,
-    max: usize,
     /// One was put in or taken out since `until` was set.
     used: bool,
     /// When all are let go, if none is used before.
@@ -49,18 +49,17 @@ impl Family {
 }
 
 impl Spares {
-    /// Room for at most `max`.
-    pub(super) fn new(max: u16) -> Self {
-        let max = usize::from(max);
-        Self { row: VecDeque::with_capacity(max), max, used: false, until: Moment::START }
+    pub(super) fn new() -> Self {
+        let row = VecDeque::with_capacity(usize::from(SPARES_PER_WORKER));
+        Self { row, used: false, until: Moment::START }
     }
 
     /// Sends the end (FIN) and keeps the socket of a connection to `server`, which has sent its
-    /// own; hands it back as it came where there is no room, or no [`Socket::renew`] for it.
-    pub(super) fn keep(&mut self, socket: Socket, server: &Server) -> Option<Socket> {
+    /// own; hands it back as it came where there are `most` already, or no [`Socket::renew`] for it.
+    pub(super) fn keep(&mut self, socket: Socket, server: &Server, most: u16) -> Option<Socket> {
         let Some(family) = Family::of(server.address) else { return Some(socket) };
-        if self.row.len() >= self.max || !server.timestamps.get_or_init(|| socket.has_timestamps())
-        {
+        let is_full = self.row.len() >= usize::from(most);
+        if is_full || !server.timestamps.get_or_init(|| socket.has_timestamps()) {
             return Some(socket);
         }
         socket.shut_down();
@@ -128,13 +127,13 @@ mod tests {
 
     #[test]
     fn the_first_that_came_is_the_first_to_serve_and_the_row_is_bounded() {
-        let mut spares = Spares::new(2);
+        let mut spares = Spares::new();
         let mut peers = Vec::new();
         let mut numbers = Vec::new();
         for kept in [true, true, false] {
             let (socket, peer, server) = served(V4);
             numbers.push(socket.number());
-            assert_eq!(spares.keep(socket, &server).is_none(), kept);
+            assert_eq!(spares.keep(socket, &server, 2).is_none(), kept);
             peers.push((peer, server.address));
         }
         let mut next = || spares.take(peers[0].1).map(|socket| socket.number());
@@ -143,9 +142,9 @@ mod tests {
 
     #[test]
     fn a_family_of_addresses_has_sockets_of_its_own() {
-        let mut spares = Spares::new(2);
+        let mut spares = Spares::new();
         let (socket, _peer, server) = served(V4);
-        assert!(spares.keep(socket, &server).is_none());
+        assert!(spares.keep(socket, &server, 2).is_none());
         let of_v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, 80));
         let mapped = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 80));
         assert!(spares.take(of_v6).is_none() && spares.take(mapped).is_none());
@@ -154,10 +153,10 @@ mod tests {
 
     #[test]
     fn what_nobody_needs_is_closed_after_a_while() {
-        let mut spares = Spares::new(2);
+        let mut spares = Spares::new();
         let (socket, _peer, server) = served(V4);
         let start = Moment::START.after(Duration::from_secs(1));
-        assert!(spares.keep(socket, &server).is_none());
+        assert!(spares.keep(socket, &server, 2).is_none());
         assert!(!spares.tidy_up(start), "it has just been put in");
         assert_eq!(spares.wait(start), Some(KEPT));
         assert!(!spares.tidy_up(start.after(KEPT - Duration::from_millis(1))));
@@ -168,9 +167,9 @@ mod tests {
 
     #[test]
     fn a_server_without_timestamps_has_its_sockets_closed() {
-        let mut spares = Spares::new(2);
+        let mut spares = Spares::new();
         let (socket, _peer, server) = served(V4);
         server.timestamps.set(false).unwrap();
-        assert!(spares.keep(socket, &server).is_some());
+        assert!(spares.keep(socket, &server, 2).is_some());
     }
 }

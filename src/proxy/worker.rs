@@ -49,8 +49,6 @@ pub struct Worker {
     pub sessions_max: u32,
     /// Bytes of buffers; none: one buffer for each of `sessions_max`, at least 512.
     pub buffers: Option<u64>,
-    /// Sockets of servers that it keeps at most once their connection is over, to connect again.
-    pub spares: u16,
     /// The core to pin its thread to.
     pub core: Option<usize>,
     /// Whether it counts what that core receives, for `control::steering`.
@@ -158,7 +156,7 @@ impl Running {
                 waiting: VecDeque::new(),
                 released: false,
                 starved: false,
-                spares: Spares::new(worker.spares),
+                spares: Spares::new(),
             },
             local,
             sessions: Slots::new(),

@@ -23,8 +23,8 @@ use crate::control::table::Seam;
 use crate::control::{listeners, reload, signals};
 use crate::observe::log::SessionRecord;
 use crate::observe::{VISITORS_MAX, admin, log, operator};
-use crate::proxy::PIPES_PER_WORKER;
 use crate::proxy::worker::Worker;
+use crate::proxy::{PIPES_PER_WORKER, SPARES_PER_WORKER};
 use crate::sys::features;
 use crate::sys::interfaces::Here;
 use crate::sys::release::Release;
@@ -119,6 +119,7 @@ struct Prepared {
     workers: usize,
     budget: Budget,
     sessions_max: u32,
+    spares: u16,
     identity: Option<identity::Identity>,
     bound: Bound,
     http: Option<TcpListener>,
@@ -135,7 +136,7 @@ impl Prepared {
             descriptors,
             workers,
             pipes_per_worker: PIPES_PER_WORKER,
-            spares_per_worker: 0,
+            spares_per_worker: SPARES_PER_WORKER,
             visitors: VISITORS_MAX,
         };
         // Names are not asked for yet.
@@ -170,7 +171,7 @@ impl Prepared {
         if !failed.is_empty() {
             return Err(Failure::cannot(failed));
         }
-        Ok(Self { cores, workers, budget, sessions_max, identity, bound, http, admin })
+        Ok(Self { cores, workers, budget, sessions_max, spares: 0, identity, bound, http, admin })
     }
 
     /// Names may have many addresses, each of which is probed: an automatic limit of sessions makes
@@ -183,7 +184,7 @@ impl Prepared {
             Ok(max) => self.sessions_max = max,
             Err(line) => tracing::warn!("{line}"),
         }
-        self.budget = self.budget.with_spares(config, addresses, self.sessions_max);
+        self.spares = self.budget.spares(config, addresses, self.sessions_max);
     }
 
     /// Where a worker is pinned to.
@@ -266,6 +267,7 @@ async fn control(
     let wakers = wakers.map_err(|error| Failure::of(format!("evenkeel: no waker: {error}")))?;
     let phase = PhaseCell::new(started);
     let seam = Seam::new(table, phase, prepared.sessions_max, seen_slot, records, wakers);
+    seam.allow_spares(prepared.spares);
     let seam = Arc::new(seam);
     let cores = (0..prepared.workers).map(|worker| prepared.core_of(worker)).collect();
     let kernel = Release::of_this_kernel();
@@ -330,7 +332,6 @@ fn start_workers(
             seam: Arc::clone(seam),
             sessions_max: prepared.sessions_max,
             buffers: config.global.buffers,
-            spares: prepared.budget.spares_per_worker,
             core: config.global.pin.then(|| prepared.core_of(index)),
             steerable,
         };

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::thread;
 
 use crossbeam::channel::{self, Sender};
 
+use crate::common::balancer::{PROGRAM, write_config};
 use crate::common::client::{Ending, connect, end, exchange, read_out, reset};
 use crate::common::wait::{PATIENCE, until};
 use crate::common::{Balancer, Config, Place, Server, skip};
@@ -65,6 +67,24 @@ fn a_socket_that_has_carried_much_is_not_kept() {
         });
     }
     balancer.books_balance();
+}
+
+#[test]
+fn they_make_room_for_what_a_reload_adds() {
+    let place = Place::new();
+    let server = Server::echo(place.port(9001));
+    // Sessions leave fewer than a full row for each worker.
+    let config = || {
+        let config = Config::new(&place).workers(2).global("sessions_max = 50");
+        config.server("a", server.address)
+    };
+    let mut command = Command::new("prlimit");
+    command.args(["--nofile=600:600", PROGRAM, "run", "-c"]);
+    command.arg(write_config(&place, &config().text()));
+    let balancer = Balancer::start_command(&place, command);
+    let more = (8001..8009).map(|port| place.port(port));
+    balancer.reload(&more.fold(config(), Config::bind));
+    assert_eq!(exchange(&connect(place.port(8008)), b"in"), b"in");
 }
 
 /// Who ends first, by the letter that the client says first.

@@ -163,6 +163,7 @@ impl Server {
             tracing::info!("sessions_max (auto) rises from {was} to {max}");
         }
         self.seam.sessions.set_max(Some(max));
+        self.seam.allow_spares(self.budget.spares(&self.config, addresses, max));
     }
 
     fn commit(&mut self, fresh: Fresh, bound: Bound) -> String {

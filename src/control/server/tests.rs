@@ -90,7 +90,7 @@ impl Scene {
                     descriptors: DESCRIPTORS,
                     workers: 1,
                     pipes_per_worker: 1,
-                    spares_per_worker: 0,
+                    spares_per_worker: 1,
                     visitors: [0, 0],
                 },
                 steering: None,
