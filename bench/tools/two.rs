@@ -123,10 +123,10 @@ impl Bench {
     }
 }
 
-/// Where the generator of each core connects to. With a balancer every other server is on the other
-/// core, as servers go in turn, and so a quarter of all messages passes between the cores. What that
-/// costs is the machine's, and changes as a hypervisor moves its cores about. So without a balancer
-/// every fourth connection is to the other core's server: what two cores allow at the most.
+/// Where the generator of each core connects to. With a balancer every second server is on the
+/// other core, as servers go in turn, and a quarter of all messages passes between the cores. What
+/// that costs is the machine's, and changes as a hypervisor moves its cores about. So without a
+/// balancer every fourth connection is to the other core's server: the most that two cores allow.
 fn targets(responders: &Responders, subject: Option<&Running>) -> io::Result<[Vec<SocketAddr>; 2]> {
     if let Some(subject) = subject {
         return Ok([vec![subject.address], vec![subject.address]]);

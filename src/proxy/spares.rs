@@ -55,7 +55,7 @@ impl Spares {
     }
 
     /// Sends the end (FIN) and keeps the socket of a connection to `server`, which has sent its
-    /// own; hands it back as it came where there are `most` already, or no [`Socket::renew`] for it.
+    /// own. Hands it back as it came where there are `most` already, or no renewal for it.
     pub(super) fn keep(&mut self, socket: Socket, server: &Server, most: u16) -> Option<Socket> {
         let Some(family) = Family::of(server.address) else { return Some(socket) };
         let is_full = self.row.len() >= usize::from(most);
