@@ -20,30 +20,42 @@ use crate::work::{Load, connections, small};
 /// Exchanges a second beside a reload: far below any limit, so that only the reload delays.
 const RATE_BESIDE_RELOAD: f64 = 5000.0;
 
+/// Of this work and title.
+fn compared(
+    (work, title): (String, String),
+    load: Load,
+    setup: Setup,
+    responders: &Responders,
+) -> Comparison<'_> {
+    Comparison { work, title, load, idle: 0, setup, responders, target: None }
+}
+
 impl Bench {
     /// All of it.
     ///
     /// # Errors
     /// A subject does not start, or fails a connection.
     pub(crate) fn grow(&self, subjects: &[Subject], report: &mut Report) -> io::Result<()> {
-        let compared = [Subject::Direct, Subject::Evenkeel, Subject::Haproxy];
+        let with = [Subject::Direct, Subject::Evenkeel, Subject::Haproxy];
         let subjects: Vec<Subject> =
-            subjects.iter().copied().filter(|subject| compared.contains(subject)).collect();
+            subjects.iter().copied().filter(|subject| with.contains(subject)).collect();
         let most = idle::most(self.descriptors);
         let counts: &[usize] = if self.small { &[10, 50] } else { &[10, 100, 1000, 9000] };
-        for count in counts.iter().map(|count| (*count).min(most)) {
-            let servers = self.responders.addresses();
-            let setup = Setup::plain(&servers, count + 100);
-            let title = format!("keep-alive, {count} connections");
-            let compared = (format!("growth-connections-{count}"), title, small(count));
-            self.grow_by(compared, setup, &self.responders, &subjects, report)?;
-        }
-        for count in if self.small { [1, 5] } else { [1, 200] } {
+        let servers = self.responders.addresses();
+        let of_connections = counts.iter().map(|count| (*count).min(most)).map(|count| {
+            let named =
+                (format!("growth-connections-{count}"), format!("keep-alive, {count} connections"));
+            compared(named, small(count), Setup::plain(&servers, count + 100), &self.responders)
+        });
+        let of_connections: Vec<_> = of_connections.collect();
+        self.compare_apart("growth-connections", &of_connections, &subjects, report)?;
+        let of_frontends = if self.small { [1, 5] } else { [1, 200] }.map(|count| {
             let title = format!("connections through one of {count} frontends");
-            let compared = (format!("growth-frontends-{count}"), title, connections(64));
             let setup = Setup { frontends: count, ..self.plain() };
-            self.grow_by(compared, setup, &self.responders, &subjects, report)?;
-        }
+            let named = (format!("growth-frontends-{count}"), title);
+            compared(named, connections(64), setup, &self.responders)
+        });
+        self.compare_apart("growth-frontends", &of_frontends, &subjects, report)?;
         if !self.own_network {
             report
                 .leave_out("growth with servers: needs a network namespace of its own".to_owned());
@@ -51,13 +63,14 @@ impl Bench {
         }
         let responders = Responders::start_on(Ipv4Addr::UNSPECIFIED.into())?;
         let counts: &[usize] = if self.small { &[2, 20] } else { &[2, 100, 1000] };
-        for count in counts {
-            let title = format!("connections to {count} servers");
-            let compared = (format!("growth-servers-{count}"), title, connections(64));
-            let servers = many(&responders, *count);
-            let setup = Setup::plain(&servers, self.place.sessions_max);
-            self.grow_by(compared, setup, &responders, &subjects, report)?;
-        }
+        let of_servers = counts.iter().map(|count| {
+            let named =
+                (format!("growth-servers-{count}"), format!("connections to {count} servers"));
+            let setup = Setup::plain(&many(&responders, *count), self.place.sessions_max);
+            compared(named, connections(64), setup, &responders)
+        });
+        let of_servers: Vec<_> = of_servers.collect();
+        self.compare_apart("growth-servers", &of_servers, &subjects, report)?;
         let most = counts.last().copied().unwrap_or(2);
         let servers = many(&responders, most);
         self.probe(&servers, &subjects, report)?;
@@ -65,19 +78,6 @@ impl Bench {
             self.reload_and_scrape(&servers, report)?;
         }
         Ok(())
-    }
-
-    fn grow_by(
-        &self,
-        (work, title, load): (String, String, Load),
-        setup: Setup,
-        responders: &Responders,
-        subjects: &[Subject],
-        report: &mut Report,
-    ) -> io::Result<()> {
-        let comparison = Comparison { work, title, load, idle: 0, setup, responders, target: None };
-        // What the turn before left open must not count against the limit of this one.
-        self.compare_apart(&comparison, subjects, report)
     }
 
     /// CPU time of probing all servers every two seconds.

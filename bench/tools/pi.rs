@@ -61,8 +61,9 @@ impl Bench {
             setup.listen = Some(SocketAddr::from((BALANCER, PORT)));
             setup.enter = Some(hosts.balancer.id());
             setup.group = quota.as_ref().map(|quota| quota.folder.clone());
+            let work = format!("{}-{name}", kind.name);
             let comparison = Comparison {
-                work: format!("{}-{name}", kind.name),
+                work: work.clone(),
                 title: format!("{}, {name}", kind.title),
                 load,
                 idle: 0,
@@ -71,7 +72,7 @@ impl Bench {
                 target: None,
             };
             // One at a time listens at an address: each is started for its turn.
-            self.compare_apart(&comparison, subjects, report)?;
+            self.compare_apart(&work, &[comparison], subjects, report)?;
         }
         Ok(())
     }

@@ -129,21 +129,33 @@ impl Bench {
         })
     }
 
-    /// As `compare`, where two cannot be there at the same time: each is started for its turn.
+    /// As `compare`, of several that are also compared with each other: in each round a subject has
+    /// a turn of every one. Two cannot be there at the same time: each is started for its turn.
     ///
     /// # Errors
     /// As `compare`.
     pub(crate) fn compare_apart(
         &self,
-        comparison: &Comparison<'_>,
+        kind: &str,
+        comparisons: &[Comparison<'_>],
         subjects: &[Subject],
         report: &mut Report,
     ) -> io::Result<()> {
         let there = report.present(subjects);
-        self.add_turns(comparison, &there, report, |index| {
-            let running = start(there[index], &self.place, &comparison.setup)?;
-            self.turn(comparison, running.as_ref())
-        })
+        let (subjects, rounds) = self.in_turns(kind, &there, report, |index| {
+            let turn = |comparison: &Comparison<'_>| {
+                let running = start(there[index], &self.place, &comparison.setup)?;
+                self.turn(comparison, running.as_ref())
+            };
+            comparisons.iter().map(turn).collect::<io::Result<Vec<Turn>>>()
+        })?;
+        for (place, Comparison { work, title, target, .. }) in comparisons.iter().enumerate() {
+            let of_it = |round: &Vec<Vec<Turn>>| round.iter().map(|turns| turns[place]).collect();
+            let rounds = rounds.iter().map(of_it).collect();
+            let (work, title, subjects) = (work.clone(), title.clone(), subjects.clone());
+            report.add(&Turns { work, title, subjects, rounds }, *target)?;
+        }
+        Ok(())
     }
 
     /// The turns of all subjects, into the report.

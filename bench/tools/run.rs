@@ -210,7 +210,7 @@ impl Bench {
                 let comparison = Comparison { work, title, load, idle, setup, responders, target };
                 if idle > 0 {
                     // Thousands of sessions of the turn before may not all have ended yet.
-                    return self.compare_apart(&comparison, &subjects, report);
+                    return self.compare_apart(kind.name, &[comparison], &subjects, report);
                 }
                 self.compare(&comparison, &subjects, report)
             }

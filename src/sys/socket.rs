@@ -136,7 +136,8 @@ impl Socket {
     }
 
     /// Makes a socket as good as new on which both ends were sent and the peer's was read. False,
-    /// and nothing is done, while ours is not acknowledged: the peer would be reset.
+    /// and nothing is done, while ours is not acknowledged: the peer would be reset. What was set
+    /// on it stays ([`Socket::do_not_delay`]).
     ///
     /// Without [timestamps](Self::has_timestamps) the kernel goes on from the last sequence number
     /// instead of a secret one (RFC 6528), and another peer would meet what this one knows
