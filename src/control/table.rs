@@ -251,8 +251,8 @@ impl Seam {
         }
     }
 
-    /// Each worker may keep so many spare sockets from now on; none at first. It closes what it has
-    /// above that as they come to be used.
+    /// Each worker may keep so many spare sockets from now on; none at first. What it has above
+    /// that goes as it is used, or soon when it is not.
     pub fn allow_spares(&self, each: u16) {
         self.spares.store(each, Ordering::Relaxed);
     }
