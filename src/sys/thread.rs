@@ -9,8 +9,8 @@ use nix::libc;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-/// Shorter than anybody's by default, which is 0.7 ms at least (`base_slice_ns`).
-const SLICE: Duration = Duration::from_micros(200);
+/// The shortest there is; anybody's by default is 0.7 ms at least (`base_slice_ns`).
+const SLICE: Duration = Duration::from_micros(100);
 
 /// The calling thread takes the core by short slices: as soon as it wakes it may take it from one
 /// whose slice is longer, and its turn ends sooner where others wait. Its share of a core that has
