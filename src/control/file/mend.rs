@@ -28,7 +28,7 @@ pub(super) fn mend(text: &str) -> (String, Vec<Error>) {
         let line = start_of_line(&mended, error.offset);
         let start = statement(&mended, line).unwrap_or(line);
         // A new statement before the error: it was met within the last, which is not closed.
-        let next = next_statement(&mended, start).filter(|next| *next <= line);
+        let next = next_line(&mended, start, begins_statement).filter(|next| *next <= line);
         let end = next.map_or_else(|| end_of_line(&mended, error.offset), |next| next - 1);
         let error = next.map(|next| not_closed(&mended, start, next)).unwrap_or(error);
         errors.push(error);
@@ -64,12 +64,12 @@ fn statement(text: &str, line: usize) -> Option<usize> {
     None
 }
 
-/// The start of the first line behind the one of `start` that begins something new.
-fn next_statement(text: &str, start: usize) -> Option<usize> {
+/// The start of the first line behind the one of `start` that is one of `these`.
+fn next_line(text: &str, start: usize, these: fn(&str) -> bool) -> Option<usize> {
     let mut line = start;
     loop {
         line = end_of_line(text, line) + 1;
-        if begins_statement(line_at(text, line)?) {
+        if these(line_at(text, line)?) {
             return Some(line);
         }
     }
@@ -84,17 +84,14 @@ fn not_closed(text: &str, start: usize, next: usize) -> Error {
 /// Replaces by blanks what stands from `start` to `end`. Of a header, and of what has more lines,
 /// also the rest. False: there was nothing any more.
 fn blank(text: &mut String, start: usize, end: usize) -> bool {
-    let is_header = line_at(text, start).is_some_and(|line| line.trim_start().starts_with('['));
-    let end = if is_header {
-        let headers = text[end..].match_indices('\n').map(|(newline, _)| end + newline + 1);
-        let mut others =
-            headers.filter(|line| text[*line..].trim_start_matches([' ', '\t']).starts_with('['));
-        others.next().map_or(text.len(), |header| header - 1)
+    let next = if line_at(text, start).is_some_and(is_header) {
+        next_line(text, end, is_header)
     } else if text[start..end].contains('\n') {
-        next_statement(text, end).map_or(text.len(), |next| next - 1)
+        next_line(text, end, begins_statement)
     } else {
-        end
+        Some(end + 1)
     };
+    let end = next.map_or(text.len(), |next| next - 1);
     let keep = |c: char| if c == '\n' { "\n".to_owned() } else { " ".repeat(c.len_utf8()) };
     let blanks: String = text[start..end].chars().map(keep).collect();
     let changed = text[start..end] != blanks;
@@ -104,12 +101,15 @@ fn blank(text: &mut String, start: usize, end: usize) -> bool {
 
 /// Whether a line is a header, or begins with a key.
 fn begins_statement(line: &str) -> bool {
-    let line = line.trim_start();
     let is_key = |key: &str| {
-        let key = key.trim_end();
+        let key = key.trim();
         !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
     };
-    line.starts_with('[') || line.split_once('=').is_some_and(|(key, _)| is_key(key))
+    is_header(line) || line.split_once('=').is_some_and(|(key, _)| is_key(key))
+}
+
+fn is_header(line: &str) -> bool {
+    line.trim_start().starts_with('[')
 }
 
 fn start_of_line(text: &str, offset: usize) -> usize {
