@@ -28,7 +28,7 @@ use evenkeel::control::table::{
 use evenkeel::observe::metrics::PerWorker;
 use evenkeel::proxy::worker::Worker;
 use evenkeel::sys::release::Release;
-use evenkeel::sys::thread::{allowed_cores, pin, slice_of};
+use evenkeel::sys::thread::{allowed_cores, pin};
 use evenkeel::sys::waker::Waker;
 use evenkeel::terms::{ServerId, WorkerIndex};
 use nix::sys::signal::{Signal, kill};
@@ -259,33 +259,6 @@ fn who_waits_for_clients_does_not_count_as_waiting_for_a_disk() {
         let counts = fs::read_to_string("/proc/stat").unwrap();
         counts.lines().any(|line| line == "procs_blocked 0")
     });
-}
-
-/// The kernel from which on a thread can choose its slice.
-const CHOOSES_SLICES: Release = Release(6, 12, 0);
-
-#[test]
-fn workers_take_the_core_by_shorter_slices_than_anybody_else() {
-    if Release::of_this_kernel().unwrap() < CHOOSES_SLICES {
-        let name = "workers_take_the_core_by_shorter_slices_than_anybody_else";
-        skip(name, "needs kernel 6.12: with an older one all slices are alike");
-        return;
-    }
-    let place = Place::new();
-    let server = Server::echo(place.port(9001));
-    let balancer = Balancer::start(&place, &Config::new(&place).server("a", server.address));
-    exchange(&connect(place.frontend()), b"it works");
-    let tasks = fs::read_dir(format!("/proc/{}/task", balancer.pid())).unwrap();
-    // A helper may have ended since the list was made.
-    let slices = tasks.filter_map(|task| {
-        let task = task.ok()?;
-        let thread = task.file_name().to_string_lossy().parse().unwrap();
-        let name = fs::read_to_string(task.path().join("comm")).ok()?;
-        Some((name.starts_with("worker-"), slice_of(Pid::from_raw(thread)).ok()?))
-    });
-    let (workers, others): (Vec<_>, Vec<_>) = slices.partition(|(is_worker, _)| *is_worker);
-    let longest = workers.iter().max().unwrap();
-    assert!(others.iter().all(|other| other.1 > longest.1), "{workers:?}, {others:?}");
 }
 
 /// This thread and all that it starts: what waits for nothing but the core is at saturation.

@@ -32,7 +32,7 @@ use crate::proxy::wheel::{Moment, Wheel};
 use crate::sys::buffer::BUFFER_SIZE;
 use crate::sys::pipe::{Pipes, size_of_each};
 use crate::sys::ring::{Completion, Ring};
-use crate::sys::thread::{pin, take_short_slices};
+use crate::sys::thread::pin;
 use crate::terms::{Direction, End, Reason, Seen, WorkerIndex};
 
 /// How long pipes and memory that nobody needs are kept.
@@ -134,9 +134,6 @@ impl Running {
     fn new(worker: &Worker) -> io::Result<Self> {
         if let Some(core) = worker.core {
             pin(core)?;
-        }
-        if let Err(errno) = take_short_slices() {
-            tracing::debug!("worker {}: its slices are as long as any: {errno}", worker.index.0);
         }
         let buffers = worker.buffer_count();
         let pipes = worker.seam.wakers.len() * usize::from(PIPES_PER_WORKER);
