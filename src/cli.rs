@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -89,7 +90,7 @@ enum Command {
         #[arg(value_name = "BACKEND/SERVER")]
         server: ServerName,
         /// 0 to 1000; 100 is the usual one.
-        #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
+        #[arg(value_name = "N", value_parser = weight)]
         weight: u32,
         #[command(flatten)]
         control: ControlArguments,
@@ -118,7 +119,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct FileArguments {
     /// The configuration [default: /etc/evenkeel/evenkeel.toml].
-    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    #[arg(short = 'c', long = "config", visible_short_alias = 'f', value_name = "FILE")]
     file: Option<PathBuf>,
 }
 
@@ -137,7 +138,7 @@ struct RunArguments {
 #[derive(Debug, Args)]
 struct ControlArguments {
     /// The configuration that names the socket [default: /etc/evenkeel/evenkeel.toml].
-    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    #[arg(short = 'c', long = "config", visible_short_alias = 'f', value_name = "FILE")]
     file: Option<PathBuf>,
     /// The control socket of the running balancer.
     #[arg(long, value_name = "PATH", conflicts_with = "file")]
@@ -168,15 +169,37 @@ impl FromStr for ServerName {
     }
 }
 
+/// A weight as an operator writes it.
+fn weight(text: &str) -> Result<u32, String> {
+    if let Some(percent) = text.strip_suffix('%') {
+        return Err(format!("percentages are not supported; write {percent}, where 100 is usual"));
+    }
+    match text.parse() {
+        Ok(weight @ 0..=1000) => Ok(weight),
+        _ => Err("a weight is a whole number, 0 to 1000".to_owned()),
+    }
+}
+
 /// Does what the arguments (the first is the program's name) ask for.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
     match Arguments::try_parse_from(arguments) {
         Ok(arguments) => dispatch(arguments.command),
-        Err(error) => {
+        Err(mut error) => {
+            point_at_file_option(&mut error);
             // To a pipe that is closed, there is nobody to tell.
             drop(error.print());
             if error.use_stderr() { Outcome::Refused } else { Outcome::Done }
         }
+    }
+}
+
+/// Who gives a file without `-c` is told of it.
+fn point_at_file_option(error: &mut clap::Error) {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return };
+    let is_file = argument.ends_with(".toml") || Path::new(argument).is_file();
+    if error.kind() == ErrorKind::UnknownArgument && is_file {
+        let tip = format!("the configuration is given as '-c {argument}'");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
 }
 

@@ -76,6 +76,27 @@ fn every_problem_of_the_arguments_is_told() {
 }
 
 #[test]
+fn a_weight_that_is_none_is_answered_with_one() {
+    for (wrong, remedy) in [("50%", "write 50"), ("1001", "0 to 1000"), ("x", "0 to 1000")] {
+        let output = evenkeel(&["weight", "web/web1", wrong]);
+        assert_eq!(output.status.code(), Some(64));
+        assert!(said(&output).contains(remedy), "{wrong}: {}", said(&output));
+    }
+}
+
+#[test]
+fn a_file_is_found_by_haproxys_letter_too_and_without_any_it_is_said_how() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/valid/every-form.toml");
+    let output = evenkeel(&["check", "-f", file]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let output = evenkeel(&["check", file]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(said(&output).contains(&format!("given as '-c {file}'")), "{}", said(&output));
+    let output = evenkeel(&["drain", "web/web1", "web/web2"]);
+    assert!(!said(&output).contains("-c"), "{}", said(&output));
+}
+
+#[test]
 fn a_socket_that_is_turned_off_is_said_to_be() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/valid/every-form.toml");
     let output = evenkeel(&["status", "-c", file]);

@@ -152,6 +152,11 @@ impl Cluster {
         self.balancer.signal(Signal::SIGHUP);
     }
 
+    /// What the balancer has said so far.
+    pub(crate) fn log(&self) -> String {
+        self.balancer.said()
+    }
+
     /// The metrics as of now, read on the Pi in front: they are for it alone.
     #[track_caller]
     pub(crate) fn metrics(&self) -> Metrics {

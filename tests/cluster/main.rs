@@ -81,6 +81,21 @@ fn a_third_pi_joins_by_an_edit_and_a_signal_while_requests_run() {
 }
 
 #[test]
+fn a_name_that_dns_does_not_know_is_named_by_the_reload() {
+    if !can_play("a_name_that_dns_does_not_know_is_named_by_the_reload", &[]) {
+        return;
+    }
+    let (cluster, file) = Cluster::start_editable();
+    let old = fs::read_to_string(&file).unwrap();
+    let server = "\n[[backend.web-backend.server]]\nname = \"web3\"\naddress = \"rpi-x:80\"\n";
+    fs::write(&file, old + server).unwrap();
+    cluster.reload();
+    let named = "down, as their names have no address: web-backend/web3\n";
+    until("the reload names it", || cluster.log().contains(named));
+    assert_eq!(cluster.pages(4), ["rpi-b", "rpi-c"].repeat(2));
+}
+
+#[test]
 fn a_name_that_moves_in_dns_is_followed() {
     if !can_play("a_name_that_moves_in_dns_is_followed", &[]) {
         return;

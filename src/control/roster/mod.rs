@@ -168,6 +168,14 @@ impl Roster {
         any
     }
 
+    /// DNS has no answer for a name, and why. Servers that have an address keep it.
+    pub fn unanswered(&mut self, host: &str, why: &str) {
+        let servers = self.backends.iter_mut().flat_map(|backend| &mut backend.servers);
+        for server in servers.filter(|server| server.host() == Some(host)) {
+            server.say_unanswered(why);
+        }
+    }
+
     /// A probe has ended, with a verdict on its server or, for want of something of this
     /// machine's, without. Whether that brought the server up or down.
     pub fn probed(&mut self, probe: Probe, verdict: Option<bool>, now: Instant) -> bool {
@@ -238,6 +246,17 @@ impl Roster {
             (!what.is_empty()).then(|| format!("{backend}/{name} {}", what.join(" ")))
         });
         ordered.collect()
+    }
+
+    /// Servers whose names have no address, as BACKEND/SERVER.
+    #[must_use]
+    pub fn without_address(&self) -> Vec<String> {
+        let backends = self.backends.iter();
+        let servers = backends
+            .flat_map(|backend| backend.servers.iter().map(|server| (&*backend.name, server)));
+        let none = servers
+            .filter(|(_, server)| server.members.iter().all(|member| member.address.is_none()));
+        none.map(|(backend, server)| format!("{backend}/{}", server.config.name)).collect()
     }
 
     fn order(

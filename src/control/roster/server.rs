@@ -11,6 +11,9 @@ use crate::control::roster::news::What;
 use crate::control::table::ServerShared;
 use crate::observe::status::ProbeCounts;
 
+/// What stands in the place of a probe's result where nothing can be probed.
+const NO_ADDRESS: &str = "no address";
+
 /// A server as configured.
 #[derive(Debug)]
 pub(super) struct ServerBook {
@@ -92,6 +95,13 @@ impl ServerBook {
             member.health.set_thresholds(health.rise, health.fall);
         }
         self.config = config;
+    }
+
+    /// Why its name has no address, for whoever looks at it.
+    pub(super) fn say_unanswered(&mut self, why: &str) {
+        for member in self.members.iter_mut().filter(|member| member.address.is_none()) {
+            member.last_probe = format!("{NO_ADDRESS}: {why}");
+        }
     }
 
     /// Makes the members those of `addresses`. An address that stays keeps its member, in
@@ -182,7 +192,7 @@ impl ServerBook {
             health: Health::new(health.rise, health.fall, address.is_some()),
             since: now,
             probes,
-            last_probe: String::new(),
+            last_probe: if address.is_none() { NO_ADDRESS.to_owned() } else { String::new() },
             shared,
         }
     }
@@ -204,7 +214,10 @@ impl Member {
     fn move_to(&mut self, address: SocketAddr) -> What {
         match self.address.replace(address) {
             Some(from) => What::Moved(from, address),
-            None => What::Resolved(address),
+            None => {
+                self.last_probe.clear();
+                What::Resolved(address)
+            }
         }
     }
 

@@ -254,7 +254,15 @@ fn a_name_without_an_answer_is_a_server_that_is_down_until_probes_say_otherwise(
     let mut scene = Scene::of(&at("a", "pi:80"));
     assert!(!scene.status("a").up && scene.status("a").address.is_none());
     assert!(scene.picked().is_empty() && scene.roster.to_probe().next().is_none());
+    assert_eq!(scene.roster.without_address(), ["web/a"]);
+    assert_eq!(scene.status("a").last_probe, "no address");
+    scene.roster.unanswered("pi", "no such name");
+    assert_eq!(scene.status("a").last_probe, "no address: no such name");
     assert!(scene.dns("pi", &["10.0.0.1"]));
+    assert!(scene.roster.without_address().is_empty());
+    assert_eq!(scene.status("a").last_probe, "");
+    scene.roster.unanswered("pi", "no such name");
+    assert_eq!(scene.status("a").last_probe, "", "its last address holds");
     assert!(scene.picked().is_empty());
     assert!(!scene.probe("a", true) && scene.probe("a", true));
     assert_eq!(scene.picked(), ["a"]);

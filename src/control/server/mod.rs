@@ -264,6 +264,7 @@ impl Server {
                     "name {host} has no address: {why}; its servers are down until it has one \
                      (is it spelt right?)"
                 );
+                self.roster.unanswered(&host, &why);
             }
         }
     }

@@ -26,7 +26,7 @@ const DRAINING: &str = "no reload: evenkeel is draining";
 const PROBLEMS_ANSWERED: usize = 3;
 
 /// Orders that a reload leaves in force, of those that its answer names.
-const ORDERED_SHOWN: usize = 10;
+const SERVERS_SHOWN: usize = 10;
 
 type Waiting = Vec<oneshot::Sender<Result<String, String>>>;
 
@@ -197,11 +197,14 @@ impl Server {
         if !kept.is_empty() {
             rest = format!("; takes effect at the next start: {}", kept.join(", "));
         }
-        let ordered = self.roster.ordered();
-        if !ordered.is_empty() {
-            let (names, more) = first(&ordered, ORDERED_SHOWN, ", ");
+        let servers = [
+            ("as ordered, not as in the file", self.roster.ordered()),
+            ("down, as their names have no address", self.roster.without_address()),
+        ];
+        for (what, servers) in servers.iter().filter(|(_, servers)| !servers.is_empty()) {
+            let (names, more) = first(servers, SERVERS_SHOWN, ", ");
             let others = if more > 0 { ", ..." } else { "" };
-            rest.push_str(&format!("; as ordered, not as in the file: {names}{others}"));
+            rest.push_str(&format!("; {what}: {names}{others}"));
         }
         format!(
             "reloaded: {}, {}, {}; table {}{rest}",
