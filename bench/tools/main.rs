@@ -13,6 +13,7 @@ mod idle;
 mod latency;
 mod machine;
 mod pi;
+mod recorded;
 mod relay;
 mod report;
 mod responder;

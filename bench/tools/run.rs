@@ -11,6 +11,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use evenkeel::sys::thread::allowed_cores;
 
 use crate::machine::Machine;
+use crate::recorded::{self, Recorded};
 use crate::report::Report;
 use crate::rounds::{Bench, Comparison, Responders};
 use crate::subject::{Place, Subject};
@@ -38,9 +39,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "LEVEL", num_args = 0..=1, require_equals = true,
           default_missing_value = "4", value_parser = clap::value_parser!(u8).range(4..=5))]
     check: Option<u8>,
-    /// Exit with 1 if a ratio to HAProxy is a fifth worse than in this result of an earlier run.
+    /// Exit with 1 if a ratio to HAProxy is a fifth worse than in this result of an earlier run; if
+    /// given several times, than in those from a processor like this one, or in the weakest of all.
     #[arg(long, value_name = "RESULT.json", conflicts_with = "check")]
-    against: Option<PathBuf>,
+    against: Vec<PathBuf>,
     /// Connections of keepalive, connection, bulk and upload, instead of their own numbers.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
     connections: Option<u16>,
@@ -158,19 +160,20 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
     let met = judge(options, &kinds, &mut report)?;
     say(&table::markdown(&report).map_err(io::Error::other)?);
     save(&report, &options.folder)?;
-    Ok((options.check.is_none() && options.against.is_none()) || met)
+    Ok((options.check.is_none() && options.against.is_empty()) || met)
 }
 
 /// Adds the targets to the report; whether all of them are met.
 fn judge(options: &Options, kinds: &[Kind], report: &mut Report) -> io::Result<bool> {
     let level = options.check.unwrap_or(if options.quick || options.small { 4 } else { 5 });
-    if let Some(file) = &options.against {
-        report.targets = targets::not_fallen(report, file)?;
+    if !options.against.is_empty() {
+        let recorded = Recorded::read(&options.against, &report.machine.cpu)?;
+        report.targets = recorded::not_fallen(report, &recorded);
     } else if level > 4 {
         report.targets = targets::fastest(report);
     }
     // A target that nobody could measure is not met.
-    let all = level > 4 || options.against.is_some();
+    let all = level > 4 || !options.against.is_empty();
     let wanted = kinds.iter().filter(|kind| kind.target.is_some() || all).count();
     let judged = report.targets.len() >= wanted && !report.targets.is_empty();
     Ok(judged && report.targets.iter().all(|target| target.met))

@@ -1,14 +1,7 @@
-//! What evenkeel must reach: to be called the fastest, and not to have become slower.
-
-use std::fs;
-use std::io;
-use std::path::Path;
+//! What evenkeel must reach to be called the fastest.
 
 use crate::report::{LatencyRow, Report, Row, Spread, Target};
 use crate::subject::Subject;
-
-/// What may be left of a ratio that was recorded once.
-const FALL: f64 = 0.8;
 
 /// No run is so noisy that a row may be worse by more than this and be called no worse.
 const NOISE_MAX: f64 = 0.05;
@@ -48,52 +41,6 @@ pub(crate) fn fastest(report: &Report) -> Vec<Target> {
     targets.extend(growth(report));
     targets.extend(peers(report));
     targets
-}
-
-/// What has fallen by more than a fifth, to HAProxy, since the result in this file.
-///
-/// # Errors
-/// The file cannot be read, or is no result.
-pub(crate) fn not_fallen(report: &Report, file: &Path) -> io::Result<Vec<Target>> {
-    let recorded: serde_json::Value = serde_json::from_str(&fs::read_to_string(file)?)?;
-    let recorded_of = |list: &str, work: &str, subject: &str, figure: &str| {
-        let rows = recorded[list].as_array()?.iter();
-        let is_it = |row: &&serde_json::Value| {
-            row["subject"] == subject && (row["work"].is_null() || row["work"] == work)
-        };
-        rows.clone().find(is_it)?[figure]["median"].as_f64()
-    };
-    let own = Subject::Evenkeel.name();
-    let mut targets = Vec::new();
-    for row in report.rows.iter().filter(|row| row.subject == own) {
-        let recorded = recorded_of("rows", &row.work, own, "ratio");
-        let reached = row.ratio.map(|ratio| ratio.median);
-        targets.extend(reached.zip(recorded).map(|(reached, recorded)| {
-            let what = format!("x HAProxy, {recorded:.2} when it was recorded");
-            Target::at_least(&row.work, &what, reached, recorded * FALL)
-        }));
-    }
-    // Of latencies only the median repeats well enough in short turns.
-    for row in report.latencies.iter().filter(|row| row.subject == own) {
-        let peer = Subject::Haproxy.name();
-        let now = report.latencies.iter().find(|it| it.work == row.work && it.subject == peer);
-        let reached = now.map(|peer| row.p50.median / peer.p50.median);
-        let [one, two] = [own, peer].map(|it| recorded_of("latencies", &row.work, it, "p50"));
-        let recorded = one.zip(two).map(|(own, peer)| own / peer);
-        targets.extend(reached.zip(recorded).map(|(reached, recorded)| {
-            let what = format!("x the p50 of HAProxy, {recorded:.2} when it was recorded");
-            Target::at_most(&row.work, &what, reached, recorded / FALL)
-        }));
-    }
-    let reached = memory_to_haproxy(report);
-    let [one, two] =
-        [own, Subject::Haproxy.name()].map(|it| recorded_of("idle", "", it, "session"));
-    let recorded = one.zip(two).map(|(own, peer)| own / peer);
-    targets.extend(reached.zip(recorded).map(|(reached, recorded)| {
-        let what = format!("x HAProxy's user memory a session, {recorded:.2} when recorded");
-        Target::at_most("idle", &what, reached, recorded / FALL)
-    }));
-    Ok(targets)
 }
 
 fn row<'a>(report: &'a Report, work: &str, subject: &str) -> Option<&'a Row> {
@@ -168,7 +115,7 @@ fn null_control(figures: impl Fn(Subject) -> Option<Vec<f64>>, most: f64) -> f64
 }
 
 /// User memory of an idle session, as a part of HAProxy's.
-fn memory_to_haproxy(report: &Report) -> Option<f64> {
+pub(crate) fn memory_to_haproxy(report: &Report) -> Option<f64> {
     let of = |subject: Subject| {
         let row = report.idle.iter().find(|row| row.subject == subject.name())?;
         Some(row.session.median)
