@@ -262,9 +262,10 @@ impl Seam {
         self.spares.load(Ordering::Relaxed)
     }
 
-    /// This worker accepts nothing until it is woken: somewhere a session must end first.
-    pub fn pause(&self, worker: WorkerIndex) {
-        self.paused.fetch_or(bit_of(worker), Ordering::SeqCst);
+    /// This worker accepts nothing until it is woken: somewhere a session must end first. True if
+    /// that is news: one may have ended before it was, so the worker looks once more.
+    pub fn pause(&self, worker: WorkerIndex) -> bool {
+        self.paused.fetch_or(bit_of(worker), Ordering::SeqCst) & bit_of(worker) == 0
     }
 
     /// A session has ended on this worker: others that wait for that are woken, each once.

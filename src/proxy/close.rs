@@ -81,10 +81,10 @@ impl Session {
     }
 
     /// Whether the session could begin again on another server without anybody noticing: nothing
-    /// was delivered either way, and something waits to be.
+    /// was delivered either way, not even an end, and something waits to be.
     fn may_replay(&self) -> bool {
         let [inward, outward] = &self.pumps;
-        let untouched = inward.delivered == 0 && outward.delivered == 0;
+        let untouched = inward.delivered == 0 && outward.delivered == 0 && !outward.is_finished();
         untouched && !inward.queue.is_empty() && outward.queue.is_empty()
     }
 

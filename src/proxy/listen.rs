@@ -34,6 +34,10 @@ const RETRY: Duration = Duration::from_millis(100);
 /// was raised.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Descriptors that a listener which is left leaves to sessions, probes and visitors: what waits in
+/// its queue may be more than there are.
+const LEFT_BY_LEAVING: u64 = 32;
+
 /// A pause is told to the control thread at most this often.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
@@ -82,6 +86,8 @@ struct Listening {
     accept: Accept,
     /// No longer wanted: what has connected is still taken in, then the socket stops listening.
     leaving: bool,
+    /// While leaving: descriptors are nearly all taken, so that those who wait go first.
+    crowded: bool,
     /// Accepted when there was no room any more.
     parked: VecDeque<Socket>,
 }
@@ -135,6 +141,7 @@ impl Listeners {
                 frontend: Arc::clone(frontend),
                 accept: Accept::Idle,
                 leaving: false,
+                crowded: false,
                 parked: VecDeque::new(),
             });
             self.next_id = self.next_id.wrapping_add(1);
@@ -240,6 +247,7 @@ impl Listeners {
         if self.starved_until.is_some() {
             tools.released |= tools.spares.let_go();
         }
+        let most = self.limit(now).saturating_sub(LEFT_BY_LEAVING);
         let mut full = false;
         for listening in &mut self.listening {
             if !self.short {
@@ -247,10 +255,11 @@ impl Listeners {
             }
             if !listening.leaving {
                 full |= listening.arm(tools, &self.local, self.starved_until.is_some());
-            } else if let Err(errno) = listening.leave(tools, &self.local, admitted) {
+            } else if let Err(errno) = listening.leave(tools, &self.local, most, admitted) {
                 self.on_accept_failed(errno, now);
                 break;
             }
+            full |= !listening.parked.is_empty();
         }
         self.listening.retain(|listening| !listening.is_left());
         self.set_paused(full || self.short || self.starved_until.is_some());
@@ -270,14 +279,11 @@ impl Listeners {
 
     /// While it pauses, whoever ends a session on another worker wakes it.
     fn set_paused(&mut self, paused: bool) {
-        self.pause = match (paused, self.pause) {
-            (false, _) => Pause::No,
-            (true, Pause::No) => Pause::Begins,
-            (true, _) => Pause::Yes,
+        self.pause = match paused {
+            false => Pause::No,
+            true if self.local.seam.pause(self.local.index) => Pause::Begins,
+            true => Pause::Yes,
         };
-        if paused {
-            self.local.seam.pause(self.local.index);
-        }
         let cell = self.local.seam.cells.of(self.local.index);
         cell.accept_paused.set(u64::from(paused));
     }
@@ -340,7 +346,9 @@ impl Listening {
         tools.ring.cancel_accept(self.token());
     }
 
-    /// Ends the accept, takes in what is left in the queue, stops listening.
+    /// Ends the accept, takes in what is left in the queue, stops listening. Once a descriptor is
+    /// numbered `most` or above, the next clients stay in the queue until all that were taken in
+    /// have a session: these need descriptors too.
     ///
     /// # Errors
     /// Out of descriptors: what is left waits for the next turn.
@@ -348,6 +356,7 @@ impl Listening {
         &mut self,
         tools: &mut Tools,
         local: &Rc<Local>,
+        most: u64,
         admitted: &mut Vec<Admitted>,
     ) -> Result<(), Errno> {
         match self.accept {
@@ -356,7 +365,14 @@ impl Listening {
             Accept::Idle => {
                 let listener = Arc::clone(&self.listener);
                 let Some(socket) = listener.sockets.get(local.index.0) else { return Ok(()) };
-                while let Some(client) = accept_waiting(socket)? {
+                loop {
+                    if self.crowded && !self.parked.is_empty() {
+                        return Ok(());
+                    }
+                    // Also when there is none to be had.
+                    self.crowded = true;
+                    let Some(client) = accept_waiting(socket)? else { break };
+                    self.crowded = client.number() >= most;
                     admitted.extend(self.admit(client, local));
                 }
                 stop_listening(socket);

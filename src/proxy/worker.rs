@@ -259,6 +259,10 @@ impl Running {
                 let waker = &self.local.seam.wakers[self.local.index.0];
                 waker.take();
                 self.tools.ring.watch(waker, Token::Wake.pack());
+                // What was put in force after this turn's look may have been told by the very
+                // wake-up that was just taken: there will be no other.
+                self.follow_table();
+                self.follow_phase();
             }
             None => debug_assert!(false, "a token of nobody: {completion:?}"),
         }
@@ -400,7 +404,7 @@ impl Running {
             self.kept = (self.now.after(KEPT), taken);
             self.tools.pipes.close_idle();
             self.tools.released = true;
-            self.tools.ring.buffers_mut().give_back_memory();
+            self.tools.ring.give_back_memory();
         }
     }
 

@@ -162,8 +162,9 @@ impl Buffers {
         self.held() == 0 && used > usize::from(DEPTH)
     }
 
-    /// Gives the memory of all buffers back to the system, if no session holds one.
-    pub fn give_back_memory(&mut self) {
+    /// Gives the memory of all buffers back to the system, if no session holds one. No answer may
+    /// be unread: its bytes would become zeros.
+    pub(super) fn give_back_memory(&mut self) {
         if self.held() == 0 {
             self.held_most = 0;
             self.depth = DEPTH;

@@ -346,6 +346,15 @@ impl Ring {
         &mut self.buffers
     }
 
+    /// Gives the memory of buffers back to the system, if nobody has bytes in one: no session, and
+    /// no receive that has been answered and not been looked at yet (a full submission queue is
+    /// submitted within a turn, and what is there is received at once).
+    pub fn give_back_memory(&mut self) {
+        if self.uring.completion().is_empty() && !self.overflown() {
+            self.buffers.give_back_memory();
+        }
+    }
+
     fn push(&mut self, entry: &Entry) {
         if entry.get_user_data() != NOBODY {
             self.in_flight += 1;
@@ -464,6 +473,20 @@ mod tests {
         taken += u64::from(sent.result.unwrap());
         socket.shut_down();
         assert_eq!(reader.join().unwrap() as u64, taken);
+    }
+
+    #[test]
+    fn what_is_received_and_not_yet_looked_at_is_not_given_back() {
+        let (mut ring, socket, buffer, mut peer) = received();
+        ring.buffers_mut().release(buffer);
+        peer.write_all(b"whole").unwrap();
+        ring.receive(&socket, 2, false);
+        // As a full submission queue does within a turn.
+        ring.submit();
+        ring.give_back_memory();
+        let received = ring.completion().unwrap();
+        assert_eq!((received.token, received.result), (2, Ok(5)));
+        assert_eq!(ring.buffers().bytes(received.buffer.unwrap(), (0, 5)), b"whole");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::common::balancer::{PROGRAM, write_config};
 use crate::common::books::ticks;
+use nix::sys::signal::Signal;
 use socket2::SockRef;
 
 use crate::common::client::{connect, exchange, is_reset, patient};
@@ -167,6 +168,54 @@ fn out_of_descriptors_clients_wait_or_are_reset_and_running_sessions_are_unhurt(
     let mut outcomes = [starve(6), starve(7)];
     outcomes.sort_by_key(|outcome| *outcome == Starved::IsReset);
     assert_eq!(outcomes, [Starved::Waits, Starved::IsReset]);
+}
+
+#[test]
+fn of_more_who_wait_at_a_drain_than_there_are_descriptors_each_is_served() {
+    let place = Place::new();
+    let server = Server::echo(place.port(9001));
+    let config = Config::new(&place).global("sessions_max = 4").server("a", server.address);
+    let balancer = Balancer::start(&place, &config);
+    let inside: Vec<TcpStream> = (0..4).map(|_| connect(place.frontend())).collect();
+    for client in &inside {
+        assert_eq!(exchange(client, b"in"), b"in");
+    }
+    limit_descriptors(balancer.pid(), balancer.base.all() + 60);
+    let mut waiting: Vec<TcpStream> = (0..120).map(|_| connect(place.frontend())).collect();
+    for client in &mut waiting {
+        client.write_all(b"me too").unwrap();
+    }
+    balancer.signal(Signal::SIGTERM);
+    until("it drains", || balancer.complaints().contains("draining for"));
+    drop(inside);
+    for (number, mut client) in waiting.into_iter().enumerate() {
+        let mut answer = [0; 6];
+        client.read_exact(&mut answer).unwrap_or_else(|why| panic!("client {number}: {why}"));
+        assert_eq!(&answer, b"me too");
+    }
+    drop(server);
+}
+
+#[test]
+fn whoever_waits_at_a_drain_on_another_worker_is_served_as_sessions_end() {
+    let place = Place::new();
+    let server = Server::echo(place.port(9001));
+    let config = Config::new(&place).workers(2).global("sessions_max = 1");
+    let mut balancer = Balancer::start(&place, &config.server("a", server.address));
+    let first = connect(place.frontend());
+    assert_eq!(exchange(&first, b"in"), b"in");
+    let mut waiting: Vec<TcpStream> = (0..16).map(|_| connect(place.frontend())).collect();
+    for client in &mut waiting {
+        client.write_all(b"me too").unwrap();
+    }
+    balancer.signal(Signal::SIGTERM);
+    until("new ones are refused", || TcpStream::connect(place.frontend()).is_err());
+    drop(first);
+    until("each is served", || {
+        waiting.retain(|client| !answered(client));
+        waiting.is_empty()
+    });
+    assert!(balancer.wait().success());
 }
 
 #[test]

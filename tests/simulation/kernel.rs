@@ -445,6 +445,7 @@ impl Kernel for Simulated {
             return Err(which[self.random.below(3) as usize]);
         }
         assert_eq!(self.closes[1], self.attempts, "the last server is closed before the next");
+        assert!(!self.peers[0].saw_end, "a client that was told the end is given another server");
         let id = ServerId(self.attempts as u32);
         assert!(!tried.contains(&id));
         self.attempts += 1;
