@@ -13,7 +13,7 @@ use crate::targets::memory_to_haproxy;
 /// What may be left of a ratio that was recorded once.
 const FALL: f64 = 0.8;
 
-/// Results that were recorded on such a machine. What a byte costs to copy, and with it the ratio of
+/// Results that were recorded on such a machine. What a byte costs to copy, and so the ratio of
 /// bulk to who copies, is the processor's: 3.5 on one and 4.4 on another, of the same program.
 pub(crate) struct Recorded(Vec<Value>);
 

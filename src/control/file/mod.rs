@@ -56,12 +56,12 @@ pub fn parse(text: &str, name: &str) -> Result<Config, Problems> {
     // A byte order mark, as some editors leave; it is no part of the first line.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let sink = Sink::new(name, text);
-    let (mended, errors) = mended(text);
-    for error in &errors {
-        sink.syntax(error.offset, &error.message);
-    }
-    let (tree, _) = DeTable::parse_recoverable(&mended);
-    let config = sections::document(tree.get_ref(), &sink);
+    let config = with_tree(text, |tree, errors| {
+        for error in errors {
+            sink.syntax(error.offset, &error.message);
+        }
+        sections::document(tree, &sink)
+    });
     whole::check(&config, &sink);
     sink.finish().map(|()| config)
 }
@@ -89,9 +89,7 @@ pub fn control_socket(path: &Path) -> Result<Option<PathBuf>, Problems> {
     let bytes = read(path).map_err(|problem| Problems::one(&name, Place::default(), problem))?;
     let text = String::from_utf8_lossy(&bytes);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let (mended, _) = mended(text);
-    let (tree, _) = DeTable::parse_recoverable(&mended);
-    Ok(sections::control_socket(tree.get_ref(), &Sink::new("", text)))
+    Ok(with_tree(text, |tree, _| sections::control_socket(tree, &Sink::new("", text))))
 }
 
 /// `[observe]` where nothing is written.
@@ -100,15 +98,20 @@ pub fn observe_default() -> Observe {
     sections::observe_default(&Sink::new("", ""))
 }
 
-/// What of `text` is TOML, and where it is not; nothing of a large one that is none.
-fn mended(text: &str) -> (String, Vec<mend::Error>) {
-    if text.len() <= SYNTAX_ERRORS_FROM_MAX {
-        return mend::mend(text);
-    }
-    match DeTable::parse(text) {
-        Ok(_) => (text.to_owned(), Vec::new()),
-        Err(error) => (String::new(), vec![mend::Error::from(&error)]),
-    }
+/// Has somebody look at what of `text` is TOML, and where it is not; of a large one that is none,
+/// there is nothing to look at.
+fn with_tree<T>(text: &str, look: impl FnOnce(&DeTable<'_>, &[mend::Error]) -> T) -> T {
+    let error = match DeTable::parse(text) {
+        Ok(tree) => return look(tree.get_ref(), &[]),
+        Err(error) => error,
+    };
+    let (mended, errors) = if text.len() <= SYNTAX_ERRORS_FROM_MAX {
+        mend::mend(text)
+    } else {
+        (String::new(), vec![mend::Error::from(&error)])
+    };
+    let (tree, _) = DeTable::parse_recoverable(&mended);
+    look(tree.get_ref(), &errors)
 }
 
 /// The bytes of a regular file, [`FILE_MAX`] at most; the error is a sentence with a remedy.
