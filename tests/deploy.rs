@@ -110,6 +110,8 @@ fn the_units_filter_lets_through_every_system_call_of_a_whole_life() {
     }
     let denied: Vec<&&str> = used.iter().filter(|call| !allowed.contains(**call)).collect();
     assert!(denied.is_empty(), "the unit's filter denies {denied:?}");
+    let denied = denied_families(&trace);
+    assert!(denied.is_empty(), "the unit denies sockets of {denied:?}");
 }
 
 #[test]
@@ -182,6 +184,17 @@ fn evenkeel_of(strace: u32) -> Option<Pid> {
     let pid: i32 = children.split_whitespace().next()?.parse().ok()?;
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     (name.trim() == "evenkeel").then(|| Pid::from_raw(pid))
+}
+
+/// The families of sockets that were made, and that the unit does not name.
+fn denied_families(trace: &str) -> Vec<String> {
+    let unit = unit();
+    let line = unit.lines().find_map(|line| line.strip_prefix("RestrictAddressFamilies="));
+    let named: BTreeSet<&str> = line.unwrap().split(' ').collect();
+    let made = trace.split("socket(").skip(1).filter_map(|call| call.split(',').next());
+    let made: BTreeSet<&str> = made.collect();
+    assert!(made.contains("AF_INET"), "{made:?}");
+    made.difference(&named).map(|family| (*family).to_owned()).collect()
 }
 
 /// `12 name(...` or `12 <... name resumed>`.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -95,6 +95,21 @@ fn bind_shared(address: SocketAddr) -> io::Result<Socket> {
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Visitors that may wait to be let in.
+const VISITORS_BACKLOG: i32 = 128;
+
+/// Listens for visitors, who are no clients: one socket, of its own family alone as those of
+/// frontends are.
+///
+/// # Errors
+/// The address cannot be had; see [`explain`].
+pub fn bind_for_visitors(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = plain(address)?;
+    socket.bind(&address.into())?;
+    socket.listen(VISITORS_BACKLOG)?;
+    Ok(socket.into())
 }
 
 fn plain(address: SocketAddr) -> io::Result<Socket> {
@@ -207,6 +222,13 @@ mod tests {
             assert!(socket.is_listener().unwrap() && socket.reuse_port().unwrap());
             assert!(socket.tcp_nodelay().unwrap() && !socket.nonblocking().unwrap());
         }
+    }
+
+    #[test]
+    fn visitors_of_all_ipv6_addresses_take_no_ipv4_port() {
+        let listener = bind_for_visitors("[::]:0".parse().unwrap()).unwrap();
+        let socket = SockRef::from(&listener);
+        assert!(socket.is_listener().unwrap() && socket.only_v6().unwrap());
     }
 
     #[test]

@@ -139,7 +139,8 @@ fn accounts(config: &Config) -> Vec<Finding> {
 /// `is_auto`: nobody has chosen it.
 fn descriptors(hard: u64, sessions: Result<&u32, &String>, is_auto: bool) -> Finding {
     let subject = "file descriptors";
-    let remedy = "ulimit -n 65536 (or LimitNOFILE=65536 in the service)";
+    let more = hard.saturating_mul(2).max(65_536);
+    let remedy = format!("ulimit -n {more} (or LimitNOFILE={more} in the service)");
     match sessions {
         Err(refusal) => Finding::failed(subject, refusal.clone(), remedy),
         Ok(sessions) => {
@@ -183,6 +184,9 @@ fn range(text: &str) -> Option<RangeInclusive<u16>> {
     Some(low.parse().ok()?..=high.trim().parse().ok()?)
 }
 
+/// What is asked for where there are too few ports: all but those that services listen on.
+const WIDE: RangeInclusive<u16> = 10_240..=65_535;
+
 /// A session holds a local port toward its server's address; after the close, the side that closed
 /// first holds it for another minute.
 fn port_range(range: &RangeInclusive<u16>, sessions: u64, servers: u64) -> Finding {
@@ -194,11 +198,13 @@ fn port_range(range: &RangeInclusive<u16>, sessions: u64, servers: u64) -> Findi
         range.end()
     );
     if servers > 0 && ports * servers < sessions {
-        return Finding::warning(
-            subject,
-            format!("{text}, {servers} addresses, and {sessions} sessions may come"),
-            "sysctl -w net.ipv4.ip_local_port_range=\"10240 65535\"",
-        );
+        let text = format!("{text}, {servers} addresses, and {sessions} sessions may come");
+        let remedy = if ports < WIDE.len() as u64 {
+            format!("sysctl -w {subject}=\"{} {}\"", WIDE.start(), WIDE.end())
+        } else {
+            format!("lower global.sessions_max to {}, or add servers", ports * servers)
+        };
+        return Finding::warning(subject, text, remedy);
     }
     Finding::ok(subject, text)
 }
@@ -303,6 +309,8 @@ mod tests {
     fn what_run_would_refuse_fails_in_its_words() {
         let finding =
             descriptors(20_000, Err(&"sessions_max = 20000 takes 40256".to_owned()), false);
+        let more = descriptors(131_072, Err(&"too many".to_owned()), false).remedy.unwrap();
+        assert!(more.contains("262144"), "{more}");
         assert_eq!(finding.verdict, Verdict::Failed);
         assert!(finding.text.contains("takes 40256"), "{}", finding.text);
         assert_eq!(descriptors(1024, Ok(&300), true).verdict, Verdict::Warning);
@@ -322,6 +330,9 @@ mod tests {
         let range = range("32768\t60999").unwrap();
         assert_eq!(port_range(&range, 100_000, 4).verdict, Verdict::Ok);
         assert_eq!(port_range(&range, 100_000, 2).verdict, Verdict::Warning);
+        let remedy = |range| port_range(&range, 262_000, 2).remedy.unwrap();
+        assert!(remedy(range.clone()).contains("10240 65535"), "a wider range");
+        assert!(remedy(10_240..=65_535).contains("sessions_max to 110592"), "it is as wide");
         assert_eq!(port_range(&range, 100_000, 0).verdict, Verdict::Ok);
     }
 

@@ -156,8 +156,8 @@ impl Prepared {
             }
         };
         let http = config.observe.bind.and_then(|(address, place)| {
-            let listener =
-                TcpListener::bind(address).map_err(|error| listeners::explain(address, &error));
+            let listener = listeners::bind_for_visitors(address)
+                .map_err(|error| listeners::explain(address, &error));
             let remedy = "; or set observe.bind to another address, or to false";
             let listener = listener.map_err(|problem| problem + remedy);
             let spare = config.file.is_none();

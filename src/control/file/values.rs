@@ -199,8 +199,12 @@ fn host_and_port<'t>(text: &'t str, example: &str) -> Parsed<(&'t str, u16)> {
 fn ip(host: &str) -> Parsed<Result<IpAddr, ()>> {
     if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         let (address, zone) = inner.split_once('%').unwrap_or((inner, "0"));
-        if let (Ok(ip), Ok(_)) = (address.parse(), zone.parse::<u32>()) {
-            return Ok(Ok(IpAddr::V6(ip)));
+        match (address.parse(), zone.parse::<u32>()) {
+            (Ok(ip), Ok(_)) => return Ok(Ok(IpAddr::V6(ip))),
+            (Ok(_), Err(_)) => {
+                return wrong("the zone is no number; write the interface's, as `ip link` has it");
+            }
+            _ => {}
         }
         return wrong("no IPv6 address in the brackets; write one such as \"[2001:db8::1]:80\"");
     }

@@ -57,8 +57,9 @@ fn server_names(backend: &Backend, sink: &Sink<'_>) {
         if let Some(first) = seen.insert(&server.name, server.place) {
             let name = shown(&server.name);
             let text = format!(
-                "server {name} is in [backend.{}] already, in line {}; give it another name",
-                backend.name, first.line
+                "server {name} is in backend {} already, in line {}; give it another name",
+                shown(&backend.name),
+                first.line
             );
             sink.wrong_at(server.place, text);
         }
@@ -77,7 +78,7 @@ fn circles(frontend: &Frontend, config: &Config, here: &Here, sink: &Sink<'_>) {
             let every =
                 if bind.ip().is_unspecified() { ", at every address of this machine" } else { "" };
             let name = shown(&server.name);
-            let itself = format!("is frontend {} itself{every}", frontend.name);
+            let itself = format!("is frontend {} itself{every}", shown(&frontend.name));
             let text =
                 format!("server {name} at {address} {itself}; name the server's own address");
             sink.wrong_at(server.place, text);

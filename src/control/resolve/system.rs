@@ -90,6 +90,8 @@ impl System {
             options.cache_size = 0;
             options.use_hosts_file = ResolveHosts::Never;
             options.timeout = options.timeout.min(QUESTION_MAX);
+            // One server after the other: each that is asked at the same time takes a descriptor.
+            options.num_concurrent_reqs = 1;
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
                 .with_options(options)
                 .build()

@@ -130,7 +130,7 @@ impl BackendBook {
     }
 
     fn add(&mut self, config: config::Server, facts: &mut Facts<'_>) -> usize {
-        let addresses = self.addresses(&config, facts);
+        let (addresses, _) = self.located(&config, facts);
         let key = (self.name.to_string(), config.name.clone());
         let mut mint = Mint { backend: &self.name, past: facts.past };
         let mut server =
@@ -141,10 +141,15 @@ impl BackendBook {
     }
 
     fn follow(&mut self, index: usize, facts: &mut Facts<'_>) -> bool {
-        let addresses = self.addresses(&self.servers[index].config, facts);
+        let (addresses, itself) = self.located(&self.servers[index].config, facts);
         let server = &mut self.servers[index];
         let mut mint = Mint { backend: &self.name, past: facts.past };
-        let happened = server.follow(&addresses, &self.config.health, &mut mint, facts.now);
+        let health = &self.config.health;
+        let happened = if addresses.is_empty() && itself {
+            server.lead_nowhere(health, &mut mint, facts.now)
+        } else {
+            server.follow(&addresses, health, &mut mint, facts.now)
+        };
         let any = !happened.is_empty();
         if any {
             self.touch();
@@ -153,21 +158,22 @@ impl BackendBook {
         any
     }
 
-    /// Where a server is, by the answers of DNS; empty: its name has none. A name that leads back
-    /// here is no server: each connection would make another one, until descriptors end. (Such a
-    /// number is refused with the file.)
-    fn addresses(&self, server: &config::Server, facts: &mut Facts<'_>) -> Vec<SocketAddr> {
+    /// Where a server is, by the answers of DNS; empty: its name has none. And whether its name
+    /// leads back here as well, which is no server: each connection would make another one, until
+    /// descriptors end. (Such a number is refused with the file.)
+    fn located(&self, server: &config::Server, facts: &mut Facts<'_>) -> (Vec<SocketAddr>, bool) {
         let (host, port) = match &server.address {
-            ServerAddress::Ip(address) => return vec![*address],
+            ServerAddress::Ip(address) => return (vec![*address], false),
             ServerAddress::Name { host, port } => (host, *port),
         };
         let answer: &[IpAddr] = facts.answers.get(host).map(Vec::as_slice).unwrap_or_default();
         let found = answer.iter().map(|address| SocketAddr::from((*address, port)));
         let (own, found): (Vec<_>, Vec<_>) = found
             .partition(|address| facts.own.iter().any(|own| facts.here.leads_to(*address, *own)));
+        let leads_here = !own.is_empty();
         let itself = own.into_iter().map(|own| (server.name.as_str().into(), What::Itself(own)));
         facts.tell(&self.name, itself);
-        found
+        (found, leads_here)
     }
 
     fn retire(&self, servers: &[ServerBook], facts: &mut Facts<'_>) {

@@ -93,7 +93,10 @@ impl Roster {
     /// the same as before keeps its health, its counters and what an operator has set. No name may
     /// lead from `here`, the machine that this runs on, back to it.
     pub fn merge(&mut self, config: &Config, answers: Answers, here: &Here, now: Instant) {
-        self.answers.extend(answers.into_iter().filter(|(_, found)| !found.is_empty()));
+        for (host, found) in answers.into_iter().filter(|(_, found)| !found.is_empty()) {
+            // What has been answered since these were asked for is newer.
+            self.answers.entry(host).or_insert(found);
+        }
         let listened = config.frontends.iter().flat_map(|frontend| &frontend.bind);
         self.own = listened.map(|(address, _)| *address).collect();
         let Self { answers, own, orders, past, news, .. } = self;

@@ -44,6 +44,8 @@ pub enum What {
     Moved(SocketAddr, SocketAddr),
     /// Its name leads back to a frontend of this balancer; that address is not used.
     Itself(SocketAddr),
+    /// Its name has no address but those.
+    LeadsNowhere,
     /// In the file that is now in force, and not in the one before; or one more address of a name.
     Added(Option<SocketAddr>),
     /// No longer in the file, or no longer an address of its name.
@@ -68,7 +70,11 @@ impl News {
     pub const fn is_bad(&self) -> bool {
         matches!(
             self.what,
-            What::Down { .. } | What::Itself(_) | What::Empty { .. } | What::Crowded(_)
+            What::Down { .. }
+                | What::Itself(_)
+                | What::LeadsNowhere
+                | What::Empty { .. }
+                | What::Crowded(_)
         )
     }
 }
@@ -89,6 +95,7 @@ impl fmt::Display for News {
             What::Itself(address) => {
                 write!(out, "is not used at {address}: that is a frontend of this balancer itself")
             }
+            What::LeadsNowhere => write!(out, "is down: its name leads nowhere else"),
             What::Added(Some(address)) => write!(out, "is new, at {address}"),
             What::Added(None) => {
                 write!(out, "is new, and down: its name has no address; it is asked for again")

@@ -61,10 +61,10 @@ impl ServerBook {
         let mut book = Self { config, written, orders: Orders::default(), members: Vec::new() };
         let numbers = if addresses.len() > 1 { 1.. } else { 0.. };
         for (number, address) in numbers.zip(addresses) {
-            book.members.push(book.member(number, Some(*address), health, mint, now));
+            book.members.push(book.member(number, Some(*address), true, health, mint, now));
         }
         if addresses.is_empty() {
-            book.members.push(book.member(0, None, health, mint, now));
+            book.members.push(book.member(0, None, false, health, mint, now));
         }
         book
     }
@@ -118,6 +118,8 @@ impl ServerBook {
         if addresses.is_empty() {
             return happened;
         }
+        // Of a server that was down for want of an address, none is up before it is probed.
+        let had_one = self.members.iter().any(|member| member.address.is_some());
         let stays = |member: &Member| member.address.is_some_and(|own| addresses.contains(&own));
         let is_new = |address: &SocketAddr| {
             self.members.iter().all(|member| member.address != Some(*address))
@@ -134,11 +136,36 @@ impl ServerBook {
         happened.extend(gone.iter().map(|member| self.retire(member, mint)));
         self.renumber(self.members.len() + new.len() == 1, mint);
         for address in new {
-            let member = self.member(self.free_number(), Some(address), health, mint, now);
+            let number = self.free_number();
+            let mut member = self.member(number, Some(address), had_one, health, mint, now);
+            member.up_if_unprobed(health, now);
             happened.push((Arc::clone(&member.shared.name), What::Added(Some(address))));
             self.members.push(member);
         }
         self.members.sort_by_key(|member| member.number);
+        happened
+    }
+
+    /// Its name leads to this balancer alone, and such addresses are not used: it is down until it
+    /// leads elsewhere.
+    pub(super) fn lead_nowhere(
+        &mut self,
+        health: &config::Health,
+        mint: &mut Mint<'_>,
+        now: Instant,
+    ) -> Vec<Happened> {
+        if self.members.iter().all(|member| member.address.is_none()) {
+            return Vec::new();
+        }
+        let gone = self.members.split_off(1);
+        let mut happened: Vec<_> = gone.iter().map(|member| self.retire(member, mint)).collect();
+        self.renumber(true, mint);
+        let member = &mut self.members[0];
+        member.address = None;
+        member.health = Health::new(health.rise, health.fall, false);
+        member.since = now;
+        NO_ADDRESS.clone_into(&mut member.last_probe);
+        happened.push((Arc::clone(&member.shared.name), What::LeadsNowhere));
         happened
     }
 
@@ -181,6 +208,7 @@ impl ServerBook {
         &self,
         number: u32,
         address: Option<SocketAddr>,
+        up: bool,
         health: &config::Health,
         mint: &mut Mint<'_>,
         now: Instant,
@@ -189,7 +217,7 @@ impl ServerBook {
         Member {
             number,
             address,
-            health: Health::new(health.rise, health.fall, address.is_some()),
+            health: Health::new(health.rise, health.fall, up),
             since: now,
             probes,
             last_probe: if address.is_none() { NO_ADDRESS.to_owned() } else { String::new() },

@@ -417,6 +417,39 @@ fn a_name_that_leads_back_to_a_frontend_is_no_server() {
 }
 
 #[test]
+fn a_name_that_comes_to_lead_back_here_alone_is_given_up() {
+    let mut scene = Scene::of(&at("a", "here.test:81"));
+    scene.dns("here.test", &["127.0.0.1", "127.0.0.2"]);
+    scene.news();
+    let mut more = config(&at("a", "here.test:81"));
+    more.frontends[0].bind[0].0 = "0.0.0.0:81".parse().unwrap();
+    scene.roster.merge(&more, Answers::new(), &here(), scene.now);
+    assert_eq!(scene.status("a").address, None);
+    assert!(!scene.status("a").up && scene.picked().is_empty());
+    assert!(scene.roster.to_probe().next().is_none());
+    let said = scene.news().concat();
+    assert!(said.contains("server web/a is down: its name leads nowhere else"), "{said}");
+    scene.dns("here.test", &["192.0.2.1"]);
+    assert_eq!(scene.status("a").address, Some("192.0.2.1:81".parse().unwrap()));
+}
+
+#[test]
+fn several_addresses_of_a_name_that_had_none_are_all_down_until_probed() {
+    let mut scene = Scene::of(&at("a", "pi:80"));
+    scene.dns("pi", &["10.0.0.1", "10.0.0.2"]);
+    assert!(scene.picked().is_empty(), "{:?}", scene.names());
+}
+
+#[test]
+fn an_answer_that_came_before_the_reload_that_had_asked_is_the_newer_one() {
+    let mut scene = Scene::of(&at("a", "pi:80"));
+    scene.dns("pi", &["10.0.0.2"]);
+    let older = Answers::from([("pi".to_owned(), vec!["10.0.0.1".parse().unwrap()])]);
+    scene.roster.merge(&config(&at("a", "pi:80")), older, &here(), scene.now);
+    assert_eq!(scene.status("a").address, Some("10.0.0.2:80".parse().unwrap()));
+}
+
+#[test]
 fn a_name_of_this_machine_leads_back_to_a_wildcard() {
     let mut scene = Scene::of(&at("a", "here.test:80"));
     let mut wild = config(&at("a", "here.test:80"));

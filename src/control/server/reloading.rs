@@ -140,7 +140,10 @@ impl Server {
         let new = |host: &str| fresh.answers.get(host).map(|answer| answer.addresses.len());
         let addresses = |host: &str| new(host).unwrap_or_else(|| self.roster.count_of(host));
         let auto = self.config.global.sessions_max.is_none();
-        let fitting = self.budget.refit(&fresh.config, addresses, self.sessions_max, auto);
+        // What needs a restart stays as it is, and so do the descriptors that it takes.
+        let mut config = fresh.config.clone();
+        reload::keep_until_restart(&self.config, &mut config);
+        let fitting = self.budget.refit(&config, addresses, self.sessions_max, auto);
         fitting.map_err(|line| Unbound { lines: vec![line], in_use: BTreeSet::new() })?;
         listeners::bind(&fresh.config, self.workers(), &self.bound)
     }
@@ -152,7 +155,10 @@ impl Server {
         let addresses = |host: &str| self.roster.count_of(host);
         let max = match self.budget.refit(&self.config, addresses, self.sessions_max, auto) {
             Ok(max) => max,
-            Err(line) => return tracing::warn!("{line}"),
+            Err(line) => {
+                self.seam.allow_spares(0);
+                return tracing::warn!("{line}");
+            }
         };
         if max < was {
             tracing::warn!(

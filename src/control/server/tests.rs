@@ -17,8 +17,8 @@ use crate::control::roster::Answers;
 use crate::observe::status::ServerName;
 use crate::sys::waker::Waker;
 
-/// Enough for 100 sessions, one server and twenty addresses to listen on or so.
-const DESCRIPTORS: u64 = 48 + 4 + 2 + 200 + 20;
+/// Enough for 100 sessions, one server, ten visitors and twenty addresses to listen on or so.
+const DESCRIPTORS: u64 = 48 + 4 + 2 + 200 + 20 + 10;
 
 /// A running control thread, and a folder of its own.
 struct Scene {
@@ -91,7 +91,7 @@ impl Scene {
                     workers: 1,
                     pipes_per_worker: 1,
                     spares_per_worker: 1,
-                    visitors: [0, 0],
+                    visitors: [10, 0],
                 },
                 steering: None,
                 resolver,
@@ -199,10 +199,23 @@ fn a_written_limit_that_no_longer_fits_refuses_the_reload_with_the_numbers() {
         (1..=30).map(|n| ([127, 0, 1, n], scene.bind.port()).into()).collect();
     write(&scene.file(), &many, &[free()]);
     let problem = scene.order(Order::Reload).unwrap_err();
-    for part in ["285 file descriptors are needed", "274", "sessions_max = 94", "nothing has"] {
+    for part in ["295 file descriptors are needed", "284", "sessions_max = 94", "nothing has"] {
         assert!(problem.contains(part), "no {part}: {problem}");
     }
     assert_eq!(scene.seam.table.load().listeners[0].0.address, scene.bind);
+    scene.end();
+}
+
+#[test]
+fn a_reload_has_no_descriptors_of_what_ends_at_a_restart_only() {
+    let scene = Scene::with(&[free()], "[global]\nsessions_max = 100\n");
+    let many: Vec<SocketAddr> =
+        (1..=25).map(|n| ([127, 0, 1, n], scene.bind.port()).into()).collect();
+    write(&scene.file(), &many, &[free()]);
+    let text = fs::read_to_string(scene.file()).unwrap();
+    fs::write(scene.file(), text + "[observe]\nbind = false\n").unwrap();
+    let problem = scene.order(Order::Reload).unwrap_err();
+    assert!(problem.contains("290 file descriptors are needed"), "{problem}");
     scene.end();
 }
 
