@@ -222,8 +222,7 @@ struct JsonRecord<'a> {
 
 /// Whole microseconds, said in milliseconds.
 fn millis(duration: Duration) -> f64 {
-    Duration::from_micros(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)).as_secs_f64()
-        * 1000.0
+    duration.as_micros() as f64 / 1000.0
 }
 
 /// Milliseconds with three decimals: a connect in a small network takes less than one.
@@ -311,6 +310,13 @@ mod tests {
                 "\n"
             )
         );
+    }
+
+    #[test]
+    fn text_and_json_say_the_same_milliseconds() {
+        let record = SessionRecord { duration: Duration::from_micros(1_005_000), ..record() };
+        assert!(line(&record, LogFormat::Text).contains("/1005.000 "));
+        assert!(line(&record, LogFormat::Json).contains(r#""duration_ms":1005.0,"#));
     }
 
     #[test]

@@ -336,19 +336,22 @@ impl Running {
     /// The books of a session that has ended.
     fn retire(&self, live: Live) {
         let Live { session, legs } = live;
+        let Legs { admission, names, served_by, address, .. } = legs;
         let internal = End::new(Reason::Internal, b"ID");
         let end = session.end().unwrap_or(internal);
-        let cell = legs.admission.cell();
+        let cell = admission.cell();
         let duration = self.now.since(session.started());
-        cell.closed[end.reason as usize].add(1);
         cell.session_duration.record(duration);
+        cell.closed[end.reason as usize].add(1);
+        // One count less that is active, at once: whoever reads the books sees them balance.
+        drop(admission);
         let Some(records) = &self.local.seam.records else { return };
-        let Some([frontend, backend]) = legs.names else { return };
+        let Some([frontend, backend]) = names else { return };
         let record = SessionRecord {
             frontend,
             backend,
-            server: legs.served_by.as_ref().map(|server| Arc::clone(&server.shared.name)),
-            client: legs.address,
+            server: served_by.as_ref().map(|server| Arc::clone(&server.shared.name)),
+            client: address,
             ended: SystemTime::now(),
             duration,
             connect: session.connect_took(),

@@ -29,12 +29,12 @@ impl Family {
         let labels = set(labels);
         let mut count = 0u64;
         let infinite = std::iter::once("+Inf".to_owned());
-        let bounds = BOUNDS.iter().map(|nanos| seconds(*nanos).to_string()).chain(infinite);
+        let bounds = BOUNDS.iter().map(|nanos| seconds(*nanos, 1e9).to_string()).chain(infinite);
         for (bucket, bound) in sum.buckets.iter().zip(bounds) {
             count = count.wrapping_add(*bucket);
             self.line(Some("bucket"), &labels, Some(("le", &bound)), count);
         }
-        self.line(Some("sum"), &labels, None, seconds(sum.nanos));
+        self.line(Some("sum"), &labels, None, seconds(sum.micros, 1e6));
         self.line(Some("count"), &labels, None, count);
     }
 
@@ -66,9 +66,9 @@ fn set(labels: &[(&'static str, &str)]) -> LabelSet {
     LabelSet::from_key_and_global(&key, &Default::default())
 }
 
-/// A division, so that 50,000 ns is the number that is written 0.00005.
-fn seconds(nanos: u64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "exact up to 104 days, and then to 10^-15")]
-    let nanos = nanos as f64;
-    nanos / 1e9
+/// A division, so that 50,000 of 10^9 a second is the number that is written 0.00005.
+fn seconds(count: u64, a_second: f64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, and then to 10^-15")]
+    let count = count as f64;
+    count / a_second
 }
