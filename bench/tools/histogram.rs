@@ -42,16 +42,19 @@ impl Histogram {
         self.total += 1;
     }
 
-    /// The latency, in microseconds, that this share is not above.
+    /// The latency, in microseconds, that this share is not above; within a bucket as if what it
+    /// counts were spread evenly, or two subjects would differ by whole buckets.
     #[expect(clippy::cast_precision_loss, reason = "counts and latencies are far below 2^53")]
     fn quantile(&self, share: f64) -> Option<f64> {
         let wanted = (self.total as f64 * share).max(1.0);
-        let mut seen = 0;
+        let mut before = 0.0;
         for (index, count) in self.counts.iter().enumerate() {
-            seen += u64::from(*count);
-            if seen as f64 >= wanted {
-                return Some(value_of(index) as f64 / 1000.0);
+            let count = f64::from(*count);
+            if before + count >= wanted {
+                let (low, high) = (value_of(index) as f64, value_of(index + 1) as f64);
+                return Some((low + (high - low) * (wanted - before) / count) / 1000.0);
             }
+            before += count;
         }
         None
     }
@@ -146,6 +149,16 @@ mod tests {
             let least = value_of(index_of(value));
             assert!(least <= value && value - least <= value / 64, "{value}: {least}");
         }
+    }
+
+    #[test]
+    fn percentiles_within_one_bucket_differ() {
+        let mut histogram = Histogram::new();
+        (65_536..66_560)
+            .for_each(|nanoseconds| histogram.record(Duration::from_nanos(nanoseconds)));
+        assert_eq!(index_of(65_536), index_of(66_559), "it is one");
+        let seen = [0.25, 0.5].map(|share| histogram.quantile(share).unwrap() * 1000.0);
+        assert!((seen[0] - 65_792.0).abs() < 1.0 && (seen[1] - 66_048.0).abs() < 1.0, "{seen:?}");
     }
 
     #[test]
