@@ -25,7 +25,7 @@ const DRAINING: &str = "no reload: evenkeel is draining";
 /// Problems of a file that an answer names; the log has all of them.
 const PROBLEMS_ANSWERED: usize = 3;
 
-/// Orders that a reload leaves in force, of those that its answer names.
+/// Servers that the answer of a reload names, of each kind that it names.
 const SERVERS_SHOWN: usize = 10;
 
 type Waiting = Vec<oneshot::Sender<Result<String, String>>>;
