@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -52,7 +53,16 @@ struct Pace {
     /// When the next exchange is meant to begin.
     next: Instant,
     resting: VecDeque<usize>,
-    timer: TimerFd,
+    /// What wakes it; none: it gives the core away again and again until it is time.
+    timer: Option<TimerFd>,
+}
+
+impl Pace {
+    /// Whether it waits for its time by giving the core away; with no connection at rest it waits
+    /// for an answer.
+    fn yields(&self) -> bool {
+        self.timer.is_none() && !self.resting.is_empty()
+    }
 }
 
 struct Connection {
@@ -116,18 +126,26 @@ impl Generator {
 
     /// From now on a part is an open loop: so many exchanges a second.
     ///
+    /// Alone it never sleeps until one is due, but gives the core away to whoever wants it: to set
+    /// a timer that is the next to go off can cost a virtual machine more of the core than an
+    /// exchange, and all that is measured then is that. Beside a closed loop, which fills the
+    /// core, a timer wakes it.
+    ///
     /// # Errors
     /// There is no timer.
     pub(crate) fn pace(&mut self, part: usize, rate: f64) -> io::Result<()> {
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
-        let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-        self.epoll.add(&timer, EpollEvent::new(interest, TIMER))?;
+        let timer = (self.parts.len() > 1).then(|| {
+            let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
+            let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+            self.epoll.add(&timer, EpollEvent::new(interest, TIMER))?;
+            Ok::<_, io::Error>(timer)
+        });
         self.pace = Some(Pace {
             part,
             interval: Duration::from_secs_f64(1.0 / rate),
             next: Instant::now(),
             resting: VecDeque::new(),
-            timer,
+            timer: timer.transpose()?,
         });
         Ok(())
     }
@@ -186,11 +204,16 @@ impl Generator {
             if left.is_zero() {
                 return Ok(());
             }
-            let patience = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
+            let yields = self.pace.as_ref().is_some_and(Pace::yields);
+            let patience = if yields { 0 } else { left.as_millis() + 1 };
+            let patience = u16::try_from(patience).unwrap_or(u16::MAX);
             let ready = match self.epoll.wait(&mut events, EpollTimeout::from(patience)) {
                 Err(Errno::EINTR) => continue,
                 other => other?,
             };
+            if ready == 0 && yields {
+                thread::yield_now();
+            }
             for event in events[..ready].iter().filter(|event| event.data() != TIMER) {
                 self.advance(usize::try_from(event.data()).map_err(io::Error::other)?)?;
             }
@@ -203,10 +226,9 @@ impl Generator {
             let Some(pace) = &mut self.pace else { return Ok(()) };
             let now = Instant::now();
             if pace.next > now {
-                if !pace.resting.is_empty() {
+                if let Some(timer) = pace.timer.as_ref().filter(|_| !pace.resting.is_empty()) {
                     let wait = TimeSpec::from_duration(pace.next - now);
-                    let flags = TimerSetTimeFlags::empty();
-                    pace.timer.set(Expiration::OneShot(wait), flags)?;
+                    timer.set(Expiration::OneShot(wait), TimerSetTimeFlags::empty())?;
                 }
                 return Ok(());
             }

@@ -35,6 +35,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::histogram::Quantiles;
+
 #[derive(Debug, Parser)]
 #[command(name = "bench-tools", about = "A responder, a generator, and the rounds of bench/run")]
 struct Arguments {
@@ -83,6 +85,9 @@ enum Verb {
         /// How long.
         #[arg(long, default_value_t = 5)]
         seconds: u32,
+        /// An open loop of so many exchanges a second; prints the latencies of each second.
+        #[arg(long)]
+        rate: Option<f64>,
         /// Where to connect to, in turn.
         #[arg(required = true)]
         addresses: Vec<SocketAddr>,
@@ -107,8 +112,8 @@ fn main() -> ExitCode {
         Verb::Relay { library, listen, servers } => {
             relay::relay(library, listen, &servers).map(|()| true)
         }
-        Verb::Generator { work, seconds, addresses } => {
-            generate(&work, seconds, &addresses).map(|()| true)
+        Verb::Generator { work, seconds, rate, addresses } => {
+            generate(&work, seconds, rate, &addresses).map(|()| true)
         }
         Verb::Tether { command } => tether(&command).map(|()| true),
     };
@@ -122,16 +127,30 @@ fn main() -> ExitCode {
     }
 }
 
-fn generate(work: &str, seconds: u32, addresses: &[SocketAddr]) -> io::Result<()> {
+fn generate(
+    work: &str,
+    seconds: u32,
+    rate: Option<f64>,
+    addresses: &[SocketAddr],
+) -> io::Result<()> {
     let kinds = work::find(&[work.to_owned()], false)?;
     let Some(work::Way::Throughput(load)) = kinds.first().map(|kind| kind.way) else {
         return Err(io::Error::other(format!("{work} has no load to drive")));
     };
     let mut generator = generator::Generator::open(addresses, &[load])?;
+    if let Some(rate) = rate {
+        generator.pace(0, rate)?;
+    }
     for _ in 0..seconds {
         let before = generator.exchanges(0);
+        generator.keep_latencies(0);
         generator.drive(Duration::from_secs(1))?;
-        say(&format!("{:.0} a second", generator.exchanges(0) - before));
+        let reached = generator.exchanges(0) - before;
+        let latencies = generator.latencies(0).map_or_else(String::new, |seen| {
+            let Quantiles { p50, p99, p999, .. } = seen;
+            format!(", p50 {p50:.1} µs, p99 {p99:.1}, p99.9 {p999:.1}")
+        });
+        say(&format!("{reached:.0} a second{latencies}"));
     }
     Ok(())
 }

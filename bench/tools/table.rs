@@ -117,13 +117,13 @@ fn write_latencies(report: &Report, text: &mut String) -> std::fmt::Result {
         let bulk = row.bulk.map_or_else(String::new, |bulk| thousands(bulk.median));
         writeln!(
             text,
-            "| {title} | {} | {:.0} | {:.0} ({:.0} - {:.0}) | {:.0} | {} | {bulk} |",
+            "| {title} | {} | {} | {} ({} - {}) | {} | {} | {bulk} |",
             row.subject,
-            row.p50.median,
-            row.p99.median,
-            row.p99.min,
-            row.p99.max,
-            row.p999.median,
+            microseconds(row.p50.median),
+            microseconds(row.p99.median),
+            microseconds(row.p99.min),
+            microseconds(row.p99.max),
+            microseconds(row.p999.median),
             thousands(row.rate.median),
         )?;
     }
@@ -173,6 +173,11 @@ fn write_disturbance(report: &Report, text: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
+/// Three digits of a latency, or those before the point.
+fn microseconds(value: f64) -> String {
+    if value < 99.95 { format!("{value:.1}") } else { format!("{value:.0}") }
+}
+
 /// 271828.1 as "271,828".
 fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
@@ -188,12 +193,19 @@ fn thousands(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::thousands;
+    use super::{microseconds, thousands};
 
     #[test]
     fn thousands_are_grouped() {
         assert_eq!(thousands(999.4), "999");
         assert_eq!(thousands(271_828.1), "271,828");
         assert_eq!(thousands(1_000_000.0), "1,000,000");
+    }
+
+    #[test]
+    fn short_latencies_have_three_digits() {
+        assert_eq!(microseconds(7.24), "7.2");
+        assert_eq!(microseconds(99.96), "100");
+        assert_eq!(microseconds(1038.4), "1038");
     }
 }
