@@ -1,7 +1,7 @@
 //! The client side: keeps a number of connections busy, in the thread that asks it to.
 //!
 //! In a closed loop each connection has one exchange under way, always. In an open loop exchanges
-//! begin at a fixed rate on whichever connection rests, and a latency is counted from when its
+//! begin at a given rate on whichever connection rests, and a latency is counted from when its
 //! exchange was meant to begin: who falls behind pays for all that wait (no coordinated omission).
 
 use std::collections::VecDeque;
@@ -16,6 +16,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::histogram::{Latencies, Quantiles};
@@ -46,22 +48,38 @@ struct Part {
     latencies: Option<Latencies>,
 }
 
-/// The rhythm of an open loop.
+/// An open loop.
 struct Pace {
     part: usize,
+    /// Between two exchanges on average.
     interval: Duration,
+    rhythm: Rhythm,
     /// When the next exchange is meant to begin.
     next: Instant,
     resting: VecDeque<usize>,
-    /// What wakes it; none: it gives the core away again and again until it is time.
-    timer: Option<TimerFd>,
+}
+
+/// How exchanges of an open loop follow each other, and how it waits for the next.
+enum Rhythm {
+    /// Evenly; woken by a timer.
+    Even(TimerFd),
+    /// As those of clients who know nothing of each other, a Poisson process: gaps are distributed
+    /// exponentially. Waits by giving the core away again and again.
+    Poisson(StdRng),
 }
 
 impl Pace {
-    /// Whether it waits for its time by giving the core away; with no connection at rest it waits
-    /// for an answer.
+    /// Whether it waits by giving the core away; with no connection at rest it waits for an answer.
     fn yields(&self) -> bool {
-        self.timer.is_none() && !self.resting.is_empty()
+        matches!(self.rhythm, Rhythm::Poisson(_)) && !self.resting.is_empty()
+    }
+
+    /// The next exchange has begun: when is the one after it meant to?
+    fn advance(&mut self) {
+        self.next += match &mut self.rhythm {
+            Rhythm::Even(_) => self.interval,
+            Rhythm::Poisson(random) => self.interval.mul_f64(-(1.0 - random.random::<f64>()).ln()),
+        };
     }
 }
 
@@ -126,26 +144,28 @@ impl Generator {
 
     /// From now on a part is an open loop: so many exchanges a second.
     ///
-    /// Alone it never sleeps until one is due, but gives the core away to whoever wants it: to set
-    /// a timer that is the next to go off can cost a virtual machine more of the core than an
-    /// exchange, and all that is measured then is that. Beside a closed loop, which fills the
-    /// core, a timer wakes it.
+    /// Alone it is a Poisson process, the same for everybody, and does not sleep until the next is
+    /// due: to set a timer that is the next to go off can cost a virtual machine more of the core
+    /// than an exchange, and an even rhythm beats with the clock's ticks. Beside a closed loop,
+    /// which fills the core, it is even, and a timer wakes it.
     ///
     /// # Errors
     /// There is no timer.
     pub(crate) fn pace(&mut self, part: usize, rate: f64) -> io::Result<()> {
-        let timer = (self.parts.len() > 1).then(|| {
+        let rhythm = if self.parts.len() == 1 {
+            Rhythm::Poisson(StdRng::seed_from_u64(0))
+        } else {
             let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
             let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
             self.epoll.add(&timer, EpollEvent::new(interest, TIMER))?;
-            Ok::<_, io::Error>(timer)
-        });
+            Rhythm::Even(timer)
+        };
         self.pace = Some(Pace {
             part,
             interval: Duration::from_secs_f64(1.0 / rate),
+            rhythm,
             next: Instant::now(),
             resting: VecDeque::new(),
-            timer: timer.transpose()?,
         });
         Ok(())
     }
@@ -226,7 +246,9 @@ impl Generator {
             let Some(pace) = &mut self.pace else { return Ok(()) };
             let now = Instant::now();
             if pace.next > now {
-                if let Some(timer) = pace.timer.as_ref().filter(|_| !pace.resting.is_empty()) {
+                if let Rhythm::Even(timer) = &pace.rhythm
+                    && !pace.resting.is_empty()
+                {
                     let wait = TimeSpec::from_duration(pace.next - now);
                     timer.set(Expiration::OneShot(wait), TimerSetTimeFlags::empty())?;
                 }
@@ -237,7 +259,7 @@ impl Generator {
             let connection = &mut self.connections[index];
             connection.began = Some(pace.next);
             connection.phase = Phase::Sending(self.parts[connection.part].request.len());
-            pace.next += pace.interval;
+            pace.advance();
             self.advance(index)?;
         }
     }
