@@ -15,7 +15,8 @@ use house::{PLANES, Source, Text, root, sources, texts};
 /// such as `src/control/file` is one module.
 const LAYERS: &[&[&str]] = &[
     &["terms", "sys", "observe", "control", "proxy"],
-    &["sys::buffer", "sys::child", "sys::interfaces", "sys::pipe", "sys::release", "sys::thread"],
+    &["sys::alarm", "sys::buffer", "sys::child", "sys::interfaces", "sys::pipe", "sys::release"],
+    &["sys::thread"],
     &["sys::socket", "sys::waker"],
     &["sys::probe_socket"],
     &["sys::ring"],

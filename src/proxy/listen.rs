@@ -269,12 +269,11 @@ impl Listeners {
     }
 
     /// When to look again though nothing happens.
-    pub(super) fn wait(&self, now: Moment) -> Option<Duration> {
+    pub(super) fn next(&self, now: Moment) -> Option<Moment> {
         if self.pause == Pause::Begins || (self.short && self.releasing) {
-            return Some(Duration::ZERO);
+            return Some(now);
         }
-        let retry = self.starved_until.map(|until| until.since(now));
-        retry.or_else(|| (self.pause == Pause::Yes).then_some(LOOK_AGAIN))
+        self.starved_until.or_else(|| (self.pause == Pause::Yes).then(|| now.after(LOOK_AGAIN)))
     }
 
     /// While it pauses, whoever ends a session on another worker wakes it.

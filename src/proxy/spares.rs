@@ -92,9 +92,9 @@ impl Spares {
         now >= self.until && self.let_go()
     }
 
-    /// How long until [`Spares::tidy_up`] has something to do.
-    pub(super) fn wait(&self, now: Moment) -> Option<Duration> {
-        (!self.row.is_empty()).then(|| self.until.since(now))
+    /// When [`Spares::tidy_up`] has something to do.
+    pub(super) fn next(&self) -> Option<Moment> {
+        (!self.row.is_empty()).then_some(self.until)
     }
 }
 
@@ -158,11 +158,11 @@ mod tests {
         let start = Moment::START.after(Duration::from_secs(1));
         assert!(spares.keep(socket, &server, 2).is_none());
         assert!(!spares.tidy_up(start), "it has just been put in");
-        assert_eq!(spares.wait(start), Some(KEPT));
+        assert_eq!(spares.next(), Some(start.after(KEPT)));
         assert!(!spares.tidy_up(start.after(KEPT - Duration::from_millis(1))));
         assert!(spares.tidy_up(start.after(KEPT)));
         assert!(spares.take(server.address).is_none());
-        assert_eq!(spares.wait(start.after(KEPT)), None, "nothing is waited for");
+        assert_eq!(spares.next(), None, "nothing is waited for");
     }
 
     #[test]

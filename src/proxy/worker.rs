@@ -172,7 +172,7 @@ impl Running {
     /// Turns until a drain or a stop has ended everything.
     fn run(&mut self) {
         while !(self.listeners.is_empty() && self.sessions.is_empty() && self.is_leaving()) {
-            if let Err(error) = self.tools.ring.wait(self.wait_at_most()) {
+            if let Err(error) = self.wait() {
                 // A ring that cannot be entered serves nobody: the process ends, and its
                 // supervisor starts a new one.
                 panic_of_worker(self.local.index, &error);
@@ -220,20 +220,24 @@ impl Running {
         }
     }
 
-    /// How long nothing but an answer of the kernel can need attention.
-    fn wait_at_most(&self) -> Option<Duration> {
+    /// Submits, and waits for an answer of the kernel, or until something else needs attention.
+    fn wait(&mut self) -> io::Result<()> {
         let drain = match self.local.seam.phase.load() {
-            Phase::Draining(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
+            Phase::Draining(deadline) => {
+                Some(self.now.after(deadline.saturating_duration_since(Instant::now())))
+            }
             Phase::Running | Phase::Stopped => None,
         };
         // Those who wait for a buffer while there are some: no wait at all.
         let buffers = (!self.tools.waiting.is_empty() && self.tools.ring.buffers().provided() > 0)
-            .then_some(Duration::ZERO);
-        let tidy = self.has_slack().then(|| self.kept.0.since(self.now));
-        let wheel = self.wheel.wait(self.now);
-        let spares = self.tools.spares.wait(self.now);
-        let times = [wheel, self.listeners.wait(self.now), drain, buffers, tidy, spares];
-        times.into_iter().flatten().min()
+            .then_some(self.now);
+        let tidy = self.has_slack().then_some(self.kept.0);
+        let wheel = self.wheel.next();
+        let spares = self.tools.spares.next();
+        let times = [wheel, self.listeners.next(self.now), drain, buffers, tidy, spares];
+        let until = times.into_iter().flatten().min();
+        let since_start = |moment: Moment| moment.since(Moment::START);
+        self.tools.ring.wait(since_start(self.now), until.map(since_start))
     }
 
     /// Hands out every answer there is.
@@ -433,7 +437,8 @@ impl Running {
             if self.tools.ring.in_flight() == 0 {
                 return;
             }
-            drop(self.tools.ring.wait(Some(Duration::from_millis(10))));
+            let now = self.started.elapsed();
+            drop(self.tools.ring.wait(now, Some(now + Duration::from_millis(10))));
             while self.tools.ring.completion().is_some() {}
         }
     }

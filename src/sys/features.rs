@@ -170,7 +170,7 @@ pub fn ring_features() -> io::Result<RingFeatures> {
 /// A worker whose ring does not fit halves it, four times.
 const SMALLER_AT_MOST: u32 = 16;
 
-const OPERATIONS: [(&str, u8); 8] = [
+const OPERATIONS: [(&str, u8); 10] = [
     ("accept", opcode::Accept::CODE),
     ("connect", opcode::Connect::CODE),
     ("receive", opcode::Recv::CODE),
@@ -179,6 +179,8 @@ const OPERATIONS: [(&str, u8); 8] = [
     ("cancel", opcode::AsyncCancel::CODE),
     ("close", opcode::Close::CODE),
     ("read", opcode::Read::CODE),
+    ("timeout", opcode::Timeout::CODE),
+    ("timeout removal", opcode::TimeoutRemove::CODE),
 ];
 
 /// Loopback answers in microseconds; a machine that swaps may need longer.

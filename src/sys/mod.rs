@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "this is the folder for it")]
 
+mod alarm;
 pub mod buffer;
 pub mod pipe;
 pub mod ring;

@@ -18,6 +18,7 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, register::Restriction};
 use nix::errno::Errno;
 use socket2::SockAddr;
 
+use crate::sys::alarm::Alarm;
 use crate::sys::buffer::{BufferId, Buffers};
 use crate::sys::release::Release;
 use crate::sys::socket::{Socket, send_flags};
@@ -33,8 +34,11 @@ const GROUP: u16 = 0;
 /// result is a hint (only its target's last completion counts), a close's too.
 const NOBODY: u64 = u64::MAX;
 
+/// `user_data` of the alarm.
+const ALARM: u64 = u64::MAX - 1;
+
 /// Operations that this program uses: all that its rings are allowed.
-const ALLOWED: [u8; 7] = [
+const ALLOWED: [u8; 9] = [
     opcode::AcceptMulti::CODE,
     opcode::RecvMulti::CODE,
     opcode::Send::CODE,
@@ -42,6 +46,8 @@ const ALLOWED: [u8; 7] = [
     opcode::PollAdd::CODE,
     opcode::AsyncCancel::CODE,
     opcode::Close::CODE,
+    opcode::Timeout::CODE,
+    opcode::TimeoutUpdate::CODE,
 ];
 
 /// Marks the `user_data` of accepts, so that only what they answered with is taken for a
@@ -97,6 +103,7 @@ pub struct Ring {
     accepts_many: bool,
     /// How it waits.
     waiting: EnterFlags,
+    alarm: Alarm,
 }
 
 impl Ring {
@@ -146,6 +153,7 @@ impl Ring {
             sent: VecDeque::with_capacity(8),
             accepts_many,
             waiting,
+            alarm: Alarm::new(ALARM, NOBODY),
         })
     }
 
@@ -271,24 +279,42 @@ impl Ring {
         self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(NOBODY));
     }
 
-    /// Submits what was pushed and waits until something is completed, at most for `timeout`.
+    /// Submits what was pushed and waits until something is completed, at most `until`, if given;
+    /// it and `now` are read from the same clock, whichever that is. It may return without any of
+    /// this.
     ///
     /// # Errors
     /// None that a later turn would not mend (a signal, a full completion queue) is reported.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    pub fn wait(&mut self, now: Duration, until: Option<Duration>) -> io::Result<()> {
         self.buffers.provide();
-        let timeout = timeout.map(Timespec::from);
-        let args = match &timeout {
-            Some(timeout) => SubmitArgs::new().timespec(timeout),
-            None => SubmitArgs::new(),
+        let answer = match until {
+            Some(until) if until <= now => {
+                let args = Timespec::new();
+                let args = SubmitArgs::new().timespec(&args);
+                self.uring.submitter().submit_with_args_and_flags(1, &args, self.waiting)
+            }
+            until => {
+                if let Some(entry) = until.and_then(|until| self.alarm.set(now, until)) {
+                    self.push(&entry);
+                }
+                self.enter()
+            }
         };
-        let answer = self.uring.submitter().submit_with_args_and_flags(1, &args, self.waiting);
         self.recycle();
         self.alone = self.uring.completion().len() == 1;
         match answer.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)) {
             Ok(_) | Err(Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// Submits what was pushed and waits for a completion.
+    fn enter(&mut self) -> io::Result<usize> {
+        let entries = self.uring.submission().len();
+        let entries = u32::try_from(entries).unwrap_or(u32::MAX);
+        let flags = (self.waiting | EnterFlags::GETEVENTS).bits();
+        // SAFETY: there is no argument that a pointer could be in.
+        unsafe { self.uring.submitter().enter::<()>(entries, 1, flags, None) }
     }
 
     /// The next answer, if there is one.
@@ -304,8 +330,13 @@ impl Ring {
                 return None;
             };
             let more = cqueue::more(entry.flags());
-            if entry.user_data() == NOBODY {
-                continue;
+            match entry.user_data() {
+                NOBODY => continue,
+                ALARM => {
+                    self.alarm.went_off();
+                    continue;
+                }
+                _ => {}
             }
             if !more {
                 self.in_flight -= 1;
@@ -356,12 +387,13 @@ impl Ring {
     }
 
     fn push(&mut self, entry: &Entry) {
-        if entry.get_user_data() != NOBODY {
+        if !matches!(entry.get_user_data(), NOBODY | ALARM) {
             self.in_flight += 1;
         }
         loop {
             // SAFETY: what the entry points to is in `self.buffers` (mapped until after the ring
-            // is gone) or in `self.connects` (kept until the kernel has copied it, below).
+            // is gone), in `self.connects` (kept until the kernel has copied it, below) or in
+            // `self.alarm` (which ends after the ring).
             if unsafe { self.uring.submission().push(entry) }.is_ok() {
                 return;
             }
@@ -415,6 +447,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::IntoRawFd;
+    use std::time::Instant;
 
     use super::*;
 
@@ -428,7 +461,7 @@ mod tests {
         let socket = Socket::accepted(listener.accept().unwrap().0.into_raw_fd());
         peer.write_all(b"x").unwrap();
         ring.receive(&socket, 1, false);
-        ring.wait(PATIENCE).unwrap();
+        ring.wait(Duration::ZERO, PATIENCE).unwrap();
         let received = ring.completion().unwrap();
         assert_eq!((received.token, received.result), (1, Ok(1)));
         (ring, socket, received.buffer.unwrap(), peer)
@@ -445,7 +478,7 @@ mod tests {
 
         ring.send(&socket, 3, buffer, (0, 1), false);
         assert!(ring.completion().is_none(), "after the last completion: by the ring");
-        ring.wait(PATIENCE).unwrap();
+        ring.wait(Duration::ZERO, PATIENCE).unwrap();
         assert_eq!(ring.completion().unwrap().token, 3);
         peer.read_exact(&mut [0]).unwrap();
     }
@@ -467,7 +500,7 @@ mod tests {
             std::iter::from_fn(|| peer.read(&mut got).ok().filter(|read| *read > 0)).sum::<usize>()
         };
         let reader = std::thread::spawn(count);
-        ring.wait(PATIENCE).unwrap();
+        ring.wait(Duration::ZERO, PATIENCE).unwrap();
         let sent = ring.completion().unwrap();
         assert_eq!(sent.token, 2);
         taken += u64::from(sent.result.unwrap());
@@ -487,6 +520,69 @@ mod tests {
         let received = ring.completion().unwrap();
         assert_eq!((received.token, received.result), (2, Ok(5)));
         assert_eq!(ring.buffers().bytes(received.buffer.unwrap(), (0, 5)), b"whole");
+    }
+
+    fn set_alarm(ring: &mut Ring, now: Duration, until: Duration) {
+        let entry = ring.alarm.set(now, until).unwrap();
+        ring.push(&entry);
+    }
+
+    /// Waits again and again until this time has come, and says how often it took.
+    fn wait_until(ring: &mut Ring, start: Instant, until: Duration) -> usize {
+        for waits in 0..100 {
+            let now = start.elapsed();
+            if now >= until {
+                return waits;
+            }
+            ring.wait(now, Some(until)).unwrap();
+            assert!(ring.completion().is_none(), "nobody asked for the alarm's completion");
+        }
+        panic!("it returns at once, again and again");
+    }
+
+    #[test]
+    fn a_wait_ends_when_it_was_told_to_earlier_or_later_than_the_one_before() {
+        let mut ring = Ring::new(64, 8).unwrap();
+        let start = Instant::now();
+        let after = |millis: u64| start.elapsed() + Duration::from_millis(millis);
+        set_alarm(&mut ring, Duration::ZERO, Duration::from_secs(3600));
+        let first = after(30);
+        assert!(wait_until(&mut ring, start, first) <= 1, "an earlier one takes its place");
+        // One that was not waited for to its end: it goes off in the middle of the next.
+        set_alarm(&mut ring, start.elapsed(), after(20));
+        let second = after(60);
+        assert!(wait_until(&mut ring, start, second) <= 2);
+        let third = after(10);
+        assert!(wait_until(&mut ring, start, third) <= 1);
+        assert!(start.elapsed() < Duration::from_secs(60), "none waited for the first");
+        assert_eq!(ring.in_flight(), 0);
+    }
+
+    #[test]
+    fn an_alarm_that_went_off_unseen_is_set_again() {
+        let mut ring = Ring::new(64, 8).unwrap();
+        let start = Instant::now();
+        set_alarm(&mut ring, Duration::ZERO, Duration::from_millis(5));
+        ring.wait(start.elapsed(), None).unwrap();
+        // Its completion is there, and nobody has looked at it.
+        set_alarm(&mut ring, Duration::ZERO, Duration::from_millis(4));
+        ring.submit();
+        assert!(ring.completion().is_none());
+        let until = start.elapsed() + Duration::from_millis(20);
+        assert!(wait_until(&mut ring, start, until) <= 1);
+    }
+
+    #[test]
+    fn a_wait_until_now_looks_and_returns() {
+        let (mut ring, socket, buffer, mut peer) = received();
+        ring.buffers_mut().release(buffer);
+        let now = Duration::from_secs(7);
+        ring.wait(now, Some(now)).unwrap();
+        assert!(ring.completion().is_none());
+        ring.receive(&socket, 2, false);
+        peer.write_all(b"x").unwrap();
+        ring.wait(now, Some(now)).unwrap();
+        assert_eq!(ring.completion().unwrap().token, 2);
     }
 
     #[test]
