@@ -65,7 +65,7 @@ enum Rhythm {
     Even(TimerFd),
     /// As those of clients who know nothing of each other, a Poisson process: gaps are distributed
     /// exponentially. Waits by giving the core away again and again.
-    Poisson(StdRng),
+    Poisson(Box<StdRng>),
 }
 
 impl Pace {
@@ -153,7 +153,7 @@ impl Generator {
     /// There is no timer.
     pub(crate) fn pace(&mut self, part: usize, rate: f64) -> io::Result<()> {
         let rhythm = if self.parts.len() == 1 {
-            Rhythm::Poisson(StdRng::seed_from_u64(0))
+            Rhythm::Poisson(Box::new(StdRng::seed_from_u64(0)))
         } else {
             let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
             let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
