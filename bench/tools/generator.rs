@@ -65,20 +65,33 @@ enum Rhythm {
     Even(TimerFd),
     /// As those of clients who know nothing of each other, a Poisson process: gaps are distributed
     /// exponentially. Waits by giving the core away again and again.
-    Poisson(Box<StdRng>),
+    Poisson(Box<StdRng>, u64),
+}
+
+/// How exchanges of an open loop are asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Arrivals {
+    /// Evenly; a timer wakes the generator, for beside other work.
+    Even,
+    /// As a Poisson process, the same for the same seed. The generator does not sleep until the
+    /// next is due: to set a timer that is the next to go off can cost a virtual machine more of
+    /// the core than an exchange, and an even rhythm beats with the clock's ticks.
+    Poisson { seed: u64 },
 }
 
 impl Pace {
     /// Whether it waits by giving the core away; with no connection at rest it waits for an answer.
     fn yields(&self) -> bool {
-        matches!(self.rhythm, Rhythm::Poisson(_)) && !self.resting.is_empty()
+        matches!(self.rhythm, Rhythm::Poisson(..)) && !self.resting.is_empty()
     }
 
     /// The next exchange has begun: when is the one after it meant to?
     fn advance(&mut self) {
         self.next += match &mut self.rhythm {
             Rhythm::Even(_) => self.interval,
-            Rhythm::Poisson(random) => self.interval.mul_f64(-(1.0 - random.random::<f64>()).ln()),
+            Rhythm::Poisson(random, _) => {
+                self.interval.mul_f64(-(1.0 - random.random::<f64>()).ln())
+            }
         };
     }
 }
@@ -144,21 +157,19 @@ impl Generator {
 
     /// From now on a part is an open loop: so many exchanges a second.
     ///
-    /// Alone it is a Poisson process, the same for everybody, and does not sleep until the next is
-    /// due: to set a timer that is the next to go off can cost a virtual machine more of the core
-    /// than an exchange, and an even rhythm beats with the clock's ticks. Beside a closed loop,
-    /// which fills the core, it is even, and a timer wakes it.
-    ///
     /// # Errors
     /// There is no timer.
-    pub(crate) fn pace(&mut self, part: usize, rate: f64) -> io::Result<()> {
-        let rhythm = if self.parts.len() == 1 {
-            Rhythm::Poisson(Box::new(StdRng::seed_from_u64(0)))
-        } else {
-            let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
-            let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-            self.epoll.add(&timer, EpollEvent::new(interest, TIMER))?;
-            Rhythm::Even(timer)
+    pub(crate) fn pace(&mut self, part: usize, rate: f64, arrivals: Arrivals) -> io::Result<()> {
+        let rhythm = match arrivals {
+            Arrivals::Poisson { seed } => {
+                Rhythm::Poisson(Box::new(StdRng::seed_from_u64(seed)), seed)
+            }
+            Arrivals::Even => {
+                let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
+                let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+                self.epoll.add(&timer, EpollEvent::new(interest, TIMER))?;
+                Rhythm::Even(timer)
+            }
         };
         self.pace = Some(Pace {
             part,
@@ -184,8 +195,11 @@ impl Generator {
             connection.began = None; // those under way began before
         }
         if let Some(pace) = self.pace.as_mut().filter(|pace| pace.part == part) {
-            // What was behind before is not of this turn.
+            // What was behind before is not of this turn, which is the same for everybody.
             pace.next = Instant::now();
+            if let Rhythm::Poisson(random, seed) = &mut pace.rhythm {
+                **random = StdRng::seed_from_u64(*seed);
+            }
         }
     }
 
@@ -199,7 +213,8 @@ impl Generator {
             .iter()
             .filter(|one| one.part == part && !matches!(one.phase, Phase::Resting));
         if let Some(pace) = self.pace.as_ref().filter(|pace| pace.part == part) {
-            for began in under_way.filter_map(|one| one.began) {
+            let kept_since = latencies.began();
+            for began in under_way.map(|one| one.began.unwrap_or(kept_since)) {
                 latencies.record(now, now.saturating_duration_since(began));
             }
             let mut meant = pace.next;
@@ -383,6 +398,8 @@ fn note(connection: &mut Connection, part: &mut Part) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
     use crate::exchange::Exchange;
 
@@ -392,11 +409,61 @@ mod tests {
         let exchange = Exchange { up: 116, down: 128, last: false };
         let load = Load { connections: 2, exchange };
         let mut generator = Generator::open(&[silent.local_addr().unwrap()], &[load]).unwrap();
-        generator.pace(0, 1000.0).unwrap();
+        generator.pace(0, 1000.0, Arrivals::Even).unwrap();
         generator.keep_latencies(0);
         generator.drive(Duration::from_millis(100)).unwrap();
         let seen = generator.latencies(0).unwrap();
         // Meant to begin over 100 ms, never answered: half of them have waited for 50 ms.
         assert!((40_000.0..80_000.0).contains(&seen.p50), "{seen:?}");
+    }
+
+    #[test]
+    fn who_fell_silent_before_it_was_measured_is_not_forgotten() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let exchange = Exchange { up: 116, down: 128, last: false };
+        let load = Load { connections: 50, exchange };
+        let mut generator = Generator::open(&[silent.local_addr().unwrap()], &[load]).unwrap();
+        generator.pace(0, 0.001, Arrivals::Even).unwrap();
+        generator.drive(Duration::from_millis(20)).unwrap();
+        generator.keep_latencies(0);
+        generator.drive(Duration::from_millis(50)).unwrap();
+        let seen = generator.latencies(0).unwrap();
+        assert!(seen.p50 >= 49_000.0, "{seen:?}");
+    }
+
+    #[test]
+    fn a_poisson_process_has_the_rate_that_was_asked_for_and_gaps_of_all_lengths() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let echo = thread::spawn(move || {
+            let (mut client, _) = server.accept().unwrap();
+            let mut bytes = [0; 128];
+            while client.read_exact(&mut bytes).is_ok() {
+                client.write_all(&bytes).unwrap();
+            }
+        });
+        let exchange = Exchange { up: 116, down: 128, last: false };
+        let mut generator =
+            Generator::open(&[address], &[Load { connections: 1, exchange }]).unwrap();
+        generator.pace(0, 500.0, Arrivals::Poisson { seed: 1 }).unwrap();
+        generator.drive(Duration::from_millis(20)).unwrap();
+        generator.keep_latencies(0);
+        let before = generator.exchanges(0);
+        generator.drive(Duration::from_secs(1)).unwrap();
+        let begun = generator.exchanges(0) - before;
+        assert!((350.0..650.0).contains(&begun), "{begun}");
+        let pace = generator.pace.as_mut().unwrap();
+        let mut gaps = Vec::new();
+        for _ in 0..1000 {
+            let before = pace.next;
+            pace.advance();
+            gaps.push(pace.next - before);
+        }
+        let shorter =
+            |than: f64| gaps.iter().filter(|gap| **gap < pace.interval.mul_f64(than)).count();
+        // 1 - e^-0.1 and 1 - e^-2 of a thousand.
+        assert!((60..130).contains(&shorter(0.1)) && (830..900).contains(&shorter(2.0)));
+        drop(generator);
+        echo.join().unwrap();
     }
 }

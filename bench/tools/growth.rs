@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::configuration::{self, Setup};
 use crate::cpu::{self, cpu_time};
-use crate::generator::Generator;
+use crate::generator::{Arrivals, Generator};
 use crate::idle;
 use crate::report::{GrowthRow, Report, Spread};
 use crate::rounds::{Bench, Comparison, Responders};
@@ -141,7 +141,7 @@ impl Bench {
         let (mut alone, mut times, mut used) = (vec![], vec![], vec![]);
         let (mut beside_reload, mut beside_scrape) = (vec![], vec![]);
         let mut generator = Generator::open(&[running.address], &[small(16)])?;
-        generator.pace(0, RATE_BESIDE_RELOAD)?;
+        generator.pace(0, RATE_BESIDE_RELOAD, Arrivals::Even)?;
         generator.drive(self.window / 5)?;
         let time = self.window.max(Duration::from_millis(500));
         for round in 0..self.rounds {

@@ -85,6 +85,7 @@ const fn value_of(index: usize) -> u64 {
 /// What is known of the latencies of a turn.
 #[derive(Debug)]
 pub(crate) struct Latencies {
+    began: Instant,
     whole: Histogram,
     window: Histogram,
     window_end: Instant,
@@ -97,6 +98,7 @@ impl Latencies {
     /// From now on.
     pub(crate) fn new(now: Instant) -> Self {
         Self {
+            began: now,
             whole: Histogram::new(),
             window: Histogram::new(),
             window_end: now + WINDOW,
@@ -104,6 +106,11 @@ impl Latencies {
             tails: Vec::new(),
             max: Duration::ZERO,
         }
+    }
+
+    /// Since when they are kept.
+    pub(crate) const fn began(&self) -> Instant {
+        self.began
     }
 
     /// One that ended now.

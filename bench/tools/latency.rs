@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Instant;
 
-use crate::generator::Generator;
+use crate::generator::{Arrivals, Generator};
 use crate::histogram::Quantiles;
 use crate::report::{LatencyTurn, LatencyTurns, Report};
 use crate::rounds::{Bench, addresses};
@@ -31,11 +31,11 @@ impl Bench {
         let limit = base(&running).map(|base| self.limit(base, &[bulk, small])).transpose()?;
         let offered = limit.map(|limit| limit * BULK_SHARE);
         let subjects: Vec<Subject> = running.iter().map(|(subject, _)| *subject).collect();
-        let (subjects, rounds) = self.in_turns(kind.name, &subjects, report, |index| {
+        let (subjects, rounds) = self.in_turns(kind.name, &subjects, report, |index, _| {
             let addresses = addresses(&setup.servers, running[index].1.as_ref());
             let mut generator = Generator::open(&addresses, &[small, bulk])?;
             if let Some(offered) = offered {
-                generator.pace(1, offered)?;
+                generator.pace(1, offered, Arrivals::Even)?;
             }
             generator.drive(self.window / 5)?;
             let before = [generator.exchanges(0), generator.exchanges(1)];
@@ -77,10 +77,10 @@ impl Bench {
         for share in shares {
             let offered = limit * f64::from(*share) / 100.0;
             let work = format!("{}-{share}", kind.name);
-            let (subjects, rounds) = self.in_turns(&work, &subjects, report, |index| {
+            let (subjects, rounds) = self.in_turns(&work, &subjects, report, |index, round| {
                 let addresses = addresses(&setup.servers, running[index].1.as_ref());
                 let mut generator = Generator::open(&addresses, &[load])?;
-                generator.pace(0, offered)?;
+                generator.pace(0, offered, Arrivals::Poisson { seed: round })?;
                 generator.drive(self.window / 5)?;
                 generator.keep_latencies(0);
                 let (before, start) = (generator.exchanges(0), Instant::now());

@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::generator::{Arrivals, Generator};
 use crate::histogram::Quantiles;
 
 #[derive(Debug, Parser)]
@@ -85,7 +86,7 @@ enum Verb {
         /// How long.
         #[arg(long, default_value_t = 5)]
         seconds: u32,
-        /// An open loop of so many exchanges a second; prints the latencies of each second.
+        /// An open loop of so many exchanges a second; prints their latencies in the end.
         #[arg(long)]
         rate: Option<f64>,
         /// Where to connect to, in turn.
@@ -137,20 +138,23 @@ fn generate(
     let Some(work::Way::Throughput(load)) = kinds.first().map(|kind| kind.way) else {
         return Err(io::Error::other(format!("{work} has no load to drive")));
     };
-    let mut generator = generator::Generator::open(addresses, &[load])?;
+    let mut generator = Generator::open(addresses, &[load])?;
     if let Some(rate) = rate {
-        generator.pace(0, rate)?;
+        if load.exchange.last {
+            let why = format!("{work} ends its connections: it has no rate");
+            return Err(io::Error::other(why));
+        }
+        generator.pace(0, rate, Arrivals::Poisson { seed: 0 })?;
+        generator.drive(Duration::from_millis(200))?;
+        generator.keep_latencies(0);
     }
     for _ in 0..seconds {
         let before = generator.exchanges(0);
-        generator.keep_latencies(0);
         generator.drive(Duration::from_secs(1))?;
-        let reached = generator.exchanges(0) - before;
-        let latencies = generator.latencies(0).map_or_else(String::new, |seen| {
-            let Quantiles { p50, p99, p999, .. } = seen;
-            format!(", p50 {p50:.1} µs, p99 {p99:.1}, p99.9 {p999:.1}")
-        });
-        say(&format!("{reached:.0} a second{latencies}"));
+        say(&format!("{:.0} a second", generator.exchanges(0) - before));
+    }
+    if let Some(Quantiles { p50, p99, p999, .. }) = generator.latencies(0) {
+        say(&format!("p50 {p50:.1} µs, p99 {p99:.1}, p99.9 {p999:.1}"));
     }
     Ok(())
 }

@@ -142,7 +142,7 @@ impl Bench {
         report: &mut Report,
     ) -> io::Result<()> {
         let there = report.present(subjects);
-        let (subjects, rounds) = self.in_turns(kind, &there, report, |index| {
+        let (subjects, rounds) = self.in_turns(kind, &there, report, |index, _| {
             let turn = |comparison: &Comparison<'_>| {
                 let running = start(there[index], &self.place, &comparison.setup)?;
                 self.turn(comparison, running.as_ref())
@@ -164,10 +164,10 @@ impl Bench {
         comparison: &Comparison<'_>,
         subjects: &[Subject],
         report: &mut Report,
-        turn: impl FnMut(usize) -> io::Result<Turn>,
+        mut turn: impl FnMut(usize) -> io::Result<Turn>,
     ) -> io::Result<()> {
         let Comparison { work, title, .. } = comparison;
-        let (subjects, rounds) = self.in_turns(work, subjects, report, turn)?;
+        let (subjects, rounds) = self.in_turns(work, subjects, report, |index, _| turn(index))?;
         let turns = Turns { work: work.clone(), title: title.clone(), subjects, rounds };
         report.add(&turns, comparison.target)
     }
@@ -193,8 +193,8 @@ impl Bench {
         Ok(running)
     }
 
-    /// Asks `turn` for each subject, by index, round by round; gives the subjects that went
-    /// through, and their turns by round.
+    /// Asks `turn` for each subject, by index and round, round by round; gives the subjects that
+    /// went through, and their turns by round.
     ///
     /// # Errors
     /// One that must not fail does.
@@ -203,11 +203,11 @@ impl Bench {
         work: &str,
         subjects: &[Subject],
         report: &mut Report,
-        mut turn: impl FnMut(usize) -> io::Result<T>,
+        mut turn: impl FnMut(usize, u64) -> io::Result<T>,
     ) -> io::Result<(Vec<Subject>, Vec<Vec<T>>)> {
         let mut alive = vec![true; subjects.len()];
         let mut rounds = Vec::new();
-        for round in 0..self.rounds {
+        for (round, number) in (0..self.rounds).zip(0..) {
             complain(&format!("{work}: round {} of {}", round + 1, self.rounds));
             let mut done: Vec<Option<T>> = subjects.iter().map(|_| None).collect();
             for step in 0..subjects.len() {
@@ -216,9 +216,9 @@ impl Bench {
                     continue;
                 }
                 // Half an hour's work is worth a second try.
-                let tried = turn(index).or_else(|error| {
+                let tried = turn(index, number).or_else(|error| {
                     complain(&format!("{work}, {}: {error}; again", subjects[index].name()));
-                    turn(index)
+                    turn(index, number)
                 });
                 match tried {
                     Ok(turn) => done[index] = Some(turn),

@@ -75,7 +75,7 @@ impl Bench {
             // Who sees where its clients come from has seen it now.
             Self::meet(&targets(&responders, running.as_ref())?, cores)?;
         }
-        let (subjects, rounds) = self.in_turns(kind.name, &subjects, report, |index| {
+        let (subjects, rounds) = self.in_turns(kind.name, &subjects, report, |index, _| {
             let (subject, running) = &running[index];
             let both = self.turn_on_both(load, cores, &responders, running.as_ref())?;
             cpu::pin(&[self.core])?;

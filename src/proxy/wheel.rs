@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-/// A point in time of one worker, in microseconds since its start. Monotonic.
+/// A point in time of one worker, in microseconds since its ring was made. Monotonic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub u64);
 

@@ -122,7 +122,6 @@ struct Running {
     listeners: Listeners,
     sessions: Slots<Live>,
     wheel: Wheel,
-    started: Instant,
     now: Moment,
     /// When what is idle is given back, and how many pipes had been taken when that was set.
     kept: (Moment, u64),
@@ -158,7 +157,6 @@ impl Running {
             local,
             sessions: Slots::new(),
             wheel: Wheel::new(),
-            started: Instant::now(),
             now: Moment::START,
             kept: (Moment::START, 0),
             admitted: Vec::new(),
@@ -177,7 +175,7 @@ impl Running {
                 // supervisor starts a new one.
                 panic_of_worker(self.local.index, &error);
             }
-            self.now = Moment::START.after(self.started.elapsed());
+            self.now = Moment::START.after(self.tools.ring.now());
             self.follow_table();
             self.follow_phase();
             self.reap();
@@ -437,7 +435,7 @@ impl Running {
             if self.tools.ring.in_flight() == 0 {
                 return;
             }
-            let now = self.started.elapsed();
+            let now = self.tools.ring.now();
             drop(self.tools.ring.wait(now, Some(now + Duration::from_millis(10))));
             while self.tools.ring.completion().is_some() {}
         }

@@ -10,7 +10,7 @@ use std::io;
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
@@ -104,6 +104,8 @@ pub struct Ring {
     /// How it waits.
     waiting: EnterFlags,
     alarm: Alarm,
+    /// Where its clock begins.
+    started: Instant,
 }
 
 impl Ring {
@@ -154,6 +156,7 @@ impl Ring {
             accepts_many,
             waiting,
             alarm: Alarm::new(ALARM, NOBODY),
+            started: Instant::now(),
         })
     }
 
@@ -279,9 +282,15 @@ impl Ring {
         self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(NOBODY));
     }
 
-    /// Submits what was pushed and waits until something is completed, at most `until`, if given;
-    /// it and `now` are read from the same clock, whichever that is. It may return without any of
-    /// this.
+    /// How long there has been this ring: its clock.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Submits what was pushed and waits until something is completed, at most `until`, if given.
+    /// Times are those of [`Ring::now`]; `now` is when it was last asked. It may return without any
+    /// of this.
     ///
     /// # Errors
     /// None that a later turn would not mend (a signal, a full completion queue) is reported.
@@ -294,7 +303,9 @@ impl Ring {
                 self.uring.submitter().submit_with_args_and_flags(1, &args, self.waiting)
             }
             until => {
-                if let Some(entry) = until.and_then(|until| self.alarm.set(now, until)) {
+                if let Some(until) = until.filter(|until| self.alarm.is_too_late(now, *until)) {
+                    // The turn may have been a long one.
+                    let entry = self.alarm.set(self.now(), until);
                     self.push(&entry);
                 }
                 self.enter()
@@ -447,7 +458,6 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::IntoRawFd;
-    use std::time::Instant;
 
     use super::*;
 
@@ -522,15 +532,23 @@ mod tests {
         assert_eq!(ring.buffers().bytes(received.buffer.unwrap(), (0, 5)), b"whole");
     }
 
-    fn set_alarm(ring: &mut Ring, now: Duration, until: Duration) {
-        let entry = ring.alarm.set(now, until).unwrap();
-        ring.push(&entry);
+    const fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
     }
 
-    /// Waits again and again until this time has come, and says how often it took.
-    fn wait_until(ring: &mut Ring, start: Instant, until: Duration) -> usize {
+    /// Sets the alarm to so much from now, and submits that.
+    fn set_alarm(ring: &mut Ring, after: Duration) {
+        let now = ring.now();
+        let entry = ring.alarm.set(now, now + after);
+        ring.push(&entry);
+        ring.submit();
+    }
+
+    /// Waits for so long from now, again and again, and says how often it took.
+    fn wait_for(ring: &mut Ring, time: Duration) -> usize {
+        let until = ring.now() + time;
         for waits in 0..100 {
-            let now = start.elapsed();
+            let now = ring.now();
             if now >= until {
                 return waits;
             }
@@ -543,33 +561,42 @@ mod tests {
     #[test]
     fn a_wait_ends_when_it_was_told_to_earlier_or_later_than_the_one_before() {
         let mut ring = Ring::new(64, 8).unwrap();
-        let start = Instant::now();
-        let after = |millis: u64| start.elapsed() + Duration::from_millis(millis);
-        set_alarm(&mut ring, Duration::ZERO, Duration::from_secs(3600));
-        let first = after(30);
-        assert!(wait_until(&mut ring, start, first) <= 1, "an earlier one takes its place");
+        set_alarm(&mut ring, Duration::from_secs(3600));
+        assert!(wait_for(&mut ring, millis(30)) <= 1, "an earlier one takes its place");
         // One that was not waited for to its end: it goes off in the middle of the next.
-        set_alarm(&mut ring, start.elapsed(), after(20));
-        let second = after(60);
-        assert!(wait_until(&mut ring, start, second) <= 2);
-        let third = after(10);
-        assert!(wait_until(&mut ring, start, third) <= 1);
-        assert!(start.elapsed() < Duration::from_secs(60), "none waited for the first");
+        set_alarm(&mut ring, millis(20));
+        assert!(wait_for(&mut ring, millis(60)) <= 2);
+        assert!(wait_for(&mut ring, millis(10)) <= 1);
+        assert!(ring.now() < Duration::from_secs(60), "none waited for the first");
         assert_eq!(ring.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_long_turn_does_not_make_the_waits_after_it_longer() {
+        let mut ring = Ring::new(64, 8).unwrap();
+        let until = Duration::from_secs(2);
+        // As if this turn had begun long ago: what is left is counted from now.
+        ring.started -= Duration::from_secs(1);
+        ring.wait(Duration::ZERO, Some(until)).unwrap();
+        while ring.now() < until {
+            assert!(ring.completion().is_none());
+            ring.wait(ring.now(), Some(until)).unwrap();
+        }
+        assert!(ring.now() < until + millis(700), "{:?}", ring.now());
     }
 
     #[test]
     fn an_alarm_that_went_off_unseen_is_set_again() {
         let mut ring = Ring::new(64, 8).unwrap();
-        let start = Instant::now();
-        set_alarm(&mut ring, Duration::ZERO, Duration::from_millis(5));
-        ring.wait(start.elapsed(), None).unwrap();
-        // Its completion is there, and nobody has looked at it.
-        set_alarm(&mut ring, Duration::ZERO, Duration::from_millis(4));
+        set_alarm(&mut ring, millis(5));
+        ring.wait(ring.now(), None).unwrap();
+        // Its completion is there, and nobody has looked at it: it cannot be moved any more.
+        let (now, at) = (ring.now(), ring.now() - millis(4));
+        let entry = ring.alarm.set(now, at.min(millis(1)));
+        ring.push(&entry);
         ring.submit();
         assert!(ring.completion().is_none());
-        let until = start.elapsed() + Duration::from_millis(20);
-        assert!(wait_until(&mut ring, start, until) <= 1);
+        assert!(wait_for(&mut ring, millis(20)) <= 1);
     }
 
     #[test]
