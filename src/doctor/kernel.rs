@@ -7,7 +7,6 @@ use nix::sys::utsname;
 use super::Finding;
 use crate::sys::features::{RingFeatures, RingProblem, ring_features};
 use crate::sys::release::Release;
-use crate::sys::ring::invents_descriptors;
 
 /// The oldest kernel that has all that a worker needs: `SINGLE_ISSUER` with `DEFER_TASKRUN`.
 const FLOOR: Release = Release(6, 1, 0);
@@ -26,7 +25,7 @@ pub(super) fn examine(available: Result<(), RingProblem>) -> Vec<Finding> {
             ));
             match ring_features() {
                 Ok(mut features) => {
-                    if version.is_some_and(invents_descriptors) {
+                    if version.is_some_and(Release::invents_descriptors) {
                         // Whatever the trial gave, it is not used on this kernel.
                         features.multishot_accept = Ok(());
                     }
@@ -55,7 +54,7 @@ fn release_finding(release: &str, version: Option<Release>) -> Finding {
             format!("{release}; 6.1 or newer is needed"),
             "apt-get install --only-upgrade 'linux-image-*' && reboot",
         ),
-        Some(version) if invents_descriptors(version) => Finding::warning(
+        Some(version) if version.invents_descriptors() => Finding::warning(
             subject,
             format!(
                 "{release}; 6.6.1 to 6.7.4 may answer a multishot accept with a descriptor that \

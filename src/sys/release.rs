@@ -21,6 +21,13 @@ impl Release {
         let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
         Some(Self(major, minor, numbers.next().and_then(Result::ok).unwrap_or(0)))
     }
+
+    /// Whether a multishot accept on this kernel may answer with a descriptor that is none: 6.6.1
+    /// to 6.7.4, with deferred task work, after an overflow (liburing issue 1062).
+    #[must_use]
+    pub fn invents_descriptors(self) -> bool {
+        (Self(6, 6, 1)..=Self(6, 7, 4)).contains(&self)
+    }
 }
 
 #[cfg(test)]
@@ -35,5 +42,12 @@ mod tests {
         assert_eq!(Release::parse("unknown"), None);
         assert!(Release::of_this_kernel() > Some(Release(2, 6, 0)));
         assert!(Release(6, 12, 0) > Release(6, 6, 30));
+    }
+
+    #[test]
+    fn kernels_that_invent_descriptors_are_known() {
+        let invents = |release| Release::parse(release).is_some_and(Release::invents_descriptors);
+        assert!(invents("6.6.1") && invents("6.7.4-arch1") && invents("6.6.30-rpi"));
+        assert!(!invents("6.6.0") && !invents("6.7.5") && !invents("6.18.44-x") && !invents("6.1"));
     }
 }
