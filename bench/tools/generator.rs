@@ -399,16 +399,15 @@ fn note(connection: &mut Connection, part: &mut Part) {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::net::TcpListener;
 
     use super::*;
-    use crate::exchange::Exchange;
+    use crate::work::small;
 
     #[test]
     fn in_an_open_loop_a_silent_server_costs_all_that_had_to_wait() {
-        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let exchange = Exchange { up: 116, down: 128, last: false };
-        let load = Load { connections: 2, exchange };
-        let mut generator = Generator::open(&[silent.local_addr().unwrap()], &[load]).unwrap();
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut generator = Generator::open(&[silent.local_addr().unwrap()], &[small(2)]).unwrap();
         generator.pace(0, 1000.0, Arrivals::Even).unwrap();
         generator.keep_latencies(0);
         generator.drive(Duration::from_millis(100)).unwrap();
@@ -419,10 +418,8 @@ mod tests {
 
     #[test]
     fn who_fell_silent_before_it_was_measured_is_not_forgotten() {
-        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let exchange = Exchange { up: 116, down: 128, last: false };
-        let load = Load { connections: 50, exchange };
-        let mut generator = Generator::open(&[silent.local_addr().unwrap()], &[load]).unwrap();
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut generator = Generator::open(&[silent.local_addr().unwrap()], &[small(50)]).unwrap();
         generator.pace(0, 0.001, Arrivals::Even).unwrap();
         generator.drive(Duration::from_millis(20)).unwrap();
         generator.keep_latencies(0);
@@ -433,7 +430,7 @@ mod tests {
 
     #[test]
     fn a_poisson_process_has_the_rate_that_was_asked_for_and_gaps_of_all_lengths() {
-        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = server.local_addr().unwrap();
         let echo = thread::spawn(move || {
             let (mut client, _) = server.accept().unwrap();
@@ -442,9 +439,7 @@ mod tests {
                 client.write_all(&bytes).unwrap();
             }
         });
-        let exchange = Exchange { up: 116, down: 128, last: false };
-        let mut generator =
-            Generator::open(&[address], &[Load { connections: 1, exchange }]).unwrap();
+        let mut generator = Generator::open(&[address], &[small(1)]).unwrap();
         generator.pace(0, 500.0, Arrivals::Poisson { seed: 1 }).unwrap();
         generator.drive(Duration::from_millis(20)).unwrap();
         generator.keep_latencies(0);

@@ -51,6 +51,11 @@ impl Scene {
         Self::with(servers, "")
     }
 
+    /// So many addresses to listen on, each on the port of the first file's.
+    fn many(&self, count: u8) -> Vec<SocketAddr> {
+        (1..=count).map(|n| ([127, 0, 1, n], self.bind.port()).into()).collect()
+    }
+
     /// `more`: further text of its first file.
     fn with(servers: &[SocketAddr], more: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -181,8 +186,7 @@ fn an_address_in_use_changes_nothing() {
 #[test]
 fn addresses_that_would_take_the_descriptors_of_sessions_lower_an_automatic_limit() {
     let scene = Scene::new(&[free()]);
-    let many: Vec<SocketAddr> =
-        (1..=30).map(|n| ([127, 0, 1, n], scene.bind.port()).into()).collect();
+    let many = scene.many(30);
     write(&scene.file(), &many, &[free()]);
     scene.order(Order::Reload).unwrap();
     assert_eq!(scene.seam.sessions.max(), 94);
@@ -195,8 +199,7 @@ fn addresses_that_would_take_the_descriptors_of_sessions_lower_an_automatic_limi
 #[test]
 fn a_written_limit_that_no_longer_fits_refuses_the_reload_with_the_numbers() {
     let scene = Scene::with(&[free()], "[global]\nsessions_max = 100\n");
-    let many: Vec<SocketAddr> =
-        (1..=30).map(|n| ([127, 0, 1, n], scene.bind.port()).into()).collect();
+    let many = scene.many(30);
     write(&scene.file(), &many, &[free()]);
     let problem = scene.order(Order::Reload).unwrap_err();
     for part in ["295 file descriptors are needed", "284", "sessions_max = 94", "nothing has"] {
@@ -209,8 +212,7 @@ fn a_written_limit_that_no_longer_fits_refuses_the_reload_with_the_numbers() {
 #[test]
 fn a_reload_has_no_descriptors_of_what_ends_at_a_restart_only() {
     let scene = Scene::with(&[free()], "[global]\nsessions_max = 100\n");
-    let many: Vec<SocketAddr> =
-        (1..=25).map(|n| ([127, 0, 1, n], scene.bind.port()).into()).collect();
+    let many = scene.many(25);
     write(&scene.file(), &many, &[free()]);
     let text = fs::read_to_string(scene.file()).unwrap();
     fs::write(scene.file(), text + "[observe]\nbind = false\n").unwrap();
