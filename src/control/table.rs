@@ -15,7 +15,7 @@ use crossbeam::channel::Sender;
 use crossbeam::utils::CachePadded;
 
 use crate::control::drain::PhaseCell;
-use crate::observe::log::SessionRecord;
+use crate::observe::log::Records;
 use crate::observe::metrics::{FrontendCell, PerWorker, ServerCell, WorkerCell};
 use crate::sys::waker::Waker;
 use crate::terms::{Seen, ServerId, WorkerIndex};
@@ -199,7 +199,7 @@ pub struct Seam {
     /// What workers saw, to the control thread.
     pub seen: Sender<Seen>,
     /// Ended sessions, to the log; none: not logged.
-    pub records: Option<Sender<SessionRecord>>,
+    pub records: Option<Records>,
     /// Wakes each worker out of its wait.
     pub wakers: Vec<Waker>,
     /// The newest version that each worker has loaded.
@@ -216,7 +216,7 @@ impl Seam {
         phase: PhaseCell,
         sessions_max: u32,
         seen: Sender<Seen>,
-        records: Option<Sender<SessionRecord>>,
+        records: Option<Records>,
         wakers: Vec<Waker>,
     ) -> Self {
         let workers = wakers.len();

@@ -12,12 +12,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam::channel::{Receiver, TryRecvError};
+use crossbeam::channel::{self, Receiver, Sender, TryRecvError};
 use serde::Serialize;
 
 use crate::control::config::LogFormat;
+use crate::observe::metrics::Count;
 use crate::observe::operator::write_all;
 use crate::terms::End;
+
+/// Ended sessions that wait for the log: half a second of a fast machine's, 8 MiB of memory.
+const RECORDS_WAITING: usize = 32_768;
 
 /// What is known of a session when it has ended.
 #[derive(Debug, Clone)]
@@ -44,20 +48,42 @@ pub struct SessionRecord {
     pub end: End,
 }
 
-/// Starts the thread that writes each record to stdout, a line each. It ends when every sender of
-/// the channel is gone and what they sent is written; if nobody reads stdout, it waits for that
-/// (and alone), so do not join it without a time limit.
+/// Where ended sessions are handed to the log.
+#[derive(Debug)]
+pub struct Records {
+    queue: Sender<SessionRecord>,
+    unwritten: Arc<Count>,
+}
+
+impl Records {
+    /// Hands `record` over; false: the log is so far behind that it is dropped.
+    #[must_use]
+    pub fn offer(&self, record: SessionRecord) -> bool {
+        self.queue.try_send(record).is_ok()
+    }
+
+    /// Records that were handed over and could not be written, so far.
+    #[must_use]
+    pub fn unwritten(&self) -> u64 {
+        self.unwritten.read()
+    }
+}
+
+/// Starts the thread that writes each record to stdout, a line each. It ends when the [`Records`]
+/// are gone and what they were offered is written; if nobody reads stdout, it waits for that (and
+/// alone), so do not join it without a time limit.
 ///
 /// # Errors
 /// No thread or no descriptor can be had.
-pub fn start_writer(
-    format: LogFormat,
-    records: Receiver<SessionRecord>,
-) -> io::Result<JoinHandle<()>> {
+pub fn start_writer(format: LogFormat) -> io::Result<(Records, JoinHandle<()>)> {
+    let (queue, waiting) = channel::bounded(RECORDS_WAITING);
+    let unwritten = Arc::new(Count::default());
     // Its own descriptor: std's stdout would flush at each line, and lock.
     let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let run = move || Writer::new(format, stdout).run(&records);
-    std::thread::Builder::new().name("session-log".to_owned()).spawn(run)
+    let writer = Writer::new(format, stdout, Arc::clone(&unwritten));
+    let run = move || writer.run(&waiting);
+    let thread = std::thread::Builder::new().name("session-log".to_owned()).spawn(run)?;
+    Ok((Records { queue, unwritten }, thread))
 }
 
 /// Gathers lines, and writes them as the channel runs empty or the batch is full.
@@ -71,6 +97,8 @@ struct Writer<W> {
     torn: bool,
     /// Lines that could not be written and were not yet told of.
     lost: u64,
+    /// Lines that could not be written, ever.
+    unwritten: Arc<Count>,
     /// When losses were last told of.
     told: Option<Instant>,
 }
@@ -82,9 +110,9 @@ const BATCH_BYTES: usize = 64 * 1024;
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 impl<W: Write> Writer<W> {
-    fn new(format: LogFormat, sink: W) -> Self {
+    fn new(format: LogFormat, sink: W, unwritten: Arc<Count>) -> Self {
         let batch = String::with_capacity(BATCH_BYTES + 1024);
-        Self { format, sink, batch, lines: 0, torn: false, lost: 0, told: None }
+        Self { format, sink, batch, lines: 0, torn: false, lost: 0, unwritten, told: None }
     }
 
     fn run(mut self, records: &Receiver<SessionRecord>) {
@@ -123,7 +151,9 @@ impl<W: Write> Writer<W> {
         if let Err(error) = outcome {
             let rest = &self.batch.as_bytes()[written..];
             let left = rest.iter().filter(|byte| **byte == b'\n').count();
-            self.lost += self.lines.min(u64::try_from(left).unwrap_or(u64::MAX));
+            let left = self.lines.min(u64::try_from(left).unwrap_or(u64::MAX));
+            self.unwritten.add(left);
+            self.lost += left;
             self.complain(&error, now);
         }
         self.batch.clear();
@@ -371,23 +401,33 @@ mod tests {
 
     #[test]
     fn what_was_sent_before_the_channel_closed_is_written() {
-        let (sender, receiver) = crossbeam::channel::unbounded();
+        let (sender, receiver) = channel::unbounded();
         for _ in 0..1000 {
             sender.send(record()).unwrap();
         }
         drop(sender);
         let mut disk = Disk { room: usize::MAX, ..Disk::default() };
-        Writer::new(LogFormat::Text, &mut disk).run(&receiver);
+        Writer::new(LogFormat::Text, &mut disk, Arc::default()).run(&receiver);
         let content = String::from_utf8(disk.content).unwrap();
         assert_eq!(content.lines().count(), 1000);
         assert!(content.lines().all(|text| text.ends_with("done 1")));
     }
 
     #[test]
+    fn a_record_beyond_the_queue_is_dropped_and_not_waited_for() {
+        let (queue, waiting) = channel::bounded(1);
+        let records = Records { queue, unwritten: Arc::default() };
+        assert!(records.offer(record()) && !records.offer(record()));
+        drop(waiting.recv().unwrap());
+        assert!(records.offer(record()), "there is room again");
+        assert_eq!(records.unwritten(), 0, "what was never taken is not what was not written");
+    }
+
+    #[test]
     fn a_full_disk_loses_lines_and_tears_at_most_one() {
         let whole = line(&record(), LogFormat::Text);
         let mut disk = Disk { room: whole.len() + 10, ..Disk::default() };
-        let mut writer = Writer::new(LogFormat::Text, &mut disk);
+        let mut writer = Writer::new(LogFormat::Text, &mut disk, Arc::default());
         let start = Instant::now();
         for _ in 0..3 {
             record().line(LogFormat::Text, &mut writer.batch);
@@ -399,6 +439,7 @@ mod tests {
         writer.lines += 1;
         writer.flush(start + Duration::from_secs(1));
         assert_eq!((writer.lost, writer.told), (1, Some(start)), "told once a minute at most");
+        assert_eq!(writer.unwritten.read(), 3, "two of the first batch, and the one after it");
         writer.sink.room = usize::MAX;
         record().line(LogFormat::Text, &mut writer.batch);
         writer.lines += 1;

@@ -188,7 +188,7 @@ pub struct WorkerCell {
     pub pipes_in_use: Count,
     /// Bulk that was copied because no pipe could be had.
     pub splice_fallbacks: Count,
-    /// Session log records that were dropped because the log could not keep up.
+    /// Session log records that were dropped because the log was too far behind.
     pub log_drops: Count,
 }
 

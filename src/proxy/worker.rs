@@ -361,7 +361,7 @@ impl Running {
             bytes: Direction::BOTH.map(|direction| session.delivered(direction)),
             end,
         };
-        if records.try_send(record).is_err() {
+        if !records.offer(record) {
             self.local.seam.cells.of(self.local.index).log_drops.add(1);
         }
     }

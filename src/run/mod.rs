@@ -21,7 +21,7 @@ use crate::control::server::{self, Control};
 use crate::control::steering::Steering;
 use crate::control::table::Seam;
 use crate::control::{listeners, reload, signals};
-use crate::observe::log::SessionRecord;
+use crate::observe::log::Records;
 use crate::observe::{VISITORS_MAX, admin, log, operator};
 use crate::proxy::worker::Worker;
 use crate::proxy::{PIPES_PER_WORKER, SPARES_PER_WORKER};
@@ -36,9 +36,6 @@ pub(crate) mod limits;
 
 /// What workers saw and control has not heard of yet: more than that is the same again.
 const SEEN_WAITING: usize = 4096;
-
-/// Ended sessions that wait for the log: half a second of a fast machine's, 8 MiB of memory.
-const RECORDS_WAITING: usize = 32_768;
 
 /// For the session log to write what is left, when somebody reads it.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
@@ -101,10 +98,9 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(|error| {
         Failure::of(format!("evenkeel: no ring for the control thread: {error}"))
     })?;
-    let log = Log::start(&config)?;
-    let Log { writer, records } = log;
+    let (records, writer) = start_log(&config)?.unzip();
     let outcome = runtime.block_on(control(config, prepared, records, started));
-    // Tasks of the control thread hold what is shared; with them goes the last sender of the log.
+    // Tasks of the control thread hold what is shared; with them goes the log's queue.
     drop(runtime);
     if let Some(writer) = writer {
         end_log(writer);
@@ -226,30 +222,18 @@ fn wanted<T>(
     }
 }
 
-/// The session log, if there is one.
-#[derive(Debug)]
-struct Log {
-    writer: Option<JoinHandle<()>>,
-    records: Option<channel::Sender<SessionRecord>>,
-}
-
-impl Log {
-    fn start(config: &Config) -> Result<Self, Failure> {
-        if !config.observe.log_sessions {
-            return Ok(Self { writer: None, records: None });
-        }
-        let (records, waiting) = channel::bounded(RECORDS_WAITING);
-        let writer = log::start_writer(config.observe.log_format, waiting)
-            .map_err(|error| Failure::of(format!("evenkeel: no session log: {error}")))?;
-        Ok(Self { writer: Some(writer), records: Some(records) })
-    }
+/// The session log, if there is to be one.
+fn start_log(config: &Config) -> Result<Option<(Records, JoinHandle<()>)>, Failure> {
+    let wanted = config.observe.log_sessions;
+    let log = wanted.then(|| log::start_writer(config.observe.log_format)).transpose();
+    log.map_err(|error| Failure::of(format!("evenkeel: no session log: {error}")))
 }
 
 /// The rest is done within the control thread's runtime.
 async fn control(
     config: Config,
     mut prepared: Prepared,
-    records: Option<channel::Sender<SessionRecord>>,
+    records: Option<Records>,
     started: Instant,
 ) -> Result<(), Failure> {
     let resolver = Resolver::new();

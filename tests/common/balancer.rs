@@ -16,6 +16,23 @@ use super::{Config, Place, http};
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_evenkeel");
 
+/// Where its two logs go.
+#[derive(Debug)]
+pub(crate) struct Outputs {
+    /// One line a session.
+    pub(crate) stdout: Stdio,
+    /// What it has to say to the operator.
+    pub(crate) stderr: Stdio,
+}
+
+impl Outputs {
+    /// Into files of `place`.
+    pub(crate) fn of(place: &Place) -> Self {
+        let create = |name| File::create(place.file(name)).unwrap().into();
+        Self { stdout: create("sessions.log"), stderr: create("operator.log") }
+    }
+}
+
 /// A running evenkeel; killed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Balancer<'a> {
@@ -45,14 +62,10 @@ impl<'a> Balancer<'a> {
         Self::ready(Self::spawn(place, command))
     }
 
-    /// As `start_command`, with another stderr than the operator's log.
+    /// As `start_command`, with other outputs.
     #[track_caller]
-    pub(crate) fn start_with_stderr(
-        place: &'a Place,
-        command: Command,
-        stderr: impl Into<Stdio>,
-    ) -> Self {
-        Self::ready(Self::spawn_with_stderr(place, command, stderr.into()))
+    pub(crate) fn start_with(place: &'a Place, command: Command, outputs: Outputs) -> Self {
+        Self::ready(Self::spawn_with(place, command, outputs))
     }
 
     #[track_caller]
@@ -75,15 +88,12 @@ impl<'a> Balancer<'a> {
 
     /// Starts it, and waits for nothing.
     pub(crate) fn spawn(place: &'a Place, command: Command) -> Self {
-        let log = File::create(place.file("operator.log")).unwrap();
-        Self::spawn_with_stderr(place, command, log.into())
+        Self::spawn_with(place, command, Outputs::of(place))
     }
 
-    /// As `spawn`, with another stderr than the operator's log.
-    pub(crate) fn spawn_with_stderr(place: &'a Place, mut command: Command, stderr: Stdio) -> Self {
-        command.stdin(Stdio::null());
-        command.stdout(File::create(place.file("sessions.log")).unwrap());
-        command.stderr(stderr);
+    /// As `spawn`, with other outputs.
+    pub(crate) fn spawn_with(place: &'a Place, mut command: Command, outputs: Outputs) -> Self {
+        command.stdin(Stdio::null()).stdout(outputs.stdout).stderr(outputs.stderr);
         command.process_group(0).env("NO_COLOR", "1").env_remove("RUST_LOG");
         die_with_parent(&mut command);
         let child = command.spawn().unwrap();

@@ -14,6 +14,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::control::drain::Phase;
 use crate::control::table::Seam;
+use crate::observe::log::Records;
 use crate::observe::metrics::{Count, FrontendCell, HistogramSum, WorkerCell};
 use crate::observe::netstat::Listening;
 use crate::observe::process::Process;
@@ -44,6 +45,7 @@ pub fn render(snapshot: &Snapshot, seam: &Seam) -> String {
         for (index, cell) in seam.cells.cells().enumerate() {
             record_worker(index, cell);
         }
+        record_log(seam);
         if let Ok(process) = &process {
             record_process(process);
         }
@@ -258,7 +260,14 @@ fn record_worker(index: usize, cell: &WorkerCell) {
     count(&names::BUFFER_WAITS, &cell.buffer_waits);
     level(&names::PIPES_IN_USE, &cell.pipes_in_use);
     count(&names::SPLICE_FALLBACKS, &cell.splice_fallbacks);
-    count(&names::LOG_DROPS, &cell.log_drops);
+}
+
+fn record_log(seam: &Seam) {
+    let queue_full = seam.cells.sum(|cell| cell.log_drops.read());
+    let write_failed = seam.records.as_ref().map_or(0, Records::unwritten);
+    for (reason, drops) in [("queue_full", queue_full), ("write_failed", write_failed)] {
+        counter(&names::LOG_DROPS, &[("reason", reason)], drops);
+    }
 }
 
 fn record_process(process: &Process) {

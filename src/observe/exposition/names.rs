@@ -72,7 +72,7 @@ metrics! {
     SPLICE_FALLBACKS: "counter" "evenkeel_splice_fallbacks_total"
         "Bulk that was copied because no pipe could be had.";
     LOG_DROPS: "counter" "evenkeel_log_drops_total"
-        "Session log records that were dropped because the log could not keep up.";
+        "Session log records that were dropped, by reason: a full queue, or a failed write.";
     LISTEN_OVERFLOWS: "counter" "evenkeel_listen_overflows_total"
         "Handshakes that found an accept queue full, at any listener of the network namespace.";
     LISTEN_DROPS: "counter" "evenkeel_listen_drops_total"

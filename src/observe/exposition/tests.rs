@@ -19,7 +19,11 @@ fn every_metric_is_there_with_its_help_and_type() {
 
 #[test]
 fn numbers_are_summed_over_workers() {
-    let text = render(&sample::snapshot(), &sample::seam());
+    let seam = sample::seam();
+    for (worker, dropped) in [(0, 1), (1, 2)] {
+        seam.cells.of(WorkerIndex(worker)).log_drops.add(dropped);
+    }
+    let text = render(&sample::snapshot(), &seam);
     for line in [
         r#"evenkeel_sessions_total{frontend="http"} 7"#,
         r#"evenkeel_sessions_active{frontend="http"} 2"#,
@@ -36,6 +40,8 @@ fn numbers_are_summed_over_workers() {
         r#"evenkeel_probes_total{backend="web",server="web1",result="bad_answer"} 0"#,
         r#"evenkeel_reloads_total{outcome="failed"} 1"#,
         r#"evenkeel_worker_turns_total{worker="1"} 0"#,
+        r#"evenkeel_log_drops_total{reason="queue_full"} 3"#,
+        r#"evenkeel_log_drops_total{reason="write_failed"} 0"#,
         "evenkeel_table_version 7",
         "evenkeel_draining 0",
         r#"evenkeel_session_duration_seconds_bucket{frontend="http",le="0.01"} 0"#,

@@ -1,13 +1,14 @@
-//! The operator's log on a stderr that is full, gone or not read: it costs lines, nothing else.
+//! Logs on a stream that is full, gone or not read: it costs lines, nothing else.
 
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 
-use crate::common::balancer::{PROGRAM, write_config};
+use crate::common::balancer::{Outputs, PROGRAM, write_config};
+use crate::common::books::Metrics;
 use crate::common::client::visit;
 use crate::common::wait::until;
 use crate::common::{Balancer, Config, Place, Server};
@@ -21,6 +22,15 @@ fn run_command(place: &Place, config: &Config) -> Command {
     let mut command = Command::new(PROGRAM);
     command.arg("run").arg("-c").arg(write_config(place, &config.text()));
     command
+}
+
+fn with_stderr<'a>(place: &'a Place, config: &Config, stderr: impl Into<Stdio>) -> Balancer<'a> {
+    let outputs = Outputs { stderr: stderr.into(), ..Outputs::of(place) };
+    Balancer::start_with(place, run_command(place, config), outputs)
+}
+
+fn full_disk() -> File {
+    File::options().write(true).open("/dev/full").unwrap()
 }
 
 /// It serves, takes a reload, and ends in order.
@@ -52,8 +62,27 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 fn it_runs_with_a_stderr_that_is_full() {
     let place = Place::new();
     let (config, _server) = naming(&place);
-    let full = File::options().write(true).open("/dev/full").unwrap();
-    works(&place, Balancer::start_with_stderr(&place, run_command(&place, &config), full));
+    works(&place, with_stderr(&place, &config, full_disk()));
+}
+
+#[test]
+fn a_session_that_a_full_disk_does_not_log_is_counted() {
+    let place = Place::new();
+    let (config, _server) = naming(&place);
+    let outputs = Outputs { stdout: full_disk().into(), ..Outputs::of(&place) };
+    let balancer = Balancer::start_with(&place, run_command(&place, &config), outputs);
+    let drops = |metrics: &Metrics, reason| {
+        metrics.value("evenkeel_log_drops_total", &[("reason", reason)])
+    };
+    assert_eq!(drops(&balancer.metrics(), "write_failed"), 0.0);
+    for _ in 0..5 {
+        assert_eq!(visit(place.frontend()).unwrap(), "a");
+    }
+    let metrics = balancer
+        .metrics_until("five records are counted", |metrics| drops(metrics, "write_failed") == 5.0);
+    assert_eq!(drops(&metrics, "queue_full"), 0.0);
+    balancer.books_balance();
+    until("it is told", || balancer.complaints().contains(" records lost: stdout: No space left"));
 }
 
 #[test]
@@ -61,7 +90,7 @@ fn it_runs_when_the_reader_of_stderr_has_gone() {
     let place = Place::new();
     let (config, _server) = naming(&place);
     let (reader, writer) = pipe().unwrap();
-    let balancer = Balancer::start_with_stderr(&place, run_command(&place, &config), writer);
+    let balancer = with_stderr(&place, &config, writer);
     drop(reader);
     works(&place, balancer);
 }
@@ -71,7 +100,7 @@ fn it_runs_when_nobody_reads_its_stderr() {
     let place = Place::new();
     let (config, _server) = naming(&place);
     let (_reader, writer) = full_pipe();
-    works(&place, Balancer::start_with_stderr(&place, run_command(&place, &config), writer));
+    works(&place, with_stderr(&place, &config, writer));
 }
 
 #[test]
@@ -79,7 +108,7 @@ fn what_it_said_while_nobody_read_is_read_later() {
     let place = Place::new();
     let (config, _server) = naming(&place);
     let (mut reader, writer) = full_pipe();
-    let mut balancer = Balancer::start_with_stderr(&place, run_command(&place, &config), writer);
+    let mut balancer = with_stderr(&place, &config, writer);
     let reading = std::thread::spawn(move || {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
@@ -99,7 +128,7 @@ fn a_failure_to_start_ends_when_nobody_reads_its_stderr() {
     let (config, _server) = naming(&place);
     let _taken = Server::echo(place.frontend());
     let (_reader, writer) = full_pipe();
-    let mut balancer =
-        Balancer::spawn_with_stderr(&place, run_command(&place, &config), writer.into());
+    let outputs = Outputs { stderr: writer.into(), ..Outputs::of(&place) };
+    let mut balancer = Balancer::spawn_with(&place, run_command(&place, &config), outputs);
     assert_eq!(balancer.wait().code(), Some(1));
 }
