@@ -235,8 +235,9 @@ impl Ring {
 
     /// Connects.
     pub fn connect(&mut self, socket: &Socket, address: SocketAddr, token: u64) {
-        // It must not move.
-        while self.connects.len() == self.connects.capacity() {
+        // It must not move; and a submission between here and its entry would take it for one
+        // that the kernel has copied.
+        while self.connects.len() == self.connects.capacity() || self.uring.submission().is_full() {
             self.submit();
         }
         self.connects.push(SockAddr::from(address));
@@ -484,6 +485,34 @@ mod tests {
         ring.wait(Duration::ZERO, PATIENCE).unwrap();
         assert_eq!(ring.completion().unwrap().token, 3);
         peer.read_exact(&mut [0]).unwrap();
+    }
+
+    #[test]
+    fn a_connect_that_finds_the_queue_full_goes_to_its_own_address() {
+        let mut ring = Ring::new(64, 8).unwrap();
+        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        while !ring.uring.submission().is_full() {
+            ring.cancel(1);
+        }
+        let connect = |listener: &TcpListener| {
+            let address = listener.local_addr().unwrap();
+            let socket = Socket::to(address).unwrap();
+            ring.connect(&socket, address, 2);
+            socket
+        };
+        let _sockets = listeners.each_ref().map(connect);
+        let mut answered = 0;
+        while answered < listeners.len() {
+            ring.wait(Duration::ZERO, PATIENCE).unwrap();
+            while let Some(connected) = ring.completion() {
+                connected.result.unwrap();
+                answered += 1;
+            }
+        }
+        for listener in &listeners {
+            listener.set_nonblocking(true).unwrap();
+            listener.accept().expect("one connection each");
+        }
     }
 
     #[test]
