@@ -25,6 +25,8 @@ enum Stop {
     SourceEmpty,
     SinkFull,
     SourceEnded,
+    /// Something comes that splice(2) does not pass on.
+    SourceUrgent,
     TurnOver,
     Failed(Reached),
 }
@@ -83,6 +85,10 @@ impl Pump {
                 self.copy_again(0);
                 return Reached::Waiting;
             }
+            Stop::SourceUrgent => {
+                self.copy_again(-FULL_READS_PARDON);
+                return Reached::Waiting;
+            }
             Stop::Failed(reached) => {
                 self.bulk = Bulk::Splicing(splicing);
                 return reached;
@@ -119,9 +125,16 @@ impl Pump {
             if self.delivered >= until {
                 return Stop::TurnOver;
             }
-            // The pipe is empty here, so that 0 is the end and EAGAIN an empty socket.
+            // The pipe is empty here, so that EAGAIN is an empty socket. 0 is the end, or an urgent
+            // byte (RFC 6093) before it, which a receive leaves out.
             match wire.kernel.fill(pipe, source) {
-                Ok(0) => return Stop::SourceEnded,
+                Ok(0) => {
+                    return match wire.kernel.has_ended(source) {
+                        Ok(true) => Stop::SourceEnded,
+                        Ok(false) => Stop::SourceUrgent,
+                        Err(errno) => Stop::Failed(Reached::SourceFailed(errno)),
+                    };
+                }
                 Ok(bytes) => *pending = u32::try_from(bytes).unwrap_or(u32::MAX),
                 Err(Errno::EAGAIN) => return Stop::SourceEmpty,
                 Err(Errno::EINTR) => {}

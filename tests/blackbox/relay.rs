@@ -287,3 +287,29 @@ fn an_urgent_byte_is_left_out_and_shifts_nothing() {
     drop((client, peer));
     balancer.books_balance();
 }
+
+#[test]
+fn an_urgent_byte_does_not_end_bulk() {
+    let place = Place::new(); // case 17: splice(2) stops at it, as if at the end
+    let (server, connections) = handing(&place);
+    let balancer = start(&place, &server);
+    let client = connect(place.frontend());
+    let peer = connections.recv().unwrap();
+    let length = 16 * MIB;
+    let sender = thread::spawn(move || {
+        (&client).write_all(&vec![b'.'; length]).unwrap();
+        SockRef::from(&client).send_out_of_band(b"!").unwrap();
+        (&client).write_all(b"after").unwrap();
+        end(&client);
+        client
+    });
+    // The sender is ahead of the pipe from now on: the end arrives before the byte is met.
+    balancer.metrics_until("a pipe holds bytes", |metrics| {
+        metrics.value("evenkeel_pipes_in_use", &[]) > 0.0
+    });
+    let (got, ending) = read_out(&peer);
+    assert_eq!((got.len(), ending), (length + 5, Ending::Orderly));
+    assert!(got.ends_with(b"..after"));
+    drop((sender.join().unwrap(), peer));
+    balancer.books_balance();
+}
