@@ -137,6 +137,9 @@ impl Session {
     ) {
         self.end.get_or_insert_with(|| broken(direction.sink(), errno));
         self.pumps[direction as usize].sink = Sink::Broken;
+        // From now on `half_closed_timeout` counts; what was silence before does not.
+        self.progress = now;
+        self.sample = None;
         self.drop_pump(direction, kernel);
         if self.pumps[direction.opposite() as usize].is_finished() {
             self.linger(direction.source(), now, kernel);

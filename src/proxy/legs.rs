@@ -53,10 +53,17 @@ impl Tools {
             if spare.renew() {
                 return Ok(spare);
             }
-            self.ring.close(spare);
+            // At once: its descriptor may be the only one that is left.
+            drop(spare);
+            self.released = true;
         }
-        Socket::to(address)
-            .or_else(|error| if self.spares.let_go() { Socket::to(address) } else { Err(error) })
+        Socket::to(address).or_else(|error| {
+            if !self.spares.let_go() {
+                return Err(error);
+            }
+            self.released = true;
+            Socket::to(address)
+        })
     }
 }
 

@@ -20,7 +20,7 @@ use crate::sys::ring::Completion;
 use crate::sys::socket::{
     Socket, accept_waiting, descriptor_limit, has_descriptors_left, stop_listening,
 };
-use crate::terms::Seen;
+use crate::terms::{Refusal, Seen};
 
 /// With less room than this for more sessions, connections are accepted one at a time, so that at
 /// most one a listener is accepted that has to wait for its session: a multishot accept takes all
@@ -153,6 +153,8 @@ impl Listeners {
         for listening in &mut self.listening {
             listening.leaving = true;
             if over {
+                let cell = listening.frontend.shared.cells.of(self.local.index);
+                cell.refused[Refusal::Limit as usize].add(listening.parked.len() as u64);
                 listening.parked.drain(..).for_each(|client| client.abort_on_close());
             }
         }
@@ -263,6 +265,10 @@ impl Listeners {
         }
         self.listening.retain(|listening| !listening.is_left());
         self.set_paused(full || self.short || self.starved_until.is_some());
+        if self.pause == Pause::Yes && !admitted.is_empty() {
+            // A session may end as it begins, and this worker is not woken by its own.
+            self.pause = Pause::Begins;
+        }
         if self.short && self.starved_until.is_none() {
             self.starved_until = Some(now.after(RETRY));
         }

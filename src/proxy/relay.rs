@@ -44,7 +44,7 @@ impl Pump {
             Ok(Some((buffer, length))) => {
                 self.queue.push(wire.kernel.links(), buffer, length);
                 if (length as usize) < BUFFER_SIZE {
-                    self.full_reads = 0;
+                    self.full_reads = self.full_reads.min(0);
                     self.short_reads = self.short_reads.saturating_add(1);
                 } else {
                     self.full_reads = self.full_reads.saturating_add(1);

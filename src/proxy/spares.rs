@@ -25,27 +25,17 @@ pub(super) struct Spares {
     until: Moment,
 }
 
+/// A socket goes on from the sequence numbers that its last peer knows: no other may meet them (RFC
+/// 6528).
 #[derive(Debug)]
 struct Spare {
     socket: Socket,
-    family: Family,
+    address: SocketAddr,
 }
 
-/// A socket connects to addresses of the family that it was made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    /// None of an IPv4 address that is written as one of IPv6: its socket has become neither.
-    fn of(address: SocketAddr) -> Option<Self> {
-        match address.ip() {
-            IpAddr::V4(_) => Some(Self::V4),
-            IpAddr::V6(ip) => ip.to_ipv4_mapped().is_none().then_some(Self::V6),
-        }
-    }
+/// Whether it is an IPv4 address, written as one of IPv6: its socket has become neither.
+fn is_mapped(address: SocketAddr) -> bool {
+    matches!(address.ip(), IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some())
 }
 
 impl Spares {
@@ -57,22 +47,24 @@ impl Spares {
     /// Sends the end (FIN) and keeps the socket of a connection to `server`, which has sent its
     /// own. Hands it back as it came where there are `most` already, or no renewal for it.
     pub(super) fn keep(&mut self, socket: Socket, server: &Server, most: u16) -> Option<Socket> {
-        let Some(family) = Family::of(server.address) else { return Some(socket) };
+        let address = server.address;
         let is_full = self.row.len() >= usize::from(most);
-        if is_full || !server.timestamps.get_or_init(|| socket.has_timestamps()) {
+        if is_full
+            || is_mapped(address)
+            || !server.timestamps.get_or_init(|| socket.has_timestamps())
+        {
             return Some(socket);
         }
         socket.shut_down();
-        self.row.push_back(Spare { socket, family });
+        self.row.push_back(Spare { socket, address });
         self.used = true;
         None
     }
 
-    /// A socket that could connect to `address` once it is renewed. If that fails, it is to be
-    /// closed.
+    /// A socket that was connected to `address` and could be again, once it is renewed. If that
+    /// fails, it is to be closed.
     pub(super) fn take(&mut self, address: SocketAddr) -> Option<Socket> {
-        let family = Family::of(address)?;
-        let place = self.row.iter().position(|spare| spare.family == family)?;
+        let place = self.row.iter().position(|spare| spare.address == address)?;
         self.used = true;
         self.row.remove(place).map(|spare| spare.socket)
     }
@@ -100,7 +92,7 @@ impl Spares {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
     use std::sync::Arc;
 
     use crate::control::table::{Limit, ServerShared};
@@ -130,25 +122,34 @@ mod tests {
         let mut spares = Spares::new();
         let mut peers = Vec::new();
         let mut numbers = Vec::new();
+        let (.., one) = served(V4);
         for kept in [true, true, false] {
-            let (socket, peer, server) = served(V4);
+            let (socket, peer, _) = served(V4);
             numbers.push(socket.number());
-            assert_eq!(spares.keep(socket, &server, 2).is_none(), kept);
-            peers.push((peer, server.address));
+            assert_eq!(spares.keep(socket, &one, 2).is_none(), kept);
+            peers.push(peer);
         }
-        let mut next = || spares.take(peers[0].1).map(|socket| socket.number());
+        let mut next = || spares.take(one.address).map(|socket| socket.number());
         assert_eq!([next(), next(), next()], [Some(numbers[0]), Some(numbers[1]), None]);
     }
 
     #[test]
-    fn a_family_of_addresses_has_sockets_of_its_own() {
+    fn a_socket_serves_the_address_that_it_was_connected_to_and_no_other() {
         let mut spares = Spares::new();
         let (socket, _peer, server) = served(V4);
         assert!(spares.keep(socket, &server, 2).is_none());
-        let of_v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, 80));
-        let mapped = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 80));
-        assert!(spares.take(of_v6).is_none() && spares.take(mapped).is_none());
+        let other = SocketAddr::new(V4, server.address.port() ^ 1);
+        assert!(spares.take(other).is_none());
         assert!(spares.take(server.address).is_some());
+    }
+
+    #[test]
+    fn a_mapped_address_has_none() {
+        let mut spares = Spares::new();
+        let (socket, _peer, server) = served(V4);
+        let mapped = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 80));
+        let server = Server::new(mapped, server.shared);
+        assert!(spares.keep(socket, &server, 2).is_some());
     }
 
     #[test]

@@ -139,9 +139,10 @@ impl Socket {
     /// and nothing is done, while ours is not acknowledged: the peer would be reset. What was set
     /// on it stays ([`Socket::do_not_delay`]).
     ///
-    /// Without [timestamps](Self::has_timestamps) the kernel goes on from the last sequence number
-    /// instead of a secret one (RFC 6528), and another peer would meet what this one knows
-    /// (`tcp_v4_connect` in `net/ipv4/tcp_ipv4.c`).
+    /// It goes on from its last sequence number instead of a secret one (RFC 6528;
+    /// `tcp_disconnect` forgets what would tell `tcp_v4_connect` otherwise), and so is for the same
+    /// peer only. Where its new number is below one that the peer's `TIME_WAIT` remembers of the
+    /// same ports, it takes [timestamps](Self::has_timestamps) to be let in.
     #[must_use]
     pub fn renew(&self) -> bool {
         self.unacknowledged() == 0 && self.forget_peer().is_ok()
