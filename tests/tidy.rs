@@ -16,7 +16,7 @@ use house::{PLANES, Source, Text, root, sources, texts};
 const LAYERS: &[&[&str]] = &[
     &["terms", "sys", "observe", "control", "proxy"],
     &["sys::alarm", "sys::buffer", "sys::child", "sys::interfaces", "sys::pipe", "sys::release"],
-    &["sys::thread"],
+    &["sys::scheduler", "sys::thread"],
     &["sys::socket", "sys::waker"],
     &["sys::probe_socket"],
     &["sys::ring"],
@@ -42,7 +42,7 @@ const LAYERS: &[&[&str]] = &[
     &["control::server"],
     // What stays between a client and its server, from the smallest part to the thread.
     &["proxy::queue", "proxy::slots", "proxy::wheel"],
-    &["proxy::kernel"],
+    &["proxy::courtesy", "proxy::kernel"],
     &["proxy::pick", "proxy::token", "proxy::pump"],
     &["proxy::relay", "proxy::splice"],
     &["proxy::session"],

@@ -7,7 +7,7 @@ use crate::control::config::{Check, Config, Observe, ServerAddress};
 /// adds before the old is gone.
 const RESERVE: u64 = 48;
 
-/// Of a worker: its ring, its waker, and room for two.
+/// Of a worker: its ring, its waker, what the scheduler says of it, and room for one.
 const RESERVE_PER_WORKER: u64 = 4;
 
 /// A session has two sockets.

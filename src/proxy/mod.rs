@@ -16,6 +16,7 @@ mod close;
 
 pub mod session;
 
+mod courtesy;
 mod legs;
 mod spares;
 

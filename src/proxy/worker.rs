@@ -19,6 +19,7 @@ use crate::control::drain::Phase;
 use crate::control::table::{Seam, Table};
 use crate::observe::log::SessionRecord;
 use crate::proxy::PIPES_PER_WORKER;
+use crate::proxy::courtesy::Courtesy;
 use crate::proxy::kernel::{Event, Operation};
 use crate::proxy::legs::{Admitted, Legs, Tools, Wired};
 use crate::proxy::listen::Listeners;
@@ -122,6 +123,7 @@ struct Running {
     listeners: Listeners,
     sessions: Slots<Live>,
     wheel: Wheel,
+    courtesy: Option<Courtesy>,
     now: Moment,
     /// When what is idle is given back, and how many pipes had been taken when that was set.
     kept: (Moment, u64),
@@ -157,6 +159,7 @@ impl Running {
             local,
             sessions: Slots::new(),
             wheel: Wheel::new(),
+            courtesy: Courtesy::begin(Moment::START),
             now: Moment::START,
             kept: (Moment::START, 0),
             admitted: Vec::new(),
@@ -171,8 +174,7 @@ impl Running {
     fn run(&mut self) {
         while !(self.listeners.is_empty() && self.sessions.is_empty() && self.is_leaving()) {
             if let Err(error) = self.wait() {
-                // A ring that cannot be entered serves nobody: the process ends, and its
-                // supervisor starts a new one.
+                // A ring that cannot be entered serves nobody; a supervisor starts a new process.
                 panic_of_worker(self.local.index, &error);
             }
             self.now = Moment::START.after(self.tools.ring.now());
@@ -183,6 +185,7 @@ impl Running {
             self.meet_deadlines();
             self.steer_listeners();
             self.tidy_up();
+            self.courtesy.iter_mut().for_each(|courtesy| courtesy.look(self.now));
             self.count_turn();
         }
         self.end_ring();
@@ -253,9 +256,7 @@ impl Running {
             Some(Token::Session(key, operation)) => self.answer(key, operation, &completion),
             Some(Token::Accept(listener)) => {
                 let admitted = self.listeners.on_accepted(listener, completion, self.now);
-                if let Some(admitted) = admitted {
-                    self.begin(admitted);
-                }
+                admitted.into_iter().for_each(|admitted| self.begin(admitted));
             }
             Some(Token::Wake) => {
                 let waker = &self.local.seam.wakers[self.local.index.0];

@@ -14,4 +14,5 @@ pub mod features;
 pub mod interfaces;
 pub mod probe_socket;
 pub mod release;
+pub mod scheduler;
 pub mod thread;

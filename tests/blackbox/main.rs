@@ -8,6 +8,7 @@ mod common;
 
 mod alone;
 mod connects;
+mod courtesy;
 mod endings;
 mod life;
 mod limits;
