@@ -150,6 +150,7 @@ fn backend(servers: u32) -> Backend {
     let server = |id: u32| {
         let shared = ServerShared {
             id: ServerId(id),
+            backend: Arc::from("b"),
             name: Arc::from("s"),
             sessions: Limit::new(None),
             cells: PerWorker::new(THREADS_MAX),

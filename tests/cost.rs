@@ -104,6 +104,7 @@ impl Own {
         let address = listener.local_addr().unwrap();
         let shared = ServerShared {
             id: ServerId(1),
+            backend: Arc::from("b"),
             name: Arc::from("a"),
             sessions: Limit::new(None),
             cells: PerWorker::new(1),

@@ -115,6 +115,8 @@ impl Server {
 pub struct ServerShared {
     /// Never given to another server.
     pub id: ServerId,
+    /// Its backend's name.
+    pub backend: Arc<str>,
     /// Its name (`name#2` for the second address of a host name).
     pub name: Arc<str>,
     /// `sessions_max` of this server.
@@ -367,6 +369,7 @@ mod tests {
     fn server(id: u32) -> Arc<Server> {
         let shared = ServerShared {
             id: ServerId(id),
+            backend: Arc::from("b"),
             name: Arc::from(format!("s{id}")),
             sessions: Limit::new(None),
             cells: PerWorker::new(1),

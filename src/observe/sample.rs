@@ -56,6 +56,7 @@ pub(super) fn snapshot() -> Snapshot {
 pub(super) fn server(name: &str, up: bool) -> ServerStatus {
     let shared = ServerShared {
         id: ServerId(0),
+        backend: Arc::from("b"),
         name: name.into(),
         sessions: Limit::new(None),
         cells: PerWorker::new(2),

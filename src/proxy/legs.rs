@@ -44,12 +44,12 @@ pub(super) struct Tools {
 }
 
 impl Tools {
-    /// A socket that can connect to `address`: one that has served before, or a new one.
+    /// A socket that can connect to `server`: one that has served before, or a new one.
     ///
     /// # Errors
     /// Out of descriptors or memory.
-    fn socket_to(&mut self, address: SocketAddr) -> io::Result<Socket> {
-        if let Some(spare) = self.spares.take(address) {
+    fn socket_to(&mut self, server: &Server) -> io::Result<Socket> {
+        if let Some(spare) = self.spares.take(server) {
             if spare.renew() {
                 return Ok(spare);
             }
@@ -57,12 +57,12 @@ impl Tools {
             drop(spare);
             self.released = true;
         }
-        Socket::to(address).or_else(|error| {
+        Socket::to(server.address).or_else(|error| {
             if !self.spares.let_go() {
                 return Err(error);
             }
             self.released = true;
-            Socket::to(address)
+            Socket::to(server.address)
         })
     }
 }
@@ -246,7 +246,7 @@ impl Kernel for Wired<'_> {
         let server = place.server();
         let id = server.shared.id;
         let cell = server.shared.cells.of(self.tools.local.index);
-        let socket = self.tools.socket_to(server.address).map_err(|_| {
+        let socket = self.tools.socket_to(server).map_err(|_| {
             cell.connect_failures[ConnectFailure::Exhausted as usize].add(1);
             self.tools.starved = true;
             Unserved::Exhausted

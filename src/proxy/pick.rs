@@ -87,6 +87,7 @@ mod tests {
         let share = |(id, weight, max): &(u32, u32, Option<u32>)| {
             let shared = ServerShared {
                 id: ServerId(*id),
+                backend: Arc::from("b"),
                 name: Arc::from("s"),
                 sessions: Limit::new(*max),
                 cells: PerWorker::new(1),

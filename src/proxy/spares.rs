@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control::table::Server;
@@ -25,17 +26,31 @@ pub(super) struct Spares {
     until: Moment,
 }
 
-/// A socket goes on from the sequence numbers that its last peer knows: no other may meet them (RFC
-/// 6528).
+/// A socket goes on from the sequence numbers that its last peer knows (RFC 6528 says what for). Of
+/// the servers of one backend, which serve the same to the same clients, each may: who knows
+/// them could reset a connection of another, if it found the port. Others must not.
 #[derive(Debug)]
 struct Spare {
     socket: Socket,
-    address: SocketAddr,
+    family: Family,
+    backend: Arc<str>,
 }
 
-/// Whether it is an IPv4 address, written as one of IPv6: its socket has become neither.
-fn is_mapped(address: SocketAddr) -> bool {
-    matches!(address.ip(), IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some())
+/// A socket connects to addresses of the family that it was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// None of an IPv4 address that is written as one of IPv6: its socket has become neither.
+    fn of(address: SocketAddr) -> Option<Self> {
+        match address.ip() {
+            IpAddr::V4(_) => Some(Self::V4),
+            IpAddr::V6(ip) => ip.to_ipv4_mapped().is_none().then_some(Self::V6),
+        }
+    }
 }
 
 impl Spares {
@@ -47,24 +62,24 @@ impl Spares {
     /// Sends the end (FIN) and keeps the socket of a connection to `server`, which has sent its
     /// own. Hands it back as it came where there are `most` already, or no renewal for it.
     pub(super) fn keep(&mut self, socket: Socket, server: &Server, most: u16) -> Option<Socket> {
-        let address = server.address;
+        let Some(family) = Family::of(server.address) else { return Some(socket) };
         let is_full = self.row.len() >= usize::from(most);
-        if is_full
-            || is_mapped(address)
-            || !server.timestamps.get_or_init(|| socket.has_timestamps())
-        {
+        if is_full || !server.timestamps.get_or_init(|| socket.has_timestamps()) {
             return Some(socket);
         }
         socket.shut_down();
-        self.row.push_back(Spare { socket, address });
+        let backend = Arc::clone(&server.shared.backend);
+        self.row.push_back(Spare { socket, family, backend });
         self.used = true;
         None
     }
 
-    /// A socket that was connected to `address` and could be again, once it is renewed. If that
-    /// fails, it is to be closed.
-    pub(super) fn take(&mut self, address: SocketAddr) -> Option<Socket> {
-        let place = self.row.iter().position(|spare| spare.address == address)?;
+    /// A socket that could connect to `server` once it is renewed. If that fails, it is to be
+    /// closed.
+    pub(super) fn take(&mut self, server: &Server) -> Option<Socket> {
+        let (family, backend) = (Family::of(server.address)?, &server.shared.backend);
+        let suits = |spare: &Spare| spare.family == family && spare.backend == *backend;
+        let place = self.row.iter().position(suits)?;
         self.used = true;
         self.row.remove(place).map(|spare| spare.socket)
     }
@@ -92,8 +107,7 @@ impl Spares {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, TcpListener, TcpStream};
-    use std::sync::Arc;
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 
     use crate::control::table::{Limit, ServerShared};
     use crate::observe::metrics::PerWorker;
@@ -103,16 +117,26 @@ mod tests {
 
     /// Both ends of a connection to a server at `host`, and what the table says of that.
     fn served(host: IpAddr) -> (Socket, TcpStream, Server) {
+        let (socket, peer, address) = connected(host);
+        (socket, peer, server("b", address))
+    }
+
+    fn connected(host: IpAddr) -> (Socket, TcpStream, SocketAddr) {
         let listener = TcpListener::bind((host, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let socket = Socket::from(TcpStream::connect(address).unwrap());
+        (socket, listener.accept().unwrap().0, address)
+    }
+
+    fn server(backend: &str, address: SocketAddr) -> Server {
         let shared = ServerShared {
             id: ServerId(1),
+            backend: Arc::from(backend),
             name: Arc::from("a"),
             sessions: Limit::new(None),
             cells: PerWorker::new(1),
         };
-        (socket, listener.accept().unwrap().0, Server::new(address, Arc::new(shared)))
+        Server::new(address, Arc::new(shared))
     }
 
     const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -122,34 +146,36 @@ mod tests {
         let mut spares = Spares::new();
         let mut peers = Vec::new();
         let mut numbers = Vec::new();
-        let (.., one) = served(V4);
         for kept in [true, true, false] {
-            let (socket, peer, _) = served(V4);
+            let (socket, peer, server) = served(V4);
             numbers.push(socket.number());
-            assert_eq!(spares.keep(socket, &one, 2).is_none(), kept);
-            peers.push(peer);
+            assert_eq!(spares.keep(socket, &server, 2).is_none(), kept);
+            peers.push((peer, server));
         }
-        let mut next = || spares.take(one.address).map(|socket| socket.number());
+        let mut next = || spares.take(&peers[2].1).map(|socket| socket.number());
         assert_eq!([next(), next(), next()], [Some(numbers[0]), Some(numbers[1]), None]);
     }
 
     #[test]
-    fn a_socket_serves_the_address_that_it_was_connected_to_and_no_other() {
+    fn a_family_of_addresses_has_sockets_of_its_own() {
         let mut spares = Spares::new();
-        let (socket, _peer, server) = served(V4);
-        assert!(spares.keep(socket, &server, 2).is_none());
-        let other = SocketAddr::new(V4, server.address.port() ^ 1);
-        assert!(spares.take(other).is_none());
-        assert!(spares.take(server.address).is_some());
+        let (socket, _peer, of_v4) = served(V4);
+        assert!(spares.keep(socket, &of_v4, 2).is_none());
+        let of_v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, 80));
+        let mapped = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 80));
+        for address in [of_v6, mapped] {
+            assert!(spares.take(&server("b", address)).is_none());
+        }
+        assert!(spares.take(&of_v4).is_some());
     }
 
     #[test]
-    fn a_mapped_address_has_none() {
+    fn a_server_of_another_backend_meets_no_sequence_number_of_this_one() {
         let mut spares = Spares::new();
-        let (socket, _peer, server) = served(V4);
-        let mapped = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 80));
-        let server = Server::new(mapped, server.shared);
-        assert!(spares.keep(socket, &server, 2).is_some());
+        let (socket, _peer, of_b) = served(V4);
+        assert!(spares.keep(socket, &of_b, 2).is_none());
+        assert!(spares.take(&server("c", of_b.address)).is_none());
+        assert!(spares.take(&of_b).is_some());
     }
 
     #[test]
@@ -162,7 +188,7 @@ mod tests {
         assert_eq!(spares.next(), Some(start.after(KEPT)));
         assert!(!spares.tidy_up(start.after(KEPT - Duration::from_millis(1))));
         assert!(spares.tidy_up(start.after(KEPT)));
-        assert!(spares.take(server.address).is_none());
+        assert!(spares.take(&server).is_none());
         assert_eq!(spares.next(), None, "nothing is waited for");
     }
 

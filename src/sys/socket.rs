@@ -140,9 +140,9 @@ impl Socket {
     /// on it stays ([`Socket::do_not_delay`]).
     ///
     /// It goes on from its last sequence number instead of a secret one (RFC 6528;
-    /// `tcp_disconnect` forgets what would tell `tcp_v4_connect` otherwise), and so is for the same
-    /// peer only. Where its new number is below one that the peer's `TIME_WAIT` remembers of the
-    /// same ports, it takes [timestamps](Self::has_timestamps) to be let in.
+    /// `tcp_disconnect` forgets what would tell `tcp_v4_connect` otherwise), which its last peer
+    /// knows. Where its new number is below one that the peer's `TIME_WAIT` remembers of the same
+    /// ports, it takes [timestamps](Self::has_timestamps) to be let in.
     #[must_use]
     pub fn renew(&self) -> bool {
         self.unacknowledged() == 0 && self.forget_peer().is_ok()

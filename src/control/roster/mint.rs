@@ -62,6 +62,7 @@ impl Mint<'_> {
         self.past.next += 1;
         let shared = ServerShared {
             id,
+            backend: Arc::clone(self.backend),
             name: name.into(),
             sessions: Limit::new(max),
             cells: PerWorker::new(self.past.workers),
