@@ -89,4 +89,6 @@ fn of_two_changes_in_a_row_the_second_is_seen_however_close_they_are() {
     seam.phase.store(Phase::Stopped);
     seam.wake();
     within_patience(|| thread.is_finished(), || "it does not end".to_owned());
+    drop(seam.publish(table(10_000)));
+    assert!(seam.seen_by_all() > 10_000, "a worker that has ended holds up no table");
 }

@@ -255,8 +255,11 @@ impl Listeners {
             if !self.short {
                 listening.unpark(&self.local, admitted);
             }
+            let starved = self.starved_until.is_some();
             if !listening.leaving {
-                full |= listening.arm(tools, &self.local, self.starved_until.is_some());
+                full |= listening.arm(tools, &self.local, starved);
+            } else if starved && listening.accept == Accept::Idle {
+                // It goes on when the others do: each try would put that off.
             } else if let Err(errno) = listening.leave(tools, &self.local, most, admitted) {
                 self.on_accept_failed(errno, now);
                 break;

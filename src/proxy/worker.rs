@@ -189,6 +189,7 @@ impl Running {
             self.count_turn();
         }
         self.end_ring();
+        self.local.seam.acknowledge(self.local.index, u64::MAX); // it reads no table any more
     }
 
     /// Reads the table in force, once a turn, and says so.

@@ -170,7 +170,7 @@ pub fn ring_features() -> io::Result<RingFeatures> {
 /// A worker whose ring does not fit halves it, four times.
 const SMALLER_AT_MOST: u32 = 16;
 
-const OPERATIONS: [(&str, u8); 10] = [
+const OPERATIONS: [(&str, u8); 9] = [
     ("accept", opcode::Accept::CODE),
     ("connect", opcode::Connect::CODE),
     ("receive", opcode::Recv::CODE),
@@ -178,7 +178,6 @@ const OPERATIONS: [(&str, u8); 10] = [
     ("poll", opcode::PollAdd::CODE),
     ("cancel", opcode::AsyncCancel::CODE),
     ("close", opcode::Close::CODE),
-    ("read", opcode::Read::CODE),
     ("timeout", opcode::Timeout::CODE),
     ("timeout removal", opcode::TimeoutRemove::CODE),
 ];
