@@ -52,9 +52,11 @@ impl Budget {
         if let Some((wanted, place)) = config.global.sessions_max {
             let needed = reserve + PER_SESSION * u64::from(wanted.get());
             if u64::from(wanted.get()) > most {
+                let lower =
+                    if most > 0 { format!("lower it to {most}, or ") } else { String::new() };
                 return Err(format!(
                     "{}sessions_max = {wanted} takes {needed} file descriptors, and this process \
-                     may have {descriptors}; lower it to {most}, or {remedy}",
+                     may have {descriptors}; {lower}{remedy}",
                     config.locate(place)
                 ));
             }
@@ -121,8 +123,8 @@ impl Budget {
         ))
     }
 
-    /// Descriptors that are no session's.
-    fn reserve(&self, config: &Config, addresses: impl Fn(&str) -> usize) -> u64 {
+    /// Descriptors that `config` takes for what is no session.
+    pub fn reserve(&self, config: &Config, addresses: impl Fn(&str) -> usize) -> u64 {
         let listened: usize = config.frontends.iter().map(|frontend| frontend.bind.len()).sum();
         let probed = config.backends.iter().filter(|backend| backend.health.check != Check::Off);
         // One probe at a time an address.

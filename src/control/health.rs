@@ -41,6 +41,11 @@ impl Health {
         self.fall = fall;
     }
 
+    /// Counts anew; the server stays what it is.
+    pub const fn begin_count(&mut self) {
+        self.against = 0;
+    }
+
     /// The next probe passed or failed; what that changed, if anything.
     pub fn on_probe(&mut self, passed: bool) -> Option<Transition> {
         if passed == self.up {

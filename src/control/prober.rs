@@ -48,6 +48,8 @@ pub struct Target {
 pub struct ProbeOutcome {
     /// Of which server.
     pub server: ServerId,
+    /// Where that was.
+    pub address: SocketAddr,
     /// For the metrics.
     pub result: ProbeResult,
     /// For people: "connection refused", "status 503, wanted 200-399".
@@ -196,7 +198,8 @@ async fn probe_in_time(target: &Target) -> ProbeOutcome {
             Err(failure) => (failure.result, failure.detail, failure.ours),
         };
         let duration = ended - started;
-        return ProbeOutcome { server: target.id, result, detail, duration, ours };
+        let (server, address) = (target.id, target.address);
+        return ProbeOutcome { server, address, result, detail, duration, ours };
     }
 }
 

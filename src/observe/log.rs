@@ -145,6 +145,7 @@ impl<W: Write> Writer<W> {
             self.batch.insert(0, '\n');
         }
         let (written, outcome) = write_all(&mut self.sink, self.batch.as_bytes());
+        let due = self.told.is_none_or(|told| now.duration_since(told) >= COMPLAINT_INTERVAL);
         if written > 0 {
             self.torn = self.batch.as_bytes()[written - 1] != b'\n';
         }
@@ -154,19 +155,20 @@ impl<W: Write> Writer<W> {
             let left = self.lines.min(u64::try_from(left).unwrap_or(u64::MAX));
             self.unwritten.add(left);
             self.lost += left;
-            self.complain(&error, now);
+            if due {
+                self.complain(&error.to_string(), now);
+            }
+        } else if due && self.lost > 0 {
+            self.complain("it can be written again", now);
         }
         self.batch.clear();
         self.lines = 0;
     }
 
-    fn complain(&mut self, error: &io::Error, now: Instant) {
-        let due = self.told.is_none_or(|told| now.duration_since(told) >= COMPLAINT_INTERVAL);
-        if due {
-            tracing::warn!("session log: {} records lost: stdout: {error}", self.lost);
-            self.told = Some(now);
-            self.lost = 0;
-        }
+    fn complain(&mut self, how: &str, now: Instant) {
+        tracing::warn!("session log: {} records lost: stdout: {how}", self.lost);
+        self.told = Some(now);
+        self.lost = 0;
     }
 }
 
@@ -444,8 +446,14 @@ mod tests {
         record().line(LogFormat::Text, &mut writer.batch);
         writer.lines += 1;
         writer.flush(start + Duration::from_secs(2));
+        assert_eq!(writer.lost, 1, "it is told as soon as that is due");
+        record().line(LogFormat::Text, &mut writer.batch);
+        writer.lines += 1;
+        writer.flush(start + COMPLAINT_INTERVAL);
+        assert_eq!((writer.lost, writer.told), (0, Some(start + COMPLAINT_INTERVAL)));
         let content = String::from_utf8(disk.content).unwrap();
         let lines: Vec<&str> = content.lines().collect();
-        assert_eq!(lines, [whole.trim_end(), &whole[..10], whole.trim_end()]);
+        let whole_line = whole.trim_end();
+        assert_eq!(lines, [whole_line, &whole[..10], whole_line, whole_line]);
     }
 }

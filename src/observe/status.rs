@@ -52,7 +52,7 @@ pub struct Snapshot {
     pub table_version: u64,
     /// Reloads that took effect.
     pub reloads_done: u64,
-    /// Reloads that changed nothing, because the new file was bad.
+    /// Reloads that changed nothing: a bad file, an address in use, too few descriptors.
     pub reloads_failed: u64,
     /// `global.sessions_max` in force.
     pub sessions_max: u32,

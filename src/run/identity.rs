@@ -42,8 +42,10 @@ pub(crate) fn missing(config: &Config) -> Vec<String> {
 }
 
 fn find_here(config: &Config) -> Result<Identity, Vec<String>> {
+    // Of other accounts there may be anything in it.
     let read = |path: &str| {
-        fs::read_to_string(path).map_err(|error| vec![format!("{path} cannot be read: {error}")])
+        let bytes = fs::read(path).map_err(|error| vec![format!("{path} cannot be read: {error}")]);
+        bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     };
     find(config, &read("/etc/passwd")?, &read("/etc/group")?)
 }

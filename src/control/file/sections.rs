@@ -32,8 +32,8 @@ const PROBE_TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration
 const WORKERS_MAX: u32 = 256;
 /// Two descriptors each; ten million are far beyond what one process can hold (`fs.nr_open`).
 const SESSIONS_MAX: u32 = 10_000_000;
-/// Below, a worker has hardly a buffer; above, it is a slip of the pen.
-const BUFFERS: RangeInclusive<u64> = (64 << 10)..=(64 << 30);
+/// Below, a worker has hardly a buffer; above, there are more than a buffer's number can say.
+const BUFFERS: RangeInclusive<u64> = (64 << 10)..=(1 << 30);
 /// Each may take `connect_timeout`; a hundred are five minutes, and the client has gone.
 const RETRIES_MAX: u32 = 100;
 /// What net.core.somaxconn, which cuts it anyway, is raised to at most in practice.

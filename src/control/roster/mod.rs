@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::control::config::{self, AdminState, Config};
+use crate::control::config::{self, AdminState, Check, Config};
 use crate::control::health::Transition;
 use crate::control::table::{Frontend, FrontendShared, Limit, Listener, Table};
 use crate::observe::metrics::PerWorker;
@@ -40,6 +40,8 @@ pub type Bound = BTreeMap<SocketAddr, Arc<Listener>>;
 pub struct Probe {
     /// Of which server.
     pub server: ServerId,
+    /// Where that was when it was asked.
+    pub address: SocketAddr,
     /// For the metrics.
     pub result: ProbeResult,
     /// For people.
@@ -180,12 +182,16 @@ impl Roster {
     }
 
     /// A probe has ended, with a verdict on its server or, for want of something of this
-    /// machine's, without. Whether that brought the server up or down.
+    /// machine's, without. Whether that brought the server up or down. What was asked of a server
+    /// that has moved since, or is not to be probed any more, says nothing.
     pub fn probed(&mut self, probe: Probe, verdict: Option<bool>, now: Instant) -> bool {
-        let Probe { server, result, detail, duration } = probe;
+        let Probe { server, address, result, detail, duration } = probe;
         let Some((b, s, m)) = self.places.get(&server).copied() else { return false };
         let backend = &mut self.backends[b];
         let member = &mut backend.servers[s].members[m];
+        if member.address != Some(address) || backend.config.health.check == Check::Off {
+            return false;
+        }
         member.probes.results[result as usize].add(1);
         member.probes.duration.record(duration);
         member.last_probe.clone_from(&detail);
@@ -353,6 +359,12 @@ impl Roster {
     #[must_use]
     pub fn count_of(&self, host: &str) -> usize {
         self.answers.get(host).map_or(0, Vec::len)
+    }
+
+    /// Whether a server has that name.
+    #[must_use]
+    pub fn has_host(&self, host: &str) -> bool {
+        self.hosts().any(|known| known == host)
     }
 
     /// The name of a server, if it has one.

@@ -240,6 +240,8 @@ impl Member {
     }
 
     fn move_to(&mut self, address: SocketAddr) -> What {
+        // What was found at one address is not held against another.
+        self.health.begin_count();
         match self.address.replace(address) {
             Some(from) => What::Moved(from, address),
             None => {

@@ -67,10 +67,15 @@ impl Scene {
     }
 
     fn probe(&mut self, name: &str, passed: bool) -> bool {
+        let address = self.status(name).address.unwrap();
+        self.probe_at(name, address, passed)
+    }
+
+    fn probe_at(&mut self, name: &str, address: SocketAddr, passed: bool) -> bool {
         let server = self.status(name).shared.id;
         let result = if passed { ProbeResult::Passed } else { ProbeResult::Refused };
-        let probe =
-            Probe { server, result, detail: result.name().to_owned(), duration: Duration::ZERO };
+        let (detail, duration) = (result.name().to_owned(), Duration::ZERO);
+        let probe = Probe { server, address, result, detail, duration };
         self.roster.probed(probe, Some(passed), self.now)
     }
 
@@ -116,14 +121,36 @@ fn a_server_is_up_until_fall_probes_in_a_row_say_otherwise() {
 #[test]
 fn a_probe_without_a_verdict_is_counted_and_changes_nothing() {
     let mut scene = Scene::of(&server("a", ""));
-    let id = scene.status("a").shared.id;
+    let (server, address) = (scene.status("a").shared.id, scene.status("a").address.unwrap());
     for _ in 0..10 {
         let (result, duration) = (ProbeResult::Error, Duration::ZERO);
-        let probe = Probe { server: id, result, detail: "no descriptor".to_owned(), duration };
+        let detail = "no descriptor".to_owned();
+        let probe = Probe { server, address, result, detail, duration };
         assert!(!scene.roster.probed(probe, None, scene.now));
     }
     assert!(scene.status("a").up);
     assert_eq!(scene.status("a").probes.results[ProbeResult::Error as usize].read(), 10);
+}
+
+#[test]
+fn what_was_asked_before_a_server_moved_says_nothing_of_it() {
+    let mut scene = Scene::of(&at("a", "192.0.2.1:80"));
+    let old = scene.status("a").address.unwrap();
+    assert!(!scene.probe("a", false) && !scene.probe("a", false));
+    scene.load(&at("a", "192.0.2.2:80"));
+    assert!(!scene.probe_at("a", old, false), "its third failure");
+    assert_eq!(scene.status("a").last_probe, "refused");
+    assert!(!scene.probe("a", false) && !scene.probe("a", false), "counted anew");
+    assert!(scene.probe("a", false));
+}
+
+#[test]
+fn what_was_asked_before_probes_were_turned_off_says_nothing() {
+    let mut scene = Scene::of(&server("a", ""));
+    assert!(!scene.probe("a", false) && !scene.probe("a", false));
+    scene.load(&("check = \"off\"\n".to_owned() + &server("a", "")));
+    assert!(!scene.probe("a", false));
+    assert!(scene.status("a").up);
 }
 
 #[test]

@@ -238,13 +238,16 @@ impl Server {
 
     fn on_probed(&mut self, outcome: ProbeOutcome) {
         let verdict = outcome.verdict();
-        let ProbeOutcome { server, result, detail, duration, .. } = outcome;
-        let probe = Probe { server, result, detail, duration };
+        let ProbeOutcome { server, address, result, detail, duration, .. } = outcome;
+        let probe = Probe { server, address, result, detail, duration };
         self.stale |= self.roster.probed(probe, verdict, Instant::now());
     }
 
     fn on_resolved(&mut self, resolved: Resolved) {
         let Resolved { host, answer } = resolved;
+        if !self.roster.has_host(&host) {
+            return; // a reload was quicker; kept, it would pass for a fresh answer one day
+        }
         match answer {
             Ok(answer) => {
                 let moved =

@@ -143,8 +143,13 @@ impl Server {
         // What needs a restart stays as it is, and so do the descriptors that it takes.
         let mut config = fresh.config.clone();
         reload::keep_until_restart(&self.config, &mut config);
-        let fitting = self.budget.refit(&config, addresses, self.sessions_max, auto);
-        fitting.map_err(|line| Unbound { lines: vec![line], in_use: BTreeSet::new() })?;
+        if let Err(line) = self.budget.refit(&config, addresses, self.sessions_max, auto) {
+            // Names may have got too many addresses for what is in force: no reason to keep that.
+            let now = self.budget.reserve(&self.config, |host| self.roster.count_of(host));
+            if self.budget.reserve(&config, addresses) > now {
+                return Err(Unbound { lines: vec![line], in_use: BTreeSet::new() });
+            }
+        }
         listeners::bind(&fresh.config, self.workers(), &self.bound)
     }
 

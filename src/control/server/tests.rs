@@ -210,6 +210,19 @@ fn a_written_limit_that_no_longer_fits_refuses_the_reload_with_the_numbers() {
 }
 
 #[test]
+fn a_reload_that_takes_no_more_than_what_is_in_force_is_not_refused_for_what_that_takes() {
+    // As after names have got more addresses than there are descriptors for.
+    let servers: Vec<SocketAddr> = (0..40).map(|_| free()).collect();
+    let scene = Scene::with(&servers, "[global]\nsessions_max = 100\n");
+    write(&scene.file(), &[scene.bind], &servers[1..]);
+    scene.order(Order::Reload).unwrap();
+    write(&scene.file(), &[scene.bind], &servers);
+    let problem = scene.order(Order::Reload).unwrap_err();
+    assert!(problem.contains("file descriptors are needed"), "{problem}");
+    scene.end();
+}
+
+#[test]
 fn a_reload_has_no_descriptors_of_what_ends_at_a_restart_only() {
     let scene = Scene::with(&[free()], "[global]\nsessions_max = 100\n");
     let many = scene.many(25);

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! {"do":"status"}                                         {"ok":{"version":...}}
-//! {"do":"state","server":"web/web1","state":"drain"}      {"ok":"web/web1: drain"}
-//! {"do":"weight","server":"web/web1","weight":50}         {"error":"no server ..."}
+//! {"do":"state","server":"web/web1","state":"drain"}      {"ok":"web/web1 is in state drain"}
+//! {"do":"weight","server":"web/web1","weight":50}         {"error":"there is no backend ..."}
 //! {"do":"reload"}
 //! ```
 //!
