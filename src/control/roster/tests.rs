@@ -139,9 +139,18 @@ fn what_was_asked_before_a_server_moved_says_nothing_of_it() {
     assert!(!scene.probe("a", false) && !scene.probe("a", false));
     scene.load(&at("a", "192.0.2.2:80"));
     assert!(!scene.probe_at("a", old, false), "its third failure");
-    assert_eq!(scene.status("a").last_probe, "refused");
-    assert!(!scene.probe("a", false) && !scene.probe("a", false), "counted anew");
-    assert!(scene.probe("a", false));
+    assert_eq!(scene.status("a").last_probe, "", "it is not told as the new one's");
+    scene.bring_down("a");
+}
+
+#[test]
+fn failures_at_one_address_are_not_added_to_those_at_the_next() {
+    let mut scene = Scene::of(&at("a", "pi:80"));
+    scene.dns("pi", &["192.0.2.1"]);
+    assert!(!scene.probe("a", true) && scene.probe("a", true));
+    assert!(!scene.probe("a", false) && !scene.probe("a", false));
+    scene.dns("pi", &["192.0.2.2"]);
+    scene.bring_down("a");
 }
 
 #[test]
