@@ -262,8 +262,12 @@ impl Session {
             return;
         }
         debug_assert!(self.pumps[direction as usize].source == Source::Ended);
+        // A reset leaves an end as well, once a send has taken its error from the socket: one that
+        // failed, or one that is in flight and whose answer is not known yet.
+        let source = direction.source();
         let broken = self.pumps[direction.opposite() as usize].sink == Sink::Broken;
-        if broken && !kernel.ended_in_order(direction.source()) {
+        let doubtful = broken || self.in_flight.contains(Operation::Send(source));
+        if doubtful && !kernel.ended_in_order(source) {
             self.on_source_failed(direction, Errno::ECONNRESET, now, kernel);
             return;
         }

@@ -16,6 +16,7 @@ mod orders;
 mod outputs;
 mod relay;
 mod reload;
+mod resets;
 mod rotation;
 mod spares;
 mod startup;
