@@ -285,6 +285,10 @@ pub enum Seen {
     ConnectFailed(ServerId, ConnectFailure),
     /// Accepting stopped because descriptors ran out (at most one a second a worker).
     AcceptPaused(WorkerIndex),
+    /// More than half of the buffers are held by sessions whose peer does not read.
+    BuffersStalled(WorkerIndex),
+    /// Every buffer was held and none came back: so many sessions were ended for it.
+    BuffersExhausted(WorkerIndex, u32),
     /// A worker has ended: its last session is closed and its ring is gone.
     WorkerEnded(WorkerIndex),
 }

@@ -51,6 +51,7 @@ const LAYERS: &[&[&str]] = &[
     &["proxy::legs"],
     &["proxy::listen"],
     &["proxy::worker"],
+    &["proxy::shortage"],
     &["run", "demo"],
     &["doctor"],
     &["cli"],

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::proxy::queue::Links;
-use crate::sys::buffer::BufferId;
+use crate::sys::buffer::{BufferId, Supply};
 use crate::sys::pipe::PipeId;
 use crate::sys::ring::Readiness;
 use crate::terms::{ConnectFailure, Direction, ServerId, Side};
@@ -212,8 +212,8 @@ pub trait Kernel {
     fn links(&mut self) -> &mut Links;
     /// Gives a buffer back.
     fn release(&mut self, buffer: BufferId);
-    /// Whether each pump should hold one buffer at most.
-    fn buffers_scarce(&self) -> bool;
+    /// How far the buffers of the worker go.
+    fn supply(&self) -> Supply;
 
     /// An empty pipe, if one can be had.
     fn take_pipe(&mut self) -> Option<PipeId>;

@@ -18,7 +18,7 @@ use crate::proxy::queue::Links;
 use crate::proxy::slots::Key;
 use crate::proxy::spares::Spares;
 use crate::proxy::token::Token;
-use crate::sys::buffer::BufferId;
+use crate::sys::buffer::{BufferId, Supply};
 use crate::sys::pipe::{PipeId, Pipes};
 use crate::sys::ring::{Readiness, Ring};
 use crate::sys::socket::{Socket, ephemeral_ports};
@@ -205,7 +205,7 @@ impl Wired<'_> {
 impl Kernel for Wired<'_> {
     fn receive(&mut self, side: Side, many: bool) {
         let Some(socket) = self.legs.socket(side) else { return };
-        let multishot = many && !self.tools.ring.buffers().scarce();
+        let multishot = many && self.supply() == Supply::Ample;
         let token = self.token(Operation::Receive(side));
         self.tools.ring.receive(socket, token, multishot);
     }
@@ -361,8 +361,8 @@ impl Kernel for Wired<'_> {
         self.tools.ring.buffers_mut().release(buffer);
     }
 
-    fn buffers_scarce(&self) -> bool {
-        self.tools.ring.buffers().scarce()
+    fn supply(&self) -> Supply {
+        self.tools.ring.buffers().supply()
     }
 
     fn take_pipe(&mut self) -> Option<PipeId> {

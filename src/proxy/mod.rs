@@ -18,6 +18,7 @@ pub mod session;
 
 mod courtesy;
 mod legs;
+mod shortage;
 mod spares;
 
 pub mod kernel;

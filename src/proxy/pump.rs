@@ -27,6 +27,8 @@ pub struct Pump {
     pub(super) waiting: bool,
     /// Its receive was asked to end.
     pub(super) cancelling: bool,
+    /// The sink has said that it has room, and nothing was sent to it since.
+    pub(super) has_room: bool,
     /// Reads in a row that filled a buffer; below zero, so many must come before that counts.
     pub(super) full_reads: i16,
     /// Reads in a row that did not.
@@ -152,6 +154,11 @@ impl Pump {
         }
     }
 
+    /// Buffers that hold its bytes.
+    pub(super) const fn buffers_held(&self) -> u16 {
+        self.queue.count()
+    }
+
     /// Whether bytes are held that the sink has not taken.
     pub(super) const fn holds_bytes(&self) -> bool {
         !self.queue.is_empty() || self.bulk.pending() > 0
@@ -160,6 +167,7 @@ impl Pump {
     /// Counts what the sink has taken.
     pub(super) fn count<K: Kernel>(&mut self, wire: &mut Wire<'_, K>, bytes: u64) {
         self.delivered += bytes;
+        self.has_room = false;
         wire.kernel.delivered(wire.direction, bytes);
     }
 

@@ -8,7 +8,8 @@ use nix::errno::Errno;
 
 use crate::proxy::kernel::{Kernel, Operation};
 use crate::proxy::pump::{Bulk, FULL_READS_PARDON, Pump, Reached, Source, Wire};
-use crate::sys::buffer::{BUFFER_SIZE, BufferId};
+use crate::sys::buffer::{BUFFER_SIZE, BufferId, Supply};
+use crate::sys::ring::Readiness;
 use crate::terms::Direction;
 
 /// Buffers that a pump holds before it stops receiving: enough that its sink never waits for its
@@ -170,14 +171,39 @@ impl Pump {
         first || self.short_reads >= SHORT_READS_SMALL
     }
 
+    /// Receives one buffer at a time, and only once the sink has said that it has room: bytes that
+    /// it does not take stay in the socket of the source, and cost no buffer.
+    fn receive_what_can_be_sent<K: Kernel>(&mut self, wire: &mut Wire<'_, K>, receiving: bool) {
+        let sink = wire.direction.sink();
+        let room = Operation::Ready(sink, Readiness::Writable);
+        if receiving {
+            if !self.has_room && !self.cancelling {
+                self.cancelling = true;
+                wire.kernel.cancel(Operation::Receive(wire.direction.source()));
+            }
+        } else if self.waiting || !wire.open || !self.queue.is_empty() || self.bulk == Bulk::Wanted
+        {
+            // It goes on when the buffer, the server, the send or the pipe is there.
+        } else if self.has_room {
+            wire.receive(false);
+        } else if !wire.in_flight(room) {
+            wire.in_flight.insert(room);
+            wire.kernel.wait_ready(sink, Readiness::Writable);
+        }
+    }
+
     /// Receives, or stops receiving: the only back-pressure there is.
     fn steer_receive<K: Kernel>(&mut self, wire: &mut Wire<'_, K>) {
         let source = wire.direction.source();
         if self.source != Source::Open {
             return;
         }
-        let max = if wire.kernel.buffers_scarce() { 1 } else { BUFFERS_MAX };
         let receiving = wire.in_flight(Operation::Receive(source));
+        let max = match wire.kernel.supply() {
+            Supply::Ample => BUFFERS_MAX,
+            Supply::Low => 1,
+            Supply::Stalled => return self.receive_what_can_be_sent(wire, receiving),
+        };
         let enough = self.queue.count() >= max || self.bulk == Bulk::Wanted;
         if receiving && enough && !self.cancelling {
             self.cancelling = true;

@@ -11,7 +11,8 @@ use nix::errno::Errno;
 use crate::proxy::kernel::{Closing, Event, Kernel, Operation, Operations};
 use crate::proxy::pump::{Pump, Reached, Sink, Source, Wire};
 use crate::proxy::wheel::Moment;
-use crate::terms::{Direction, End, ServerId, Side};
+use crate::sys::ring::Readiness;
+use crate::terms::{Direction, End, Reason, ServerId, Side};
 
 /// What a session is held to; from its frontend and backend.
 #[derive(Debug, Clone, Copy)]
@@ -129,6 +130,9 @@ impl Session {
             }
             Event::Ready(side, readiness) => {
                 self.in_flight.remove(Operation::Ready(side, readiness));
+                if readiness == Readiness::Writable {
+                    self.pumps[direction_from(side.other()) as usize].has_room = true;
+                }
                 for direction in Direction::BOTH {
                     self.advance(direction, now, kernel);
                 }
@@ -164,6 +168,25 @@ impl Session {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.state == State::Closed
+    }
+
+    /// Buffers that hold its bytes.
+    #[must_use]
+    pub fn buffers_held(&self) -> u32 {
+        self.pumps.iter().map(|pump| u32::from(pump.buffers_held())).sum()
+    }
+
+    /// The last byte in either direction, or the last change of state.
+    #[must_use]
+    pub const fn progress(&self) -> Moment {
+        self.progress
+    }
+
+    /// Ends it for want of buffers: it holds some, and has moved nothing for longer than others.
+    pub fn shed<K: Kernel>(&mut self, now: Moment, kernel: &mut K) {
+        let connected = !matches!(self.state, State::Connecting | State::Leaving);
+        let letters = if connected { b"RD" } else { b"RC" };
+        self.stop(End::new(Reason::Exhausted, letters), now, kernel);
     }
 
     /// Where it is in its life.

@@ -30,7 +30,7 @@ use crate::proxy::slots::{Key, Slots};
 use crate::proxy::spares::Spares;
 use crate::proxy::token::{self, Token};
 use crate::proxy::wheel::{Moment, Wheel};
-use crate::sys::buffer::BUFFER_SIZE;
+use crate::sys::buffer::{BUFFER_SIZE, Supply};
 use crate::sys::pipe::{Pipes, size_of_each};
 use crate::sys::ring::{Completion, Ring};
 use crate::sys::thread::pin;
@@ -96,9 +96,9 @@ impl Worker {
 
 /// A session and what it holds.
 #[derive(Debug)]
-struct Live {
-    session: Session,
-    legs: Legs,
+pub(super) struct Live {
+    pub(super) session: Session,
+    pub(super) legs: Legs,
 }
 
 /// Where the table in force is found.
@@ -114,17 +114,19 @@ impl Deref for InForce {
 }
 
 /// A worker at work.
-struct Running {
-    local: Rc<Local>,
+pub(super) struct Running {
+    pub(super) local: Rc<Local>,
     table: Cache<InForce, Arc<Table>>,
     /// No table has been followed yet.
     is_new: bool,
-    tools: Tools,
+    pub(super) tools: Tools,
     listeners: Listeners,
-    sessions: Slots<Live>,
+    pub(super) sessions: Slots<Live>,
     wheel: Wheel,
     courtesy: Option<Courtesy>,
-    now: Moment,
+    pub(super) now: Moment,
+    /// Somebody waits for a buffer and none comes back: when sessions that hold some are ended.
+    pub(super) shortage_until: Option<Moment>,
     /// When what is idle is given back, and how many pipes had been taken when that was set.
     kept: (Moment, u64),
     admitted: Vec<Admitted>,
@@ -161,6 +163,7 @@ impl Running {
             wheel: Wheel::new(),
             courtesy: Courtesy::begin(Moment::START),
             now: Moment::START,
+            shortage_until: None,
             kept: (Moment::START, 0),
             admitted: Vec::new(),
             due: Vec::new(),
@@ -236,7 +239,8 @@ impl Running {
         let tidy = self.has_slack().then_some(self.kept.0);
         let wheel = self.wheel.next();
         let spares = self.tools.spares.next();
-        let times = [wheel, self.listeners.next(self.now), drain, buffers, tidy, spares];
+        let shortage = self.shortage_until;
+        let times = [wheel, self.listeners.next(self.now), drain, buffers, tidy, spares, shortage];
         let until = times.into_iter().flatten().min();
         let since_start = |moment: Moment| moment.since(Moment::START);
         self.tools.ring.wait(since_start(self.now), until.map(since_start))
@@ -307,7 +311,7 @@ impl Running {
     }
 
     /// Tells a session what happened; false if it has ended already.
-    fn tell(&mut self, key: Key, event: Event) -> bool {
+    pub(super) fn tell(&mut self, key: Key, event: Event) -> bool {
         let Some(live) = self.sessions.get(key) else { return false };
         let mut wired = Wired { tools: &mut self.tools, legs: &mut live.legs, key };
         live.session.on(event, self.now, &mut wired);
@@ -324,7 +328,7 @@ impl Running {
 
     /// Takes an ended session out; else sees that its deadline is not missed. One that has moved
     /// away is found out when the old one comes.
-    fn after_event(&mut self, key: Key) {
+    pub(super) fn after_event(&mut self, key: Key) {
         let Some(live) = self.sessions.get(key) else { return };
         if !live.session.is_closed() {
             let deadline = live.session.deadline();
@@ -365,18 +369,6 @@ impl Running {
         };
         if !records.offer(record) {
             self.local.seam.cells.of(self.local.index).log_drops.add(1);
-        }
-    }
-
-    /// Lets those who found no buffer try again, as many as there are buffers now.
-    fn serve_waiting(&mut self) {
-        self.tools.ring.buffers_mut().provide();
-        let free = usize::from(self.tools.ring.buffers().provided());
-        let mut told = 0;
-        while told < free {
-            let Some((key, side)) = self.tools.waiting.pop_front() else { break };
-            // One that has ended meanwhile takes no buffer.
-            told += usize::from(self.tell(key, Event::BufferFree(side)));
         }
     }
 
@@ -425,6 +417,11 @@ impl Running {
         cell.buffers.set(u64::from(self.tools.ring.buffers().count()));
         cell.buffers_in_use.set(self.tools.ring.buffers().held() as u64);
         cell.pipes_in_use.set(self.tools.pipes.held() as u64);
+        let stalled = self.tools.ring.buffers().supply() == Supply::Stalled;
+        if stalled && cell.buffers_stalled.read() == 0 {
+            self.local.seam.seen.try_send(Seen::BuffersStalled(self.local.index)).ok();
+        }
+        cell.buffers_stalled.set(stalled.into());
         if self.tools.ring.overflown() {
             cell.cq_overflows.add(1);
         }

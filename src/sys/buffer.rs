@@ -26,6 +26,18 @@ const RING_ENTRIES: u16 = 1024;
 /// So many refills in a row that took less than half of the ring make it shallower.
 const REFILLS: u16 = 128;
 
+/// How far the buffers of a worker go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Supply {
+    /// There are enough.
+    Ample,
+    /// Fewer than a quarter are free: each receive takes one buffer at most.
+    Low,
+    /// More than half are held by bytes that their peer does not take. What is left belongs to
+    /// sessions that move: nothing is received that cannot be sent at once.
+    Stalled,
+}
+
 /// One buffer of a worker. Held by whoever was given it, until it is released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BufferId(pub u16);
@@ -49,6 +61,10 @@ pub struct Buffers {
     count: u16,
     /// The most that sessions held at once since memory was last given back.
     held_most: usize,
+    /// Buffers that were filled in this turn: their bytes have had no chance to be sent yet.
+    filled: usize,
+    /// Whether more than half of the buffers are held for longer than a turn.
+    stalled: bool,
 }
 
 impl Buffers {
@@ -74,6 +90,8 @@ impl Buffers {
             tail: 0,
             count,
             held_most: 0,
+            filled: 0,
+            stalled: false,
         };
         buffers.provide();
         Ok(buffers)
@@ -87,6 +105,7 @@ impl Buffers {
     /// The kernel has taken this one to receive into, and filled it: the caller holds it now.
     pub(crate) fn adopt(&mut self, id: u16) -> BufferId {
         self.provided -= 1;
+        self.filled += 1;
         self.held_most = self.held_most.max(self.held());
         BufferId(id)
     }
@@ -127,12 +146,23 @@ impl Buffers {
         }
     }
 
+    /// A turn has ended. What was filled before it and is still held was not taken by its peer: a
+    /// send that finds room in the socket is answered within a turn.
+    pub(super) fn end_turn(&mut self) {
+        let held = self.held().saturating_sub(std::mem::take(&mut self.filled));
+        let count = usize::from(self.count);
+        // Two bounds, so that one session does not make the answer change at every turn.
+        self.stalled = held * 8 > count * if self.stalled { 3 } else { 4 };
+    }
+
     fn adapt_depth(&mut self) {
         let (refills, most) = self.refills;
         let most = most.max(self.depth.saturating_sub(self.provided));
         self.refills = (refills + 1, most);
         if std::mem::take(&mut self.too_shallow) {
-            self.depth = self.depth.saturating_mul(2).min(RING_ENTRIES);
+            // What one turn fills is a part of what there is, or the reserve would be gone at once.
+            let most = (self.count / 4).clamp(DEPTH.min(self.count), RING_ENTRIES);
+            self.depth = self.depth.saturating_mul(2).min(most);
             self.refills = (0, 0);
         } else if refills >= REFILLS {
             if most < self.depth / 2 {
@@ -172,10 +202,17 @@ impl Buffers {
         }
     }
 
-    /// Whether so few are left that each session should hold one at most.
+    /// How far they go.
     #[must_use]
-    pub fn scarce(&self) -> bool {
-        self.free.len() + usize::from(self.provided) < usize::from(self.count) / 4
+    pub fn supply(&self) -> Supply {
+        let free = self.free.len() + usize::from(self.provided);
+        if self.stalled {
+            Supply::Stalled
+        } else if free < usize::from(self.count) / 4 {
+            Supply::Low
+        } else {
+            Supply::Ample
+        }
     }
 
     /// How many sessions hold.
@@ -264,13 +301,28 @@ mod tests {
     }
 
     #[test]
+    fn more_than_half_held_for_longer_than_a_turn_is_a_stall_until_it_is_clearly_less() {
+        let mut buffers = Buffers::new(64).unwrap();
+        let mut held: Vec<BufferId> = (0..40).map(|id| buffers.adopt(id)).collect();
+        buffers.end_turn();
+        assert_eq!(buffers.supply(), Supply::Ample, "they were filled in this turn");
+        buffers.end_turn();
+        assert_eq!(buffers.supply(), Supply::Stalled);
+        for (left, supply) in [(25, Supply::Stalled), (24, Supply::Ample)] {
+            held.drain(left..).for_each(|buffer| buffers.release(buffer));
+            buffers.end_turn();
+            assert_eq!(buffers.supply(), supply, "{left} are held");
+        }
+    }
+
+    #[test]
     fn the_ring_is_deeper_while_it_needs_to_be() {
-        let mut buffers = Buffers::new(300).unwrap();
+        let mut buffers = Buffers::new(600).unwrap();
         assert!(buffers.deepen() && buffers.deepen());
         buffers.provide();
         assert_eq!(buffers.provided, 2 * DEPTH, "twice as deep, however often it was asked for");
         let turn = |buffers: &mut Buffers, taken: u16| {
-            let ids: Vec<u16> = (0..300).filter(|id| !buffers.free.contains(id)).collect();
+            let ids: Vec<u16> = (0..600).filter(|id| !buffers.free.contains(id)).collect();
             let ids = ids.into_iter().take(usize::from(taken));
             let taken: Vec<BufferId> = ids.map(|id| buffers.adopt(id)).collect();
             taken.into_iter().for_each(|buffer| buffers.release(buffer));

@@ -296,6 +296,7 @@ impl Ring {
     /// # Errors
     /// None that a later turn would not mend (a signal, a full completion queue) is reported.
     pub fn wait(&mut self, now: Duration, until: Option<Duration>) -> io::Result<()> {
+        self.buffers.end_turn();
         self.buffers.provide();
         let answer = match until {
             Some(until) if until <= now => {

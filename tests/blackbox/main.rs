@@ -18,6 +18,7 @@ mod relay;
 mod reload;
 mod resets;
 mod rotation;
+mod slow_readers;
 mod spares;
 mod startup;
 mod steering;

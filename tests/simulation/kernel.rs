@@ -10,7 +10,7 @@ use std::time::Duration;
 use evenkeel::proxy::kernel::{Attempt, Closing, Event, Kernel, Operation, Unserved};
 use evenkeel::proxy::queue::Links;
 use evenkeel::proxy::session::{Session, State};
-use evenkeel::sys::buffer::{BUFFER_SIZE, BufferId};
+use evenkeel::sys::buffer::{BUFFER_SIZE, BufferId, Supply};
 use evenkeel::sys::pipe::PipeId;
 use evenkeel::sys::ring::Readiness;
 use evenkeel::terms::{ConnectFailure, Direction, ServerId, Side};
@@ -117,7 +117,7 @@ pub(crate) struct Simulated {
     free: BTreeSet<u16>,
     contents: BTreeMap<u16, Run>,
     pipes: BTreeMap<u16, VecDeque<Run>>,
-    scarce: bool,
+    supply: Supply,
     /// Whether the receive of each side goes on by itself.
     many: [bool; 2],
     connect_outcome: Option<Result<(), ConnectFailure>>,
@@ -134,8 +134,7 @@ fn index(side: Side) -> usize {
 }
 
 impl Simulated {
-    pub(crate) fn new(mut random: Random, fate: Fate) -> Self {
-        let scarce = random.one_in(8);
+    pub(crate) fn new(random: Random, fate: Fate) -> Self {
         let client = Peer { open: true, ..Peer::default() };
         Self {
             random,
@@ -149,7 +148,7 @@ impl Simulated {
             free: (0..BUFFERS).collect(),
             contents: BTreeMap::new(),
             pipes: BTreeMap::new(),
-            scarce,
+            supply: Supply::Ample,
             many: [false; 2],
             connect_outcome: None,
             hangs: false,
@@ -190,6 +189,11 @@ impl Simulated {
         assert!(armed.is_empty(), "the session waits for what is not in flight: {armed:?}");
         let closing = matches!(session.state(), State::Joining(..) | State::Leaving);
         assert!(closing || self.held_back == [false; 2], "held back, and no end follows: {self:?}");
+        // Other sessions of the worker hold buffers and give them back.
+        if self.random.one_in(16) {
+            let supplies = [Supply::Ample, Supply::Ample, Supply::Low, Supply::Stalled];
+            self.supply = supplies[self.random.below(4) as usize];
+        }
         for _ in 0..64 {
             match self.random.below(3) {
                 0 => self.peer_acts(Side::Client),
@@ -419,7 +423,7 @@ impl Simulated {
 
 impl Kernel for Simulated {
     fn receive(&mut self, side: Side, many: bool) {
-        self.many[index(side)] = many && !self.scarce;
+        self.many[index(side)] = many && self.supply == Supply::Ample;
         self.arm(Operation::Receive(side));
     }
 
@@ -543,8 +547,8 @@ impl Kernel for Simulated {
         assert!(self.free.insert(buffer.0), "a buffer is released twice");
     }
 
-    fn buffers_scarce(&self) -> bool {
-        self.scarce
+    fn supply(&self) -> Supply {
+        self.supply
     }
 
     fn take_pipe(&mut self) -> Option<PipeId> {

@@ -129,7 +129,7 @@ fn bridge(seen: Receiver<Seen>) -> io::Result<mpsc::Receiver<Vec<Seen>>> {
             for seen in std::iter::once(first).chain(seen.try_iter().take(SEEN_AT_ONCE)) {
                 let is_news = match seen {
                     Seen::ConnectFailed(server, _) => known.insert(server),
-                    Seen::AcceptPaused(_) | Seen::WorkerEnded(_) => true,
+                    _ => true,
                 };
                 if is_news {
                     batch.push(seen);

@@ -25,10 +25,11 @@ use crate::control::table::{Seam, Table};
 use crate::observe::status::{Order, Request, Snapshot};
 use crate::observe::{admin, http, notify};
 use crate::sys::interfaces::Here;
-use crate::terms::{Seen, ServerId, WorkerIndex};
+use crate::terms::Seen;
 
 mod inbox;
 mod reloading;
+mod worker_events;
 
 use inbox::{Event, Inbox, Slots};
 use reloading::Reloading;
@@ -108,6 +109,8 @@ pub async fn run(control: Control) -> Result<(), String> {
         stale: false,
         status: String::new(),
         complained: None,
+        stall_logged: None,
+        exhaustion_logged: None,
         stopped: None,
     };
     server.follow_names(control.answers);
@@ -153,6 +156,10 @@ struct Server {
     status: String,
     /// When the operator was last told that clients wait.
     complained: Option<Instant>,
+    /// When the operator was last told that buffers are held.
+    stall_logged: Option<Instant>,
+    /// When the operator was last told that sessions were closed for want of them.
+    exhaustion_logged: Option<Instant>,
     /// When workers were told to stop at once.
     stopped: Option<Instant>,
 }
@@ -269,42 +276,6 @@ impl Server {
                 );
                 self.roster.unanswered(&host, &why);
             }
-        }
-    }
-
-    fn on_seen(&mut self, batch: &[Seen]) -> Result<(), String> {
-        for seen in batch {
-            match seen {
-                Seen::ConnectFailed(server, _) => self.on_connect_failed(*server),
-                Seen::AcceptPaused(WorkerIndex(worker)) => self.on_accept_paused(*worker),
-                Seen::WorkerEnded(WorkerIndex(worker)) => {
-                    if self.seam.phase.load() == Phase::Running {
-                        // Its share of the clients would wait for nobody.
-                        self.stop();
-                        return Err(format!("worker {worker} ended by itself"));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Perhaps the server is somewhere else now.
-    fn on_connect_failed(&self, server: ServerId) {
-        let host = self.roster.host_of(server);
-        if let Some(follower) = host.and_then(|host| self.followers.get(host)) {
-            follower.poke();
-        }
-    }
-
-    fn on_accept_paused(&mut self, worker: usize) {
-        let now = Instant::now();
-        if self.complained.is_none_or(|at| now.duration_since(at) >= COMPLAINT_INTERVAL) {
-            self.complained = Some(now);
-            tracing::warn!(
-                "worker {worker} cannot accept: no descriptor or memory is left, and clients wait; \
-                 raise the limit (LimitNOFILE=, ulimit -n) or lower global.sessions_max"
-            );
         }
     }
 

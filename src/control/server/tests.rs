@@ -16,6 +16,7 @@ use crate::control::listeners;
 use crate::control::roster::Answers;
 use crate::observe::status::ServerName;
 use crate::sys::waker::Waker;
+use crate::terms::WorkerIndex;
 
 /// Enough for 100 sessions, one server, ten visitors and twenty addresses to listen on or so.
 const DESCRIPTORS: u64 = 48 + 4 + 2 + 200 + 20 + 10;

@@ -257,6 +257,7 @@ fn record_worker(index: usize, cell: &WorkerCell) {
     level(&names::ACCEPT_PAUSED, &cell.accept_paused);
     level(&names::BUFFERS_IN_USE, &cell.buffers_in_use);
     level(&names::BUFFERS, &cell.buffers);
+    level(&names::BUFFERS_STALLED, &cell.buffers_stalled);
     count(&names::BUFFER_WAITS, &cell.buffer_waits);
     level(&names::PIPES_IN_USE, &cell.pipes_in_use);
     count(&names::SPLICE_FALLBACKS, &cell.splice_fallbacks);

@@ -1,0 +1,78 @@
+//! What workers report: connects that failed, and limits that they met.
+
+use std::time::Instant;
+
+use crate::control::drain::Phase;
+use crate::control::server::{COMPLAINT_INTERVAL, Server};
+use crate::terms::{Seen, ServerId, WorkerIndex};
+
+impl Server {
+    pub(super) fn on_seen(&mut self, batch: &[Seen]) -> Result<(), String> {
+        for seen in batch {
+            match seen {
+                Seen::ConnectFailed(server, _) => self.on_connect_failed(*server),
+                Seen::AcceptPaused(WorkerIndex(worker)) => self.on_accept_paused(*worker),
+                Seen::BuffersStalled(worker) => self.on_buffers_stalled(*worker),
+                Seen::BuffersExhausted(worker, sessions) => {
+                    self.on_buffers_exhausted(*worker, *sessions);
+                }
+                Seen::WorkerEnded(WorkerIndex(worker)) => {
+                    if self.seam.phase.load() == Phase::Running {
+                        // Its share of the clients would wait for nobody.
+                        self.stop();
+                        return Err(format!("worker {worker} ended by itself"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Perhaps the server is somewhere else now.
+    fn on_connect_failed(&self, server: ServerId) {
+        let host = self.roster.host_of(server);
+        if let Some(follower) = host.and_then(|host| self.followers.get(host)) {
+            follower.poke();
+        }
+    }
+
+    fn on_accept_paused(&mut self, worker: usize) {
+        if is_due(&mut self.complained) {
+            tracing::warn!(
+                "worker {worker} cannot accept: no descriptor or memory is left, and clients wait; \
+                 raise the limit (LimitNOFILE=, ulimit -n) or lower global.sessions_max"
+            );
+        }
+    }
+
+    fn on_buffers_stalled(&mut self, worker: WorkerIndex) {
+        if is_due(&mut self.stall_logged) {
+            tracing::warn!(
+                "worker {}: more than half of its buffers hold bytes for peers that do not read; \
+                 from now on it receives only what can be sent at once; raise global.buffers if \
+                 this lasts (metric evenkeel_buffers_stalled)",
+                worker.0
+            );
+        }
+    }
+
+    fn on_buffers_exhausted(&mut self, worker: WorkerIndex, sessions: u32) {
+        if is_due(&mut self.exhaustion_logged) {
+            tracing::warn!(
+                "worker {}: sessions that do not move hold every buffer; {sessions} of them were \
+                 closed as \"exhausted\"; raise global.buffers",
+                worker.0
+            );
+        }
+    }
+}
+
+/// Whether a warning that may repeat is to be written again; if so, `last` is now.
+fn is_due(last: &mut Option<Instant>) -> bool {
+    let now = Instant::now();
+    let is_due = last.is_none_or(|at| now.duration_since(at) >= COMPLAINT_INTERVAL);
+    if is_due {
+        *last = Some(now);
+    }
+    is_due
+}
