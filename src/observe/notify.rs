@@ -1,41 +1,116 @@
-//! Tells systemd how it goes (`sd_notify(3)`); without `NOTIFY_SOCKET` each of these does nothing.
+//! Tells the service manager about changes of state (`sd_notify(3)`); without `NOTIFY_SOCKET` each
+//! of these does nothing.
+//!
+//! Sending never waits: a service manager that does not read must not stop the control thread.
 
-use sd_notify::NotifyState;
+use std::env;
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Serving: the end of the start, and of each reload.
-pub fn ready() {
-    tell(&[NotifyState::Ready]);
+use nix::time::{ClockId, clock_gettime};
+
+const READY: &str = "READY=1\n";
+const STOPPING: &str = "STOPPING=1\n";
+
+/// The service manager.
+#[derive(Debug)]
+pub struct Notifier {
+    /// A non-blocking socket, and where it sends to; none: nobody is to be notified.
+    socket: Option<(UnixDatagram, SocketAddr)>,
+    /// Changes of state that found its queue full, oldest first. A reload and a stop replace what
+    /// came before them, so that these are two at most: RELOADING and READY.
+    unsent: Vec<String>,
+    /// The last status that was sent.
+    status: String,
 }
 
-/// A reload begins; [`ready`] must follow, also when the file was bad. `Type=notify-reload` wants
-/// the moment with it (systemd 253).
-pub fn reloading() {
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::debug!("systemd is not told of the reload: no clock: {error}"),
+impl Notifier {
+    /// The one that `NOTIFY_SOCKET` names.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let socket = env::var_os("NOTIFY_SOCKET").and_then(|name| {
+            let opened = open(&name);
+            opened.inspect_err(|error| tracing::warn!("NOTIFY_SOCKET: {error}")).ok()
+        });
+        Self { socket, unsent: Vec::new(), status: String::new() }
+    }
+
+    /// Serving: the end of the start, and of each reload.
+    pub fn ready(&mut self) {
+        self.unsent.push(READY.to_owned());
+        self.send_unsent();
+    }
+
+    /// A reload begins; [`Notifier::ready`] must follow, also when the file was bad.
+    /// `Type=notify-reload` needs the time with it (systemd 253).
+    pub fn reloading(&mut self) {
+        // Without the time, systemd takes it as it did before version 253.
+        let time = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or_else(
+            |_| String::new(),
+            |now| format!("MONOTONIC_USEC={}{:06}\n", now.tv_sec(), now.tv_nsec() / 1000),
+        );
+        self.unsent = vec![format!("RELOADING=1\n{time}")];
+        self.send_unsent();
+    }
+
+    /// The drain has begun.
+    pub fn stopping(&mut self) {
+        self.unsent = vec![STOPPING.to_owned()];
+        self.send_unsent();
+    }
+
+    /// One line for `systemctl status`, sent when it differs from the last one. Sends the changes
+    /// of state again that found the queue full, so it is to be called now and then.
+    pub fn status(&mut self, line: &str) {
+        self.send_unsent();
+        if self.unsent.is_empty()
+            && self.status != line
+            && self.send(&format!("STATUS={}\n", one_line(line)))
+        {
+            line.clone_into(&mut self.status);
+        }
+    }
+
+    fn send_unsent(&mut self) {
+        while let Some(message) = self.unsent.first()
+            && self.send(message)
+        {
+            self.unsent.remove(0);
+        }
+    }
+
+    /// False if the queue of the service manager is full: the message may be sent again. One that
+    /// cannot be sent at all is dropped.
+    fn send(&self, message: &str) -> bool {
+        let Some((socket, address)) = &self.socket else { return true };
+        match socket.send_to_addr(message.as_bytes(), address) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) => {
+                tracing::debug!("the service manager is not notified: {error}");
+                true
+            }
+            Ok(_) => true,
+        }
     }
 }
 
-/// The drain has begun.
-pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
-}
-
-/// One line for `systemctl status`.
-pub fn status(line: &str) {
-    tell(&[NotifyState::Status(&one_line(line))]);
+/// A path, or `@` and the name of an abstract socket.
+fn open(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
+    let address = match name.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(name)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    Ok((socket, address))
 }
 
 /// A line break would begin another message of the protocol.
 fn one_line(line: &str) -> String {
     line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-/// A supervisor that does not listen is no reason to stop.
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!("systemd is not told: {error}");
-    }
 }
 
 #[cfg(test)]

@@ -22,8 +22,9 @@ use crate::control::roster::{Bound, Probe, Probed, Roster};
 use crate::control::signals::Signal;
 use crate::control::steering::Steering;
 use crate::control::table::{Seam, Table};
+use crate::observe::notify::Notifier;
 use crate::observe::status::{Order, Request, Snapshot};
-use crate::observe::{admin, http, notify};
+use crate::observe::{admin, http};
 use crate::sys::interfaces::Here;
 use crate::terms::Seen;
 
@@ -107,7 +108,7 @@ pub async fn run(control: Control) -> Result<(), String> {
         reloading: Reloading::default(),
         retired: VecDeque::new(),
         stale: false,
-        status: String::new(),
+        notifier: Notifier::from_environment(),
         complained: None,
         stall_logged: None,
         exhaustion_logged: None,
@@ -116,7 +117,7 @@ pub async fn run(control: Control) -> Result<(), String> {
     server.follow_names(control.answers);
     server.set_targets();
     server.tell();
-    notify::ready();
+    server.notifier.ready();
     let outcome = server.serve(&mut inbox).await;
     server.prober.set_targets(Vec::new());
     outcome
@@ -152,8 +153,7 @@ struct Server {
     retired: VecDeque<(u64, Arc<Table>)>,
     /// The books have changed since the table in force was made.
     stale: bool,
-    /// As last told to the supervisor.
-    status: String,
+    notifier: Notifier,
     /// When the operator was last told that clients wait.
     complained: Option<Instant>,
     /// When the operator was last told that buffers are held.
@@ -334,7 +334,7 @@ impl Server {
         let deadline = Instant::now() + self.config.global.drain_timeout;
         self.seam.phase.store(Phase::Draining(deadline));
         self.seam.wake();
-        notify::stopping();
+        self.notifier.stopping();
         tracing::info!(
             "draining for {:?} at most; sessions: {}; a second signal stops at once",
             self.config.global.drain_timeout,
@@ -406,10 +406,7 @@ impl Server {
             Phase::Stopped => "stopping",
         };
         let status = format!("{doing}: {} of {} servers up", strength.up, strength.all);
-        if status != self.status {
-            notify::status(&status);
-            self.status = status;
-        }
+        self.notifier.status(&status);
     }
 }
 

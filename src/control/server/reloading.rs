@@ -12,7 +12,6 @@ use crate::control::reload::{self, Fresh};
 use crate::control::roster::{Answers, Bound};
 use crate::control::server::Server;
 use crate::control::server::inbox::Read;
-use crate::observe::notify;
 use crate::sys::interfaces::Here;
 
 /// An address that an earlier reload gave up is free once the workers have left it, which takes
@@ -53,16 +52,16 @@ impl Server {
         }
         let Some(path) = self.config.file.clone() else {
             // A supervisor that sent SIGHUP waits for both, whatever came of it.
-            notify::reloading();
+            self.notifier.reloading();
             refuse(answer, "nothing to reload: evenkeel was started without a file (run -c FILE)");
-            return notify::ready();
+            return self.notifier.ready();
         };
         if self.reloading.running.is_some() {
             self.reloading.next.get_or_insert_default().extend(answer);
             return;
         }
         self.reloading.running = Some(answer.into_iter().collect());
-        notify::reloading();
+        self.notifier.reloading();
         tracing::info!("reloading {}", path.display());
         let known = self.roster.hosts().filter(|host| self.roster.knows(host));
         let known = known.map(str::to_owned).collect();
@@ -115,7 +114,7 @@ impl Server {
             }
         };
         self.answer_all(&answer);
-        notify::ready();
+        self.notifier.ready();
         if let Some(next) = self.reloading.next.take() {
             self.want_reload(None);
             if let Some(running) = &mut self.reloading.running {
