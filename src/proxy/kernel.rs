@@ -186,6 +186,12 @@ pub trait Kernel {
 
     /// The attempt to connect succeeded after `waited`; false: it is connected to itself.
     fn connected(&mut self, waited: Duration) -> bool;
+    /// Receives what `side` has sent so far behind the first `filled` bytes of a buffer that the
+    /// session holds, at once: how many bytes, of which 0 are its end. No receive is in flight.
+    ///
+    /// # Errors
+    /// `EAGAIN` and `EINTR`: nothing was received. Else it was reset; nothing else will say so.
+    fn receive_rest(&mut self, side: Side, buffer: BufferId, filled: u32) -> Result<u32, Errno>;
     /// Whether `side` has ended and all it said has been received. No receive is in flight.
     ///
     /// # Errors

@@ -283,6 +283,11 @@ impl Kernel for Wired<'_> {
         true
     }
 
+    fn receive_rest(&mut self, side: Side, buffer: BufferId, filled: u32) -> Result<u32, Errno> {
+        let socket = self.legs.socket(side).ok_or(Errno::EBADF)?;
+        self.tools.ring.receive_rest(socket, buffer, filled)
+    }
+
     fn has_ended(&mut self, side: Side) -> Result<bool, Errno> {
         self.legs.socket(side).map_or(Ok(false), Socket::has_ended)
     }

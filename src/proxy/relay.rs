@@ -42,7 +42,14 @@ impl Pump {
                 debug_assert!(length > 0);
                 wire.kernel.release(buffer);
             }
-            Ok(Some((buffer, length))) => {
+            Ok(Some((buffer, mut length))) => {
+                let rest = if left && !more && (length as usize) < BUFFER_SIZE {
+                    // The end, most of the time: all bytes that were there are in the buffer.
+                    wire.kernel.receive_rest(side, buffer, length)
+                } else {
+                    Err(Errno::EAGAIN)
+                };
+                length += rest.unwrap_or(0);
                 self.queue.push(wire.kernel.links(), buffer, length);
                 if (length as usize) < BUFFER_SIZE {
                     self.full_reads = self.full_reads.min(0);
@@ -51,16 +58,13 @@ impl Pump {
                     self.full_reads = self.full_reads.saturating_add(1);
                     self.short_reads = 0;
                 }
-                if left && !more && (length as usize) < BUFFER_SIZE {
-                    // Had it been bytes, they would have come too.
-                    match wire.kernel.has_ended(side) {
-                        Ok(true) => self.source = Source::Ended,
-                        Ok(false) => {}
-                        Err(errno) => return Reached::SourceFailed(errno),
-                    }
-                }
                 if self.full_reads >= FULL_READS_BULK && self.bulk == Bulk::No {
                     self.bulk = Bulk::Wanted;
+                }
+                match rest {
+                    Ok(0) => self.source = Source::Ended,
+                    Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+                    Err(errno) => return Reached::SourceFailed(errno),
                 }
             }
             Ok(None) => self.source = Source::Ended,

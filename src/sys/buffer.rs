@@ -227,6 +227,18 @@ impl Buffers {
         self.count
     }
 
+    /// The room behind the first `filled` bytes of a buffer that the caller holds.
+    pub(crate) fn room(&mut self, buffer: BufferId, filled: u32) -> &mut [u8] {
+        let filled = filled as usize;
+        assert!(buffer.0 < self.count, "buffers are made by adopt");
+        assert!(filled <= BUFFER_SIZE, "a part of a buffer: {filled} bytes");
+        // SAFETY: the buffer lies in the mapping.
+        let start = unsafe { self.memory.start.add(usize::from(buffer.0) * BUFFER_SIZE + filled) };
+        // SAFETY: these bytes lie in one buffer of the mapping, zero or received; the kernel writes
+        // into none that it has not been given (again) by `provide`, and `&mut self` is borrowed.
+        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), BUFFER_SIZE - filled) }
+    }
+
     /// What was received into a buffer that the caller holds, or a part of it.
     pub(crate) fn bytes(&self, buffer: BufferId, (from, to): (u32, u32)) -> &[u8] {
         let (from, to) = (from as usize, to as usize);

@@ -202,6 +202,22 @@ impl Ring {
         self.push(&entry.user_data(token));
     }
 
+    /// Receives what is there now behind the first `filled` bytes of a buffer that the caller holds,
+    /// without a submission: how many bytes, of which 0 are the end of the stream. No receive is in
+    /// flight on the socket.
+    ///
+    /// # Errors
+    /// As recv(2); EAGAIN: nothing is there.
+    pub fn receive_rest(
+        &mut self,
+        socket: &Socket,
+        buffer: BufferId,
+        filled: u32,
+    ) -> Result<u32, Errno> {
+        let received = socket.receive(self.buffers.room(buffer, filled))?;
+        u32::try_from(received).map_err(|_| Errno::EOVERFLOW)
+    }
+
     /// Sends `range` of a buffer that the caller holds, and goes on holding until the completion.
     /// It may answer with less than all. With `more` the last segment is held back (`MSG_MORE`,
     /// send(2)) until more is sent, or the end.

@@ -77,15 +77,27 @@ impl Socket {
         drop(SockRef::from(&self.0).set_tcp_nodelay(true));
     }
 
-    /// Whether the end of the stream is the next to be read.
+    /// Receives what is there now, at most as much as there is room for. `Ok(0)` is the end of the
+    /// stream.
+    ///
+    /// # Errors
+    /// As recv(2); EAGAIN: nothing is there.
+    pub(crate) fn receive(&self, room: &mut [u8]) -> Result<usize, Errno> {
+        recv(self.0.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT)
+    }
+
+    /// Whether the end of the stream is the next to be read. If it is, it is received, together with
+    /// an urgent byte (RFC 6093) in front of it. Receives leave that byte out, and a peek does not
+    /// take it from the queue: unread, it would turn a close into a reset (`__tcp_close` in
+    /// net/ipv4/tcp.c).
     ///
     /// # Errors
     /// What the socket says: a reset, which no later read will tell.
     pub fn has_ended(&self) -> Result<bool, Errno> {
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        match recv(self.0.as_raw_fd(), &mut [0], flags) {
-            Ok(bytes) => Ok(bytes == 0),
-            Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
+        let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        match recv(self.0.as_raw_fd(), &mut [0], peek) {
+            Ok(0) => self.receive(&mut [0]).map(|bytes| bytes == 0),
+            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
             Err(errno) => Err(errno),
         }
     }
@@ -306,7 +318,18 @@ mod tests {
     }
 
     fn read(socket: &Socket) -> Result<usize, Errno> {
-        recv(socket.descriptor(), &mut [0], MsgFlags::MSG_DONTWAIT)
+        socket.receive(&mut [0])
+    }
+
+    #[test]
+    fn an_urgent_byte_in_front_of_the_end_is_received_with_it() {
+        let (socket, mut peer) = pair();
+        SockRef::from(&peer).send_out_of_band(b"!").unwrap();
+        assert_eq!(socket.has_ended(), Ok(false));
+        peer.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(socket.has_ended(), Ok(true));
+        drop(socket);
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0, "the close is no reset");
     }
 
     #[test]

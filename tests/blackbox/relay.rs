@@ -313,3 +313,41 @@ fn an_urgent_byte_does_not_end_bulk() {
     drop((sender.join().unwrap(), peer));
     balancer.books_balance();
 }
+
+/// Sends `length` bytes, an urgent one behind them, and the end (FIN).
+fn send_urgent_end(mut stream: &TcpStream, length: usize) {
+    stream.write_all(&vec![b'.'; length]).unwrap();
+    SockRef::from(stream).send_out_of_band(b"!").unwrap();
+    end(stream);
+}
+
+/// A close with the urgent byte unread would be a reset, which destroys what the peer has not read
+/// yet.
+#[test]
+fn an_urgent_byte_just_before_the_end_resets_neither_side() {
+    const SESSIONS: usize = 100; // for each length
+    let place = Place::new(); // case 17
+    let (sender, at_server) = mpsc::channel();
+    let server = Server::start(place.port(9001), move |stream| {
+        let mut length = [0; 4];
+        (&stream).read_exact(&mut length).unwrap();
+        let length = u32::from_le_bytes(length) as usize;
+        send_urgent_end(&stream, length);
+        sender.send((length, read_out(&stream))).unwrap();
+    });
+    let balancer = start(&place, &server);
+    // Copied, and spliced.
+    for length in [5_000, 200_000] {
+        for _ in 0..SESSIONS {
+            let client = connect(place.frontend());
+            (&client).write_all(&u32::try_from(length).unwrap().to_le_bytes()).unwrap();
+            send_urgent_end(&client, length);
+            let (sent, (heard, ending)) = at_server.recv().unwrap();
+            assert_eq!((heard.len(), ending), (length, Ending::Orderly), "at the server");
+            // The session is over at the balancer: what is unread waits in the client's kernel.
+            let (answer, ending) = read_out(&client);
+            assert_eq!((answer.len(), ending), (sent, Ending::Orderly), "at the client");
+        }
+    }
+    assert_eq!(balancer.books_balance().closed("done"), 2.0 * SESSIONS as f64);
+}

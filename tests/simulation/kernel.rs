@@ -466,6 +466,23 @@ impl Kernel for Simulated {
         }
     }
 
+    fn receive_rest(&mut self, side: Side, buffer: BufferId, filled: u32) -> Result<u32, Errno> {
+        if self.has_ended(side)? {
+            return Ok(0);
+        }
+        let peer = &self.peers[index(side)];
+        let most = (peer.said - peer.taken).min(BUFFER_SIZE as u64 - u64::from(filled));
+        if most == 0 || self.random.one_in(4) {
+            return Err(Errno::EAGAIN);
+        }
+        let length = 1 + self.random.below(most);
+        let rest = self.take(side, length);
+        let run = self.contents.get_mut(&buffer.0).expect("the session holds it");
+        assert_eq!((run.length, run.start + run.length), (u64::from(filled), rest.start));
+        run.length += length;
+        Ok(length as u32)
+    }
+
     fn has_ended(&mut self, side: Side) -> Result<bool, Errno> {
         assert!(!self.armed.contains_key(&Operation::Receive(side).index()), "two who read");
         let peer = &mut self.peers[index(side)];
