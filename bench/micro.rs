@@ -14,13 +14,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::utils::CachePadded;
-use evenkeel::control::drain::PhaseCell;
 use evenkeel::control::file;
 use evenkeel::control::roster::{Bound, Roster};
-use evenkeel::control::table::{Backend, Limit, Schedule, Seam, Server, ServerShared, Table};
-use evenkeel::observe::metrics::PerWorker;
 use evenkeel::proxy::pick::{Local, pick};
 use evenkeel::proxy::wheel::{Moment, Wheel};
+use evenkeel::shared::counters::PerWorker;
+use evenkeel::shared::limit::Limit;
+use evenkeel::shared::phase::PhaseCell;
+use evenkeel::shared::schedule::Schedule;
+use evenkeel::shared::server::{Server, ServerShared};
+use evenkeel::shared::state::SharedState;
+use evenkeel::shared::table::{Backend, Table};
 use evenkeel::sys::interfaces::Here;
 use evenkeel::sys::waker::Waker;
 use evenkeel::terms::{ServerId, WorkerIndex};
@@ -167,11 +171,11 @@ fn backend(servers: u32) -> Backend {
     }
 }
 
-fn seam() -> Seam {
+fn seam() -> SharedState {
     let table = Table { version: 1, frontends: Vec::new(), listeners: Vec::new() };
     let (seen, _) = crossbeam::channel::unbounded();
     let wakers = (0..THREADS_MAX).map(|_| Waker::new().expect("there are descriptors"));
-    Seam::new(table, PhaseCell::new(Instant::now()), 100, seen, None, wakers.collect())
+    SharedState::new(table, PhaseCell::new(Instant::now()), 100, seen, None, wakers.collect())
 }
 
 /// One line: what it costs.

@@ -12,8 +12,8 @@ use clap_complete::Shell;
 
 use crate::control::config::{AdminState, Config};
 use crate::control::file;
-use crate::observe::status::{Order, ServerName};
 use crate::observe::{admin, operator};
+use crate::shared::orders::{Order, ServerName};
 use crate::{demo, doctor, run};
 
 /// Where packages put the configuration.

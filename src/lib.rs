@@ -4,6 +4,8 @@ pub mod terms;
 
 pub mod sys;
 
+pub mod shared;
+
 pub mod proxy;
 
 pub mod control;

@@ -278,21 +278,6 @@ pub struct ServerId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WorkerIndex(pub usize);
 
-/// What a worker saw and the control thread should know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
-    /// An attempt to connect to a server failed.
-    ConnectFailed(ServerId, ConnectFailure),
-    /// Accepting stopped because descriptors ran out (at most one a second a worker).
-    AcceptPaused(WorkerIndex),
-    /// More than half of the buffers are held by sessions whose peer does not read.
-    BuffersStalled(WorkerIndex),
-    /// Every buffer was held and none came back: so many sessions were ended for it.
-    BuffersExhausted(WorkerIndex, u32),
-    /// A worker has ended: its last session is closed and its ring is gone.
-    WorkerEnded(WorkerIndex),
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,12 +21,14 @@ use common::balancer::{PROGRAM, write_config};
 use common::client::{connect, end, exchange, read_out};
 use common::{Balancer, Config, Place, Server, skip, until};
 use crossbeam::utils::CachePadded;
-use evenkeel::control::drain::{Phase, PhaseCell};
-use evenkeel::control::table::{
-    Backend, Frontend, FrontendShared, Limit, Listener, Schedule, Seam, ServerShared, Table,
-};
-use evenkeel::observe::metrics::PerWorker;
 use evenkeel::proxy::worker::Worker;
+use evenkeel::shared::counters::PerWorker;
+use evenkeel::shared::limit::Limit;
+use evenkeel::shared::phase::{Phase, PhaseCell};
+use evenkeel::shared::schedule::Schedule;
+use evenkeel::shared::server::ServerShared;
+use evenkeel::shared::state::SharedState;
+use evenkeel::shared::table::{Backend, Frontend, FrontendShared, Listener, Table};
 use evenkeel::sys::release::Release;
 use evenkeel::sys::thread::{allowed_cores, pin};
 use evenkeel::sys::waker::Waker;
@@ -93,7 +95,7 @@ fn thread_named(name: &str) -> i32 {
 
 /// A worker of this process before one server, with what it shares.
 struct Own {
-    seam: Arc<Seam>,
+    seam: Arc<SharedState>,
     address: SocketAddr,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -109,7 +111,7 @@ impl Own {
             sessions: Limit::new(None),
             cells: PerWorker::new(1),
         };
-        let server = evenkeel::control::table::Server::new(server, Arc::new(shared));
+        let server = evenkeel::shared::server::Server::new(server, Arc::new(shared));
         let backend = Backend {
             name: Arc::from("b"),
             connect_timeout: Duration::from_secs(3),
@@ -134,7 +136,7 @@ impl Own {
         let phase = PhaseCell::new(Instant::now());
         let (seen, nobody) = crossbeam::channel::unbounded();
         drop(nobody);
-        let seam = Seam::new(table, phase, 1000, seen, None, vec![Waker::new().unwrap()]);
+        let seam = SharedState::new(table, phase, 1000, seen, None, vec![Waker::new().unwrap()]);
         seam.allow_spares(64);
         let seam = Arc::new(seam);
         let worker = Worker {

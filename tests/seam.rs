@@ -9,12 +9,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::utils::CachePadded;
-use evenkeel::control::drain::{Phase, PhaseCell};
-use evenkeel::control::table::{
-    Backend, Frontend, FrontendShared, Limit, Listener, Schedule, Seam, Table,
-};
-use evenkeel::observe::metrics::PerWorker;
 use evenkeel::proxy::worker::Worker;
+use evenkeel::shared::counters::PerWorker;
+use evenkeel::shared::limit::Limit;
+use evenkeel::shared::phase::{Phase, PhaseCell};
+use evenkeel::shared::schedule::Schedule;
+use evenkeel::shared::state::SharedState;
+use evenkeel::shared::table::{Backend, Frontend, FrontendShared, Listener, Table};
 use evenkeel::sys::waker::Waker;
 use evenkeel::terms::WorkerIndex;
 
@@ -64,7 +65,7 @@ fn of_two_changes_in_a_row_the_second_is_seen_however_close_they_are() {
     let table = |version| Table { version, frontends: Vec::new(), listeners: listeners.clone() };
     let (seen, _nobody) = crossbeam::channel::unbounded();
     let phase = PhaseCell::new(Instant::now());
-    let seam = Seam::new(table(1), phase, 10, seen, None, vec![Waker::new().unwrap()]);
+    let seam = SharedState::new(table(1), phase, 10, seen, None, vec![Waker::new().unwrap()]);
     let seam = Arc::new(seam);
     let worker = Worker {
         index: WorkerIndex(0),

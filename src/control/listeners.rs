@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::control::config::{Config, Place};
 use crate::control::roster::Bound;
-use crate::control::table::Listener;
+use crate::shared::table::Listener;
 
 /// Addresses that cannot be bound.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,10 +2,10 @@
 
 pub mod budget;
 pub mod config;
-pub mod drain;
 pub mod file;
 pub mod health;
 pub mod listeners;
+pub mod notify;
 mod probe;
 pub mod prober;
 pub mod reload;
@@ -15,4 +15,3 @@ pub mod roster;
 pub mod server;
 pub mod signals;
 pub mod steering;
-pub mod table;

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use tokio::time::Instant;
 
 use crate::control::config::{Check, Health, HttpCheck};
-use crate::observe::status::ProbeResult;
+use crate::shared::snapshot::ProbeResult;
 use crate::sys::probe_socket::{ProbeError, ProbeSocket};
 
 /// What an answer to an HTTP probe may take until its status line is whole: 4 KiB is far more than

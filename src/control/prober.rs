@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::control::config::{Check, Health};
 use crate::control::probe::probe;
 use crate::control::rhythm::Rhythm;
-use crate::observe::status::ProbeResult;
+use crate::shared::snapshot::ProbeResult;
 use crate::terms::ServerId;
 
 /// A timer that fires later than this was kept from firing: the process was stopped, or had no

@@ -23,12 +23,13 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::control::drain::Phase;
-use crate::control::table::Seam;
 use crate::observe::report::Report;
-use crate::observe::status::{Request, Snapshot};
 use crate::observe::visitors::{self, Door, Heard};
 use crate::observe::{exposition, page};
+use crate::shared::orders::Request;
+use crate::shared::phase::Phase;
+use crate::shared::snapshot::Snapshot;
+use crate::shared::state::SharedState;
 
 /// Connections served at once; for one more, the one that has had its time the longest is ended.
 pub const CONNECTIONS_MAX: usize = 128;
@@ -50,7 +51,7 @@ const HEADER_LINES_MAX: usize = 64;
 /// What the handlers need.
 struct Observer {
     control: mpsc::Sender<Request>,
-    seam: Arc<Seam>,
+    seam: Arc<SharedState>,
     /// One document is made at a time: who scrapes in a loop gets one core at most.
     press: Arc<Semaphore>,
 }
@@ -63,7 +64,7 @@ struct Observer {
 pub async fn serve(
     listener: TcpListener,
     control: mpsc::Sender<Request>,
-    seam: Arc<Seam>,
+    seam: Arc<SharedState>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -75,7 +76,7 @@ pub async fn serve(
     Ok(())
 }
 
-fn router(control: mpsc::Sender<Request>, seam: Arc<Seam>) -> Router {
+fn router(control: mpsc::Sender<Request>, seam: Arc<SharedState>) -> Router {
     let observer = Observer { control, seam, press: Arc::new(Semaphore::new(1)) };
     Router::new()
         .route("/metrics", get(metrics))
@@ -114,7 +115,7 @@ async fn metrics(State(observer): State<Arc<Observer>>) -> Response {
 }
 
 async fn status_json(State(observer): State<Arc<Observer>>) -> Response {
-    let render = |snapshot: &Snapshot, seam: &Seam| {
+    let render = |snapshot: &Snapshot, seam: &SharedState| {
         let text = serde_json::to_string(&Report::new(snapshot, seam));
         text.unwrap_or_default() + "\n"
     };
@@ -122,7 +123,8 @@ async fn status_json(State(observer): State<Arc<Observer>>) -> Response {
 }
 
 async fn status_page(State(observer): State<Arc<Observer>>) -> Response {
-    let render = |snapshot: &Snapshot, seam: &Seam| page::render(&Report::new(snapshot, seam));
+    let render =
+        |snapshot: &Snapshot, seam: &SharedState| page::render(&Report::new(snapshot, seam));
     observer.document("text/html; charset=utf-8", render).await
 }
 
@@ -154,7 +156,7 @@ impl Observer {
     async fn document(
         &self,
         kind: &'static str,
-        render: impl FnOnce(&Snapshot, &Seam) -> String + Send + 'static,
+        render: impl FnOnce(&Snapshot, &SharedState) -> String + Send + 'static,
     ) -> Response {
         let asked = async {
             let press = Arc::clone(&self.press).acquire_owned().await.ok()?;
@@ -205,7 +207,7 @@ mod tests {
 
     /// Serves a made-up balancer while `client` runs on a thread of its own.
     fn with_server<T: Send + 'static>(
-        client: impl FnOnce(SocketAddr, Arc<Seam>) -> T + Send + 'static,
+        client: impl FnOnce(SocketAddr, Arc<SharedState>) -> T + Send + 'static,
     ) -> T {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();

@@ -12,62 +12,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam::channel::{self, Receiver, Sender, TryRecvError};
+use crossbeam::channel::{Receiver, TryRecvError};
 use serde::Serialize;
 
 use crate::control::config::LogFormat;
-use crate::observe::metrics::Count;
 use crate::observe::operator::write_all;
-use crate::terms::End;
-
-/// Ended sessions that wait for the log: half a second of a fast machine's, 8 MiB of memory.
-const RECORDS_WAITING: usize = 32_768;
-
-/// What is known of a session when it has ended.
-#[derive(Debug, Clone)]
-pub struct SessionRecord {
-    /// Its frontend.
-    pub frontend: Arc<str>,
-    /// Its backend.
-    pub backend: Arc<str>,
-    /// The last server that was tried, if any.
-    pub server: Option<Arc<str>>,
-    /// The client's address; none if it was gone at once.
-    pub client: Option<SocketAddr>,
-    /// When it ended.
-    pub ended: SystemTime,
-    /// From accept to the end.
-    pub duration: Duration,
-    /// From the first attempt to the established connection; none if there never was one.
-    pub connect: Option<Duration>,
-    /// Attempts after the first.
-    pub retries: u32,
-    /// Bytes delivered, in and out.
-    pub bytes: [u64; 2],
-    /// How it ended.
-    pub end: End,
-}
-
-/// Where ended sessions are handed to the log.
-#[derive(Debug)]
-pub struct Records {
-    queue: Sender<SessionRecord>,
-    unwritten: Arc<Count>,
-}
-
-impl Records {
-    /// Hands `record` over; false: the log is so far behind that it is dropped.
-    #[must_use]
-    pub fn offer(&self, record: SessionRecord) -> bool {
-        self.queue.try_send(record).is_ok()
-    }
-
-    /// Records that were handed over and could not be written, so far.
-    #[must_use]
-    pub fn unwritten(&self) -> u64 {
-        self.unwritten.read()
-    }
-}
+use crate::shared::counters::Count;
+use crate::shared::records::{self, Records, SessionRecord};
 
 /// Starts the thread that writes each record to stdout, a line each. It ends when the [`Records`]
 /// are gone and what they were offered is written; if nobody reads stdout, it waits for that (and
@@ -76,14 +27,13 @@ impl Records {
 /// # Errors
 /// No thread or no descriptor can be had.
 pub fn start_writer(format: LogFormat) -> io::Result<(Records, JoinHandle<()>)> {
-    let (queue, waiting) = channel::bounded(RECORDS_WAITING);
-    let unwritten = Arc::new(Count::default());
+    let (records, waiting, unwritten) = records::channel();
     // Its own descriptor: std's stdout would flush at each line, and lock.
     let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let writer = Writer::new(format, stdout, Arc::clone(&unwritten));
+    let writer = Writer::new(format, stdout, unwritten);
     let run = move || writer.run(&waiting);
     let thread = std::thread::Builder::new().name("session-log".to_owned()).spawn(run)?;
-    Ok((Records { queue, unwritten }, thread))
+    Ok((records, thread))
 }
 
 /// Gathers lines, and writes them as the channel runs empty or the batch is full.
@@ -286,8 +236,10 @@ impl fmt::Display for Word<'_> {
 mod tests {
     use std::time::UNIX_EPOCH;
 
+    use crossbeam::channel;
+
     use super::*;
-    use crate::terms::Reason;
+    use crate::terms::{End, Reason};
 
     fn record() -> SessionRecord {
         SessionRecord {
@@ -413,16 +365,6 @@ mod tests {
         let content = String::from_utf8(disk.content).unwrap();
         assert_eq!(content.lines().count(), 1000);
         assert!(content.lines().all(|text| text.ends_with("done 1")));
-    }
-
-    #[test]
-    fn a_record_beyond_the_queue_is_dropped_and_not_waited_for() {
-        let (queue, waiting) = channel::bounded(1);
-        let records = Records { queue, unwritten: Arc::default() };
-        assert!(records.offer(record()) && !records.offer(record()));
-        drop(waiting.recv().unwrap());
-        assert!(records.offer(record()), "there is room again");
-        assert_eq!(records.unwritten(), 0, "what was never taken is not what was not written");
     }
 
     #[test]

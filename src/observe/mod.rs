@@ -1,9 +1,7 @@
 //! What an operator sees: counters, the session log, the status page, the control socket.
 
-pub mod metrics;
 pub mod operator;
 pub mod log;
-pub mod status;
 pub mod report;
 pub mod process;
 pub mod netstat;
@@ -12,7 +10,6 @@ pub mod page;
 mod visitors;
 pub mod http;
 pub mod admin;
-pub mod notify;
 
 #[cfg(test)]
 mod sample;

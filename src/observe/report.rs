@@ -6,10 +6,10 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use crate::control::config::AdminState;
-use crate::control::drain::Phase;
-use crate::control::table::Seam;
-use crate::observe::metrics::Count;
-use crate::observe::status::{FrontendStatus, ProbeResult, ServerStatus, Snapshot};
+use crate::shared::counters::Count;
+use crate::shared::phase::Phase;
+use crate::shared::snapshot::{FrontendStatus, ProbeResult, ServerStatus, Snapshot};
+use crate::shared::state::SharedState;
 use crate::terms::{Direction, Reason};
 
 /// What is known at one moment. Its JSON is a contract: fields are added, not renamed.
@@ -151,7 +151,7 @@ impl State {
 impl Report {
     /// Sums what `snapshot` and the workers' counters hold now.
     #[must_use]
-    pub fn new(snapshot: &Snapshot, seam: &Seam) -> Self {
+    pub fn new(snapshot: &Snapshot, seam: &SharedState) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             phase: phase_name(snapshot.phase).to_owned(),

@@ -7,20 +7,24 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::control::config::AdminState;
-use crate::control::drain::{Phase, PhaseCell};
-use crate::control::table::{FrontendShared, Limit, Seam, ServerShared, Table};
-use crate::observe::metrics::PerWorker;
-use crate::observe::status::{FrontendStatus, Order, Request, ServerStatus, Snapshot};
+use crate::shared::counters::PerWorker;
+use crate::shared::limit::Limit;
+use crate::shared::orders::{Order, Request};
+use crate::shared::phase::{Phase, PhaseCell};
+use crate::shared::server::ServerShared;
+use crate::shared::snapshot::{FrontendStatus, ServerStatus, Snapshot};
+use crate::shared::state::SharedState;
+use crate::shared::table::{FrontendShared, Table};
 use crate::sys::waker::Waker;
 use crate::terms::{Direction, Reason, ServerId, WorkerIndex};
 
 /// Two workers, running.
-pub(super) fn seam() -> Arc<Seam> {
+pub(super) fn seam() -> Arc<SharedState> {
     let table = Table { version: 1, frontends: Vec::new(), listeners: Vec::new() };
     let phase = PhaseCell::new(Instant::now());
     let (seen, _) = crossbeam::channel::unbounded();
     let wakers = (0..2).map(|_| Waker::new().unwrap()).collect();
-    Arc::new(Seam::new(table, phase, 1000, seen, None, wakers))
+    Arc::new(SharedState::new(table, phase, 1000, seen, None, wakers))
 }
 
 /// A frontend and two servers that have had a session or two; the second server is down.

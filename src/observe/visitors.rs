@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::observe::status::Request;
+use crate::shared::orders::Request;
 
 /// After an accept that failed for want of descriptors, most likely: else it would be a spin.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -10,19 +10,21 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::control::table::{Frontend, FrontendShared, Server, Table};
-use crate::observe::metrics::{FrontendCell, ServerCell};
 use crate::proxy::kernel::{Attempt, Closing, Kernel, Operation, Unserved};
 use crate::proxy::pick::{Local, Place, pick};
 use crate::proxy::queue::Links;
 use crate::proxy::slots::Key;
 use crate::proxy::spares::Spares;
 use crate::proxy::token::Token;
+use crate::shared::counters::{FrontendCell, ServerCell};
+use crate::shared::events::WorkerEvent;
+use crate::shared::server::Server;
+use crate::shared::table::{Frontend, FrontendShared, Table};
 use crate::sys::buffer::{BufferId, Supply};
 use crate::sys::pipe::{PipeId, Pipes};
 use crate::sys::ring::{Readiness, Ring};
 use crate::sys::socket::{Socket, ephemeral_ports};
-use crate::terms::{ConnectFailure, Direction, Seen, ServerId, Side};
+use crate::terms::{ConnectFailure, Direction, ServerId, Side};
 
 /// What all sessions of a worker work with.
 #[derive(Debug)]
@@ -303,8 +305,8 @@ impl Kernel for Wired<'_> {
         }
         if let Some(server) = &self.legs.served_by {
             // A full channel means that the control thread has enough to think about.
-            let seen = Seen::ConnectFailed(server.shared.id, failure);
-            self.tools.local.seam.seen.try_send(seen).ok();
+            let event = WorkerEvent::ConnectFailed(server.shared.id, failure);
+            self.tools.local.seam.events.try_send(event).ok();
         }
     }
 

@@ -11,16 +11,17 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::control::table::{Frontend, Listener, Table};
 use crate::proxy::legs::{Admission, Admitted, Tools};
 use crate::proxy::pick::Local;
 use crate::proxy::token::Token;
 use crate::proxy::wheel::Moment;
+use crate::shared::events::WorkerEvent;
+use crate::shared::table::{Frontend, Listener, Table};
 use crate::sys::ring::Completion;
 use crate::sys::socket::{
     Socket, accept_waiting, descriptor_limit, has_descriptors_left, stop_listening,
 };
-use crate::terms::{Refusal, Seen};
+use crate::terms::Refusal;
 
 /// With less room than this for more sessions, connections are accepted one at a time, so that at
 /// most one a listener is accepted that has to wait for its session: a multishot accept takes all
@@ -228,7 +229,7 @@ impl Listeners {
         self.short = true;
         if self.told.is_none_or(|told| now >= told.after(TELL_EVERY)) {
             self.told = Some(now);
-            self.local.seam.seen.try_send(Seen::AcceptPaused(self.local.index)).ok();
+            self.local.seam.events.try_send(WorkerEvent::AcceptPaused(self.local.index)).ok();
         }
     }
 

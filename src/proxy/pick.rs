@@ -4,15 +4,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::control::table::{Backend, Seam, Server};
 use crate::proxy::kernel::Unserved;
+use crate::shared::server::Server;
+use crate::shared::state::SharedState;
+use crate::shared::table::Backend;
 use crate::terms::{ServerId, WorkerIndex};
 
 /// What everything of one worker shares.
 #[derive(Debug)]
 pub struct Local {
     /// With the control thread.
-    pub seam: Arc<Seam>,
+    pub seam: Arc<SharedState>,
     /// This worker.
     pub index: WorkerIndex,
 }
@@ -70,16 +72,19 @@ mod tests {
     use crossbeam::utils::CachePadded;
 
     use super::*;
-    use crate::control::drain::PhaseCell;
-    use crate::control::table::{Limit, Schedule, ServerShared, Table};
-    use crate::observe::metrics::PerWorker;
+    use crate::shared::counters::PerWorker;
+    use crate::shared::limit::Limit;
+    use crate::shared::phase::PhaseCell;
+    use crate::shared::schedule::Schedule;
+    use crate::shared::server::ServerShared;
+    use crate::shared::table::Table;
     use crate::sys::waker::Waker;
 
     fn local() -> Rc<Local> {
         let table = Table { version: 1, frontends: Vec::new(), listeners: Vec::new() };
         let (seen, _) = crossbeam::channel::unbounded();
         let wakers = vec![Waker::new().unwrap()];
-        let seam = Seam::new(table, PhaseCell::new(Instant::now()), 100, seen, None, wakers);
+        let seam = SharedState::new(table, PhaseCell::new(Instant::now()), 100, seen, None, wakers);
         Rc::new(Local { seam: Arc::new(seam), index: WorkerIndex(0) })
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::proxy::kernel::Event;
 use crate::proxy::legs::Wired;
 use crate::proxy::worker::Running;
-use crate::terms::Seen;
+use crate::shared::events::WorkerEvent;
 
 /// How long no buffer may come back while a session waits for one. Bytes that their peer takes are
 /// sent within a turn, which is well below a millisecond.
@@ -57,6 +57,10 @@ impl Running {
             live.session.shed(self.now, &mut wired);
             self.after_event(key);
         }
-        self.local.seam.seen.try_send(Seen::BuffersExhausted(self.local.index, ended)).ok();
+        self.local
+            .seam
+            .events
+            .try_send(WorkerEvent::BuffersExhausted(self.local.index, ended))
+            .ok();
     }
 }

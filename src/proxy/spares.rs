@@ -6,9 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::control::table::Server;
 use crate::proxy::SPARES_PER_WORKER;
 use crate::proxy::wheel::Moment;
+use crate::shared::server::Server;
 use crate::sys::socket::Socket;
 
 /// How long they are kept when nobody needs one. Who is served less often than this gains nothing
@@ -109,8 +109,9 @@ impl Spares {
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 
-    use crate::control::table::{Limit, ServerShared};
-    use crate::observe::metrics::PerWorker;
+    use crate::shared::counters::PerWorker;
+    use crate::shared::limit::Limit;
+    use crate::shared::server::ServerShared;
     use crate::terms::ServerId;
 
     use super::*;

@@ -15,9 +15,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Cache};
 
-use crate::control::drain::Phase;
-use crate::control::table::{Seam, Table};
-use crate::observe::log::SessionRecord;
 use crate::proxy::PIPES_PER_WORKER;
 use crate::proxy::courtesy::Courtesy;
 use crate::proxy::kernel::{Event, Operation};
@@ -30,11 +27,16 @@ use crate::proxy::slots::{Key, Slots};
 use crate::proxy::spares::Spares;
 use crate::proxy::token::{self, Token};
 use crate::proxy::wheel::{Moment, Wheel};
+use crate::shared::events::WorkerEvent;
+use crate::shared::phase::Phase;
+use crate::shared::records::SessionRecord;
+use crate::shared::state::SharedState;
+use crate::shared::table::Table;
 use crate::sys::buffer::{BUFFER_SIZE, Supply};
 use crate::sys::pipe::{Pipes, size_of_each};
 use crate::sys::ring::{Completion, Ring};
 use crate::sys::thread::pin;
-use crate::terms::{Direction, End, Reason, Seen, WorkerIndex};
+use crate::terms::{Direction, End, Reason, WorkerIndex};
 
 /// How long pipes and memory that nobody needs are kept.
 const KEPT: Duration = Duration::from_secs(1);
@@ -45,7 +47,7 @@ pub struct Worker {
     /// Its place among the workers.
     pub index: WorkerIndex,
     /// What it shares with the control thread.
-    pub seam: Arc<Seam>,
+    pub seam: Arc<SharedState>,
     /// Sessions that it must have room for: `global.sessions_max`.
     pub sessions_max: u32,
     /// Bytes of buffers; none: one buffer for each of `sessions_max`, at least 512.
@@ -59,7 +61,7 @@ pub struct Worker {
 impl Worker {
     /// Starts the thread; returns when its ring stands and it is about to accept. The thread ends
     /// when the phase is draining or stopped and its last session has ended; it then says
-    /// [`Seen::WorkerEnded`].
+    /// [`WorkerEvent::WorkerEnded`].
     ///
     /// # Errors
     /// The ring cannot be made, or the thread, or it cannot be pinned.
@@ -72,7 +74,7 @@ impl Worker {
                     drop(ready.send(Ok(())));
                     running.run();
                     drop(running);
-                    self.seam.seen.send(Seen::WorkerEnded(self.index)).ok();
+                    self.seam.events.send(WorkerEvent::WorkerEnded(self.index)).ok();
                 }
                 Err(error) => drop(ready.send(Err(error))),
             })?;
@@ -103,7 +105,7 @@ pub(super) struct Live {
 
 /// Where the table in force is found.
 #[derive(Debug)]
-struct InForce(Arc<Seam>);
+struct InForce(Arc<SharedState>);
 
 impl Deref for InForce {
     type Target = ArcSwap<Table>;
@@ -419,7 +421,7 @@ impl Running {
         cell.pipes_in_use.set(self.tools.pipes.held() as u64);
         let stalled = self.tools.ring.buffers().supply() == Supply::Stalled;
         if stalled && cell.buffers_stalled.read() == 0 {
-            self.local.seam.seen.try_send(Seen::BuffersStalled(self.local.index)).ok();
+            self.local.seam.events.try_send(WorkerEvent::BuffersStalled(self.local.index)).ok();
         }
         cell.buffers_stalled.set(stalled.into());
         if self.tools.ring.overflown() {

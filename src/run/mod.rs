@@ -10,21 +10,22 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{self, Receiver};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::control::budget::Budget;
 use crate::control::config::{Config, Place};
-use crate::control::drain::{Phase, PhaseCell};
 use crate::control::resolve::{Answer, Resolver};
 use crate::control::roster::{Bound, Roster};
 use crate::control::server::{self, Control};
 use crate::control::steering::Steering;
-use crate::control::table::Seam;
 use crate::control::{listeners, reload, signals};
-use crate::observe::log::Records;
-use crate::observe::{VISITORS_MAX, admin, log, operator};
+use crate::observe::{VISITORS_MAX, admin, http, log, operator};
 use crate::proxy::worker::Worker;
 use crate::proxy::{PIPES_PER_WORKER, SPARES_PER_WORKER};
+use crate::shared::orders::Request;
+use crate::shared::phase::{Phase, PhaseCell};
+use crate::shared::records::Records;
+use crate::shared::state::SharedState;
 use crate::sys::features;
 use crate::sys::interfaces::Here;
 use crate::sys::release::Release;
@@ -34,8 +35,11 @@ use crate::terms::WorkerIndex;
 pub(crate) mod identity;
 pub(crate) mod limits;
 
-/// What workers saw and control has not heard of yet: more than that is the same again.
-const SEEN_WAITING: usize = 4096;
+/// Worker events in the channel to the control thread; a worker drops an event while it is full.
+const EVENTS_WAITING: usize = 4096;
+
+/// Requests in the channel to the control thread; a sender waits while it is full.
+const REQUESTS_WAITING: usize = 64;
 
 /// For the session log to write what is left, when somebody reads it.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
@@ -246,11 +250,12 @@ async fn control(
     roster.merge(&config, addresses, &Here::now(), started);
     let table = roster.table(1, &prepared.bound);
 
-    let (seen_slot, seen) = channel::bounded(SEEN_WAITING);
+    let (events_sender, events) = channel::bounded(EVENTS_WAITING);
     let wakers: io::Result<Vec<Waker>> = (0..prepared.workers).map(|_| Waker::new()).collect();
     let wakers = wakers.map_err(|error| Failure::of(format!("evenkeel: no waker: {error}")))?;
     let phase = PhaseCell::new(started);
-    let seam = Seam::new(table, phase, prepared.sessions_max, seen_slot, records, wakers);
+    let seam =
+        SharedState::new(table, phase, prepared.sessions_max, events_sender, records, wakers);
     seam.allow_spares(prepared.spares);
     let seam = Arc::new(seam);
     let cores = (0..prepared.workers).map(|worker| prepared.core_of(worker)).collect();
@@ -272,18 +277,43 @@ async fn control(
         config,
         roster,
         bound,
-        seam,
+        seam: Arc::clone(&seam),
         budget,
         steering,
         resolver,
         answers,
-        seen,
+        events,
+        requests: observe(http, admin, &seam),
         ended,
-        http,
-        admin,
         started,
     };
     server::run(control).await.map_err(|line| Failure::of(format!("evenkeel: {line}")))
+}
+
+/// Serves HTTP and the control socket in the runtime of the control thread; they end when the
+/// receiver of their requests is dropped.
+fn observe(
+    http: Option<TcpListener>,
+    admin: Option<admin::Socket>,
+    seam: &Arc<SharedState>,
+) -> mpsc::Receiver<Request> {
+    let (sender, requests) = mpsc::channel(REQUESTS_WAITING);
+    if let Some(listener) = http {
+        watch("observe.bind", http::serve(listener, sender.clone(), Arc::clone(seam)));
+    }
+    if let Some(socket) = admin {
+        watch("observe.control", admin::serve(socket, sender, Arc::clone(seam)));
+    }
+    requests
+}
+
+/// Reports a service that ends before the process does.
+fn watch(key: &'static str, serve: impl Future<Output = io::Result<()>> + 'static) {
+    tokio_uring::spawn(async move {
+        if let Err(error) = serve.await {
+            tracing::error!("{key} is not served: {error}");
+        }
+    });
 }
 
 /// For who has just started it: where clients connect, and where to look.
@@ -307,7 +337,7 @@ fn start_workers(
     config: &Config,
     prepared: &Prepared,
     steerable: bool,
-    seam: &Arc<Seam>,
+    seam: &Arc<SharedState>,
 ) -> Result<oneshot::Receiver<()>, Failure> {
     let mut threads = Vec::new();
     for index in 0..prepared.workers {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders of `src` whose files are modules of their own. Other folders are one module each.
-pub(crate) const PLANES: &[&str] = &["control", "observe", "proxy", "sys"];
+pub(crate) const PLANES: &[&str] = &["control", "observe", "proxy", "shared", "sys"];
 
 /// A file of the program.
 pub(crate) struct Source {

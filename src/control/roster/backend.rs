@@ -13,7 +13,9 @@ use crate::control::roster::Answers;
 use crate::control::roster::mint::{Mint, Past};
 use crate::control::roster::news::{News, SERVERS_MAX, What};
 use crate::control::roster::server::{Happened, Member, Orders, ServerBook};
-use crate::control::table::{self, Schedule, Server, Share};
+use crate::shared::schedule::{Schedule, Share};
+use crate::shared::server::Server;
+use crate::shared::table;
 use crate::sys::interfaces::Here;
 
 /// A backend as configured.

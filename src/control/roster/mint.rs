@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::control::config::{self, AdminState};
 use crate::control::roster::server::{Member, ServerBook};
-use crate::control::table::{Limit, ServerShared};
-use crate::observe::metrics::PerWorker;
-use crate::observe::status::{ProbeCounts, ServerStatus};
+use crate::shared::counters::PerWorker;
+use crate::shared::limit::Limit;
+use crate::shared::server::ServerShared;
+use crate::shared::snapshot::{ProbeCounts, ServerStatus};
 use crate::terms::ServerId;
 
 /// Makes [`ServerShared`]s for the servers of one backend.

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use crate::control::config::{self, AdminState, Check, Config};
 use crate::control::health::Transition;
-use crate::control::table::{Frontend, FrontendShared, Limit, Listener, Table};
-use crate::observe::metrics::PerWorker;
-use crate::observe::status::{ProbeResult, ServerName};
+use crate::shared::counters::PerWorker;
+use crate::shared::limit::Limit;
+use crate::shared::orders::ServerName;
+use crate::shared::snapshot::ProbeResult;
+use crate::shared::table::{Frontend, FrontendShared, Listener, Table};
 use crate::sys::interfaces::Here;
 use crate::terms::ServerId;
 

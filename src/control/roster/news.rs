@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 #[cfg(doc)]
-use crate::control::table::Schedule;
+use crate::shared::schedule::Schedule;
 
 /// Addresses that one rotation can name, by the 16 bits of [`Schedule::rotation`].
 pub(super) const SERVERS_MAX: usize = 1 << 16;

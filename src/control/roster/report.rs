@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::control::config::{self, AdminState, Check};
 use crate::control::roster::mint::since;
 use crate::control::roster::{FrontendBook, Roster};
-use crate::observe::status::{FrontendStatus, ServerStatus};
+use crate::shared::snapshot::{FrontendStatus, ServerStatus};
 use crate::terms::ServerId;
 
 /// A server that wants to be probed.

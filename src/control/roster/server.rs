@@ -8,8 +8,8 @@ use crate::control::config::{self, AdminState, Check, ServerAddress};
 use crate::control::health::Health;
 use crate::control::roster::mint::Mint;
 use crate::control::roster::news::What;
-use crate::control::table::ServerShared;
-use crate::observe::status::ProbeCounts;
+use crate::shared::server::ServerShared;
+use crate::shared::snapshot::ProbeCounts;
 
 /// What stands in the place of a probe's result where nothing can be probed.
 const NO_ADDRESS: &str = "no address";

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::control::file;
-use crate::observe::metrics::Count;
-use crate::observe::status::ServerStatus;
+use crate::shared::counters::Count;
+use crate::shared::snapshot::ServerStatus;
 
 const BASE: &str = r#"
 [frontend.http]

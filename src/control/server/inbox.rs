@@ -12,15 +12,12 @@ use crate::control::prober::ProbeOutcome;
 use crate::control::reload::Fresh;
 use crate::control::resolve::Resolved;
 use crate::control::signals::{Signal, Signals};
-use crate::observe::status::Request;
-use crate::terms::Seen;
+use crate::shared::events::WorkerEvent;
+use crate::shared::orders::Request;
 
 /// What workers saw that is handed on at once; what is beyond it waits in their channel, and when
 /// that is full, is lost: each of it only hints.
-const SEEN_AT_ONCE: usize = 1024;
-
-/// Requests that wait; who comes then waits himself.
-const REQUESTS_WAITING: usize = 64;
+const EVENTS_AT_ONCE: usize = 1024;
 
 /// Between looks at what nobody tells: whether old tables are still read, deadlines of a drain.
 const TICK: Duration = Duration::from_millis(500);
@@ -30,7 +27,7 @@ const TICK: Duration = Duration::from_millis(500);
 pub(super) enum Event {
     Signal(Signal),
     Request(Request),
-    Seen(Vec<Seen>),
+    Workers(Vec<WorkerEvent>),
     Probed(ProbeOutcome),
     Resolved(Resolved),
     Read(Box<Read>),
@@ -52,7 +49,7 @@ pub(super) struct Read {
 pub(super) struct Inbox {
     signals: Signals,
     requests: mpsc::Receiver<Request>,
-    seen: mpsc::Receiver<Vec<Seen>>,
+    workers: mpsc::Receiver<Vec<WorkerEvent>>,
     probed: mpsc::UnboundedReceiver<ProbeOutcome>,
     resolved: mpsc::UnboundedReceiver<Resolved>,
     read: mpsc::UnboundedReceiver<Read>,
@@ -63,7 +60,6 @@ pub(super) struct Inbox {
 /// Where others put them.
 #[derive(Debug)]
 pub(super) struct Slots {
-    pub(super) requests: mpsc::Sender<Request>,
     pub(super) probed: mpsc::UnboundedSender<ProbeOutcome>,
     pub(super) resolved: mpsc::UnboundedSender<Resolved>,
     pub(super) read: mpsc::UnboundedSender<Read>,
@@ -75,34 +71,29 @@ impl Inbox {
     /// # Errors
     /// The runtime cannot take the signals, or no thread can be had.
     pub(super) fn new(
-        seen: Receiver<Seen>,
+        events: Receiver<WorkerEvent>,
+        requests: mpsc::Receiver<Request>,
         ended: oneshot::Receiver<()>,
     ) -> io::Result<(Self, Slots)> {
-        let seen = bridge(seen)?;
-        let (requests_slot, requests) = mpsc::channel(REQUESTS_WAITING);
+        let workers = bridge(events)?;
         let (probed_slot, probed) = mpsc::unbounded_channel();
         let (resolved_slot, resolved) = mpsc::unbounded_channel();
         let (read_slot, read) = mpsc::unbounded_channel();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let signals = Signals::new()?;
-        let inbox = Self { signals, requests, seen, probed, resolved, read, tick, ended };
-        let slots = Slots {
-            requests: requests_slot,
-            probed: probed_slot,
-            resolved: resolved_slot,
-            read: read_slot,
-        };
+        let inbox = Self { signals, requests, workers, probed, resolved, read, tick, ended };
+        let slots = Slots { probed: probed_slot, resolved: resolved_slot, read: read_slot };
         Ok((inbox, slots))
     }
 
     /// The next event. Not to be called again after [`Event::Ended`].
     pub(super) async fn next(&mut self) -> Event {
-        // Every sender but that of `seen` is held by our own side, so that none runs dry.
+        // A channel whose senders are gone is not polled; the tick and the signals remain.
         tokio::select! {
             signal = self.signals.next() => Event::Signal(signal),
             Some(request) = self.requests.recv() => Event::Request(request),
-            Some(seen) = self.seen.recv() => Event::Seen(seen),
+            Some(events) = self.workers.recv() => Event::Workers(events),
             Some(outcome) = self.probed.recv() => Event::Probed(outcome),
             Some(resolved) = self.resolved.recv() => Event::Resolved(resolved),
             Some(read) = self.read.recv() => Event::Read(Box::new(read)),
@@ -119,20 +110,20 @@ impl Inbox {
 
 /// Waits for what workers say, on a thread of its own: a worker then pays for a `try_send` and
 /// nothing more, and wakes nobody by a system call of its own.
-fn bridge(seen: Receiver<Seen>) -> io::Result<mpsc::Receiver<Vec<Seen>>> {
+fn bridge(events: Receiver<WorkerEvent>) -> io::Result<mpsc::Receiver<Vec<WorkerEvent>>> {
     let (sender, receiver) = mpsc::channel(1);
     let run = move || {
-        while let Ok(first) = seen.recv() {
+        while let Ok(first) = events.recv() {
             // A thousand refused connects of one server are one thing to know.
             let mut known = BTreeSet::new();
             let mut batch = Vec::new();
-            for seen in std::iter::once(first).chain(seen.try_iter().take(SEEN_AT_ONCE)) {
-                let is_news = match seen {
-                    Seen::ConnectFailed(server, _) => known.insert(server),
+            for event in std::iter::once(first).chain(events.try_iter().take(EVENTS_AT_ONCE)) {
+                let is_news = match event {
+                    WorkerEvent::ConnectFailed(server, _) => known.insert(server),
                     _ => true,
                 };
                 if is_news {
-                    batch.push(seen);
+                    batch.push(event);
                 }
             }
             if sender.blocking_send(batch).is_err() {
@@ -140,6 +131,6 @@ fn bridge(seen: Receiver<Seen>) -> io::Result<mpsc::Receiver<Vec<Seen>>> {
             }
         }
     };
-    std::thread::Builder::new().name("seen".to_owned()).spawn(run)?;
+    std::thread::Builder::new().name("events".to_owned()).spawn(run)?;
     Ok(receiver)
 }

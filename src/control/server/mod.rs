@@ -5,28 +5,27 @@
 //! table.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::control::budget::Budget;
 use crate::control::config::Config;
-use crate::control::drain::Phase;
+use crate::control::notify::Notifier;
 use crate::control::prober::{ProbeOutcome, Prober, Target};
 use crate::control::resolve::{Answer, Follower, Resolved, Resolver};
 use crate::control::roster::{Bound, Probe, Probed, Roster};
 use crate::control::signals::Signal;
 use crate::control::steering::Steering;
-use crate::control::table::{Seam, Table};
-use crate::observe::notify::Notifier;
-use crate::observe::status::{Order, Request, Snapshot};
-use crate::observe::{admin, http};
+use crate::shared::events::WorkerEvent;
+use crate::shared::orders::{Order, Request};
+use crate::shared::phase::Phase;
+use crate::shared::snapshot::Snapshot;
+use crate::shared::state::SharedState;
+use crate::shared::table::Table;
 use crate::sys::interfaces::Here;
-use crate::terms::Seen;
 
 mod inbox;
 mod reloading;
@@ -55,7 +54,7 @@ pub struct Control {
     /// Every address of `config`.
     pub bound: Bound,
     /// What is shared with the workers.
-    pub seam: Arc<Seam>,
+    pub seam: Arc<SharedState>,
     /// What `seam.sessions` was reckoned by.
     pub budget: Budget,
     /// Where pinned workers can be left what their cores receive.
@@ -64,14 +63,12 @@ pub struct Control {
     pub resolver: Resolver,
     /// What is known of the names of `config`.
     pub answers: BTreeMap<String, Answer>,
-    /// The other end of `seam.seen`.
-    pub seen: Receiver<Seen>,
+    /// The other end of `seam.events`.
+    pub events: Receiver<WorkerEvent>,
+    /// From HTTP and the control socket.
+    pub requests: mpsc::Receiver<Request>,
     /// Answers, or is dropped, when every worker has ended.
     pub ended: oneshot::Receiver<()>,
-    /// For /metrics and the status page.
-    pub http: Option<TcpListener>,
-    /// The control socket.
-    pub admin: Option<admin::Socket>,
     /// The program's start.
     pub started: Instant,
 }
@@ -82,16 +79,9 @@ pub struct Control {
 /// # Errors
 /// It could not begin; or workers ended, or did not, against its will. For the operator.
 pub async fn run(control: Control) -> Result<(), String> {
-    let Control { seen, ended, http, admin, .. } = control;
-    let (mut inbox, slots) =
-        Inbox::new(seen, ended).map_err(|error| format!("the control thread: {error}"))?;
-    let seam = Arc::clone(&control.seam);
-    if let Some(listener) = http {
-        watch("observe.bind", http::serve(listener, slots.requests.clone(), Arc::clone(&seam)));
-    }
-    if let Some(socket) = admin {
-        watch("observe.control", admin::serve(socket, slots.requests.clone(), seam));
-    }
+    let Control { events, requests, ended, .. } = control;
+    let (mut inbox, slots) = Inbox::new(events, requests, ended)
+        .map_err(|error| format!("the control thread: {error}"))?;
     let mut server = Server {
         prober: Prober::new(slots.probed.clone()),
         followers: BTreeMap::new(),
@@ -123,22 +113,13 @@ pub async fn run(control: Control) -> Result<(), String> {
     outcome
 }
 
-/// What serves people must not end before we do; if it does, somebody should know.
-fn watch(key: &'static str, serve: impl Future<Output = io::Result<()>> + 'static) {
-    tokio_uring::spawn(async move {
-        if let Err(error) = serve.await {
-            tracing::error!("{key} is not served: {error}");
-        }
-    });
-}
-
 /// The control thread's state.
 #[derive(Debug)]
 struct Server {
     config: Config,
     roster: Roster,
     bound: Bound,
-    seam: Arc<Seam>,
+    seam: Arc<SharedState>,
     budget: Budget,
     /// The limit of sessions at the start: workers have room for no more.
     sessions_max: u32,
@@ -174,7 +155,7 @@ impl Server {
                     tracing::warn!("SIGUSR2: handing over to a new binary is not supported yet");
                 }
                 Event::Request(request) => self.answer(request),
-                Event::Seen(batch) => self.on_seen(&batch)?,
+                Event::Workers(batch) => self.on_worker_events(&batch)?,
                 Event::Probed(outcome) => self.on_probed_all(outcome, inbox),
                 Event::Resolved(resolved) => self.on_resolved(resolved),
                 Event::Read(read) => self.on_read(*read),

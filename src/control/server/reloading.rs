@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::control::drain::Phase;
 use crate::control::listeners::{self, Unbound};
 use crate::control::reload::{self, Fresh};
 use crate::control::roster::{Answers, Bound};
 use crate::control::server::Server;
 use crate::control::server::inbox::Read;
+use crate::shared::phase::Phase;
 use crate::sys::interfaces::Here;
 
 /// An address that an earlier reload gave up is free once the workers have left it, which takes

@@ -10,11 +10,11 @@ use crossbeam::channel::Sender;
 
 use super::*;
 use crate::control::config::AdminState;
-use crate::control::drain::PhaseCell;
 use crate::control::file;
 use crate::control::listeners;
 use crate::control::roster::Answers;
-use crate::observe::status::ServerName;
+use crate::shared::orders::ServerName;
+use crate::shared::phase::PhaseCell;
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
 
@@ -25,8 +25,9 @@ const DESCRIPTORS: u64 = 48 + 4 + 2 + 200 + 20 + 10;
 struct Scene {
     folder: PathBuf,
     bind: SocketAddr,
-    seam: Arc<Seam>,
-    seen: Sender<Seen>,
+    seam: Arc<SharedState>,
+    events: Sender<WorkerEvent>,
+    requests: mpsc::Sender<Request>,
     ended: oneshot::Sender<()>,
     thread: JoinHandle<Result<(), String>>,
 }
@@ -73,17 +74,17 @@ impl Scene {
         let mut roster = Roster::new(1);
         roster.merge(&config, Answers::new(), &Here::default(), started);
         let bound = listeners::bind(&config, 1, &Bound::new()).unwrap();
-        let (seen, receiver) = crossbeam::channel::bounded(8);
-        let seam = Arc::new(Seam::new(
+        let (events, events_receiver) = crossbeam::channel::bounded(8);
+        let (requests, requests_receiver) = mpsc::channel(8);
+        let seam = Arc::new(SharedState::new(
             roster.table(1, &bound),
             PhaseCell::new(started),
             100,
-            seen.clone(),
+            events.clone(),
             None,
             vec![Waker::new().unwrap()],
         ));
         let (ended, has_ended) = oneshot::channel();
-        let admin = admin::bind(&folder.join("sock")).unwrap();
         let shared = Arc::clone(&seam);
         let control = move || {
             let resolver = Resolver::new();
@@ -102,15 +103,14 @@ impl Scene {
                 steering: None,
                 resolver,
                 answers: BTreeMap::new(),
-                seen: receiver,
+                events: events_receiver,
+                requests: requests_receiver,
                 ended: has_ended,
-                http: None,
-                admin: Some(admin),
                 started,
             }))
         };
         let thread = std::thread::spawn(control);
-        Self { folder, bind, seam, seen, ended, thread }
+        Self { folder, bind, seam, events, requests, ended, thread }
     }
 
     fn file(&self) -> PathBuf {
@@ -118,7 +118,9 @@ impl Scene {
     }
 
     fn order(&self, order: Order) -> Result<String, String> {
-        admin::order(&self.folder.join("sock"), order)
+        let (answer, outcome) = oneshot::channel();
+        self.requests.blocking_send(Request::Order(order, answer)).unwrap();
+        outcome.blocking_recv().unwrap()
     }
 
     /// Addresses of servers that may be picked now.
@@ -282,7 +284,7 @@ fn reloads_that_come_together_are_all_answered() {
 #[test]
 fn a_worker_that_ends_by_itself_ends_the_process() {
     let scene = Scene::new(&[free()]);
-    scene.seen.send(Seen::WorkerEnded(WorkerIndex(0))).unwrap();
+    scene.events.send(WorkerEvent::WorkerEnded(WorkerIndex(0))).unwrap();
     let outcome = scene.thread.join().unwrap();
     assert!(outcome.unwrap_err().contains("worker 0"));
     assert_eq!(scene.seam.phase.load(), Phase::Stopped);

@@ -2,21 +2,22 @@
 
 use std::time::Instant;
 
-use crate::control::drain::Phase;
 use crate::control::server::{COMPLAINT_INTERVAL, Server};
-use crate::terms::{Seen, ServerId, WorkerIndex};
+use crate::shared::events::WorkerEvent;
+use crate::shared::phase::Phase;
+use crate::terms::{ServerId, WorkerIndex};
 
 impl Server {
-    pub(super) fn on_seen(&mut self, batch: &[Seen]) -> Result<(), String> {
-        for seen in batch {
-            match seen {
-                Seen::ConnectFailed(server, _) => self.on_connect_failed(*server),
-                Seen::AcceptPaused(WorkerIndex(worker)) => self.on_accept_paused(*worker),
-                Seen::BuffersStalled(worker) => self.on_buffers_stalled(*worker),
-                Seen::BuffersExhausted(worker, sessions) => {
+    pub(super) fn on_worker_events(&mut self, batch: &[WorkerEvent]) -> Result<(), String> {
+        for event in batch {
+            match event {
+                WorkerEvent::ConnectFailed(server, _) => self.on_connect_failed(*server),
+                WorkerEvent::AcceptPaused(WorkerIndex(worker)) => self.on_accept_paused(*worker),
+                WorkerEvent::BuffersStalled(worker) => self.on_buffers_stalled(*worker),
+                WorkerEvent::BuffersExhausted(worker, sessions) => {
                     self.on_buffers_exhausted(*worker, *sessions);
                 }
-                Seen::WorkerEnded(WorkerIndex(worker)) => {
+                WorkerEvent::WorkerEnded(WorkerIndex(worker)) => {
                     if self.seam.phase.load() == Phase::Running {
                         // Its share of the clients would wait for nobody.
                         self.stop();

@@ -11,7 +11,7 @@ use socket2::{Domain, SockAddr, Type};
 
 use super::{Answer, Ask, ORDER_TIMEOUT, STATUS_TIMEOUT};
 use crate::observe::report::Report;
-use crate::observe::status::Order;
+use crate::shared::orders::Order;
 
 /// The longest answer, in bytes: 10,000 servers have a report of 6 MiB or so.
 const ANSWER_MAX: u64 = 64 << 20;

@@ -25,10 +25,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::control::config::AdminState;
-use crate::control::table::Seam;
 use crate::observe::report::Report;
-use crate::observe::status::{Order, Request, ServerName};
 use crate::observe::visitors::{self, Door, Heard};
+use crate::shared::orders::{Order, Request, ServerName};
+use crate::shared::state::SharedState;
 
 pub use client::{order, status};
 pub use socket::{Socket, bind};
@@ -83,7 +83,7 @@ enum Answer<T> {
 pub async fn serve(
     socket: Socket,
     control: mpsc::Sender<Request>,
-    seam: Arc<Seam>,
+    seam: Arc<SharedState>,
 ) -> io::Result<()> {
     let (listener, _remove_at_end) = socket.into_listener()?;
     let accept = || async { Ok(listener.accept().await?.0) };
@@ -106,7 +106,7 @@ async fn converse(
     mut stream: UnixStream,
     heard: &Heard,
     control: &mpsc::Sender<Request>,
-    seam: &Seam,
+    seam: &SharedState,
 ) -> io::Result<()> {
     let peer = stream.peer_cred()?.uid();
     let answer = if peer == 0 || peer == geteuid().as_raw() {
@@ -142,7 +142,7 @@ async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
 }
 
 /// The line to send back, with its line break.
-async fn answer(line: &[u8], control: &mpsc::Sender<Request>, seam: &Seam) -> String {
+async fn answer(line: &[u8], control: &mpsc::Sender<Request>, seam: &SharedState) -> String {
     match serde_json::from_slice(line) {
         Ok(Ask::Status) => match snapshot(control, seam).await {
             Ok(report) => encode(&Answer::Ok(report)),
@@ -156,7 +156,7 @@ async fn answer(line: &[u8], control: &mpsc::Sender<Request>, seam: &Seam) -> St
     }
 }
 
-async fn snapshot(control: &mpsc::Sender<Request>, seam: &Seam) -> Result<Report, String> {
+async fn snapshot(control: &mpsc::Sender<Request>, seam: &SharedState) -> Result<Report, String> {
     let asked = async {
         let (sender, receiver) = oneshot::channel();
         control.send(Request::Snapshot(sender)).await.ok()?;

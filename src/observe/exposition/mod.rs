@@ -12,14 +12,14 @@ use std::time::Duration;
 use metrics::Label;
 use metrics_exporter_prometheus::PrometheusBuilder;
 
-use crate::control::drain::Phase;
-use crate::control::table::Seam;
-use crate::observe::log::Records;
-use crate::observe::metrics::{Count, FrontendCell, HistogramSum, WorkerCell};
 use crate::observe::netstat::Listening;
 use crate::observe::process::Process;
 use crate::observe::report::State;
-use crate::observe::status::{FrontendStatus, ProbeResult, ServerStatus, Snapshot};
+use crate::shared::counters::{Count, FrontendCell, HistogramSum, WorkerCell};
+use crate::shared::phase::Phase;
+use crate::shared::records::Records;
+use crate::shared::snapshot::{FrontendStatus, ProbeResult, ServerStatus, Snapshot};
+use crate::shared::state::SharedState;
 use crate::terms::{ConnectFailure, Direction, Reason, Refusal};
 
 pub use names::{METRICS, Metric};
@@ -29,7 +29,7 @@ type Labels<'a> = &'a [(&'static str, &'a str)];
 
 /// The Prometheus text of all metrics, in the order of their names.
 #[must_use]
-pub fn render(snapshot: &Snapshot, seam: &Seam) -> String {
+pub fn render(snapshot: &Snapshot, seam: &SharedState) -> String {
     let servers = servers(snapshot);
     let process = Process::read().map_err(|error| tracing::debug!("process metrics: {error}"));
     let recorder = PrometheusBuilder::new().build_recorder();
@@ -263,7 +263,7 @@ fn record_worker(index: usize, cell: &WorkerCell) {
     count(&names::SPLICE_FALLBACKS, &cell.splice_fallbacks);
 }
 
-fn record_log(seam: &Seam) {
+fn record_log(seam: &SharedState) {
     let queue_full = seam.cells.sum(|cell| cell.log_drops.read());
     let write_failed = seam.records.as_ref().map_or(0, Records::unwritten);
     for (reason, drops) in [("queue_full", queue_full), ("write_failed", write_failed)] {

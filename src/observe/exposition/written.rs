@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::formatting::{
 };
 
 use super::names::Metric;
-use crate::observe::metrics::{BOUNDS, HistogramSum};
+use crate::shared::counters::{BOUNDS, HistogramSum};
 
 /// A family of series, with its head.
 pub(super) struct Family {

@@ -1,45 +1,15 @@
-//! What is known of the balancer at one moment, and what it can be asked to do: the words between
-//! the control thread and those who show or order things (HTTP, control socket).
+//! A snapshot of the balancer: what the control thread knows at one moment, for the metrics, the
+//! status page and the control socket.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 use crate::control::config::AdminState;
-use crate::control::drain::Phase;
-use crate::control::table::{FrontendShared, ServerShared};
-use crate::observe::metrics::{Count, Histogram};
-
-/// To the control thread, by a tokio channel.
-#[derive(Debug)]
-pub enum Request {
-    /// What is known now.
-    Snapshot(oneshot::Sender<Snapshot>),
-    /// Do this; the answer is one line: what was done, or why not.
-    Order(Order, oneshot::Sender<Result<String, String>>),
-}
-
-/// What an operator orders over the control socket.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Order {
-    /// `drain | ready | maint BACKEND/SERVER`
-    SetState(ServerName, AdminState),
-    /// `weight BACKEND/SERVER N`, 0-1000
-    SetWeight(ServerName, u32),
-    /// As SIGHUP; the answer comes when it has been carried out.
-    Reload,
-}
-
-/// BACKEND/SERVER; SERVER as configured means every address of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerName {
-    /// The backend's name.
-    pub backend: String,
-    /// The server's name.
-    pub server: String,
-}
+use crate::shared::counters::{Count, Histogram};
+use crate::shared::phase::Phase;
+use crate::shared::server::ServerShared;
+use crate::shared::table::FrontendShared;
 
 /// What is known at one moment.
 #[derive(Debug)]

@@ -1,0 +1,102 @@
+//! Session records, and the channel from the workers to the session log.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crossbeam::channel::{self, Receiver, Sender};
+
+use crate::shared::counters::Count;
+use crate::terms::End;
+
+/// Records in the channel: half a second of sessions of a fast machine, 8 MiB of memory.
+const RECORDS_WAITING: usize = 32_768;
+
+/// What is known of a session when it has ended.
+#[derive(Debug, Clone)]
+pub struct SessionRecord {
+    /// Its frontend.
+    pub frontend: Arc<str>,
+    /// Its backend.
+    pub backend: Arc<str>,
+    /// The last server that was tried, if any.
+    pub server: Option<Arc<str>>,
+    /// The client's address; none if it was gone at once.
+    pub client: Option<SocketAddr>,
+    /// When it ended.
+    pub ended: SystemTime,
+    /// From accept to the end.
+    pub duration: Duration,
+    /// From the first attempt to the established connection; none if there never was one.
+    pub connect: Option<Duration>,
+    /// Attempts after the first.
+    pub retries: u32,
+    /// Bytes delivered, in and out.
+    pub bytes: [u64; 2],
+    /// How it ended.
+    pub end: End,
+}
+
+/// The workers' end of the channel to the session log.
+#[derive(Debug)]
+pub struct Records {
+    queue: Sender<SessionRecord>,
+    unwritten: Arc<Count>,
+}
+
+/// A bounded channel: the workers' end, the log's end, and the count of records that the log could
+/// not write.
+#[must_use]
+pub fn channel() -> (Records, Receiver<SessionRecord>, Arc<Count>) {
+    with_capacity(RECORDS_WAITING)
+}
+
+fn with_capacity(capacity: usize) -> (Records, Receiver<SessionRecord>, Arc<Count>) {
+    let (queue, waiting) = channel::bounded(capacity);
+    let unwritten = Arc::new(Count::default());
+    (Records { queue, unwritten: Arc::clone(&unwritten) }, waiting, unwritten)
+}
+
+impl Records {
+    /// Hands `record` over; false: the log is so far behind that it is dropped.
+    #[must_use]
+    pub fn offer(&self, record: SessionRecord) -> bool {
+        self.queue.try_send(record).is_ok()
+    }
+
+    /// Records that were handed over and could not be written, so far.
+    #[must_use]
+    pub fn unwritten(&self) -> u64 {
+        self.unwritten.read()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::terms::Reason;
+
+    fn record() -> SessionRecord {
+        SessionRecord {
+            frontend: "http".into(),
+            backend: "web".into(),
+            server: None,
+            client: None,
+            ended: SystemTime::UNIX_EPOCH,
+            duration: Duration::ZERO,
+            connect: None,
+            retries: 0,
+            bytes: [0; 2],
+            end: End::new(Reason::Done, b"--"),
+        }
+    }
+
+    #[test]
+    fn a_record_is_dropped_while_the_channel_is_full() {
+        let (records, waiting, _) = with_capacity(1);
+        assert!(records.offer(record()) && !records.offer(record()));
+        drop(waiting.recv().unwrap());
+        assert!(records.offer(record()), "the channel has room again");
+        assert_eq!(records.unwritten(), 0, "a dropped record is not one that failed to be written");
+    }
+}
