@@ -14,20 +14,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::utils::CachePadded;
+use evenkeel::control::cluster::{Bound, Cluster};
 use evenkeel::control::file;
-use evenkeel::control::roster::{Bound, Roster};
 use evenkeel::proxy::pick::{Local, pick};
 use evenkeel::proxy::wheel::{Moment, Wheel};
 use evenkeel::shared::counters::PerWorker;
 use evenkeel::shared::limit::Limit;
 use evenkeel::shared::phase::PhaseCell;
 use evenkeel::shared::schedule::Schedule;
-use evenkeel::shared::server::{Server, ServerShared};
+use evenkeel::shared::server::{Endpoint, ServerShared};
 use evenkeel::shared::state::SharedState;
 use evenkeel::shared::table::{Backend, Table};
 use evenkeel::sys::interfaces::Here;
 use evenkeel::sys::waker::Waker;
-use evenkeel::terms::{ServerId, WorkerIndex};
+use evenkeel::terms::{EndpointId, ServerId, WorkerIndex};
 
 const THREADS: [usize; 4] = [1, 2, 4, 8];
 const THREADS_MAX: usize = 8;
@@ -128,11 +128,11 @@ fn tables(servers: u32, effort: Effort) {
     let parsed = timed(&mut || drop(black_box(file::parse(&text, "bench.toml"))));
     print(&format!("parse a file of {servers} servers"), parsed, few);
     let config = file::parse(&text, "bench.toml").expect("it is a valid file");
-    let (mut roster, here) = (Roster::new(2), Here::of([]));
-    let merged = timed(&mut || roster.merge(&config, BTreeMap::new(), &here, Instant::now()));
+    let (mut cluster, here) = (Cluster::new(2), Here::of([]));
+    let merged = timed(&mut || cluster.merge(&config, BTreeMap::new(), &here, Instant::now()));
     print(&format!("merge {servers} servers"), merged, few);
     let bound = Bound::new();
-    let built = timed(&mut || drop(black_box(roster.table(1, &bound))));
+    let built = timed(&mut || drop(black_box(cluster.table(1, &bound))));
     print(&format!("build a table of {servers} servers"), built, few);
 }
 
@@ -151,16 +151,17 @@ fn configuration(servers: u32) -> String {
 }
 
 fn backend(servers: u32) -> Backend {
-    let server = |id: u32| {
+    let server = |number: u32| {
         let shared = ServerShared {
-            id: ServerId(id),
+            id: ServerId(number),
             backend: Arc::from("b"),
             name: Arc::from("s"),
             sessions: Limit::new(None),
             cells: PerWorker::new(THREADS_MAX),
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        (Arc::new(Server::new(address, Arc::new(shared))), 100)
+        let id = EndpointId { server: shared.id, number };
+        (vec![Arc::new(Endpoint::new(id, address, Arc::new(shared)))], 100)
     };
     Backend {
         name: Arc::from("b"),

@@ -12,7 +12,7 @@ use clap_complete::Shell;
 
 use crate::control::config::{AdminState, Config};
 use crate::control::file;
-use crate::observe::{admin, operator};
+use crate::observe::{admin, application_log};
 use crate::shared::orders::{Order, ServerName};
 use crate::{demo, doctor, run};
 
@@ -86,7 +86,7 @@ enum Command {
     /// Changes the weight of a server: 0 (no new session) to 1000.
     #[command(after_help = "Example: evenkeel weight web/web1 50")]
     Weight {
-        /// The server, as BACKEND/SERVER; an order is for every address of it (SERVER#1, SERVER#2).
+        /// The server, as BACKEND/SERVER; an order is for every address of it.
         #[arg(value_name = "BACKEND/SERVER")]
         server: ServerName,
         /// 0 to 1000; 100 is the usual one.
@@ -147,7 +147,7 @@ struct ControlArguments {
 
 #[derive(Debug, Args)]
 struct ServerArguments {
-    /// The server, as BACKEND/SERVER; an order is for every address of it (SERVER#1, SERVER#2).
+    /// The server, as BACKEND/SERVER; an order is for every address of it.
     #[arg(value_name = "BACKEND/SERVER")]
     server: ServerName,
     #[command(flatten)]
@@ -243,7 +243,7 @@ fn start(arguments: &RunArguments) -> Outcome {
     match run::run(config) {
         Ok(()) => Outcome::Done,
         Err(failure) => {
-            operator::last_words(&format!("{failure}\n"));
+            application_log::write_final(&format!("{failure}\n"));
             if failure.is_configuration() { Outcome::Refused } else { Outcome::Failed }
         }
     }

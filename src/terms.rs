@@ -274,6 +274,15 @@ impl Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerId(pub u32);
 
+/// An endpoint of a server, for the life of the process: never given to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId {
+    /// Its server.
+    pub server: ServerId,
+    /// Among all endpoints.
+    pub number: u32,
+}
+
 /// The place of a worker among the workers, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WorkerIndex(pub usize);

@@ -26,13 +26,13 @@ use evenkeel::shared::counters::PerWorker;
 use evenkeel::shared::limit::Limit;
 use evenkeel::shared::phase::{Phase, PhaseCell};
 use evenkeel::shared::schedule::Schedule;
-use evenkeel::shared::server::ServerShared;
+use evenkeel::shared::server::{Endpoint, ServerShared};
 use evenkeel::shared::state::SharedState;
 use evenkeel::shared::table::{Backend, Frontend, FrontendShared, Listener, Table};
 use evenkeel::sys::release::Release;
 use evenkeel::sys::thread::{allowed_cores, pin};
 use evenkeel::sys::waker::Waker;
-use evenkeel::terms::{ServerId, WorkerIndex};
+use evenkeel::terms::{EndpointId, ServerId, WorkerIndex};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, gettid};
 
@@ -111,12 +111,13 @@ impl Own {
             sessions: Limit::new(None),
             cells: PerWorker::new(1),
         };
-        let server = evenkeel::shared::server::Server::new(server, Arc::new(shared));
+        let id = EndpointId { server: shared.id, number: 1 };
+        let endpoint = Endpoint::new(id, server, Arc::new(shared));
         let backend = Backend {
             name: Arc::from("b"),
             connect_timeout: Duration::from_secs(3),
             retries: 2,
-            schedule: Schedule::new(vec![(Arc::new(server), 100)]),
+            schedule: Schedule::new(vec![(vec![Arc::new(endpoint)], 100)]),
             turn: Arc::new(CachePadded::new(AtomicUsize::new(0))),
         };
         let frontend = Frontend {

@@ -151,12 +151,12 @@ impl Life {
         let start = Instant::now();
         while !so() {
             let lives = start.elapsed() < PATIENCE && self.0.try_wait().unwrap().is_none();
-            assert!(lives, "not so: {what}: {}", self.last_words());
+            assert!(lives, "not so: {what}: {}", self.write_final());
             wait_a_moment();
         }
     }
 
-    fn last_words(&mut self) -> String {
+    fn write_final(&mut self) -> String {
         self.end();
         let mut said = String::new();
         self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();

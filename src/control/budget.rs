@@ -1,13 +1,13 @@
-//! How many sessions the descriptors of this process hold beside what a configuration takes, at the
-//! start and at each reload.
+//! The limit of sessions: how many the descriptors of this process can hold beside those that the
+//! configuration takes, at the start and at each reload.
 
 use crate::control::config::{Check, Config, Observe, ServerAddress};
 
-/// Standard streams, the log, DNS, timers: about 20 at most at once, and as many for what a reload
-/// adds before the old is gone.
+/// Standard streams, the log, DNS, timers: about 20 at once, and as many for what a reload adds
+/// before the old is closed.
 const RESERVE: u64 = 48;
 
-/// Of a worker: its ring, its waker, what the scheduler says of it, and room for one.
+/// For each worker: its ring, its waker, its scheduler statistics, and one spare.
 const RESERVE_PER_WORKER: u64 = 4;
 
 /// A session has two sockets.
@@ -16,11 +16,11 @@ const PER_SESSION: u64 = 2;
 /// Of those that "auto" could give to sessions, one in so many is for spare sockets.
 const SPARES_SHARE: u64 = 64;
 
-/// What "auto" gives at most, however high the limit is: container runtimes set it to a thousand
-/// million, and memory ends long before.
+/// The most that "auto" allows: container runtimes set the limit of descriptors to 10^9, and memory
+/// ends long before.
 const SESSIONS_AUTO_MAX: u64 = 1 << 20;
 
-/// What there is to spend.
+/// The descriptors of this process, and what they are for.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
     /// The limit of this process (`RLIMIT_NOFILE`).
@@ -31,12 +31,13 @@ pub struct Budget {
     pub pipes_per_worker: u16,
     /// Sockets of servers that each of them keeps at most once their connection is over.
     pub spares_per_worker: u16,
-    /// Visitors at most, of `observe.bind` and of the control socket.
-    pub visitors: [usize; 2],
+    /// Connections at most, to `observe.bind` and to the control socket.
+    pub observe_connections: [usize; 2],
 }
 
 impl Budget {
-    /// `global.sessions_max`, or what the descriptors allow. `addresses` says how many a name has.
+    /// `global.sessions_max`, or what the descriptors allow. `addresses` gives the number of
+    /// addresses of a host name.
     ///
     /// # Errors
     /// The descriptors cannot hold as many as are configured, or not even one. For the operator.
@@ -87,9 +88,9 @@ impl Budget {
         u16::try_from(each).unwrap_or(u16::MAX).min(self.spares_per_worker)
     }
 
-    /// The limit of sessions under which `config` fits into a process that was started with `max`:
-    /// at a reload, or as names get more addresses. Only a limit that nobody wrote (`auto`) is
-    /// lowered for it; it rises again up to `max`, which workers have room for.
+    /// The limit of sessions with which `config` fits into a process that was started with `max`:
+    /// at a reload, or when host names have more addresses. Only an `auto` limit is lowered; it
+    /// rises again up to `max`, for which workers have room.
     ///
     /// # Errors
     /// It does not fit under the limit as written, or not with a single session. For the operator.
@@ -123,11 +124,11 @@ impl Budget {
         ))
     }
 
-    /// Descriptors that `config` takes for what is no session.
+    /// Descriptors that `config` takes for everything but sessions.
     pub fn reserve(&self, config: &Config, addresses: impl Fn(&str) -> usize) -> u64 {
         let listened: usize = config.frontends.iter().map(|frontend| frontend.bind.len()).sum();
         let probed = config.backends.iter().filter(|backend| backend.health.check != Check::Off);
-        // One probe at a time an address.
+        // Each address has one probe at a time.
         let probes =
             probed.flat_map(|backend| &backend.servers).map(|server| match &server.address {
                 ServerAddress::Ip(_) => 1,
@@ -136,9 +137,9 @@ impl Budget {
         let pipes = 2 * u64::from(self.pipes_per_worker);
         let each = RESERVE_PER_WORKER + pipes + listened as u64;
         let Observe { bind, control, .. } = &config.observe;
-        let [http, orders] = self.visitors;
-        let visitors = usize::from(bind.is_some()) * http + usize::from(control.is_some()) * orders;
-        let others = probes.sum::<usize>() + visitors;
+        let [http, orders] = self.observe_connections;
+        let observe = usize::from(bind.is_some()) * http + usize::from(control.is_some()) * orders;
+        let others = probes.sum::<usize>() + observe;
         RESERVE + others as u64 + self.workers as u64 * each
     }
 }
@@ -164,7 +165,7 @@ mod tests {
             workers,
             pipes_per_worker: 64,
             spares_per_worker: 64,
-            visitors: [100, 10],
+            observe_connections: [100, 10],
         }
     }
 
@@ -177,14 +178,18 @@ mod tests {
     }
 
     #[test]
-    fn whoever_visits_takes_a_descriptor_from_no_session() {
+    fn connections_to_observe_take_no_descriptor_from_sessions() {
         let mut config = config("\"auto\"");
         assert!(config.observe.bind.is_some() && config.observe.control.is_some());
         let both = reserve(&config, 1);
         config.observe.control = None;
         assert_eq!(reserve(&config, 1), both - 10);
         config.observe.bind = None;
-        assert_eq!(reserve(&config, 1), both - 110, "nobody comes to a door that is closed");
+        assert_eq!(
+            reserve(&config, 1),
+            both - 110,
+            "nobody connects to a socket that is turned off"
+        );
     }
 
     #[test]
@@ -197,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_written_limit_that_no_longer_fits_is_refused_and_an_auto_one_is_lowered() {
+    fn a_configured_limit_that_no_longer_fits_is_refused_and_auto_is_lowered() {
         let config = config("5000");
         let reserve = reserve(&config, 1);
         let refit = |descriptors, auto| budget(1, descriptors).refit(&config, |_| 1, 5000, auto);
@@ -244,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn no_room_for_a_single_session_is_said() {
+    fn no_descriptor_for_a_single_session_is_an_error() {
         let message = sessions_max(&config("\"auto\""), 4, 256).unwrap_err();
         assert!(message.contains("256") && message.contains("LimitNOFILE"), "{message}");
     }

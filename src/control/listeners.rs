@@ -1,7 +1,7 @@
-//! Binding: one SO_REUSEPORT socket a worker for each address, all or none.
+//! Binding: one SO_REUSEPORT socket for each worker and address, all or none.
 //!
-//! SO_REUSEPORT lets any process of the same user in beside us, and then takes a share of the
-//! clients; so each new address is first bound alone, which fails where anybody listens.
+//! With SO_REUSEPORT, another process of the same user could share the address and take a part of
+//! the clients. So each new address is first bound without it, which fails if it is in use.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,16 +13,16 @@ use nix::errno::Errno;
 use nix::unistd::geteuid;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::control::cluster::Bound;
 use crate::control::config::{Config, Place};
-use crate::control::roster::Bound;
 use crate::shared::table::Listener;
 
 /// Addresses that cannot be bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unbound {
-    /// For the operator, one an address: where it is written, what is wrong, what to do.
+    /// For the operator, one for each address: where it is configured, the error, the remedy.
     pub lines: Vec<String>,
-    /// Those of them that somebody has.
+    /// The addresses that are in use.
     pub in_use: BTreeSet<SocketAddr>,
 }
 
@@ -40,10 +40,10 @@ pub fn bind(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unb
     let new: Vec<_> =
         wanted.iter().filter(|(address, ..)| !bound.contains_key(address)).copied().collect();
     let mut failed = Unbound { lines: Vec::new(), in_use: BTreeSet::new() };
-    // All alone first, then all for good, so that none is bound in vain.
+    // First a trial of every address, so that none is bound if one fails.
     for (address, place, _) in &new {
         if !bound.keys().any(|ours| overlap(*ours, *address)) {
-            failed.note(config, *address, *place, bind_alone(*address));
+            failed.note(config, *address, *place, try_bind(*address));
         }
     }
     let mut sockets = Vec::new();
@@ -75,15 +75,14 @@ pub fn bind(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unb
     Ok(listeners)
 }
 
-/// Whether our socket on `ours`, which we may be about to leave, is in the way of one that binds
-/// `address` alone.
+/// Whether our own socket on `ours` prevents a trial of `address`.
 fn overlap(ours: SocketAddr, address: SocketAddr) -> bool {
     ours.port() == address.port()
         && ours.is_ipv4() == address.is_ipv4()
         && (ours.ip().is_unspecified() || address.ip().is_unspecified())
 }
 
-fn bind_alone(address: SocketAddr) -> io::Result<()> {
+fn try_bind(address: SocketAddr) -> io::Result<()> {
     let socket = plain(address)?;
     socket.bind(&address.into())
 }
@@ -91,44 +90,43 @@ fn bind_alone(address: SocketAddr) -> io::Result<()> {
 fn bind_shared(address: SocketAddr) -> io::Result<Socket> {
     let socket = plain(address)?;
     socket.set_reuse_port(true)?;
-    // Accepted sockets inherit it, which saves each session a system call.
+    // Accepted sockets inherit it, which saves a system call for each session.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
 
-/// Visitors that may wait to be let in.
-const VISITORS_BACKLOG: i32 = 128;
+/// The listen backlog of `observe.bind`.
+const OBSERVE_BACKLOG: i32 = 128;
 
-/// Listens for visitors, who are no clients: one socket, of its own family alone as those of
-/// frontends are.
+/// Listens for HTTP: one socket, of its own family only, as those of frontends.
 ///
 /// # Errors
-/// The address cannot be had; see [`explain`].
-pub fn bind_for_visitors(address: SocketAddr) -> io::Result<TcpListener> {
+/// The address cannot be bound; see [`explain`].
+pub fn bind_observe(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = plain(address)?;
     socket.bind(&address.into())?;
-    socket.listen(VISITORS_BACKLOG)?;
+    socket.listen(OBSERVE_BACKLOG)?;
     Ok(socket.into())
 }
 
 fn plain(address: SocketAddr) -> io::Result<Socket> {
     let kind = Type::STREAM.cloexec();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-    // What waits in TIME_WAIT from a process before this one is in nobody's way.
+    // Sockets of an earlier process in TIME_WAIT do not matter.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // [::] stands beside 0.0.0.0, not instead of it, whatever net.ipv6.bindv6only says.
+        // [::] does not include 0.0.0.0, whatever net.ipv6.bindv6only is.
         socket.set_only_v6(true)?;
     }
     Ok(socket)
 }
 
-/// listen(2) on a socket that listens already changes its backlog and nothing else.
+/// listen(2) on a listening socket changes its backlog and nothing else.
 fn set_backlog(listener: &Listener, backlog: i32) {
     for socket in &listener.sockets {
         if let Err(error) = SockRef::from(socket).listen(backlog) {
-            tracing::warn!("{}: its backlog stays what it was: {error}", listener.address);
+            tracing::warn!("{}: the backlog is not changed: {error}", listener.address);
         }
     }
 }
@@ -149,7 +147,7 @@ impl Unbound {
                 }
                 let denied = error.kind() == io::ErrorKind::PermissionDenied;
                 let again = if denied && config.global.user.is_some() {
-                    "; or start evenkeel anew as root, which it gives up once it has bound"
+                    "; or restart evenkeel as root: it drops privileges after binding"
                 } else {
                     ""
                 };
@@ -161,7 +159,7 @@ impl Unbound {
     }
 }
 
-/// What is wrong with an address that cannot be bound, and what to do.
+/// Why an address cannot be bound, and the remedy.
 #[must_use]
 pub fn explain(address: SocketAddr, error: &io::Error) -> String {
     let port = address.port();
@@ -225,8 +223,8 @@ mod tests {
     }
 
     #[test]
-    fn visitors_of_all_ipv6_addresses_take_no_ipv4_port() {
-        let listener = bind_for_visitors("[::]:0".parse().unwrap()).unwrap();
+    fn an_ipv6_wildcard_of_observe_takes_no_ipv4_port() {
+        let listener = bind_observe("[::]:0".parse().unwrap()).unwrap();
         let socket = SockRef::from(&listener);
         assert!(socket.is_listener().unwrap() && socket.only_v6().unwrap());
     }
@@ -276,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_for_the_privileged_names_the_capability() {
+    fn a_privileged_port_names_the_capability() {
         let error = io::Error::from_raw_os_error(Errno::EACCES as i32);
         let line = explain(SocketAddr::from(([0, 0, 0, 0], 80)), &error);
         assert!(line.contains("CAP_NET_BIND_SERVICE"), "{line}");

@@ -1,4 +1,4 @@
-//! The control plane: what is decided away from the data path, and handed to it as a table.
+//! The control plane: it decides outside the data path, and hands the result to it as a table.
 
 pub mod budget;
 pub mod config;
@@ -10,8 +10,8 @@ mod probe;
 pub mod prober;
 pub mod reload;
 pub mod resolve;
-mod rhythm;
-pub mod roster;
-pub mod server;
+mod probe_schedule;
+pub mod cluster;
+pub mod controller;
 pub mod signals;
 pub mod steering;

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_cannot_smuggle_in_another_message() {
+    fn a_status_cannot_contain_another_message() {
         assert_eq!(one_line("2 up\nMAINPID=1"), "2 up MAINPID=1");
     }
 }

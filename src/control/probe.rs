@@ -1,4 +1,4 @@
-//! One probe of a server: a connection, or a request by HTTP and its status.
+//! One probe: a connection, or an HTTP request and its status.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -11,8 +11,8 @@ use crate::control::config::{Check, Health, HttpCheck};
 use crate::shared::snapshot::ProbeResult;
 use crate::sys::probe_socket::{ProbeError, ProbeSocket};
 
-/// What an answer to an HTTP probe may take until its status line is whole: 4 KiB is far more than
-/// any server sends.
+/// The longest answer to an HTTP probe up to the end of its status line: 4 KiB is far more than any
+/// server sends.
 pub(super) const ANSWER_MAX: usize = 4096;
 
 /// Why a probe failed.
@@ -20,9 +20,9 @@ pub(super) const ANSWER_MAX: usize = 4096;
 pub(super) struct Failure {
     /// For the metrics.
     pub(super) result: ProbeResult,
-    /// For people.
+    /// For the operator.
     pub(super) detail: String,
-    /// It was for want of something of this machine's.
+    /// This machine had no descriptor, memory or port for it.
     pub(super) ours: bool,
 }
 
@@ -31,12 +31,12 @@ impl Failure {
         Self { result: ProbeResult::BadAnswer, detail, ours: false }
     }
 
-    /// `doing`: what could not be done by the deadline.
-    fn of(error: ProbeError, doing: &str, timeout: Duration) -> Self {
+    /// `missing`: what did not come by the deadline.
+    fn of(error: ProbeError, missing: &str, timeout: Duration) -> Self {
         match error {
             ProbeError::Deadline => Self {
                 result: ProbeResult::Timeout,
-                detail: format!("{doing} within {timeout:?}"),
+                detail: format!("{missing} within {timeout:?}"),
                 ours: false,
             },
             ProbeError::Itself => Self {
@@ -56,7 +56,7 @@ impl Failure {
             _ => ProbeResult::Error,
         };
         let errno = error.raw_os_error().map(Errno::from_raw);
-        // Descriptors, memory, and (EADDRNOTAVAIL) ports to connect from.
+        // Descriptors, memory, and local ports (EADDRNOTAVAIL).
         let ours = matches!(
             errno,
             Some(
@@ -72,8 +72,8 @@ impl Failure {
     }
 }
 
-/// Asks `address` as `health` wants it, with the Host header `host` unless that says otherwise;
-/// gives what was seen, for people.
+/// Probes `address` as `health` says, with the Host header `host` unless `health` has its own. The
+/// result is for the operator.
 pub(super) async fn probe(
     address: SocketAddr,
     host: &str,
@@ -121,7 +121,7 @@ fn status(answer: &[u8]) -> Result<Option<u16>, httparse::Error> {
     let mut response = httparse::Response::new(&mut []);
     let parsed = response.parse(answer);
     match (response.code, response.reason, parsed) {
-        // Room for no header is enough to know the status line.
+        // The status line is parsed without space for headers.
         (Some(code), Some(_), _) => Ok(Some(code)),
         (_, _, Err(error)) => Err(error),
         (_, _, Ok(_)) => Ok(None),
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_this_machine_lacks_says_nothing_of_the_server() {
+    fn a_shortage_of_this_machine_says_nothing_about_the_server() {
         let cases = [
             (Errno::EMFILE, ProbeResult::Error, true),
             (Errno::ENOBUFS, ProbeResult::Error, true),

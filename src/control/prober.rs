@@ -1,165 +1,87 @@
-//! Probes: one task a server that asks it, at its interval, whether it serves.
+//! Probes: one task for each endpoint, which probes it at its interval.
 //!
-//! What a probe says goes to the control thread, which counts it (`control::health`). A probe says
-//! something of the server only if it was this machine that had its time and its means: one whose
-//! deadline fired late (the process was stopped), or that had no descriptor, is repeated or told
-//! apart, never counted against a server.
+//! The results go to the control thread, which counts them (`control::health`). A probe says
+//! something about the endpoint only if this machine had the time and the resources for it: one
+//! whose deadline fired late (the process was stopped) is repeated, and one that had no descriptor
+//! is reported without a verdict.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use crate::control::config::{Check, Health};
+use crate::control::cluster::{ProbeReport, ProbeTarget};
+use crate::control::config::Check;
+use crate::control::health::ProbeTaskId;
 use crate::control::probe::probe;
-use crate::control::rhythm::Rhythm;
+use crate::control::probe_schedule::ProbeSchedule;
 use crate::shared::snapshot::ProbeResult;
-use crate::terms::ServerId;
 
 /// A timer that fires later than this was kept from firing: the process was stopped, or had no
 /// processor. (A running thread on a loaded Pi is late by some ten milliseconds.)
 const LATE: Duration = Duration::from_millis(100);
 
-/// How often in a row a failed probe is repeated for lateness; after that it counts, so that a
+/// How many times in a row a failed probe is repeated for lateness; after that it counts, so that a
 /// machine that is always late still notices a dead server.
 const REPEATS_MAX: u32 = 2;
-
-/// A server to be probed.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Target {
-    /// The server.
-    pub id: ServerId,
-    /// Where it is; the port gives way to `health.port`.
-    pub address: SocketAddr,
-    /// The Host header unless `health.http.host` says otherwise.
-    pub host_header: String,
-    /// How it is probed.
-    pub health: Health,
-    /// Whether it is up now: `interval` or `interval_down`.
-    pub up: bool,
-}
-
-/// How one probe went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProbeOutcome {
-    /// Of which server.
-    pub server: ServerId,
-    /// Where that was.
-    pub address: SocketAddr,
-    /// For the metrics.
-    pub result: ProbeResult,
-    /// For people: "connection refused", "status 503, wanted 200-399".
-    pub detail: String,
-    /// From connect to answer.
-    pub duration: Duration,
-    /// It failed for want of something of this machine's (descriptors, memory, ports), and says
-    /// nothing about the server.
-    pub ours: bool,
-}
-
-impl ProbeOutcome {
-    /// What to tell `control::health`; none: nothing.
-    #[must_use]
-    pub const fn verdict(&self) -> Option<bool> {
-        if self.ours { None } else { Some(matches!(self.result, ProbeResult::Passed)) }
-    }
-}
 
 /// Probes its targets, within a runtime of tokio-uring.
 #[derive(Debug)]
 pub struct Prober {
-    sender: mpsc::UnboundedSender<ProbeOutcome>,
-    /// Differs from process to process, so that two balancers don't probe in step.
+    sender: mpsc::UnboundedSender<ProbeReport>,
+    /// Differs between processes, so that two balancers do not probe in step.
     seed: RandomState,
-    running: HashMap<ServerId, Running>,
-}
-
-#[derive(Debug)]
-struct Running {
-    /// None: to be probed no more.
-    target: watch::Sender<Option<Target>>,
-    task: JoinHandle<()>,
+    /// A task ends when its sender is dropped.
+    tasks: HashMap<ProbeTaskId, watch::Sender<ProbeTarget>>,
 }
 
 impl Prober {
-    /// Probes nothing yet; outcomes go to `sender`.
+    /// Probes nothing yet; reports go to `sender`.
     #[must_use]
-    pub fn new(sender: mpsc::UnboundedSender<ProbeOutcome>) -> Self {
-        Self { sender, seed: RandomState::new(), running: HashMap::new() }
+    pub fn new(sender: mpsc::UnboundedSender<ProbeReport>) -> Self {
+        Self { sender, seed: RandomState::new(), tasks: HashMap::new() }
     }
 
-    /// Probes these and no others. A target that was there before keeps its schedule; one that is
-    /// gone is dropped when its probe in flight has ended, and nothing more is said of it. Those
-    /// with `Check::Off` are not probed.
-    pub fn set_targets(&mut self, targets: Vec<Target>) {
-        let mut targets: HashMap<ServerId, Target> = targets
-            .into_iter()
-            .filter(|target| target.health.check != Check::Off)
-            .map(|target| (target.id, target))
-            .collect();
-        self.running.retain(|id, running| {
-            let wanted = targets.remove(id);
-            let gone = running.task.is_finished();
-            if gone {
-                // Back before its task was cleared away: as new.
-                targets.extend(wanted.map(|target| (*id, target)));
-            } else {
-                running.target.send_if_modified(|current| {
-                    let changed = *current != wanted;
-                    *current = wanted;
-                    changed
-                });
-            }
-            !gone
-        });
-        for (id, target) in targets {
-            self.start(id, target);
+    /// Probes these and no others. A task that runs already keeps its schedule; one that is not
+    /// among them ends, and its probe in flight is not reported. Those with `Check::Off` are not
+    /// probed.
+    pub fn set_targets(&mut self, targets: Vec<ProbeTarget>) {
+        let mut running = std::mem::take(&mut self.tasks);
+        for target in targets.into_iter().filter(|target| target.health.check != Check::Off) {
+            let id = target.task;
+            let task = running.remove(&id);
+            let task = task.unwrap_or_else(|| self.start(target.clone()));
+            task.send_if_modified(|current| {
+                let changed = *current != target;
+                *current = target;
+                changed
+            });
+            self.tasks.insert(id, task);
         }
     }
 
-    fn start(&mut self, id: ServerId, target: Target) {
-        let (change, target) = watch::channel(Some(target));
-        let rhythm = Rhythm::new(id, self.seed.hash_one(id.0), Instant::now());
-        let task = tokio_uring::spawn(keep_probing(target, rhythm, self.sender.clone()));
-        self.running.insert(id, Running { target: change, task });
+    fn start(&self, target: ProbeTarget) -> watch::Sender<ProbeTarget> {
+        let id = target.task;
+        let schedule = ProbeSchedule::new(id, self.seed.hash_one(id.0), Instant::now());
+        let (sender, target) = watch::channel(target);
+        tokio_uring::spawn(keep_probing(target, schedule, self.sender.clone()));
+        sender
     }
 }
 
-impl Target {
-    const fn interval(&self) -> Duration {
-        if self.up { self.health.interval } else { self.health.interval_down }
-    }
-
-    /// Whether a probe of the one says something of the other.
-    fn is_asked_as(&self, other: &Self) -> bool {
-        self.address == other.address
-            && self.host_header == other.host_header
-            && self.health.check == other.health.check
-            && self.health.port == other.health.port
-    }
-
-    const fn probed_address(&self) -> SocketAddr {
-        let mut address = self.address;
-        if let Some(port) = self.health.port {
-            address.set_port(port);
-        }
-        address
-    }
-}
-
-/// Probes the target until there is none.
+/// Probes the target until the sender of `target` is dropped.
 async fn keep_probing(
-    mut target: watch::Receiver<Option<Target>>,
-    mut rhythm: Rhythm,
-    sender: mpsc::UnboundedSender<ProbeOutcome>,
+    mut target: watch::Receiver<ProbeTarget>,
+    mut schedule: ProbeSchedule,
+    sender: mpsc::UnboundedSender<ProbeReport>,
 ) {
     loop {
-        let Some(current) = target.borrow_and_update().clone() else { return };
-        let due = rhythm.due(current.interval(), Instant::now());
+        let current = target.borrow_and_update().clone();
+        let health = &current.health;
+        let interval = if current.up { health.interval } else { health.interval_down };
+        let due = schedule.due(interval, Instant::now());
         tokio::select! {
             () = sleep_until(due) => {}
             changed = target.changed() => match changed {
@@ -167,45 +89,46 @@ async fn keep_probing(
                 Err(_) => return,
             },
         }
-        if rhythm.was_stopped(due, current.interval(), Instant::now()) {
+        if schedule.was_stopped(due, interval, Instant::now()) {
             continue;
         }
-        let outcome = probe_in_time(&current).await;
-        rhythm.probed();
-        // What was asked of another address, or in another way, says nothing of this target.
-        let asked = target.borrow().as_ref().is_some_and(|now| now.is_asked_as(&current));
-        if asked && sender.send(outcome).is_err() {
+        let report = probe_in_time(&current).await;
+        schedule.probed();
+        if target.has_changed().is_err() || sender.send(report).is_err() {
             return;
         }
     }
 }
 
-/// A probe whose failure was not our own lateness, as far as a few repeats can tell.
-async fn probe_in_time(target: &Target) -> ProbeOutcome {
+/// A probe; one that failed at a deadline that fired late is repeated.
+async fn probe_in_time(target: &ProbeTarget) -> ProbeReport {
+    let mut address = target.address;
+    if let Some(port) = target.health.port {
+        address.set_port(port);
+    }
     let mut repeats = 0;
     loop {
         let started = Instant::now();
         let deadline = started + target.health.timeout;
-        let said =
-            probe(target.probed_address(), &target.host_header, &target.health, deadline).await;
+        let said = probe(address, &target.host_header, &target.health, deadline).await;
         let ended = Instant::now();
         if said.is_err() && ended > deadline + LATE && repeats < REPEATS_MAX {
             repeats += 1;
             continue;
         }
-        let (result, detail, ours) = match said {
-            Ok(detail) => (ProbeResult::Passed, detail, false),
-            Err(failure) => (failure.result, failure.detail, failure.ours),
+        let (result, detail, verdict) = match said {
+            Ok(detail) => (ProbeResult::Passed, detail, Some(true)),
+            Err(failure) => (failure.result, failure.detail, (!failure.ours).then_some(false)),
         };
-        let duration = ended - started;
-        let (server, address) = (target.id, target.address);
-        return ProbeOutcome { server, address, result, detail, duration, ours };
+        let (task, duration) = (target.task, ended - started);
+        return ProbeReport { task, result, detail, duration, verdict };
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::{Cell, RefCell};
+    use std::net::SocketAddr;
     use std::rc::Rc;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -213,7 +136,7 @@ mod tests {
     use tokio::sync::mpsc::UnboundedReceiver;
 
     use super::*;
-    use crate::control::config::HttpCheck;
+    use crate::control::config::{Health, HttpCheck};
     use crate::control::probe::ANSWER_MAX;
 
     const MS: Duration = Duration::from_millis(1);
@@ -240,8 +163,14 @@ mod tests {
         })
     }
 
-    fn target(id: u32, address: SocketAddr, health: Health) -> Target {
-        Target { id: ServerId(id), address, host_header: "web:80".to_owned(), health, up: true }
+    fn target(id: u32, address: SocketAddr, health: Health) -> ProbeTarget {
+        ProbeTarget {
+            task: ProbeTaskId(id),
+            address,
+            host_header: "web:80".to_owned(),
+            health,
+            up: true,
+        }
     }
 
     async fn bind() -> (TcpListener, SocketAddr) {
@@ -250,7 +179,7 @@ mod tests {
         (listener, address)
     }
 
-    fn prober() -> (Prober, UnboundedReceiver<ProbeOutcome>) {
+    fn prober() -> (Prober, UnboundedReceiver<ProbeReport>) {
         let (sender, outcomes) = mpsc::unbounded_channel();
         (Prober::new(sender), outcomes)
     }
@@ -285,22 +214,22 @@ mod tests {
         outcome(target(1, address, health(http()))).await
     }
 
-    async fn outcome(target: Target) -> (ProbeResult, String) {
+    async fn outcome(target: ProbeTarget) -> (ProbeResult, String) {
         let (mut prober, mut outcomes) = prober();
         prober.set_targets(vec![target]);
         let outcome = outcomes.recv().await.unwrap();
-        assert_eq!(outcome.verdict(), Some(outcome.result == ProbeResult::Passed));
+        assert_eq!(outcome.verdict, Some(outcome.result == ProbeResult::Passed));
         (outcome.result, outcome.detail)
     }
 
     #[test]
-    fn an_http_probe_asks_as_it_was_told() {
+    fn an_http_probe_sends_the_configured_request() {
         tokio_uring::start(async {
             let (address, requests) = answering(vec![b"HTTP/1.1 204 \r\n\r\n".to_vec()]).await;
             let (mut prober, mut outcomes) = prober();
             prober.set_targets(vec![target(7, address, health(http()))]);
             let outcome = outcomes.recv().await.unwrap();
-            assert_eq!((outcome.server, outcome.result), (ServerId(7), ProbeResult::Passed));
+            assert_eq!((outcome.task, outcome.result), (ProbeTaskId(7), ProbeResult::Passed));
             assert_eq!(outcome.detail, "status 204");
             let requests = requests.borrow();
             let lines: Vec<&str> = requests[0].split("\r\n").collect();
@@ -331,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_http_is_a_bad_answer() {
+    fn an_answer_that_is_not_http_is_a_bad_answer() {
         let cases: [(&[u8], &str); 5] = [
             (b"SSH-2.0-OpenSSH_9.2\r\n", "not HTTP: invalid HTTP version"),
             (b"\x15\x03\x01\x00\x02\x02\x0a", "not HTTP: invalid HTTP version"),
@@ -348,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tcp_probe_asks_for_a_connection_only() {
+    fn a_tcp_probe_only_connects() {
         tokio_uring::start(async {
             let (_listener, address) = bind().await;
             let (result, detail) = outcome(target(1, address, health(Check::Tcp))).await;
@@ -412,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_while_the_process_was_stopped_is_not_the_servers() {
+    fn a_failure_while_the_process_was_stopped_does_not_count() {
         tokio_uring::start(async {
             let (listener, address) = bind().await;
             let (mut prober, mut outcomes) = prober();
@@ -432,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_is_gone_is_heard_of_no_more() {
+    fn a_target_that_is_gone_is_not_reported_any_more() {
         tokio_uring::start(async {
             let (listener, address) = bind().await;
             let (mut prober, mut outcomes) = prober();
@@ -443,30 +372,25 @@ mod tests {
             prober.set_targets(vec![target(2, there, health(Check::Tcp)), off]);
             client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
             for _ in 0..5 {
-                assert_eq!(outcomes.recv().await.unwrap().server, ServerId(2));
+                assert_eq!(outcomes.recv().await.unwrap().task, ProbeTaskId(2));
             }
-            assert_eq!(prober.running.len(), 2);
-            prober.set_targets(Vec::new());
-            let deadline = Instant::now() + LONG;
-            while !prober.running.is_empty() && Instant::now() < deadline {
-                tokio::time::sleep(MS).await;
-                prober.set_targets(Vec::new());
-            }
-            assert!(prober.running.is_empty());
+            assert_eq!(prober.tasks.len(), 1);
         });
     }
 
     #[test]
-    fn a_target_that_moved_is_probed_at_its_new_place() {
+    fn another_task_for_an_endpoint_probes_it_at_once() {
         tokio_uring::start(async {
             let (listener, address) = bind().await;
             let (mut prober, mut outcomes) = prober();
             prober.set_targets(vec![target(1, address, health(http()))]);
+            let (mut before, _) = listener.accept().await.unwrap();
+            prober.set_targets(vec![target(2, address, health(http()))]);
             let (mut client, _) = listener.accept().await.unwrap();
-            let (there, _) = answering(vec![b"HTTP/1.1 200 OK\r\n\r\n".to_vec()]).await;
-            prober.set_targets(vec![target(1, there, health(http()))]);
+            before.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
             client.write_all(b"HTTP/1.1 500 No\r\n\r\n").await.unwrap();
-            assert_eq!(outcomes.recv().await.unwrap().result, ProbeResult::Passed);
+            let outcome = outcomes.recv().await.unwrap();
+            assert_eq!((outcome.task, outcome.verdict), (ProbeTaskId(2), Some(false)));
         });
     }
 }

@@ -1,5 +1,5 @@
-//! What a reload reads before anything changes: the file, whole and checked, and the addresses of
-//! its names.
+//! What a reload reads before anything changes: the checked file, and the addresses of its host
+//! names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -13,19 +13,19 @@ use crate::control::config::{Config, Global, Place, ServerAddress, overlap};
 use crate::control::file;
 use crate::control::resolve::{Answer, Resolver};
 
-/// For all names together. A server whose name has no answer by then is down until it has.
-const RESOLVE_MAX: Duration = Duration::from_secs(5);
+/// For all host names together. A server without an answer by then is down until it has one.
+const RESOLVE_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// A configuration that could be put in force.
+/// A configuration that can come into force.
 #[derive(Debug)]
-pub struct Fresh {
+pub struct NewConfig {
     /// As checked.
     pub config: Config,
-    /// For names that had no answer before.
+    /// For host names that had no answer before.
     pub answers: BTreeMap<String, Answer>,
 }
 
-/// Reads the file at `path`, and asks for the names in it that are not `known`.
+/// Reads the file at `path`, and looks up its host names that are not `known`.
 ///
 /// # Errors
 /// Every problem of the file, a line each.
@@ -33,8 +33,8 @@ pub async fn read(
     path: PathBuf,
     resolver: Resolver,
     known: BTreeSet<String>,
-) -> Result<Fresh, Vec<String>> {
-    // A file may be large and its disk slow: not for the thread that probes.
+) -> Result<NewConfig, Vec<String>> {
+    // A large file on a slow disk must not block the control thread.
     let loaded = spawn_blocking(move || file::load(&path)).await;
     let config = match loaded {
         Ok(Ok(config)) => config,
@@ -43,7 +43,7 @@ pub async fn read(
     };
     let unknown = hosts(&config).filter(|host| !known.contains(*host)).map(str::to_owned).collect();
     let answers = resolve(&resolver, unknown).await;
-    Ok(Fresh { config, answers })
+    Ok(NewConfig { config, answers })
 }
 
 /// The host names in a configuration.
@@ -56,9 +56,9 @@ pub fn hosts(config: &Config) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Asks for all of `hosts`, and waits 5 s at most. A name without an answer is left out.
+/// Looks up all of `hosts`, for 5 s at most. A name without an answer is left out.
 pub async fn resolve(resolver: &Resolver, hosts: BTreeSet<String>) -> BTreeMap<String, Answer> {
-    let deadline = Instant::now() + RESOLVE_MAX;
+    let deadline = Instant::now() + RESOLVE_TIME_MAX;
     let mut lookups = JoinSet::new();
     for host in hosts {
         let resolver = resolver.clone();
@@ -76,7 +76,7 @@ pub async fn resolve(resolver: &Resolver, hosts: BTreeSet<String>) -> BTreeMap<S
     answers
 }
 
-/// Keeps of `running` what only a new start can change, and names what would have.
+/// Replaces in `new` what only a restart can change by that of `running`; the keys that differed.
 pub fn keep_until_restart(running: &Config, new: &mut Config) -> Vec<&'static str> {
     let (was, wants) = (&running.global, &new.global);
     let sessions = |global: &Global| global.sessions_max.map(|(number, _)| number);
@@ -100,16 +100,16 @@ pub fn keep_until_restart(running: &Config, new: &mut Config) -> Vec<&'static st
     changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
 }
 
-/// Addresses of frontends in `new` that the metrics of `running` have: they are free at the next
-/// start, wherever `new` puts the metrics. For the operator, a line each.
+/// Addresses of frontends in `new` that `observe.bind` of `running` uses until a restart. For the
+/// operator, a line each.
 pub fn held_until_restart(running: &Config, new: &Config) -> Vec<String> {
     let Some((held, _)) = running.observe.bind else { return Vec::new() };
     let binds = new.frontends.iter().flat_map(|frontend| &frontend.bind);
     let taken = binds.filter(|(address, _)| overlap(held, *address));
     let line = |(address, place): &(SocketAddr, Place)| {
         format!(
-            "{}{address} is still had by the metrics, as observe.bind = {held}, until evenkeel is \
-             restarted; restart it, or choose another address",
+            "{}{address} is in use by observe.bind = {held} until evenkeel is restarted; restart \
+             it, or choose another address",
             new.locate(*place)
         )
     };
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_start_can_change_is_named_and_kept() {
+    fn keys_that_need_a_restart_are_kept_and_listed() {
         let running = config("workers = 1", "");
         let mut new = config(
             "workers = 2\nsessions_max = 9\ndrain_timeout = \"1s\"",
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_metrics_have_is_free_at_the_next_start_only() {
+    fn the_address_of_observe_is_in_use_until_a_restart() {
         let running = config("", "[observe]\nbind = \"127.0.0.1:8404\"\n");
         let moved = "[observe]\nbind = \"127.0.0.1:8405\"\n[frontend.g]\nbackend = \"b\"\nbind = ";
         let new = config("", &format!("{moved}[\"0.0.0.0:8404\", \"[::]:8404\"]"));
@@ -155,20 +155,20 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_moved_is_no_change() {
+    fn a_key_on_another_line_is_no_change() {
         let running = config("sessions_max = 9", "");
         let mut new = config("\n\nsessions_max = 9", "");
         assert!(keep_until_restart(&running, &mut new).is_empty());
     }
 
     #[test]
-    fn only_names_are_asked_for() {
+    fn only_host_names_are_looked_up() {
         let config = config("", "[[backend.b.server]]\nname = \"t\"\naddress = \"127.0.0.1:82\"\n");
         assert_eq!(hosts(&config).collect::<Vec<_>>(), ["pi"]);
     }
 
     #[test]
-    fn a_file_that_is_bad_or_absent_is_answered_with_its_problems() {
+    fn a_file_that_does_not_exist_is_an_error() {
         let path = PathBuf::from("/nonexistent/evenkeel.toml");
         let reading = async {
             let resolver = Resolver::new();

@@ -1,11 +1,11 @@
-//! Signals: what each means here, and which thread is interrupted by them.
+//! Signals: their meaning, and the thread that receives them.
 
 use std::io;
 
 use nix::sys::signal::{SigSet, Signal as Number};
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-/// What a signal asks for.
+/// The meaning of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// SIGHUP
@@ -16,7 +16,7 @@ pub enum Signal {
     HandOver,
 }
 
-/// The signals that this process acts on.
+/// Receives the signals of this process.
 #[derive(Debug)]
 pub struct Signals {
     hangup: Stream,
@@ -26,10 +26,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over from here on, those that came since [`block`] too.
+    /// Receives signals from now on, and those that have come since [`block`].
     ///
     /// # Errors
-    /// The runtime cannot take them.
+    /// The runtime cannot receive them.
     pub fn new() -> io::Result<Self> {
         let signals = Self {
             hangup: signal(SignalKind::hangup())?,
@@ -52,8 +52,8 @@ impl Signals {
     }
 }
 
-/// Keeps signals from this thread and those that it starts, so that no worker is woken by them;
-/// they wait for [`Signals::new`]. SIGPIPE needs nothing: Rust's runtime ignores it from the start.
+/// Blocks the signals in this thread and those that it starts, so that no worker is woken by them;
+/// they are pending until [`Signals::new`]. SIGPIPE needs nothing: Rust's runtime ignores it.
 ///
 /// # Errors
 /// None that a caller could mend.

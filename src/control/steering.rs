@@ -11,7 +11,7 @@
 
 use std::collections::HashSet;
 
-use crate::control::roster::Bound;
+use crate::control::cluster::Bound;
 use crate::sys::release::Release;
 use crate::sys::socket::prefer_core;
 

@@ -4,7 +4,7 @@ use std::io;
 
 use nix::sys::utsname;
 
-use super::Finding;
+use crate::doctor::finding::Finding;
 use crate::sys::features::{RingFeatures, RingProblem, ring_features};
 use crate::sys::release::Release;
 
@@ -117,7 +117,7 @@ fn tried(subject: &'static str, outcome: &io::Result<()>, works: &str) -> Findin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Verdict;
+    use crate::doctor::finding::Verdict;
 
     #[test]
     fn old_kernels_fail_and_the_bogus_ones_are_warned_of() {

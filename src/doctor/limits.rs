@@ -8,11 +8,11 @@ use std::ops::RangeInclusive;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 
-use super::Finding;
 use crate::control::budget::Budget;
 use crate::control::config::{Config, ServerAddress};
 use crate::control::file;
-use crate::observe::VISITORS_MAX;
+use crate::doctor::finding::Finding;
+use crate::observe::CONNECTIONS_MAX;
 use crate::proxy::{PIPES_PER_WORKER, SPARES_PER_WORKER};
 use crate::run::{identity, limits};
 use crate::sys::features::rings_that_fit;
@@ -65,7 +65,7 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
         workers,
         pipes_per_worker: PIPES_PER_WORKER,
         spares_per_worker: SPARES_PER_WORKER,
-        visitors: VISITORS_MAX,
+        observe_connections: CONNECTIONS_MAX,
     };
     let sessions = budget.sessions_max(config, |_| 1);
     let is_auto = config.global.sessions_max.is_none();
@@ -303,7 +303,7 @@ fn is_loopback(address: &SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Verdict;
+    use crate::doctor::finding::Verdict;
 
     #[test]
     fn what_run_would_refuse_fails_in_its_words() {

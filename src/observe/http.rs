@@ -1,8 +1,7 @@
-//! HTTP for people and scrapers: /metrics, /healthz, /readyz, the status page.
+//! HTTP: /metrics, /healthz, /readyz, the status page.
 //!
-//! A connection serves one request and has a moment at which it ends, whatever it does; as many as
-//! [`CONNECTIONS_MAX`] are served at once. So a reader that stalls costs a place for a while, and
-//! traffic nothing.
+//! A connection serves one request and has a deadline; at most [`CONNECTIONS_MAX`] are open. A
+//! client that stalls takes one of them for a while, and costs traffic nothing.
 
 use std::io;
 use std::net::TcpListener;
@@ -23,61 +22,62 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use crate::observe::connection_limit::{self, ConnectionLimit, RequestArrived};
 use crate::observe::report::Report;
-use crate::observe::visitors::{self, Door, Heard};
 use crate::observe::{exposition, page};
 use crate::shared::orders::Request;
 use crate::shared::phase::Phase;
 use crate::shared::snapshot::Snapshot;
 use crate::shared::state::SharedState;
 
-/// Connections served at once; for one more, the one that has had its time the longest is ended.
+/// Open connections; at the limit, a new one replaces the one whose time is over first.
 pub const CONNECTIONS_MAX: usize = 128;
 
-/// Of a connection, from its accept to its last byte; as long as Prometheus waits for a scrape.
+/// For a connection, from its accept to its last byte; as long as Prometheus waits for a scrape.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// For the control thread to say what it knows.
+/// For the control thread to answer.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Of a connection from its request on, if others wait: the control thread has its time, and the
-/// answer a second. Who takes it slowly takes a place as much as who asks for nothing.
-const PATIENCE: Duration = CONTROL_TIMEOUT.saturating_add(Duration::from_secs(1));
+/// For a connection from its request on, while others wait: the time of the control thread, and a
+/// second for the answer to be read.
+const ANSWER_TIMEOUT: Duration = CONTROL_TIMEOUT.saturating_add(Duration::from_secs(1));
 
-/// Bytes of a request's head, and its header lines.
+/// Bytes of the head of a request, and its header lines.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEADER_LINES_MAX: usize = 64;
 
 /// What the handlers need.
 struct Observer {
     control: mpsc::Sender<Request>,
-    seam: Arc<SharedState>,
-    /// One document is made at a time: who scrapes in a loop gets one core at most.
-    press: Arc<Semaphore>,
+    shared: Arc<SharedState>,
+    /// One document is rendered at a time: a client that scrapes in a loop gets one core at most.
+    rendering: Arc<Semaphore>,
 }
 
-/// Serves `listener` until the control thread hangs up; dropped, it ends every connection. Runs
-/// inside tokio (tokio-uring's too).
+/// Serves `listener` until the control thread drops its receiver of requests; dropped, it ends
+/// every connection. Runs inside tokio (tokio-uring's too).
 ///
 /// # Errors
 /// The runtime cannot take the socket.
 pub async fn serve(
     listener: TcpListener,
     control: mpsc::Sender<Request>,
-    seam: Arc<SharedState>,
+    shared: Arc<SharedState>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let router = router(control.clone(), seam);
+    let router = router(control.clone(), shared);
     let accept = || async { Ok(listener.accept().await?.0) };
-    let converse = |stream, heard| converse(stream, heard, router.clone());
-    let door = Door { name: "observe.bind", most: CONNECTIONS_MAX, patience: Some(PATIENCE) };
-    visitors::serve(door, &control, accept, converse).await;
+    let converse = |stream, arrived| converse(stream, arrived, router.clone());
+    let answer_timeout = Some(ANSWER_TIMEOUT);
+    let limit = ConnectionLimit { name: "observe.bind", max: CONNECTIONS_MAX, answer_timeout };
+    connection_limit::serve(limit, &control, accept, converse).await;
     Ok(())
 }
 
-fn router(control: mpsc::Sender<Request>, seam: Arc<SharedState>) -> Router {
-    let observer = Observer { control, seam, press: Arc::new(Semaphore::new(1)) };
+fn router(control: mpsc::Sender<Request>, shared: Arc<SharedState>) -> Router {
+    let observer = Observer { control, shared, rendering: Arc::new(Semaphore::new(1)) };
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
@@ -89,11 +89,11 @@ fn router(control: mpsc::Sender<Request>, seam: Arc<SharedState>) -> Router {
         .with_state(Arc::new(observer))
 }
 
-/// One request, one answer; what a peer does wrong is its own matter.
-async fn converse(stream: TcpStream, heard: Heard, router: Router) {
+/// One request, one answer; errors of the peer are ignored.
+async fn converse(stream: TcpStream, arrived: RequestArrived, router: Router) {
     let router = TowerToHyperService::new(router);
     let answer = service_fn(|request| {
-        heard.set();
+        arrived.set();
         router.call(request)
     });
     let connection = http1::Builder::new()
@@ -115,8 +115,8 @@ async fn metrics(State(observer): State<Arc<Observer>>) -> Response {
 }
 
 async fn status_json(State(observer): State<Arc<Observer>>) -> Response {
-    let render = |snapshot: &Snapshot, seam: &SharedState| {
-        let text = serde_json::to_string(&Report::new(snapshot, seam));
+    let render = |snapshot: &Snapshot, shared: &SharedState| {
+        let text = serde_json::to_string(&Report::new(snapshot, shared));
         text.unwrap_or_default() + "\n"
     };
     observer.document("application/json", render).await
@@ -124,18 +124,18 @@ async fn status_json(State(observer): State<Arc<Observer>>) -> Response {
 
 async fn status_page(State(observer): State<Arc<Observer>>) -> Response {
     let render =
-        |snapshot: &Snapshot, seam: &SharedState| page::render(&Report::new(snapshot, seam));
+        |snapshot: &Snapshot, shared: &SharedState| page::render(&Report::new(snapshot, shared));
     observer.document("text/html; charset=utf-8", render).await
 }
 
-/// The process lives, and its control thread turns.
+/// The process is alive, and its control thread runs.
 async fn healthz() -> Response {
     line(StatusCode::OK, "ok")
 }
 
-/// Whether new clients may be sent here.
+/// Whether the balancer accepts new clients.
 async fn readyz(State(observer): State<Arc<Observer>>) -> Response {
-    match observer.seam.phase.load() {
+    match observer.shared.phase.load() {
         Phase::Running => line(StatusCode::OK, "ready"),
         Phase::Draining(_) => line(StatusCode::SERVICE_UNAVAILABLE, "draining"),
         Phase::Stopped => line(StatusCode::SERVICE_UNAVAILABLE, "stopped"),
@@ -151,33 +151,35 @@ async fn method_not_allowed() -> Response {
 }
 
 impl Observer {
-    /// Asks the control thread, and has a document made of its answer on a thread of the pool:
-    /// with a thousand servers that takes longer than probes should wait.
+    /// Requests a snapshot from the control thread and renders the document on a thread of the
+    /// pool: with a thousand servers that takes longer than probes should wait.
     async fn document(
         &self,
         kind: &'static str,
         render: impl FnOnce(&Snapshot, &SharedState) -> String + Send + 'static,
     ) -> Response {
         let asked = async {
-            let press = Arc::clone(&self.press).acquire_owned().await.ok()?;
+            let rendering = Arc::clone(&self.rendering).acquire_owned().await.ok()?;
             let (sender, receiver) = oneshot::channel();
             self.control.send(Request::Snapshot(sender)).await.ok()?;
-            Some((press, receiver.await.ok()?))
+            Some((rendering, receiver.await.ok()?))
         };
-        let (press, snapshot) = match timeout(CONTROL_TIMEOUT, asked).await {
+        let (rendering, snapshot) = match timeout(CONTROL_TIMEOUT, asked).await {
             Ok(Some(answered)) => answered,
             Ok(None) => return line(StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-            Err(_) => return line(StatusCode::SERVICE_UNAVAILABLE, "the control thread hangs"),
+            Err(_) => {
+                return line(StatusCode::SERVICE_UNAVAILABLE, "the control thread does not answer");
+            }
         };
-        let seam = Arc::clone(&self.seam);
+        let shared = Arc::clone(&self.shared);
         let made = spawn_blocking(move || {
-            // Also if who asked has gone: what was begun is made to its end.
-            let _press = press;
-            render(&snapshot, &seam)
+            // Held until the document is rendered, also if the client has gone.
+            let _rendering = rendering;
+            render(&snapshot, &shared)
         });
         match made.await {
             Ok(text) => answer(StatusCode::OK, kind, text),
-            Err(_) => line(StatusCode::INTERNAL_SERVER_ERROR, "the document could not be made"),
+            Err(_) => line(StatusCode::INTERNAL_SERVER_ERROR, "the document could not be rendered"),
         }
     }
 }
@@ -205,7 +207,7 @@ mod tests {
     use super::*;
     use crate::observe::sample;
 
-    /// Serves a made-up balancer while `client` runs on a thread of its own.
+    /// Serves a sample snapshot while `client` runs on a thread of its own.
     fn with_server<T: Send + 'static>(
         client: impl FnOnce(SocketAddr, Arc<SharedState>) -> T + Send + 'static,
     ) -> T {
@@ -213,11 +215,11 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let seam = sample::seam();
+            let shared = sample::shared();
             let (control, requests) = mpsc::channel(8);
             tokio::spawn(sample::control(requests));
-            tokio::spawn(serve(listener, control, Arc::clone(&seam)));
-            spawn_blocking(move || client(address, seam)).await.unwrap()
+            tokio::spawn(serve(listener, control, Arc::clone(&shared)));
+            spawn_blocking(move || client(address, shared)).await.unwrap()
         })
     }
 
@@ -251,10 +253,10 @@ mod tests {
     }
 
     #[test]
-    fn it_is_ready_until_it_drains_and_healthy_while_it_lives() {
-        with_server(|address, seam| {
+    fn it_is_ready_until_it_drains_and_healthy_until_it_ends() {
+        with_server(|address, shared| {
             assert!(fetch(address, "/readyz").starts_with("HTTP/1.1 200 "));
-            seam.phase.store(Phase::Draining(Instant::now()));
+            shared.phase.store(Phase::Draining(Instant::now()));
             let answer = fetch(address, "/readyz");
             assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("\r\n\r\ndraining\n"));
             assert!(fetch(address, "/healthz").starts_with("HTTP/1.1 200 "));
@@ -277,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_404_and_what_cannot_be_done_405() {
+    fn an_unknown_path_is_404_and_another_method_405() {
         with_server(|address, _| {
             assert!(fetch(address, "/etc/passwd").starts_with("HTTP/1.1 404 "));
             let answer = ask(address, "POST /metrics HTTP/1.1\r\nHost: here\r\n\r\n");
@@ -288,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn junk_and_endless_heads_are_turned_away() {
+    fn invalid_and_endless_heads_are_refused() {
         with_server(|address, _| {
             for junk in [
                 "\0\0\0\r\n\r\n".to_owned(),
@@ -306,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_silent_are_cut_off_and_those_behind_them_served() {
+    fn connections_without_a_request_are_closed_and_others_served() {
         with_server(|address, _| {
             let start = Instant::now();
             let silent: Vec<TcpStream> = (0..CONNECTIONS_MAX).map(|_| connect(address)).collect();
@@ -319,11 +321,11 @@ mod tests {
     }
 
     #[test]
-    fn a_control_thread_that_hangs_is_503() {
+    fn a_control_thread_that_does_not_answer_is_503() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (control, requests) = mpsc::channel(1);
-        let press = Arc::new(Semaphore::new(1));
-        let observer = Observer { control, seam: sample::seam(), press };
+        let rendering = Arc::new(Semaphore::new(1));
+        let observer = Observer { control, shared: sample::shared(), rendering };
         let asked = metrics(State(Arc::new(observer)));
         assert_eq!(runtime.block_on(asked).status(), StatusCode::SERVICE_UNAVAILABLE);
         drop(requests);

@@ -1,7 +1,7 @@
-//! The session log (stdout): one record a session, written by a thread of its own.
+//! The session log (stdout): one record for each session, written by a thread of its own.
 //!
-//! A worker hands its record to a bounded channel and goes on; when the writer cannot keep up
-//! (a full disk, a pipe that nobody reads), records are dropped and counted, never waited for.
+//! A worker hands its record to a bounded channel and goes on. If the writer cannot keep up (a full
+//! disk, a pipe that nobody reads), records are dropped and counted.
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -16,16 +16,16 @@ use crossbeam::channel::{Receiver, TryRecvError};
 use serde::Serialize;
 
 use crate::control::config::LogFormat;
-use crate::observe::operator::write_all;
+use crate::observe::application_log::write_all;
 use crate::shared::counters::Count;
 use crate::shared::records::{self, Records, SessionRecord};
 
-/// Starts the thread that writes each record to stdout, a line each. It ends when the [`Records`]
-/// are gone and what they were offered is written; if nobody reads stdout, it waits for that (and
-/// alone), so do not join it without a time limit.
+/// Starts the thread that writes each record to stdout as one line. It ends when the [`Records`]
+/// are dropped and everything is written. If nobody reads stdout, it blocks: join it with a time
+/// limit.
 ///
 /// # Errors
-/// No thread or no descriptor can be had.
+/// No thread can be started, or no descriptor is left.
 pub fn start_writer(format: LogFormat) -> io::Result<(Records, JoinHandle<()>)> {
     let (records, waiting, unwritten) = records::channel();
     // Its own descriptor: std's stdout would flush at each line, and lock.
@@ -36,33 +36,42 @@ pub fn start_writer(format: LogFormat) -> io::Result<(Records, JoinHandle<()>)> 
     Ok((records, thread))
 }
 
-/// Gathers lines, and writes them as the channel runs empty or the batch is full.
+/// Collects lines, and writes them when the channel is empty or the batch is full.
 struct Writer<W> {
     format: LogFormat,
     sink: W,
     batch: String,
     /// Lines in `batch`.
     lines: u64,
-    /// A write broke off within a line; the next one begins a new line first.
-    torn: bool,
-    /// Lines that could not be written and were not yet told of.
+    /// A write ended within a line; the next one begins with a line break.
+    partial: bool,
+    /// Lines that could not be written, and were not yet reported.
     lost: u64,
-    /// Lines that could not be written, ever.
+    /// Lines that could not be written, in all.
     unwritten: Arc<Count>,
-    /// When losses were last told of.
-    told: Option<Instant>,
+    /// When losses were last logged.
+    last_logged: Option<Instant>,
 }
 
-/// A few hundred lines: enough that a write costs little a line.
+/// A few hundred lines, so that a system call costs little for each.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Between two complaints about a log that cannot be written.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+/// Between two warnings about a session log that cannot be written.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 impl<W: Write> Writer<W> {
     fn new(format: LogFormat, sink: W, unwritten: Arc<Count>) -> Self {
         let batch = String::with_capacity(BATCH_BYTES + 1024);
-        Self { format, sink, batch, lines: 0, torn: false, lost: 0, unwritten, told: None }
+        Self {
+            format,
+            sink,
+            batch,
+            lines: 0,
+            partial: false,
+            lost: 0,
+            unwritten,
+            last_logged: None,
+        }
     }
 
     fn run(mut self, records: &Receiver<SessionRecord>) {
@@ -85,19 +94,18 @@ impl<W: Write> Writer<W> {
         self.flush(Instant::now());
     }
 
-    /// Writes the batch; what cannot be written is lost, for a log that waits for a full disk
-    /// would be a log without an end.
+    /// Writes the batch. What cannot be written is lost: it is not kept in memory.
     fn flush(&mut self, now: Instant) {
         if self.batch.is_empty() {
             return;
         }
-        if self.torn {
+        if self.partial {
             self.batch.insert(0, '\n');
         }
         let (written, outcome) = write_all(&mut self.sink, self.batch.as_bytes());
-        let due = self.told.is_none_or(|told| now.duration_since(told) >= COMPLAINT_INTERVAL);
+        let due = self.last_logged.is_none_or(|last| now.duration_since(last) >= LOG_INTERVAL);
         if written > 0 {
-            self.torn = self.batch.as_bytes()[written - 1] != b'\n';
+            self.partial = self.batch.as_bytes()[written - 1] != b'\n';
         }
         if let Err(error) = outcome {
             let rest = &self.batch.as_bytes()[written..];
@@ -106,18 +114,18 @@ impl<W: Write> Writer<W> {
             self.unwritten.add(left);
             self.lost += left;
             if due {
-                self.complain(&error.to_string(), now);
+                self.log_losses(&error.to_string(), now);
             }
         } else if due && self.lost > 0 {
-            self.complain("it can be written again", now);
+            self.log_losses("it can be written again", now);
         }
         self.batch.clear();
         self.lines = 0;
     }
 
-    fn complain(&mut self, how: &str, now: Instant) {
+    fn log_losses(&mut self, how: &str, now: Instant) {
         tracing::warn!("session log: {} records lost: stdout: {how}", self.lost);
-        self.told = Some(now);
+        self.last_logged = Some(now);
         self.lost = 0;
     }
 }
@@ -133,8 +141,8 @@ impl SessionRecord {
         out.push('\n');
     }
 
-    /// In the order of HAProxy's tcplog: when, who, by which frontend, to which server, how long
-    /// (milliseconds: connect/whole; -1: never connected), how much (in/out), how it ended.
+    /// In the order of HAProxy's tcplog: time, client, frontend, server, durations in milliseconds
+    /// (connect/whole; -1: never connected), bytes (in/out), how it ended.
     fn text(&self, out: &mut String) -> fmt::Result {
         write!(out, "{} ", self.time())?;
         match self.client() {
@@ -176,11 +184,11 @@ impl SessionRecord {
     }
 
     fn time(&self) -> humantime::Rfc3339Timestamp {
-        // humantime refuses what is before 1970, where no clock of Linux can be.
+        // humantime panics for times before 1970.
         humantime::format_rfc3339_millis(self.ended.max(SystemTime::UNIX_EPOCH))
     }
 
-    /// An IPv4 client of an IPv6 socket is an IPv4 client.
+    /// The address of an IPv4 client, if the socket is IPv6.
     fn client(&self) -> Option<SocketAddr> {
         self.client.map(|client| SocketAddr::new(client.ip().to_canonical(), client.port()))
     }
@@ -202,12 +210,12 @@ struct JsonRecord<'a> {
     retries: u32,
 }
 
-/// Whole microseconds, said in milliseconds.
+/// In milliseconds, with microseconds as the fraction.
 fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
-/// Milliseconds with three decimals: a connect in a small network takes less than one.
+/// Milliseconds with three decimals: a connect in a local network takes less than one.
 struct Millis(Duration);
 
 impl fmt::Display for Millis {
@@ -216,7 +224,7 @@ impl fmt::Display for Millis {
     }
 }
 
-/// A name as one word of a line: what would end the word or the line is escaped.
+/// A name as one word of a line: white space and control characters are escaped.
 struct Word<'a>(&'a str);
 
 impl fmt::Display for Word<'_> {
@@ -263,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_line_reads_like_a_tcplog() {
+    fn a_text_line_is_like_tcplog_of_haproxy() {
         assert_eq!(
             line(&record(), LogFormat::Text),
             "2023-11-14T22:13:20.123Z 192.0.2.7:50123 http web/web1 0.214/234.567 512/10240 \
@@ -272,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_without_a_server_says_so() {
+    fn a_session_without_a_server_has_no_server_name() {
         let end = End::new(Reason::NoServer, b"SC");
         let record = SessionRecord { server: None, connect: None, end, ..record() };
         let text = line(&record, LogFormat::Text);
@@ -283,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_line_is_one_object_with_the_same_facts() {
+    fn a_json_line_is_one_object_with_the_same_fields() {
         assert_eq!(
             line(&record(), LogFormat::Json),
             concat!(
@@ -297,14 +305,14 @@ mod tests {
     }
 
     #[test]
-    fn text_and_json_say_the_same_milliseconds() {
+    fn text_and_json_have_the_same_milliseconds() {
         let record = SessionRecord { duration: Duration::from_micros(1_005_000), ..record() };
         assert!(line(&record, LogFormat::Text).contains("/1005.000 "));
         assert!(line(&record, LogFormat::Json).contains(r#""duration_ms":1005.0,"#));
     }
 
     #[test]
-    fn a_name_cannot_forge_a_line() {
+    fn a_name_cannot_add_a_line() {
         let record = SessionRecord { server: Some("a\n2023 x\u{1b}[2J".into()), ..record() };
         for format in [LogFormat::Text, LogFormat::Json] {
             let text = line(&record, format);
@@ -316,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_was_gone_at_once_has_no_address() {
+    fn a_client_that_left_at_once_has_no_address() {
         let record = SessionRecord { client: None, ..record() };
         let text = line(&record, LogFormat::Text);
         assert!(text.starts_with("2023-11-14T22:13:20.123Z - http "), "{text}");
@@ -354,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_before_the_channel_closed_is_written() {
+    fn records_from_before_the_channel_closed_are_written() {
         let (sender, receiver) = channel::unbounded();
         for _ in 0..1000 {
             sender.send(record()).unwrap();
@@ -368,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_loses_lines_and_tears_at_most_one() {
+    fn a_full_disk_loses_lines_and_writes_at_most_one_in_part() {
         let whole = line(&record(), LogFormat::Text);
         let mut disk = Disk { room: whole.len() + 10, ..Disk::default() };
         let mut writer = Writer::new(LogFormat::Text, &mut disk, Arc::default());
@@ -378,11 +386,15 @@ mod tests {
             writer.lines += 1;
         }
         writer.flush(start);
-        assert!(writer.torn && writer.lost == 0 && writer.told == Some(start));
+        assert!(writer.partial && writer.lost == 0 && writer.last_logged == Some(start));
         record().line(LogFormat::Text, &mut writer.batch);
         writer.lines += 1;
         writer.flush(start + Duration::from_secs(1));
-        assert_eq!((writer.lost, writer.told), (1, Some(start)), "told once a minute at most");
+        assert_eq!(
+            (writer.lost, writer.last_logged),
+            (1, Some(start)),
+            "logged once a minute at most"
+        );
         assert_eq!(writer.unwritten.read(), 3, "two of the first batch, and the one after it");
         writer.sink.room = usize::MAX;
         record().line(LogFormat::Text, &mut writer.batch);
@@ -391,8 +403,8 @@ mod tests {
         assert_eq!(writer.lost, 1, "it is told as soon as that is due");
         record().line(LogFormat::Text, &mut writer.batch);
         writer.lines += 1;
-        writer.flush(start + COMPLAINT_INTERVAL);
-        assert_eq!((writer.lost, writer.told), (0, Some(start + COMPLAINT_INTERVAL)));
+        writer.flush(start + LOG_INTERVAL);
+        assert_eq!((writer.lost, writer.last_logged), (0, Some(start + LOG_INTERVAL)));
         let content = String::from_utf8(disk.content).unwrap();
         let lines: Vec<&str> = content.lines().collect();
         let whole_line = whole.trim_end();

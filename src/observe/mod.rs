@@ -1,19 +1,19 @@
-//! What an operator sees: counters, the session log, the status page, the control socket.
+//! What the operator sees: metrics, logs, the status page, the control socket.
 
-pub mod operator;
+pub mod application_log;
 pub mod log;
 pub mod report;
 pub mod process;
 pub mod netstat;
 pub mod exposition;
 pub mod page;
-mod visitors;
+mod connection_limit;
 pub mod http;
 pub mod admin;
 
 #[cfg(test)]
 mod sample;
 
-/// Visitors at most, of `observe.bind` and of the control socket: all that are served at once, and
-/// one who waits.
-pub const VISITORS_MAX: [usize; 2] = [http::CONNECTIONS_MAX + 1, admin::CONNECTIONS_MAX + 1];
+/// Descriptors that connections to `observe.bind` and to the control socket take at most: all that
+/// are open, and one that waits for a permit.
+pub const CONNECTIONS_MAX: [usize; 2] = [http::CONNECTIONS_MAX + 1, admin::CONNECTIONS_MAX + 1];

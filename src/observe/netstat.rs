@@ -1,11 +1,10 @@
-//! What the kernel says of listening sockets: connections that it dropped before any program could
-//! see them.
+//! Connections that the kernel dropped at listening sockets, before accept(2).
 
 use std::fs;
 use std::io;
 
-/// Of all listening sockets of the network namespace, other programs' too: the kernel counts them
-/// together.
+/// For all listening sockets of the network namespace, of other programs too: the kernel counts
+/// them together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listening {
     /// Handshakes that found the accept queue full.
@@ -18,7 +17,7 @@ impl Listening {
     /// Reads /proc/net/netstat (proc(5)) of this network namespace.
     ///
     /// # Errors
-    /// There is no /proc, or the kernel does not count these.
+    /// /proc is not mounted, or the kernel does not count these.
     pub fn read() -> io::Result<Self> {
         Self::parse(&fs::read_to_string("/proc/net/netstat")?)
             .ok_or_else(|| io::Error::other("/proc/net/netstat has no ListenOverflows"))

@@ -1,4 +1,4 @@
-//! The status page: one HTML document, nothing fetched from anywhere.
+//! The status page: one HTML document that loads nothing else.
 
 use std::fmt::{self, Display, Write};
 
@@ -119,7 +119,7 @@ fn number(out: &mut String, value: impl Display) -> fmt::Result {
     write!(out, "<td class=\"n\">{value}</td>")
 }
 
-/// Text that stays text.
+/// Text, escaped for HTML.
 struct Text<'a>(&'a str);
 
 impl Display for Text<'_> {
@@ -145,21 +145,21 @@ mod tests {
     use crate::observe::sample;
 
     #[test]
-    fn a_name_stays_text() {
+    fn a_name_is_escaped() {
         let mut snapshot = sample::snapshot();
         snapshot.servers[0].last_probe = "<script>alert('1')</script> & \u{7}".to_owned();
         snapshot.frontends[0].name = "\"><b>".into();
-        let page = render(&Report::new(&snapshot, &sample::seam()));
+        let page = render(&Report::new(&snapshot, &sample::shared()));
         assert!(!page.contains("<script>") && !page.contains("<b>"), "{page}");
         let escaped = "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; &amp; \\u{7}";
         assert!(page.contains(escaped), "{page}");
     }
 
     #[test]
-    fn what_an_operator_ordered_stands_beside_what_the_probes_say() {
+    fn the_state_set_by_the_operator_is_shown_with_the_health() {
         let mut snapshot = sample::snapshot();
         snapshot.servers[0].admin = crate::control::config::AdminState::Drain;
-        let page = render(&Report::new(&snapshot, &sample::seam()));
+        let page = render(&Report::new(&snapshot, &sample::shared()));
         assert!(page.contains("<span class=\"other\">drain</span> (up) for 1m05s"), "{page}");
         assert!(page.contains("<span class=\"down\">down</span> for 1m05s"), "{page}");
     }

@@ -1,5 +1,5 @@
-//! What the kernel says of this process, for the metrics named `process_*` (the names of
-//! Prometheus' own client libraries, which dashboards know).
+//! This process, by /proc: the metrics named `process_*`, as the client libraries of Prometheus
+//! have them.
 
 use std::fs;
 use std::io;
@@ -9,14 +9,14 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 
-/// As of now.
+/// This process, now.
 #[derive(Debug, Clone, Copy)]
 pub struct Process {
     /// Open descriptors.
     pub open_fds: u64,
     /// The soft limit of `RLIMIT_NOFILE`.
     pub max_fds: u64,
-    /// Memory that is there, in bytes.
+    /// Resident memory, in bytes.
     pub resident_bytes: u64,
     /// Address space, in bytes.
     pub virtual_bytes: u64,
@@ -27,11 +27,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// Reads /proc/self (proc(5)). Costs a system call a descriptor or so: for a scrape, not for
-    /// the data path.
+    /// Reads /proc/self (proc(5)). It makes about one system call for each descriptor: for a
+    /// scrape, not for the data path.
     ///
     /// # Errors
-    /// There is no /proc, or not as proc(5) has it.
+    /// /proc is not mounted, or not as in proc(5).
     pub fn read() -> io::Result<Self> {
         let stat = Stat::parse(&fs::read_to_string("/proc/self/stat")?)
             .ok_or_else(|| io::Error::other("/proc/self/stat is not as in proc(5)"))?;
@@ -74,7 +74,7 @@ impl Stat {
     }
 }
 
-/// The moment of boot moves as the clock is set; what was read first stays.
+/// The time of boot changes when the clock is set; the first value is kept.
 fn start(ticks: u64, per_second: u64) -> io::Result<Duration> {
     static START: OnceLock<Duration> = OnceLock::new();
     if let Some(start) = START.get() {

@@ -1,4 +1,4 @@
-//! A snapshot in plain numbers: what the status page, /status.json and `evenkeel status` show.
+//! A report of the state: for the status page, /status.json and `evenkeel status`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,11 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::control::config::AdminState;
 use crate::shared::counters::Count;
 use crate::shared::phase::Phase;
-use crate::shared::snapshot::{FrontendStatus, ProbeResult, ServerStatus, Snapshot};
+use crate::shared::snapshot::{
+    EndpointStatus, FrontendStatus, ProbeResult, ServerStatus, Snapshot,
+};
 use crate::shared::state::SharedState;
 use crate::terms::{Direction, Reason};
 
-/// What is known at one moment. Its JSON is a contract: fields are added, not renamed.
+/// The state at one time. Its JSON is a contract: fields are added, not renamed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Of the program.
@@ -31,7 +33,7 @@ pub struct Report {
     pub sessions_active: u64,
     /// The limit over all frontends.
     pub sessions_max: u64,
-    /// Workers that accept nothing at the moment, for want of descriptors or sessions.
+    /// Workers that have paused accepting: no descriptor is left, or `sessions_max` is reached.
     pub workers_paused: u64,
     /// In the order of the file.
     pub frontends: Vec<FrontendReport>,
@@ -52,7 +54,7 @@ pub struct FrontendReport {
     pub sessions_active: u64,
     /// Begun since the start.
     pub sessions: u64,
-    /// Turned away before they were sessions.
+    /// Connections refused before they became sessions.
     pub refused: u64,
     /// Client to server.
     pub bytes_in: u64,
@@ -69,13 +71,16 @@ pub struct ServerReport {
     pub backend: String,
     /// Its name.
     pub name: String,
-    /// Where it is; none while its name has no address.
+    /// Its only or first address; none while its host name has none.
     pub address: Option<String>,
-    /// Its address as the configuration has it.
+    /// All its addresses.
+    #[serde(default)]
+    pub endpoints: Vec<EndpointReport>,
+    /// Its address as it is written in the configuration.
     pub written: String,
     /// "up", "down", "drain", "maint", "removed"
     pub state: String,
-    /// Whether its probes say that it serves, whatever an operator says.
+    /// Whether the probes of one of its endpoints pass, whatever the operator set.
     pub up: bool,
     /// Since it came up or went down.
     pub since_seconds: u64,
@@ -83,7 +88,7 @@ pub struct ServerReport {
     pub weight: u32,
     /// Used when all the others are down.
     pub backup: bool,
-    /// Hold it now.
+    /// Sessions that hold it now.
     pub sessions_active: u64,
     /// Connected since the start.
     pub sessions: u64,
@@ -95,27 +100,40 @@ pub struct ServerReport {
     pub connect_failures: u64,
     /// Attempts made after another one had failed.
     pub retries: u64,
-    /// Probes that went well.
+    /// Probes that passed.
     pub probes_passed: u64,
-    /// Probes that did not.
+    /// Probes that failed.
     pub probes_failed: u64,
-    /// What the last probe said.
+    /// The result of the last probe.
     pub last_probe: String,
 }
 
-/// The state in force of a server, in one word: what an operator ordered, else what its probes
-/// say. The label `state` of `evenkeel_server_state`.
+/// An endpoint of a server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndpointReport {
+    /// Its address.
+    pub address: String,
+    /// Whether its probes pass.
+    pub up: bool,
+    /// Sessions that hold it now.
+    pub sessions_active: u32,
+    /// The result of its last probe.
+    pub last_probe: String,
+}
+
+/// The state of a server in one word: as set by the operator, or else as found by its probes. The
+/// label `state` of `evenkeel_server_state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Gets its share.
+    /// It gets new sessions.
     Up,
-    /// Its probes failed, or its name has no address.
+    /// Its probes failed, or its host name has no address.
     Down,
-    /// An operator's: no new session.
+    /// Set by the operator: no new session.
     Drain,
-    /// An operator's: no new session, no probe.
+    /// Set by the operator: no new session, no probe.
     Maint,
-    /// No longer in the file; its last sessions are still open.
+    /// No longer in the configuration; it still has sessions.
     Removed,
 }
 
@@ -149,9 +167,9 @@ impl State {
 }
 
 impl Report {
-    /// Sums what `snapshot` and the workers' counters hold now.
+    /// Of `snapshot`, and the counters of the workers now.
     #[must_use]
-    pub fn new(snapshot: &Snapshot, seam: &SharedState) -> Self {
+    pub fn new(snapshot: &Snapshot, shared: &SharedState) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             phase: phase_name(snapshot.phase).to_owned(),
@@ -159,9 +177,9 @@ impl Report {
             table_version: snapshot.table_version,
             reloads_done: snapshot.reloads_done,
             reloads_failed: snapshot.reloads_failed,
-            sessions_active: u64::from(seam.sessions.active()),
+            sessions_active: u64::from(shared.sessions.active()),
             sessions_max: u64::from(snapshot.sessions_max),
-            workers_paused: seam.cells.sum(|cell| cell.accept_paused.read()),
+            workers_paused: shared.cells.sum(|cell| cell.accept_paused.read()),
             frontends: snapshot.frontends.iter().map(FrontendReport::new).collect(),
             servers: snapshot.servers.iter().map(ServerReport::new).collect(),
         }
@@ -186,7 +204,7 @@ impl Report {
             // Writing to a String cannot fail, here and below.
             _ = writeln!(
                 out,
-                "{} workers accept nothing now: out of descriptors or at sessions_max",
+                "{} workers have paused accepting: out of descriptors, or at sessions_max",
                 self.workers_paused
             );
         }
@@ -252,7 +270,8 @@ impl ServerReport {
         Self {
             backend: server.backend.to_string(),
             name: server.shared.name.to_string(),
-            address: server.address.map(|address| address.to_string()),
+            address: server.endpoints.first().map(|endpoint| endpoint.address.to_string()),
+            endpoints: server.endpoints.iter().map(EndpointReport::new).collect(),
             written: server.written.to_string(),
             state: State::of(server).name().to_owned(),
             up: server.up,
@@ -271,13 +290,17 @@ impl ServerReport {
         }
     }
 
-    /// Its address, with the name that it came from where that says more.
+    /// Its address as written, with the addresses of a host name.
     #[must_use]
     pub fn place(&self) -> String {
-        match &self.address {
-            None => format!("{} (no address)", self.written),
-            Some(address) if *address == self.written => address.clone(),
-            Some(address) => format!("{} ({address})", self.written),
+        match &*self.endpoints {
+            [] => format!("{} (no address)", self.written),
+            [only] if only.address == self.written => only.address.clone(),
+            [only] => format!("{} ({})", self.written, only.address),
+            several => {
+                let up = several.iter().filter(|endpoint| endpoint.up).count();
+                format!("{} ({up} of {} addresses up)", self.written, several.len())
+            }
         }
     }
 
@@ -286,7 +309,7 @@ impl ServerReport {
         [
             format!("{}/{}{backup}", plain(&self.backend), plain(&self.name)),
             plain(&self.place()),
-            // The probes' word beside an operator's, for who waits to set it ready again.
+            // With the health, for an operator who waits to set it ready again.
             match self.state.as_str() {
                 state @ ("up" | "down") => state.to_owned(),
                 state => format!("{state} ({})", if self.up { "up" } else { "down" }),
@@ -303,6 +326,17 @@ impl ServerReport {
     }
 }
 
+impl EndpointReport {
+    fn new(endpoint: &EndpointStatus) -> Self {
+        Self {
+            address: endpoint.address.to_string(),
+            up: endpoint.up,
+            sessions_active: endpoint.sessions,
+            last_probe: endpoint.last_probe.clone(),
+        }
+    }
+}
+
 const fn phase_name(phase: Phase) -> &'static str {
     match phase {
         Phase::Running => "running",
@@ -315,7 +349,7 @@ fn total(counts: &[Count]) -> u64 {
     counts.iter().fold(0, |sum, count| sum.wrapping_add(count.read()))
 }
 
-/// A time for people: its two largest units.
+/// A duration in its two largest units.
 #[must_use]
 pub fn span(seconds: u64) -> String {
     let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
@@ -328,7 +362,7 @@ pub fn span(seconds: u64) -> String {
     }
 }
 
-/// Bytes for people.
+/// A number of bytes, with a unit.
 #[must_use]
 pub fn size(bytes: u64) -> String {
     let (mut tenths, mut unit) = (u128::from(bytes) * 10, 0);
@@ -344,13 +378,13 @@ pub fn size(bytes: u64) -> String {
 
 const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
-/// Without what would steer a terminal.
+/// Control characters, which a terminal would interpret, are escaped.
 fn plain(text: &str) -> String {
     let shown = |c: char| if c.is_control() { c.escape_unicode().to_string() } else { c.into() };
     text.chars().map(shown).collect()
 }
 
-/// Columns as wide as their widest cell; the last one ends where its text does.
+/// Columns as wide as their widest cell; the last one is not padded.
 fn table<const N: usize>(out: &mut String, head: &[&str; N], rows: Vec<[String; N]>) {
     let head = head.map(str::to_owned);
     let rows: Vec<[String; N]> = std::iter::once(head).chain(rows).collect();
@@ -372,7 +406,7 @@ mod tests {
 
     #[test]
     fn the_text_is_a_summary_and_two_aligned_tables() {
-        let report = Report::new(&sample::snapshot(), &sample::seam());
+        let report = Report::new(&sample::snapshot(), &sample::shared());
         let expected = "\
 evenkeel VERSION, running, up 1h02m, table 7, reloads 2 done 1 failed
 sessions 0 of 1000 at most
@@ -391,14 +425,25 @@ web/web2  rpi-b:80 (192.0.2.1:80)  down   1m05s  100     1       5         0    
     }
 
     #[test]
-    fn the_json_comes_back_as_it_went() {
-        let report = Report::new(&sample::snapshot(), &sample::seam());
+    fn a_server_with_several_addresses_is_one_row_with_how_many_are_up() {
+        let mut snapshot = sample::snapshot();
+        let mut second = snapshot.servers[0].endpoints[0].clone();
+        second.up = false;
+        snapshot.servers[0].endpoints.push(second);
+        let report = Report::new(&snapshot, &sample::shared());
+        assert_eq!(report.servers[0].place(), "rpi-b:80 (1 of 2 addresses up)");
+        assert_eq!(report.servers[0].endpoints.len(), 2);
+    }
+
+    #[test]
+    fn the_json_can_be_read_back() {
+        let report = Report::new(&sample::snapshot(), &sample::shared());
         let json = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
     }
 
     #[test]
-    fn sizes_and_times_are_for_people() {
+    fn sizes_and_times_have_units() {
         assert_eq!(
             [0, 1023, 1024, 1536, 10 << 30].map(size),
             ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10.0 GiB"]

@@ -1,4 +1,4 @@
-//! A made-up balancer, for the tests of what shows one.
+//! A sample snapshot, for tests.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::shared::limit::Limit;
 use crate::shared::orders::{Order, Request};
 use crate::shared::phase::{Phase, PhaseCell};
 use crate::shared::server::ServerShared;
-use crate::shared::snapshot::{FrontendStatus, ServerStatus, Snapshot};
+use crate::shared::snapshot::{EndpointStatus, FrontendStatus, ServerStatus, Snapshot};
 use crate::shared::state::SharedState;
 use crate::shared::table::{FrontendShared, Table};
 use crate::sys::waker::Waker;
 use crate::terms::{Direction, Reason, ServerId, WorkerIndex};
 
 /// Two workers, running.
-pub(super) fn seam() -> Arc<SharedState> {
+pub(super) fn shared() -> Arc<SharedState> {
     let table = Table { version: 1, frontends: Vec::new(), listeners: Vec::new() };
     let phase = PhaseCell::new(Instant::now());
     let (seen, _) = crossbeam::channel::unbounded();
@@ -27,7 +27,7 @@ pub(super) fn seam() -> Arc<SharedState> {
     Arc::new(SharedState::new(table, phase, 1000, seen, None, wakers))
 }
 
-/// A frontend and two servers that have had a session or two; the second server is down.
+/// A frontend and two servers with some sessions; the second server is down.
 pub(super) fn snapshot() -> Snapshot {
     let shared = Arc::new(FrontendShared { sessions: Limit::new(None), cells: PerWorker::new(2) });
     for (worker, sessions) in [(0, 3), (1, 4)] {
@@ -71,7 +71,12 @@ pub(super) fn server(name: &str, up: bool) -> ServerStatus {
     cell.connect_duration.record(Duration::from_micros(200));
     ServerStatus {
         backend: "web".into(),
-        address: Some(SocketAddr::from(([192, 0, 2, 1], 80))),
+        endpoints: vec![EndpointStatus {
+            address: SocketAddr::from(([192, 0, 2, 1], 80)),
+            up,
+            sessions: 1,
+            last_probe: "200 OK".into(),
+        }],
         written: "rpi-b:80".into(),
         up,
         admin: AdminState::Ready,
@@ -85,7 +90,7 @@ pub(super) fn server(name: &str, up: bool) -> ServerStatus {
     }
 }
 
-/// A control thread that knows [`snapshot`] and, of servers, only web/web1.
+/// A control thread that answers with [`snapshot`], and has only the server web/web1.
 pub(super) async fn control(mut requests: mpsc::Receiver<Request>) {
     while let Some(request) = requests.recv().await {
         match request {

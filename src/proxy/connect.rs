@@ -18,8 +18,8 @@ impl Session {
     pub(super) fn attempt<K: Kernel>(&mut self, now: Moment, kernel: &mut K) {
         self.attempt_started = now;
         match kernel.connect(&self.tried) {
-            Ok(Attempt { server, timeout }) => {
-                self.server = Some(server);
+            Ok(Attempt { endpoint, timeout }) => {
+                self.endpoint = Some(endpoint);
                 self.attempts += 1;
                 self.attempt_until = now.after(timeout);
                 self.in_flight.insert(Operation::Connect);
@@ -69,7 +69,7 @@ impl Session {
     pub(super) fn on_attempt_failed<K: Kernel>(&mut self, failure: ConnectFailure, kernel: &mut K) {
         kernel.connect_failed(failure);
         self.connect_took = None;
-        self.tried.extend(self.server.take());
+        self.tried.extend(self.endpoint.take());
         if self.tried.len() > self.rules.retries as usize {
             self.give_up(last_failure(failure), kernel);
         } else {

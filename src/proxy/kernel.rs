@@ -10,7 +10,7 @@ use crate::proxy::queue::Links;
 use crate::sys::buffer::{BufferId, Supply};
 use crate::sys::pipe::PipeId;
 use crate::sys::ring::Readiness;
-use crate::terms::{ConnectFailure, Direction, ServerId, Side};
+use crate::terms::{ConnectFailure, Direction, EndpointId, Side};
 
 /// What a session can have in flight; of each at most one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +135,7 @@ pub enum Event {
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt {
     /// To whom.
-    pub server: ServerId,
+    pub endpoint: EndpointId,
     /// How long it may take.
     pub timeout: Duration,
 }
@@ -180,7 +180,7 @@ pub trait Kernel {
     ///
     /// # Errors
     /// No attempt was begun.
-    fn connect(&mut self, tried: &[ServerId]) -> Result<Attempt, Unserved>;
+    fn connect(&mut self, tried: &[EndpointId]) -> Result<Attempt, Unserved>;
     /// Asks an operation in flight to end; it answers once more.
     fn cancel(&mut self, operation: Operation);
 

@@ -18,13 +18,13 @@ use crate::proxy::spares::Spares;
 use crate::proxy::token::Token;
 use crate::shared::counters::{FrontendCell, ServerCell};
 use crate::shared::events::WorkerEvent;
-use crate::shared::server::Server;
+use crate::shared::server::Endpoint;
 use crate::shared::table::{Frontend, FrontendShared, Table};
 use crate::sys::buffer::{BufferId, Supply};
 use crate::sys::pipe::{PipeId, Pipes};
 use crate::sys::ring::{Readiness, Ring};
 use crate::sys::socket::{Socket, ephemeral_ports};
-use crate::terms::{ConnectFailure, Direction, ServerId, Side};
+use crate::terms::{ConnectFailure, Direction, EndpointId, Side};
 
 /// What all sessions of a worker work with.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Tools {
     ///
     /// # Errors
     /// Out of descriptors or memory.
-    fn socket_to(&mut self, server: &Server) -> io::Result<Socket> {
+    fn socket_to(&mut self, server: &Endpoint) -> io::Result<Socket> {
         if let Some(spare) = self.spares.take(server) {
             if spare.renew() {
                 return Ok(spare);
@@ -136,7 +136,7 @@ pub(super) struct Legs {
     failed: Option<ConnectFailure>,
     place: Option<Place>,
     /// The last server that was connected to, or tried.
-    pub(super) served_by: Option<Arc<Server>>,
+    pub(super) served_by: Option<Arc<Endpoint>>,
     /// Who serves, until somebody does: a session that lives long keeps no table alive.
     frontend: Option<Arc<Frontend>>,
     /// Of the frontend and its backend, for the log.
@@ -240,13 +240,13 @@ impl Kernel for Wired<'_> {
         self.tools.waiting.push_back((self.key, side));
     }
 
-    fn connect(&mut self, tried: &[ServerId]) -> Result<Attempt, Unserved> {
+    fn connect(&mut self, tried: &[EndpointId]) -> Result<Attempt, Unserved> {
         let frontend =
             self.legs.frontend(self.tools, !tried.is_empty()).ok_or(Unserved::NoServer)?;
         let backend = Arc::clone(&frontend.backend);
         let place = pick(&backend, tried, &self.tools.local)?;
-        let server = place.server();
-        let id = server.shared.id;
+        let server = place.endpoint();
+        let id = server.id;
         let cell = server.shared.cells.of(self.tools.local.index);
         let socket = self.tools.socket_to(server).map_err(|_| {
             cell.connect_failures[ConnectFailure::Exhausted as usize].add(1);
@@ -261,7 +261,7 @@ impl Kernel for Wired<'_> {
         self.legs.place = Some(place);
         self.legs.server = Some(socket);
         self.legs.delay = Delay::Possible;
-        Ok(Attempt { server: id, timeout: backend.connect_timeout })
+        Ok(Attempt { endpoint: id, timeout: backend.connect_timeout })
     }
 
     fn cancel(&mut self, operation: Operation) {

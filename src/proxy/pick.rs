@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::proxy::kernel::Unserved;
-use crate::shared::server::Server;
+use crate::shared::server::Endpoint;
 use crate::shared::state::SharedState;
 use crate::shared::table::Backend;
-use crate::terms::{ServerId, WorkerIndex};
+use crate::terms::{EndpointId, WorkerIndex};
 
 /// What everything of one worker shares.
 #[derive(Debug)]
@@ -19,48 +19,67 @@ pub struct Local {
     pub index: WorkerIndex,
 }
 
-/// A session's place at a server: counted as long as it lives.
+/// A session's place at an endpoint: counted as long as it lives.
 #[derive(Debug)]
 pub struct Place {
-    server: Arc<Server>,
+    endpoint: Arc<Endpoint>,
     local: Rc<Local>,
 }
 
 impl Place {
-    /// The server.
+    /// The endpoint.
     #[must_use]
-    pub const fn server(&self) -> &Arc<Server> {
-        &self.server
+    pub const fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.server.shared.cells.of(self.local.index).active.subtract(1);
-        self.server.shared.sessions.lower();
+        self.endpoint.shared.cells.of(self.local.index).active.subtract(1);
+        self.endpoint.sessions.lower();
+        self.endpoint.shared.sessions.lower();
     }
 }
 
-/// The next server in the rotation that is not among `tried` and has room; where every server with
-/// room was tried, one of those.
+/// The next endpoint in the rotation whose server has room. A retry prefers, among those, the ones
+/// that are not among `tried`, whose last probe passed, and of another server, in this order.
 ///
 /// # Errors
-/// No server may be picked, or all are at their `sessions_max`.
-pub fn pick(backend: &Backend, tried: &[ServerId], local: &Rc<Local>) -> Result<Place, Unserved> {
+/// No endpoint can be chosen, or every server is at its `sessions_max`.
+pub fn pick(backend: &Backend, tried: &[EndpointId], local: &Rc<Local>) -> Result<Place, Unserved> {
     let schedule = &backend.schedule;
     if schedule.is_empty() {
         return Err(Unserved::NoServer);
     }
     let turn = backend.turn.fetch_add(1, Ordering::Relaxed) % schedule.rotation.len();
     let first = usize::from(schedule.rotation[turn]);
-    let (before, from) = schedule.servers.split_at(first);
-    let in_turn = || from.iter().chain(before);
-    let untried = in_turn().filter(|server| !tried.contains(&server.shared.id));
-    let again = in_turn().filter(|server| tried.contains(&server.shared.id));
-    let server = untried.chain(again).find(|server| server.shared.sessions.try_raise());
-    let server = server.ok_or(Unserved::AllFull)?;
-    server.shared.cells.of(local.index).active.add(1);
-    Ok(Place { server: Arc::clone(server), local: Rc::clone(local) })
+    let (before, from) = schedule.endpoints.split_at(first);
+    let mut ranks = 0..=if tried.is_empty() { 0 } else { LAST_RANK };
+    let raised = ranks.find_map(|wanted| {
+        let mut suited = from.iter().chain(before).filter(|one| rank(one, tried) == wanted);
+        suited.find(|endpoint| endpoint.shared.sessions.try_raise())
+    });
+    let endpoint = Arc::clone(raised.ok_or(Unserved::AllFull)?);
+    // It has no maximum of its own.
+    let _raised = endpoint.sessions.try_raise();
+    endpoint.shared.cells.of(local.index).active.add(1);
+    Ok(Place { endpoint, local: Rc::clone(local) })
+}
+
+/// Of an endpoint that was tried.
+const LAST_RANK: u8 = 4;
+
+/// How well an endpoint suits a session that has `tried` these; 0 is best.
+fn rank(endpoint: &Endpoint, tried: &[EndpointId]) -> u8 {
+    if tried.is_empty() {
+        return 0;
+    }
+    if tried.contains(&endpoint.id) {
+        return LAST_RANK;
+    }
+    let same_server = tried.iter().any(|tried| tried.server == endpoint.id.server);
+    2 * u8::from(!endpoint.probe_passed()) + u8::from(same_server)
 }
 
 #[cfg(test)]
@@ -79,6 +98,7 @@ mod tests {
     use crate::shared::server::ServerShared;
     use crate::shared::table::Table;
     use crate::sys::waker::Waker;
+    use crate::terms::ServerId;
 
     fn local() -> Rc<Local> {
         let table = Table { version: 1, frontends: Vec::new(), listeners: Vec::new() };
@@ -89,16 +109,16 @@ mod tests {
     }
 
     fn backend(servers: &[(u32, u32, Option<u32>)]) -> Backend {
-        let share = |(id, weight, max): &(u32, u32, Option<u32>)| {
+        let share = |(number, weight, max): &(u32, u32, Option<u32>)| {
             let shared = ServerShared {
-                id: ServerId(*id),
+                id: ServerId(*number),
                 backend: Arc::from("b"),
                 name: Arc::from("s"),
                 sessions: Limit::new(*max),
                 cells: PerWorker::new(1),
             };
             let address = SocketAddr::from(([127, 0, 0, 1], 1));
-            (Arc::new(Server::new(address, Arc::new(shared))), *weight)
+            (vec![Arc::new(Endpoint::new(id(*number), address, Arc::new(shared)))], *weight)
         };
         Backend {
             name: Arc::from("b"),
@@ -109,10 +129,15 @@ mod tests {
         }
     }
 
+    /// The only endpoint of the server of that number.
+    const fn id(number: u32) -> EndpointId {
+        EndpointId { server: ServerId(number), number }
+    }
+
     fn ids(backend: &Backend, tried: &[u32], count: usize) -> Vec<u32> {
         let local = local();
-        let tried: Vec<ServerId> = tried.iter().copied().map(ServerId).collect();
-        (0..count).map(|_| pick(backend, &tried, &local).unwrap().server().shared.id.0).collect()
+        let tried: Vec<EndpointId> = tried.iter().copied().map(id).collect();
+        (0..count).map(|_| pick(backend, &tried, &local).unwrap().endpoint().id.number).collect()
     }
 
     #[test]
@@ -134,16 +159,48 @@ mod tests {
         let local = local();
         let first = pick(&backend, &[], &local).unwrap();
         let second = pick(&backend, &[], &local).unwrap();
-        assert_ne!(first.server().shared.id, second.server().shared.id);
+        assert_ne!(first.endpoint().id, second.endpoint().id);
         assert_eq!(pick(&backend, &[], &local).unwrap_err(), Unserved::AllFull);
-        let id = first.server().shared.id;
+        let id = first.endpoint().id;
         drop(first);
-        assert_eq!(pick(&backend, &[], &local).unwrap().server().shared.id, id);
+        assert_eq!(pick(&backend, &[], &local).unwrap().endpoint().id, id);
     }
 
     #[test]
     fn without_servers_nobody_is_picked() {
         let empty = backend(&[(1, 0, None)]);
         assert_eq!(pick(&empty, &[], &local()).unwrap_err(), Unserved::NoServer);
+    }
+
+    #[test]
+    fn a_retry_prefers_an_endpoint_whose_last_probe_passed_and_then_another_server() {
+        let backend = backend(&[(1, 100, None), (2, 100, None), (3, 100, None)]);
+        assert_eq!(ids(&backend, &[], 3), [1, 2, 3], "a first attempt does not ask");
+        backend.schedule.endpoints[2].set_probe_passed(true);
+        assert_eq!(ids(&backend, &[1], 3), [3, 3, 3]);
+        assert_eq!(ids(&backend, &[1, 3], 3), [2, 2, 2]);
+        let server = &backend.schedule.endpoints[0].shared;
+        let number = |number| EndpointId { server: server.id, number };
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let endpoint = |n| Arc::new(Endpoint::new(number(n), address, Arc::clone(server)));
+        let other = Arc::clone(&backend.schedule.endpoints[1]);
+        let shares = vec![(vec![endpoint(10), endpoint(11)], 100), (vec![other], 100)];
+        let backend = Backend { schedule: Schedule::new(shares), ..backend };
+        for _ in 0..4 {
+            let place = pick(&backend, &[number(10)], &local()).unwrap();
+            assert_eq!(place.endpoint().id, id(2), "another server");
+            let place = pick(&backend, &[number(10), id(2)], &local()).unwrap();
+            assert_eq!(place.endpoint().id, number(11), "another address of the server");
+        }
+    }
+
+    #[test]
+    fn a_place_is_counted_at_the_endpoint_and_at_its_server() {
+        let backend = backend(&[(1, 100, Some(1))]);
+        let endpoint = &backend.schedule.endpoints[0];
+        let place = pick(&backend, &[], &local()).unwrap();
+        assert_eq!((endpoint.sessions.active(), endpoint.shared.sessions.active()), (1, 1));
+        drop(place);
+        assert_eq!((endpoint.sessions.active(), endpoint.shared.sessions.active()), (0, 0));
     }
 }

@@ -12,7 +12,7 @@ use crate::proxy::kernel::{Closing, Event, Kernel, Operation, Operations};
 use crate::proxy::pump::{Pump, Reached, Sink, Source, Wire};
 use crate::proxy::wheel::Moment;
 use crate::sys::ring::Readiness;
-use crate::terms::{Direction, End, Reason, ServerId, Side};
+use crate::terms::{Direction, End, EndpointId, Reason, Side};
 
 /// What a session is held to; from its frontend and backend.
 #[derive(Debug, Clone, Copy)]
@@ -52,9 +52,9 @@ pub struct Session {
     /// Attempts to connect that were begun.
     pub(super) attempts: u32,
     /// Servers whose attempts failed.
-    pub(super) tried: Vec<ServerId>,
+    pub(super) tried: Vec<EndpointId>,
     /// The server of the attempt in flight, or the one connected to.
-    pub(super) server: Option<ServerId>,
+    pub(super) endpoint: Option<EndpointId>,
 }
 
 /// Where a session is in its life.
@@ -97,7 +97,7 @@ impl Session {
             connect_took: None,
             attempts: 0,
             tried: Vec::new(),
-            server: None,
+            endpoint: None,
         };
         session.attempt(now, kernel);
         session.advance(Direction::In, now, kernel);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::proxy::SPARES_PER_WORKER;
 use crate::proxy::wheel::Moment;
-use crate::shared::server::Server;
+use crate::shared::server::Endpoint;
 use crate::sys::socket::Socket;
 
 /// How long they are kept when nobody needs one. Who is served less often than this gains nothing
@@ -61,7 +61,7 @@ impl Spares {
 
     /// Sends the end (FIN) and keeps the socket of a connection to `server`, which has sent its
     /// own. Hands it back as it came where there are `most` already, or no renewal for it.
-    pub(super) fn keep(&mut self, socket: Socket, server: &Server, most: u16) -> Option<Socket> {
+    pub(super) fn keep(&mut self, socket: Socket, server: &Endpoint, most: u16) -> Option<Socket> {
         let Some(family) = Family::of(server.address) else { return Some(socket) };
         let is_full = self.row.len() >= usize::from(most);
         if is_full || !server.timestamps.get_or_init(|| socket.has_timestamps()) {
@@ -76,7 +76,7 @@ impl Spares {
 
     /// A socket that could connect to `server` once it is renewed. If that fails, it is to be
     /// closed.
-    pub(super) fn take(&mut self, server: &Server) -> Option<Socket> {
+    pub(super) fn take(&mut self, server: &Endpoint) -> Option<Socket> {
         let (family, backend) = (Family::of(server.address)?, &server.shared.backend);
         let suits = |spare: &Spare| spare.family == family && spare.backend == *backend;
         let place = self.row.iter().position(suits)?;
@@ -112,12 +112,12 @@ mod tests {
     use crate::shared::counters::PerWorker;
     use crate::shared::limit::Limit;
     use crate::shared::server::ServerShared;
-    use crate::terms::ServerId;
+    use crate::terms::{EndpointId, ServerId};
 
     use super::*;
 
     /// Both ends of a connection to a server at `host`, and what the table says of that.
-    fn served(host: IpAddr) -> (Socket, TcpStream, Server) {
+    fn served(host: IpAddr) -> (Socket, TcpStream, Endpoint) {
         let (socket, peer, address) = connected(host);
         (socket, peer, server("b", address))
     }
@@ -129,7 +129,7 @@ mod tests {
         (socket, listener.accept().unwrap().0, address)
     }
 
-    fn server(backend: &str, address: SocketAddr) -> Server {
+    fn server(backend: &str, address: SocketAddr) -> Endpoint {
         let shared = ServerShared {
             id: ServerId(1),
             backend: Arc::from(backend),
@@ -137,7 +137,8 @@ mod tests {
             sessions: Limit::new(None),
             cells: PerWorker::new(1),
         };
-        Server::new(address, Arc::new(shared))
+        let id = EndpointId { server: shared.id, number: 1 };
+        Endpoint::new(id, address, Arc::new(shared))
     }
 
     const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -13,13 +13,13 @@ use crossbeam::channel::{self, Receiver};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::budget::Budget;
+use crate::control::cluster::{Bound, Cluster};
 use crate::control::config::{Config, Place};
+use crate::control::controller;
 use crate::control::resolve::{Answer, Resolver};
-use crate::control::roster::{Bound, Roster};
-use crate::control::server::{self, Control};
 use crate::control::steering::Steering;
 use crate::control::{listeners, reload, signals};
-use crate::observe::{VISITORS_MAX, admin, http, log, operator};
+use crate::observe::{CONNECTIONS_MAX, admin, application_log, http, log};
 use crate::proxy::worker::Worker;
 use crate::proxy::{PIPES_PER_WORKER, SPARES_PER_WORKER};
 use crate::shared::orders::Request;
@@ -89,7 +89,7 @@ impl std::error::Error for Failure {}
 pub fn run(config: Config) -> Result<(), Failure> {
     let started = Instant::now();
     // Dropped last: whatever the outcome, what was said is written.
-    let mut operator = operator::init(config.observe.log_format);
+    let mut application_log = application_log::init(config.observe.log_format);
     features::ring_available()
         .map_err(|problem| Failure::of(format!("evenkeel: {problem}; see `evenkeel doctor`")))?;
     let prepared = Prepared::new(&config)?;
@@ -97,7 +97,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     limits::raise_locked_memory();
     prepared.drop_privileges(&config)?;
     signals::block().map_err(|error| Failure::of(format!("evenkeel: signals: {error}")))?;
-    operator.start().map_err(|error| Failure::of(format!("evenkeel: no log: {error}")))?;
+    application_log.start().map_err(|error| Failure::of(format!("evenkeel: no log: {error}")))?;
 
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(|error| {
         Failure::of(format!("evenkeel: no ring for the control thread: {error}"))
@@ -137,7 +137,7 @@ impl Prepared {
             workers,
             pipes_per_worker: PIPES_PER_WORKER,
             spares_per_worker: SPARES_PER_WORKER,
-            visitors: VISITORS_MAX,
+            observe_connections: CONNECTIONS_MAX,
         };
         // Names are not asked for yet.
         let sessions_max = budget.sessions_max(config, |_| 1);
@@ -156,7 +156,7 @@ impl Prepared {
             }
         };
         let http = config.observe.bind.and_then(|(address, place)| {
-            let listener = listeners::bind_for_visitors(address)
+            let listener = listeners::bind_observe(address)
                 .map_err(|error| listeners::explain(address, &error));
             let remedy = "; or set observe.bind to another address, or to false";
             let listener = listener.map_err(|problem| problem + remedy);
@@ -246,25 +246,26 @@ async fn control(
     let addresses: BTreeMap<_, _> =
         answers.iter().map(|(host, answer)| (host.clone(), answer.addresses.clone())).collect();
     prepared.count_names(&config, &answers);
-    let mut roster = Roster::new(prepared.workers);
-    roster.merge(&config, addresses, &Here::now(), started);
-    let table = roster.table(1, &prepared.bound);
+    let mut cluster = Cluster::new(prepared.workers);
+    cluster.merge(&config, addresses, &Here::now(), started);
+    let table = cluster.table(1, &prepared.bound);
 
     let (events_sender, events) = channel::bounded(EVENTS_WAITING);
     let wakers: io::Result<Vec<Waker>> = (0..prepared.workers).map(|_| Waker::new()).collect();
     let wakers = wakers.map_err(|error| Failure::of(format!("evenkeel: no waker: {error}")))?;
     let phase = PhaseCell::new(started);
-    let seam =
+    let shared =
         SharedState::new(table, phase, prepared.sessions_max, events_sender, records, wakers);
-    seam.allow_spares(prepared.spares);
-    let seam = Arc::new(seam);
+    shared.allow_spares(prepared.spares);
+    let shared = Arc::new(shared);
     let cores = (0..prepared.workers).map(|worker| prepared.core_of(worker)).collect();
     let kernel = Release::of_this_kernel();
     let steering = config.global.pin.then(|| Steering::new(cores, kernel)).flatten();
-    let ended = start_workers(&config, &prepared, steering.is_some(), &seam).inspect_err(|_| {
-        seam.phase.store(Phase::Stopped);
-        seam.wake();
-    })?;
+    let ended =
+        start_workers(&config, &prepared, steering.is_some(), &shared).inspect_err(|_| {
+            shared.phase.store(Phase::Stopped);
+            shared.wake();
+        })?;
     tracing::info!(
         "evenkeel {} runs: {} workers, {} sessions at most; {}",
         env!("CARGO_PKG_VERSION"),
@@ -273,21 +274,21 @@ async fn control(
         where_it_listens(&config, prepared.http.is_some())
     );
     let Prepared { bound, budget, http, admin, .. } = prepared;
-    let control = Control {
+    let parts = controller::Parts {
         config,
-        roster,
+        cluster,
         bound,
-        seam: Arc::clone(&seam),
+        shared: Arc::clone(&shared),
         budget,
         steering,
         resolver,
         answers,
         events,
-        requests: observe(http, admin, &seam),
+        requests: observe(http, admin, &shared),
         ended,
         started,
     };
-    server::run(control).await.map_err(|line| Failure::of(format!("evenkeel: {line}")))
+    controller::run(parts).await.map_err(|line| Failure::of(format!("evenkeel: {line}")))
 }
 
 /// Serves HTTP and the control socket in the runtime of the control thread; they end when the
@@ -295,14 +296,14 @@ async fn control(
 fn observe(
     http: Option<TcpListener>,
     admin: Option<admin::Socket>,
-    seam: &Arc<SharedState>,
+    shared: &Arc<SharedState>,
 ) -> mpsc::Receiver<Request> {
     let (sender, requests) = mpsc::channel(REQUESTS_WAITING);
     if let Some(listener) = http {
-        watch("observe.bind", http::serve(listener, sender.clone(), Arc::clone(seam)));
+        watch("observe.bind", http::serve(listener, sender.clone(), Arc::clone(shared)));
     }
     if let Some(socket) = admin {
-        watch("observe.control", admin::serve(socket, sender, Arc::clone(seam)));
+        watch("observe.control", admin::serve(socket, sender, Arc::clone(shared)));
     }
     requests
 }
@@ -337,13 +338,13 @@ fn start_workers(
     config: &Config,
     prepared: &Prepared,
     steerable: bool,
-    seam: &Arc<SharedState>,
+    shared: &Arc<SharedState>,
 ) -> Result<oneshot::Receiver<()>, Failure> {
     let mut threads = Vec::new();
     for index in 0..prepared.workers {
         let worker = Worker {
             index: WorkerIndex(index),
-            seam: Arc::clone(seam),
+            seam: Arc::clone(shared),
             sessions_max: prepared.sessions_max,
             buffers: config.global.buffers,
             core: config.global.pin.then(|| prepared.core_of(index)),

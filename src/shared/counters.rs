@@ -1,8 +1,8 @@
-//! The counters that workers write and the scrape reads.
+//! The counters that workers write and a scrape reads.
 //!
-//! Each worker owns one padded cell of every counted thing and is its only writer, so that
-//! counting is a plain load and store: no locked instruction, no line shared between workers, and
-//! a scrape only reads. Sums are made when somebody asks.
+//! Each worker has one padded cell for each counted object and is its only writer, so that counting
+//! is a plain load and store: no locked instruction, and no cache line that workers share. A scrape
+//! sums the cells.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -34,14 +34,14 @@ impl Count {
         self.0.store(n, Relaxed);
     }
 
-    /// The value as of now; any thread.
+    /// The value; any thread may read it.
     #[inline]
     pub fn read(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
-/// One padded `T` a worker.
+/// One padded `T` for each worker.
 #[derive(Debug)]
 pub struct PerWorker<T>(Box<[CachePadded<T>]>);
 
@@ -52,7 +52,7 @@ impl<T: Default> PerWorker<T> {
         Self((0..workers).map(|_| CachePadded::new(T::default())).collect())
     }
 
-    /// The cell that `worker` alone writes.
+    /// The cell that only `worker` writes.
     #[inline]
     pub fn of(&self, worker: WorkerIndex) -> &T {
         &self.0[worker.0]
@@ -70,7 +70,7 @@ impl<T: Default> PerWorker<T> {
 }
 
 /// The upper bounds of the buckets of every histogram of durations, in nanoseconds: 50 µs (a
-/// connect on one machine) to 10 minutes (a session that holds on); the last bucket has none.
+/// connect on one machine) to 10 minutes (a long session); the last bucket has none.
 pub const BOUNDS: [u64; 15] = [
     50_000,
     100_000,
@@ -106,7 +106,7 @@ impl Histogram {
     }
 }
 
-/// The sum of several histograms at one moment.
+/// The sum of several histograms.
 #[derive(Debug, Default, Clone)]
 pub struct HistogramSum {
     /// How many fell into each bucket of [`BOUNDS`] (not cumulated); the last has no bound.
@@ -126,16 +126,16 @@ impl HistogramSum {
     }
 }
 
-/// What one worker counts of one frontend.
+/// The counters of one worker for one frontend.
 #[derive(Debug, Default)]
 pub struct FrontendCell {
-    /// Sessions begun.
+    /// Sessions opened.
     pub sessions: Count,
     /// Sessions open now (gauge).
     pub active: Count,
-    /// Sessions ended, by [`Reason`].
+    /// Sessions closed, by [`Reason`].
     pub closed: [Count; Reason::ALL.len()],
-    /// Connections turned away before they became sessions, by [`Refusal`].
+    /// Connections refused before they became sessions, by [`Refusal`].
     pub refused: [Count; Refusal::ALL.len()],
     /// Bytes delivered, by [`Direction`].
     pub bytes: [Count; Direction::BOTH.len()],
@@ -143,7 +143,7 @@ pub struct FrontendCell {
     pub session_duration: Histogram,
 }
 
-/// What one worker counts of one server.
+/// The counters of one worker for one server.
 #[derive(Debug, Default)]
 pub struct ServerCell {
     /// Sessions connected to it.
@@ -160,7 +160,7 @@ pub struct ServerCell {
     pub connect_duration: Histogram,
 }
 
-/// What one worker counts of itself.
+/// The counters of one worker for itself.
 #[derive(Debug, Default)]
 pub struct WorkerCell {
     /// Turns of the loop, one `io_uring_enter` each.
@@ -169,14 +169,14 @@ pub struct WorkerCell {
     pub completions: Count,
     /// Completions of sessions that had ended.
     pub stale_completions: Count,
-    /// Turns that found the completion queue overflown.
+    /// Turns that found an overflow of the completion queue.
     pub cq_overflows: Count,
     /// Of the connections that a pinned worker asked, one in some, those that its own core had
     /// received. Not scraped: see `control::steering`.
     pub received_here: Count,
     /// Accepts that failed, whatever the errno.
     pub accept_errors: Count,
-    /// 1 while accepting pauses for want of descriptors or sessions (gauge).
+    /// 1 while the worker has paused accepting: no descriptor or session is left (gauge).
     pub accept_paused: Count,
     /// Buffers that hold bytes now (gauge).
     pub buffers_in_use: Count,
@@ -188,9 +188,9 @@ pub struct WorkerCell {
     pub buffer_waits: Count,
     /// Pipes that hold bytes now (gauge).
     pub pipes_in_use: Count,
-    /// Bulk that was copied because no pipe could be had.
+    /// Transfers that were copied because no pipe was left.
     pub splice_fallbacks: Count,
-    /// Session log records that were dropped because the log was too far behind.
+    /// Session records that were dropped because the channel to the log was full.
     pub log_drops: Count,
 }
 
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_falls_into_the_first_bucket_that_holds_it() {
+    fn a_duration_is_counted_in_the_first_bucket_that_holds_it() {
         let histogram = Histogram::default();
         histogram.record(Duration::from_micros(50));
         histogram.record(Duration::from_nanos(50_001));

@@ -7,12 +7,12 @@ use crate::terms::{ConnectFailure, ServerId, WorkerIndex};
 pub enum WorkerEvent {
     /// An attempt to connect to a server failed.
     ConnectFailed(ServerId, ConnectFailure),
-    /// Accepting stopped because descriptors ran out (at most one a second a worker).
+    /// The worker paused accepting because no descriptor is left (at most once a second).
     AcceptPaused(WorkerIndex),
-    /// More than half of the buffers are held by sessions whose peer does not read.
+    /// More than half of the buffers are held for peers that do not read.
     BuffersStalled(WorkerIndex),
-    /// Every buffer was held and none came back: so many sessions were ended for it.
+    /// Every buffer was held: so many sessions were closed to release some.
     BuffersExhausted(WorkerIndex, u32),
-    /// A worker has ended: its last session is closed and its ring is gone.
+    /// The worker has ended: its last session and its ring are closed.
     WorkerEnded(WorkerIndex),
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crossbeam::utils::CachePadded;
 
-/// A number of sessions that may not exceed a maximum; raised and lowered by guards.
+/// A number of sessions with a maximum; guards raise and lower it.
 #[derive(Debug)]
 pub struct Limit {
     active: CachePadded<AtomicU32>,
@@ -12,7 +12,7 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// At most `max`; none: as many as come.
+    /// At most `max`; none: no limit.
     #[must_use]
     pub fn new(max: Option<u32>) -> Self {
         Self {
@@ -21,7 +21,7 @@ impl Limit {
         }
     }
 
-    /// Changes the maximum; what is above it stays until it ends.
+    /// Changes the maximum; sessions above it continue.
     pub fn set_max(&self, max: Option<u32>) {
         self.max.store(max.unwrap_or(u32::MAX), Ordering::Relaxed);
     }
@@ -32,19 +32,19 @@ impl Limit {
         self.max.load(Ordering::Relaxed)
     }
 
-    /// How many hold it now.
+    /// The number of sessions.
     #[must_use]
     pub fn active(&self) -> u32 {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// How many more it would take now.
+    /// How many more are below the maximum.
     #[must_use]
     pub fn room(&self) -> u32 {
         self.max.load(Ordering::Relaxed).saturating_sub(self.active())
     }
 
-    /// Raises the count unless it is at its maximum. Never above it, at any instant.
+    /// Raises the number unless it is at the maximum; it is never above it, not even for a moment.
     #[must_use]
     pub fn try_raise(&self) -> bool {
         let max = self.max.load(Ordering::Relaxed);
@@ -56,7 +56,7 @@ impl Limit {
         self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, raise).is_ok()
     }
 
-    /// Lowers the count; to be called by guards alone.
+    /// Lowers the number; only guards call it.
     pub fn lower(&self) {
         let before = self.active.fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before > 0, "a limit is lowered once for each time that it was raised");

@@ -5,27 +5,27 @@ use tokio::sync::oneshot;
 use crate::control::config::AdminState;
 use crate::shared::snapshot::Snapshot;
 
-/// To the control thread, by a tokio channel.
+/// A request to the control thread.
 #[derive(Debug)]
 pub enum Request {
-    /// What is known now.
+    /// Send a snapshot.
     Snapshot(oneshot::Sender<Snapshot>),
-    /// Do this; the answer is one line: what was done, or why not.
+    /// Carry out this order. The answer is one line: what was done, or the error.
     Order(Order, oneshot::Sender<Result<String, String>>),
 }
 
-/// What an operator orders over the control socket.
+/// An order of the operator, from the control socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     /// `drain | ready | maint BACKEND/SERVER`
     SetState(ServerName, AdminState),
     /// `weight BACKEND/SERVER N`, 0-1000
     SetWeight(ServerName, u32),
-    /// As SIGHUP; the answer comes when it has been carried out.
+    /// As SIGHUP; the answer comes when the reload has ended.
     Reload,
 }
 
-/// BACKEND/SERVER; SERVER as configured means every address of it.
+/// BACKEND/SERVER.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerName {
     /// The backend's name.

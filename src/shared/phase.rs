@@ -1,26 +1,25 @@
-//! The phase of the process: running, draining until a moment, stopped.
+//! The phase of the process: running, draining until a deadline, stopped.
 //!
-//! One of the two values that cross from the control thread to the workers. Written by the
-//! control thread alone; a worker reads it once a turn.
+//! The control thread writes it; a worker reads it once a turn.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// What the process is doing.
+/// The phase of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Accepting.
     Running,
-    /// Accepting nothing; sessions live on until this moment.
+    /// Not accepting; sessions continue until this time.
     Draining(Instant),
-    /// What is left ends now.
+    /// Every session ends now.
     Stopped,
 }
 
 /// The phase in force, shared by all threads.
 #[derive(Debug)]
 pub struct PhaseCell {
-    /// Moments are kept as milliseconds since then.
+    /// Deadlines are stored as milliseconds since then.
     epoch: Instant,
     /// [`RUNNING`], [`STOPPED`], or the deadline of a drain.
     word: AtomicU64,
@@ -65,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_comes_back_to_the_millisecond() {
+    fn a_deadline_is_stored_to_the_millisecond() {
         let now = Instant::now();
         let cell = PhaseCell::new(now);
         assert_eq!(cell.load(), Phase::Running);

@@ -12,7 +12,7 @@ use crate::terms::End;
 /// Records in the channel: half a second of sessions of a fast machine, 8 MiB of memory.
 const RECORDS_WAITING: usize = 32_768;
 
-/// What is known of a session when it has ended.
+/// A session that has ended.
 #[derive(Debug, Clone)]
 pub struct SessionRecord {
     /// Its frontend.
@@ -21,13 +21,13 @@ pub struct SessionRecord {
     pub backend: Arc<str>,
     /// The last server that was tried, if any.
     pub server: Option<Arc<str>>,
-    /// The client's address; none if it was gone at once.
+    /// The address of the client; none if it left at once.
     pub client: Option<SocketAddr>,
     /// When it ended.
     pub ended: SystemTime,
     /// From accept to the end.
     pub duration: Duration,
-    /// From the first attempt to the established connection; none if there never was one.
+    /// From the first attempt to the established connection; none if there was none.
     pub connect: Option<Duration>,
     /// Attempts after the first.
     pub retries: u32,
@@ -58,13 +58,13 @@ fn with_capacity(capacity: usize) -> (Records, Receiver<SessionRecord>, Arc<Coun
 }
 
 impl Records {
-    /// Hands `record` over; false: the log is so far behind that it is dropped.
+    /// Hands `record` over; false: the channel is full, and the record is dropped.
     #[must_use]
     pub fn offer(&self, record: SessionRecord) -> bool {
         self.queue.try_send(record).is_ok()
     }
 
-    /// Records that were handed over and could not be written, so far.
+    /// Records that were handed over and could not be written.
     #[must_use]
     pub fn unwritten(&self) -> u64 {
         self.unwritten.read()

@@ -1,49 +1,62 @@
-//! The rotation over the servers of a backend.
+//! The rotation over the endpoints of a backend.
 
 use std::sync::Arc;
 
-use crate::shared::server::Server;
+use crate::shared::server::Endpoint;
 
-/// The servers that may be picked, and a rotation over them in which each has its share by weight,
-/// spread evenly. Empty when none may be picked.
+/// The endpoints that can be chosen, and a rotation over them in which each has its share by
+/// weight, spread evenly. Empty when none can be chosen.
 #[derive(Debug, Default)]
 pub struct Schedule {
-    /// Each that may be picked, once.
-    pub servers: Vec<Arc<Server>>,
-    /// Indices into `servers`.
+    /// Each that can be chosen, once.
+    pub endpoints: Vec<Arc<Endpoint>>,
+    /// Indices into `endpoints`.
     pub rotation: Vec<u16>,
 }
 
-/// A server to be scheduled, with its weight (0: not scheduled).
-pub type Share = (Arc<Server>, u32);
+/// The endpoints of a server that can be chosen, and the weight of the server (0: not scheduled),
+/// which they share evenly.
+pub type Share = (Vec<Arc<Endpoint>>, u32);
+
+/// Bounds what weights are multiplied by so that they divide evenly: a common multiple of the
+/// numbers of endpoints up to it is exact, one above is off by less than a millionth.
+const SCALE_MAX: u64 = 1 << 20;
 
 impl Schedule {
     /// The longest rotation: 128 KiB. Weights whose rotation would be longer are scaled down,
     /// which changes shares by less than a thousandth.
     pub const ROTATION_MAX: u64 = 65_536;
 
-    /// Spreads the shares evenly: the k-th turn of a server of weight w stands at (2k + 1) / 2w
-    /// of the way round, ties in the order given. With equal weights that is plain round robin.
+    /// Spreads the shares evenly: the k-th turn of an endpoint of weight w is at (2k + 1) / 2w of
+    /// the rotation, ties in the order given. With equal weights that is plain round robin.
     #[must_use]
     pub fn new(shares: Vec<Share>) -> Self {
         let shares: Vec<Share> = shares.into_iter().filter(|(_, weight)| *weight > 0).collect();
-        let weights = reduce(shares.iter().map(|(_, weight)| *weight).collect());
+        let counts = shares.iter().map(|(endpoints, _)| (endpoints.len() as u64).max(1));
+        let scale = counts.fold(1, |scale, count| {
+            (scale / greatest_common_divisor(scale, count) * count).min(SCALE_MAX)
+        });
+        let weights = shares.iter().flat_map(|(endpoints, weight)| {
+            let weight = u64::from(*weight) * scale / (endpoints.len() as u64).max(1);
+            endpoints.iter().map(move |_| weight)
+        });
+        let weights = reduce(weights.collect());
         let mut turns: Vec<(u64, u16)> = Vec::new();
-        for (index, weight) in weights.iter().enumerate() {
+        for (index, weight) in weights.into_iter().enumerate() {
             let Ok(index) = u16::try_from(index) else { break };
-            for k in 0..u64::from(*weight) {
-                // A fixed-point fraction of the way round: 40 bits are finer than any two turns.
-                turns.push((((2 * k + 1) << 40) / (2 * u64::from(*weight)), index));
+            for k in 0..weight {
+                // A fixed-point fraction of the rotation: 40 bits are finer than any two turns.
+                turns.push((((2 * k + 1) << 40) / (2 * weight), index));
             }
         }
         turns.sort_unstable();
         Self {
-            servers: shares.into_iter().map(|(server, _)| server).collect(),
+            endpoints: shares.into_iter().flat_map(|(endpoints, _)| endpoints).collect(),
             rotation: turns.into_iter().map(|(_, index)| index).collect(),
         }
     }
 
-    /// Whether no server may be picked.
+    /// Whether no endpoint can be chosen.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.rotation.is_empty()
@@ -51,22 +64,21 @@ impl Schedule {
 }
 
 /// The smallest whole weights with (nearly) the same shares.
-fn reduce(mut weights: Vec<u32>) -> Vec<u32> {
-    let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
-    let divisor = weights.iter().copied().reduce(greatest_common_divisor).unwrap_or(1);
-    let reduced = total / u64::from(divisor.max(1));
+fn reduce(mut weights: Vec<u64>) -> Vec<u64> {
+    let total: u64 = weights.iter().sum();
+    let divisor = weights.iter().copied().reduce(greatest_common_divisor).unwrap_or(1).max(1);
+    let scaled_down = total / divisor > Schedule::ROTATION_MAX;
     for weight in &mut weights {
-        if reduced > Schedule::ROTATION_MAX {
-            let scaled = u64::from(*weight) * Schedule::ROTATION_MAX / total;
-            *weight = u32::try_from(scaled).unwrap_or(u32::MAX).max(1);
+        *weight = if scaled_down {
+            (*weight * Schedule::ROTATION_MAX / total).max(1)
         } else {
-            *weight /= divisor.max(1);
-        }
+            *weight / divisor
+        };
     }
     weights
 }
 
-const fn greatest_common_divisor(a: u32, b: u32) -> u32 {
+const fn greatest_common_divisor(a: u64, b: u64) -> u64 {
     let (mut a, mut b) = (a, b);
     while b != 0 {
         (a, b) = (b, a % b);
@@ -82,31 +94,40 @@ mod tests {
     use crate::shared::counters::PerWorker;
     use crate::shared::limit::Limit;
     use crate::shared::server::ServerShared;
-    use crate::terms::ServerId;
+    use crate::terms::{EndpointId, ServerId};
 
-    fn server(id: u32) -> Arc<Server> {
-        let shared = ServerShared {
-            id: ServerId(id),
+    fn endpoints(server: u32, count: u32) -> Vec<Arc<Endpoint>> {
+        let server = ServerId(server);
+        let shared = Arc::new(ServerShared {
+            id: server,
             backend: Arc::from("b"),
-            name: Arc::from(format!("s{id}")),
+            name: Arc::from("s"),
             sessions: Limit::new(None),
             cells: PerWorker::new(1),
-        };
-        Arc::new(Server::new(SocketAddr::from(([127, 0, 0, 1], 1)), Arc::new(shared)))
+        });
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let endpoint =
+            |number| Endpoint::new(EndpointId { server, number }, address, shared.clone());
+        (0..count).map(|number| Arc::new(endpoint(number))).collect()
+    }
+
+    /// By weights of servers, each with so many endpoints.
+    fn rotation_of(servers: &[(u32, u32)]) -> Vec<u16> {
+        let share = |(id, (weight, count)): (u32, &(u32, u32))| (endpoints(id, *count), *weight);
+        Schedule::new((0..).zip(servers).map(share).collect()).rotation
     }
 
     fn rotation(weights: &[u32]) -> Vec<u16> {
-        let shares = (0..).zip(weights).map(|(id, weight)| (server(id), *weight)).collect();
-        Schedule::new(shares).rotation
+        rotation_of(&weights.iter().map(|weight| (*weight, 1)).collect::<Vec<_>>())
     }
 
     #[test]
-    fn equal_weights_take_plain_turns() {
+    fn equal_weights_are_plain_round_robin() {
         assert_eq!(rotation(&[100, 100, 100]), [0, 1, 2]);
     }
 
     #[test]
-    fn a_heavier_server_is_spread_not_bunched() {
+    fn the_turns_of_a_heavier_server_are_spread() {
         assert_eq!(rotation(&[200, 100]), [0, 1, 0]);
         assert_eq!(rotation(&[500, 100, 100]), [0, 0, 0, 1, 2, 0, 0]);
     }
@@ -125,5 +146,23 @@ mod tests {
         let last = rotation.iter().filter(|index| **index == 999).count();
         let first = rotation.iter().filter(|index| **index == 99).count();
         assert!((9..=11).contains(&(last / first)), "{last} to {first}");
+    }
+
+    #[test]
+    fn endpoints_share_the_weight_of_their_server_evenly() {
+        assert_eq!(rotation_of(&[(100, 2), (100, 1)]), [2, 0, 1, 2]);
+        assert_eq!(rotation_of(&[(100, 3)]), [0, 1, 2]);
+        let rotation = rotation_of(&[(100, 3), (200, 2), (100, 1)]);
+        let turns = |index: u16| rotation.iter().filter(|one| **one == index).count();
+        assert_eq!((rotation.len(), [0, 1, 2, 3, 4, 5].map(turns)), (12, [1, 1, 1, 3, 3, 3]));
+    }
+
+    #[test]
+    fn endpoints_of_many_servers_have_their_share_within_a_thousandth() {
+        let servers: Vec<(u32, u32)> = (1..=64).map(|count| (100, count)).collect();
+        let rotation = rotation_of(&servers);
+        assert!(rotation.len() as u64 <= Schedule::ROTATION_MAX + 2080);
+        let of_last = rotation.iter().filter(|index| **index >= 2016).count();
+        assert!((1000..=1088).contains(&of_last), "{of_last} of {}", rotation.len());
     }
 }

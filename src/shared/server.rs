@@ -1,41 +1,67 @@
-//! A server, as the table has it, and what it keeps from one table to the next.
+//! The servers of the table and their endpoints: what both keep from one table to the next.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::shared::counters::{PerWorker, ServerCell};
 use crate::shared::limit::Limit;
-use crate::terms::ServerId;
+use crate::terms::{EndpointId, ServerId};
 
-/// A server in force.
+/// An endpoint: one address of a server. The same value is in every table for as long as the
+/// server has the address.
 #[derive(Debug)]
-pub struct Server {
+pub struct Endpoint {
+    /// Never given to another endpoint.
+    pub id: EndpointId,
     /// Where to connect.
     pub address: SocketAddr,
-    /// What outlives a table.
+    /// Its server.
     pub shared: Arc<ServerShared>,
+    /// Sessions that hold this endpoint, without a maximum of its own.
+    pub sessions: Limit,
+    /// Whether its last probe passed, or it is not probed. The control thread writes it.
+    probe_passed: AtomicBool,
     /// Whether its kernel sends timestamps (RFC 7323), as it did when a worker first looked.
     pub timestamps: OnceLock<bool>,
 }
 
-impl Server {
-    /// Nothing is known of its kernel yet.
+impl Endpoint {
+    /// An endpoint that was not probed yet.
     #[must_use]
-    pub const fn new(address: SocketAddr, shared: Arc<ServerShared>) -> Self {
-        Self { address, shared, timestamps: OnceLock::new() }
+    pub fn new(id: EndpointId, address: SocketAddr, shared: Arc<ServerShared>) -> Self {
+        Self {
+            id,
+            address,
+            shared,
+            sessions: Limit::new(None),
+            probe_passed: AtomicBool::new(false),
+            timestamps: OnceLock::new(),
+        }
+    }
+
+    /// Whether its last probe passed, or it is not probed.
+    #[must_use]
+    pub fn probe_passed(&self) -> bool {
+        self.probe_passed.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`Endpoint::probe_passed`].
+    pub fn set_probe_passed(&self, passed: bool) {
+        self.probe_passed.store(passed, Ordering::Relaxed);
     }
 }
 
-/// What a server keeps from one table to the next, also when its address changes.
+/// A server, whatever its endpoints are.
 #[derive(Debug)]
 pub struct ServerShared {
     /// Never given to another server.
     pub id: ServerId,
     /// Its backend's name.
     pub backend: Arc<str>,
-    /// Its name (`name#2` for the second address of a host name).
+    /// Its name.
     pub name: Arc<str>,
-    /// `sessions_max` of this server.
+    /// `sessions_max` of this server, for all its endpoints.
     pub sessions: Limit,
     /// Counters.
     pub cells: PerWorker<ServerCell>,

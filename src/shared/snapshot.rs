@@ -11,7 +11,7 @@ use crate::shared::phase::Phase;
 use crate::shared::server::ServerShared;
 use crate::shared::table::FrontendShared;
 
-/// What is known at one moment.
+/// The state at one time.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Running, draining, stopped.
@@ -40,42 +40,55 @@ pub struct FrontendStatus {
     pub name: Arc<str>,
     /// Its backend.
     pub backend: Arc<str>,
-    /// Where it listens.
+    /// The addresses that it listens on.
     pub addresses: Vec<SocketAddr>,
     /// Its counters.
     pub shared: Arc<FrontendShared>,
 }
 
 /// A server.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ServerStatus {
     /// Its backend.
     pub backend: Arc<str>,
-    /// Where it is; none while its name has no address.
-    pub address: Option<SocketAddr>,
-    /// `address` as the configuration has it.
+    /// Its addresses; none while its host name has none.
+    pub endpoints: Vec<EndpointStatus>,
+    /// Its address as it is written in the configuration.
     pub written: Arc<str>,
-    /// Whether its probes (or their absence) say that it serves.
+    /// Whether one of its endpoints is up.
     pub up: bool,
-    /// As set by the file or an operator.
+    /// As set by the configuration or the operator.
     pub admin: AdminState,
-    /// As set by the file or an operator.
+    /// As set by the configuration or the operator.
     pub weight: u32,
     /// Used when all the others are down.
     pub backup: bool,
-    /// In a file that is no longer in force; kept until its last session ends.
+    /// No longer in the configuration; it is reported until its last session ends.
     pub removed: bool,
-    /// Since it came up or went down.
+    /// Since it went up or down.
     pub since: Duration,
-    /// How its probes went.
+    /// The results of its probes.
     pub probes: Arc<ProbeCounts>,
-    /// What the last probe said, for people; empty before the first.
+    /// The result of the last probe, for the operator; empty before the first.
     pub last_probe: String,
     /// Its name and counters.
     pub shared: Arc<ServerShared>,
 }
 
-/// How the probes of one server went; the control thread alone writes.
+/// An endpoint of a server.
+#[derive(Debug, Clone)]
+pub struct EndpointStatus {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Whether its probes (or their absence) say that it serves.
+    pub up: bool,
+    /// Sessions that hold it now.
+    pub sessions: u32,
+    /// The result of its last probe, for the operator; empty before the first.
+    pub last_probe: String,
+}
+
+/// The results of the probes of one server; only the control thread writes them.
 #[derive(Debug, Default)]
 pub struct ProbeCounts {
     /// By [`ProbeResult`].
@@ -84,12 +97,12 @@ pub struct ProbeCounts {
     pub duration: Histogram,
 }
 
-/// How one probe went: the label `result` of `evenkeel_probes_total`.
+/// The result of one probe: the label `result` of `evenkeel_probes_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeResult {
-    /// As it should.
+    /// The check passed.
     Passed,
-    /// Nobody listens.
+    /// The connection was refused.
     Refused,
     /// No answer in time.
     Timeout,

@@ -28,15 +28,15 @@ pub struct SharedState {
     pub phase: PhaseCell,
     /// `global.sessions_max`.
     pub sessions: Limit,
-    /// Sockets of servers that each worker may keep once their connection is over.
+    /// Sockets to servers that each worker may keep for reuse.
     spares: AtomicU16,
     /// Counters of workers.
     pub cells: PerWorker<WorkerCell>,
     /// From the workers to the control thread.
     pub events: Sender<WorkerEvent>,
-    /// Ended sessions, to the log; none: not logged.
+    /// Session records, to the log; none: not logged.
     pub records: Option<Records>,
-    /// Wakes each worker out of its wait.
+    /// Wakes each worker.
     pub wakers: Vec<Waker>,
     /// The newest version that each worker has loaded.
     versions: PerWorker<AtomicU64>,

@@ -22,23 +22,23 @@ pub struct Table {
     pub version: u64,
     /// Where clients connect.
     pub frontends: Vec<Arc<Frontend>>,
-    /// What is listened on, and for whom. Not in the frontend: sessions hold that, and a socket
-    /// must not live as long as they do.
+    /// The listeners, and their frontends. A session holds its frontend, and must not keep a
+    /// listening socket open.
     pub listeners: Vec<(Arc<Listener>, Arc<Frontend>)>,
 }
 
-/// A frontend in force. A session holds the one that it came by until it is connected.
+/// A frontend in force. A session holds it until it is connected.
 #[derive(Debug)]
 pub struct Frontend {
     /// Its name.
     pub name: Arc<str>,
-    /// Who serves its clients.
+    /// Its backend.
     pub backend: Arc<Backend>,
     /// No byte in either direction.
     pub idle_timeout: Duration,
     /// One direction has ended and the other is silent.
     pub half_closed_timeout: Duration,
-    /// What outlives a table.
+    /// Kept from one table to the next.
     pub shared: Arc<FrontendShared>,
 }
 
@@ -51,7 +51,7 @@ pub struct FrontendShared {
     pub cells: PerWorker<FrontendCell>,
 }
 
-/// One address that a frontend listens on: a SO_REUSEPORT socket a worker, all bound to it.
+/// One address that a frontend listens on: one SO_REUSEPORT socket for each worker.
 #[derive(Debug)]
 pub struct Listener {
     /// The address.
@@ -67,11 +67,11 @@ pub struct Backend {
     pub name: Arc<str>,
     /// Of one attempt to connect.
     pub connect_timeout: Duration,
-    /// Further attempts, each on another server where there is one.
+    /// Further attempts, each on another server if there is one.
     pub retries: u32,
-    /// Those that may be picked now, and in which order.
+    /// The endpoints that can be chosen, and their rotation.
     pub schedule: Schedule,
-    /// The place in the rotation; outlives the table, and is shared by all workers, so that the
-    /// rotation is exact.
+    /// The position in the rotation. It is kept from one table to the next, and all workers share
+    /// it, so that the rotation is exact.
     pub turn: Arc<CachePadded<AtomicUsize>>,
 }

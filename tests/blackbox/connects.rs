@@ -73,6 +73,31 @@ fn a_server_that_is_silent_is_left_for_the_next_one_in_time() {
 }
 
 #[test]
+fn six_silent_servers_of_seven_cost_no_client_more_than_one_connect_timeout() {
+    let place = Place::new();
+    let holes: Vec<BlackHole> =
+        (9001..9007).map(|port| BlackHole::open(place.port(port))).collect();
+    let good = Server::naming("good", place.port(9007));
+    // Their first probes have not ended when the clients give them up.
+    let health = "check = \"tcp\"\ntimeout = \"10s\"";
+    let mut config = Config::new(&place).backend("connect_timeout = \"2s\"").health(health);
+    for (index, hole) in holes.iter().enumerate() {
+        config = config.server(&format!("hole{index}"), hole.address);
+    }
+    let balancer = Balancer::start(&place, &config.server("good", good.address));
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..14 {
+            scope.spawn(|| assert_eq!(visit(place.frontend()).unwrap(), "good"));
+        }
+    });
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    let metrics = balancer.books_balance();
+    let by_timeout = [("reason", "timeout")];
+    assert_eq!(metrics.sum("evenkeel_server_connect_failures_total", &by_timeout), 12.0);
+}
+
+#[test]
 fn a_connect_timeout_of_the_last_server_resets_the_client() {
     let place = Place::new(); // case 19
     let hole = BlackHole::open(place.port(9001));

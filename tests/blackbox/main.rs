@@ -10,6 +10,7 @@ mod alone;
 mod connects;
 mod courtesy;
 mod endings;
+mod endpoints;
 mod life;
 mod limits;
 mod orders;

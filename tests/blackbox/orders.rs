@@ -1,9 +1,13 @@
 //! What an operator orders over the control socket.
 
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::common::balancer::said;
+use crate::common::books::Metrics;
 use crate::common::client::{connect, exchange, visit};
 use crate::common::wait::holds_for;
 use crate::common::{Balancer, Config, Place, Server};
@@ -64,6 +68,29 @@ fn a_server_in_maintenance_is_not_probed_and_a_draining_one_is() {
     crate::common::until("probes of b go on", || b.accepted() > before.1 + 3);
     before.0 = a.accepted();
     assert!(holds_for(Duration::from_millis(500), || a.accepted() == before.0));
+}
+
+#[test]
+fn after_maintenance_the_first_probe_decides() {
+    let place = Place::new();
+    let broken = Arc::new(AtomicBool::new(false));
+    let is_broken = Arc::clone(&broken);
+    let a = Server::start(place.port(9001), move |mut stream| {
+        let status = if is_broken.load(Ordering::Relaxed) { "503 No" } else { "200 OK" };
+        drop(stream.read(&mut [0; 4096]));
+        drop(write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"));
+    });
+    let health = "check = \"http\"\ninterval = \"20s\"\nrise = 2\nfall = 3";
+    let config = Config::new(&place).health(health).server("a", a.address);
+    let balancer = Balancer::start(&place, &config);
+    let passed = [("result", "passed")];
+    let probed = |metrics: &Metrics| metrics.sum("evenkeel_probes_total", &passed) > 0.0;
+    balancer.metrics_until("the first probe passed", probed);
+    balancer.obeys(&["maint", "web/a"]);
+    broken.store(true, Ordering::Relaxed);
+    balancer.obeys(&["ready", "web/a"]);
+    let metrics = balancer.metrics_until("it is down", |metrics| !metrics.up("a"));
+    assert_eq!(metrics.sum("evenkeel_probes_total", &[("result", "bad_answer")]), 1.0);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use evenkeel::proxy::session::{Session, State};
 use evenkeel::sys::buffer::{BUFFER_SIZE, BufferId, Supply};
 use evenkeel::sys::pipe::PipeId;
 use evenkeel::sys::ring::Readiness;
-use evenkeel::terms::{ConnectFailure, Direction, ServerId, Side};
+use evenkeel::terms::{ConnectFailure, Direction, EndpointId, ServerId, Side};
 use nix::errno::Errno;
 
 use crate::random::Random;
@@ -443,21 +443,22 @@ impl Kernel for Simulated {
         self.row.push_back(side);
     }
 
-    fn connect(&mut self, tried: &[ServerId]) -> Result<Attempt, Unserved> {
+    fn connect(&mut self, tried: &[EndpointId]) -> Result<Attempt, Unserved> {
         if self.fate.connects_fail > 0 && self.random.one_in(20) {
             let which = [Unserved::NoServer, Unserved::AllFull, Unserved::Exhausted];
             return Err(which[self.random.below(3) as usize]);
         }
         assert_eq!(self.closes[1], self.attempts, "the last server is closed before the next");
         assert!(!self.peers[0].saw_end, "a client that was told the end is given another server");
-        let id = ServerId(self.attempts as u32);
-        assert!(!tried.contains(&id));
+        let number = self.attempts as u32;
+        let endpoint = EndpointId { server: ServerId(number), number };
+        assert!(!tried.contains(&endpoint));
         self.attempts += 1;
         self.peers[index(Side::Server)] = Peer::default();
         self.connect_outcome = None;
         self.hangs = self.fate.connects_fail > 0 && self.random.one_in(8);
         self.arm(Operation::Connect);
-        Ok(Attempt { server: id, timeout: Duration::from_millis(100) })
+        Ok(Attempt { endpoint, timeout: Duration::from_millis(100) })
     }
 
     fn cancel(&mut self, operation: Operation) {

@@ -1,4 +1,4 @@
-//! Following a name: asking for it again as its TTL ends, and saying what changed.
+//! Follows a host name: looks it up again when its TTL ends, and reports changes.
 
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
@@ -8,35 +8,35 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Answer, Resolver};
+use crate::control::resolve::resolver::{Answer, Resolver};
 
-/// After a failure, and at most after many.
+/// The pause after a failure, and the longest after several.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// Between two questions for one name, however often it is asked for.
-const POKE_MIN: Duration = Duration::from_secs(1);
+/// The shortest time between two lookups of one name.
+const LOOKUP_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
-/// What became of a name.
+/// A change of a host name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
     /// The name.
     pub host: String,
-    /// Its addresses, which changed or are known again; or why they could not be learned, in which
-    /// case the last good answer still holds.
+    /// Its addresses, which changed or are known again; or why the lookup failed, in which case the
+    /// last good answer still holds.
     pub answer: Result<Answer, String>,
 }
 
-/// A task that keeps asking for a name, and ends with this.
+/// A task that keeps looking up a host name; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Follower {
-    poke: Rc<Notify>,
+    refresh: Rc<Notify>,
     task: JoinHandle<()>,
 }
 
 impl Follower {
-    /// Follows `host` from its `first` answer on (none: asks at once), and tells `sender` when its
-    /// addresses changed, when the first of several lookups failed, and when that is over. Within
-    /// a runtime of tokio-uring.
+    /// Follows `host` from its `first` answer on (none: looks it up at once). Reports to `sender`
+    /// when its addresses change, when a lookup fails after one that succeeded, and when one
+    /// succeeds again. Within a runtime of tokio-uring.
     #[must_use]
     pub fn start(
         resolver: Resolver,
@@ -44,20 +44,20 @@ impl Follower {
         first: Option<Answer>,
         sender: mpsc::UnboundedSender<Resolved>,
     ) -> Self {
-        let poke = Rc::new(Notify::new());
-        let task = tokio_uring::spawn(follow(resolver, host, first, sender, Rc::clone(&poke)));
-        Self { poke, task }
+        let refresh = Rc::new(Notify::new());
+        let task = tokio_uring::spawn(follow(resolver, host, first, sender, Rc::clone(&refresh)));
+        Self { refresh, task }
     }
 
-    /// Asks at once, though not twice in a second: after a failed connect.
-    pub fn poke(&self) {
-        self.poke.notify_one();
+    /// Looks it up again now, but not twice in a second: after a failed connect.
+    pub fn refresh(&self) {
+        self.refresh.notify_one();
     }
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        // No operation of the ring's is in this task.
+        // The task has no operation of the ring in flight.
         self.task.abort();
     }
 }
@@ -67,7 +67,7 @@ async fn follow(
     host: String,
     first: Option<Answer>,
     sender: mpsc::UnboundedSender<Resolved>,
-    poke: Rc<Notify>,
+    refresh: Rc<Notify>,
 ) {
     let started = Instant::now();
     let seed = RandomState::new();
@@ -79,11 +79,11 @@ async fn follow(
     loop {
         tokio::select! {
             () = sleep_until(asked + wait) => {}
-            () = poke.notified() => sleep_until(asked + POKE_MIN.min(wait)).await,
+            () = refresh.notified() => sleep_until(asked + LOOKUP_INTERVAL_MIN.min(wait)).await,
         }
         asked = Instant::now();
         let answer = resolver.lookup_after(&host, known.as_deref().unwrap_or_default()).await;
-        let news = match &answer {
+        let is_new = match &answer {
             Ok(answer) => {
                 wait = soon(answer.ttl, asked);
                 let was_failing = retry.take().is_some();
@@ -96,15 +96,15 @@ async fn follow(
                 retry.replace((wait * 2).min(RETRY.1)).is_none()
             }
         };
-        if news && sender.send(Resolved { host: host.clone(), answer }).is_err() {
+        if is_new && sender.send(Resolved { host: host.clone(), answer }).is_err() {
             return;
         }
     }
 }
 
-/// Up to an eighth less than the TTL, so that names that were answered together part; not less
-/// than a second, and never more than the TTL.
+/// Up to an eighth less than the TTL, so that names that were looked up together are spread; at
+/// least a second, and never more than the TTL.
 pub(super) fn jittered(ttl: Duration, random: u64) -> Duration {
     let part = u32::try_from(random >> 48).unwrap_or(0);
-    (ttl - ttl / 8 * part / (1 << 16)).max(POKE_MIN)
+    (ttl - ttl / 8 * part / (1 << 16)).max(LOOKUP_INTERVAL_MIN)
 }

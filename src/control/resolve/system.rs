@@ -1,5 +1,5 @@
-//! What the system says about names: /etc/hosts, and the DNS servers, search list and options
-//! of /etc/resolv.conf. Both are read again when they change.
+//! The configuration of the system for host names: /etc/hosts, and the DNS servers, search list and
+//! options of /etc/resolv.conf. Both are read again when they change.
 
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,10 +15,10 @@ use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::{Hosts, TokioResolver, system_conf};
 
-/// Of one question to one DNS server at most, so that a lost packet is repeated within the lookup.
-pub(super) const QUESTION_MAX: Duration = Duration::from_secs(2);
+/// For one query to one DNS server, so that a lost packet is repeated within the lookup.
+pub(super) const SERVER_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Each address becomes a server: a DNS server that lies must not make thousands.
+/// Each address becomes an endpoint: a DNS server must not create thousands.
 const ADDRESSES_MAX: usize = 64;
 
 /// The system's files.
@@ -34,7 +34,7 @@ impl Files {
     }
 }
 
-/// Tells one content of a file from the next.
+/// Differs when a file has changed.
 type Stamp = Option<(SystemTime, u64, u64)>;
 
 fn stamp(path: &Path) -> Stamp {
@@ -42,7 +42,7 @@ fn stamp(path: &Path) -> Stamp {
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }
 
-/// What the files said when they were read last.
+/// The files as last read.
 pub(super) struct System {
     /// None: there are none.
     files: Option<(Files, [Stamp; 2])>,
@@ -50,16 +50,16 @@ pub(super) struct System {
     search: Vec<Name>,
     /// Dots in a name that is tried as it is before the search list.
     dots: usize,
-    /// Why not, for people.
+    /// Or why it is not usable, for the operator.
     pub(super) dns: Result<TokioResolver, String>,
 }
 
 impl System {
     pub(super) fn read(files: Files) -> Self {
-        // Before their content: a change while we read is seen at the next look.
+        // Before the content: a change during the read is noticed at the next check.
         let stamps = files.stamps();
         let mut hosts = Hosts::default();
-        // A file that is missing or is no text names no host; what could be read counts.
+        // A file that is missing has no hosts; of one that is no text, the readable part is used.
         drop(File::open(&files.hosts).and_then(|file| hosts.read_hosts_conf(file)));
         let read = fs::read(&files.resolv_conf).map_err(NetError::from);
         let parsed = read.and_then(system_conf::parse_resolv_conf);
@@ -67,7 +67,7 @@ impl System {
         Self::new(Some((files, stamps)), hosts, parsed)
     }
 
-    /// This DNS server, and no file.
+    /// With this DNS server and without files.
     pub(super) fn fixed(address: SocketAddr) -> Self {
         let mut server = NameServerConfig::udp_and_tcp(address.ip());
         for connection in &mut server.connections {
@@ -86,11 +86,11 @@ impl System {
         let dns = parsed.and_then(|(config, mut options)| {
             search.clone_from(&config.search);
             dots = options.ndots;
-            // A cache would keep us from seeing what changed; we ask once a TTL anyway.
+            // A cache would hide changes; a name is looked up only once in a TTL anyway.
             options.cache_size = 0;
             options.use_hosts_file = ResolveHosts::Never;
-            options.timeout = options.timeout.min(QUESTION_MAX);
-            // One server after the other: each that is asked at the same time takes a descriptor.
+            options.timeout = options.timeout.min(SERVER_TIME_MAX);
+            // One DNS server after the other: each concurrent query takes a descriptor.
             options.num_concurrent_reqs = 1;
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
                 .with_options(options)
@@ -108,7 +108,7 @@ impl System {
         }
     }
 
-    /// What /etc/hosts says; for `localhost` also what it leaves out (RFC 6761, 6.3).
+    /// By /etc/hosts; `localhost` has an address also without an entry (RFC 6761, 6.3).
     pub(super) fn host(&self, host: &str) -> Option<Vec<IpAddr>> {
         let name = absolute(host)?;
         let of = |kind| self.hosts.lookup_static_host(&Query::query(name.clone(), kind));
@@ -124,7 +124,7 @@ impl System {
         Some(in_order(found))
     }
 
-    /// The names to ask for, in order: the search list is for names with few dots.
+    /// The names to look up, in order: the search list is for names with few dots.
     pub(super) fn names(&self, host: &str) -> Result<Vec<Name>, String> {
         let own = absolute(host).ok_or_else(|| format!("`{host}` is not a host name"))?;
         if host.ends_with('.') {
@@ -139,8 +139,8 @@ impl System {
                 name
             }));
         }
-        let place = if host.matches('.').count() >= self.dots { 0 } else { names.len() };
-        names.insert(place, own);
+        let position = if host.matches('.').count() >= self.dots { 0 } else { names.len() };
+        names.insert(position, own);
         Ok(names)
     }
 }
@@ -155,7 +155,7 @@ pub(super) fn addresses(lookup: &Lookup) -> Vec<IpAddr> {
     lookup.answers().iter().filter_map(|record| record.data.ip_addr()).collect()
 }
 
-/// Each once, in ascending order, and not too many.
+/// Each once, in ascending order, at most [`ADDRESSES_MAX`].
 pub(super) fn in_order(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses.sort_unstable();
     addresses.dedup();

@@ -1,4 +1,4 @@
-//! The other end of the control socket: what `evenkeel status`, `drain` and the like do.
+//! The client of the control socket: `evenkeel status`, `drain` and the like.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
@@ -9,17 +9,17 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use socket2::{Domain, SockAddr, Type};
 
-use super::{Answer, Ask, ORDER_TIMEOUT, STATUS_TIMEOUT};
+use crate::observe::admin::protocol::{Answer, Ask, ORDER_TIMEOUT, STATUS_TIMEOUT};
 use crate::observe::report::Report;
 use crate::shared::orders::Order;
 
-/// The longest answer, in bytes: 10,000 servers have a report of 6 MiB or so.
+/// The longest answer, in bytes: a report of 10,000 servers has about 6 MiB.
 const ANSWER_MAX: u64 = 64 << 20;
 
-/// What the balancer at the control socket `path` says of itself: tables for people, or its JSON.
+/// The status of the balancer at the control socket `path`: as tables, or as JSON.
 ///
 /// # Errors
-/// It cannot be asked, or does not answer; one line that says what to do.
+/// It does not answer; one line, with the remedy.
 pub fn status(path: &Path, json: bool) -> Result<String, String> {
     let report: Report = ask(path, &Ask::Status, STATUS_TIMEOUT)?;
     if json {
@@ -32,14 +32,14 @@ pub fn status(path: &Path, json: bool) -> Result<String, String> {
 /// Has the balancer at the control socket `path` carry out `order`; what it did, in one line.
 ///
 /// # Errors
-/// It cannot be asked, or refuses; one line that says what to do.
+/// It does not answer, or refuses; one line, with the remedy.
 #[expect(clippy::needless_pass_by_value, reason = "an order is given once")]
 pub fn order(path: &Path, order: Order) -> Result<String, String> {
     ask(path, &Ask::from(&order), ORDER_TIMEOUT)
 }
 
 fn ask<T: DeserializeOwned>(path: &Path, ask: &Ask, wait: Duration) -> Result<T, String> {
-    // The balancer's own limit, and a little for the way.
+    // The timeout of the balancer, and some time for the way.
     let wait = wait + Duration::from_secs(3);
     let line = exchange(path, ask, wait).map_err(|error| explain(path, &error))?;
     match serde_json::from_str(&line) {
@@ -54,13 +54,13 @@ fn ask<T: DeserializeOwned>(path: &Path, ask: &Ask, wait: Duration) -> Result<T,
 
 fn exchange(path: &Path, ask: &Ask, wait: Duration) -> io::Result<String> {
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Before the connect, which waits as long as a write would while the backlog is full.
+    // Before the connect, which waits for the write timeout while the backlog is full.
     socket.set_write_timeout(Some(wait))?;
     socket.set_read_timeout(Some(wait))?;
     socket.connect(&SockAddr::unix(path)?)?;
     let mut stream = UnixStream::from(OwnedFd::from(socket));
     let request = serde_json::to_string(ask)? + "\n";
-    // A peer that refuses before it has read (another user's) has answered nonetheless.
+    // A balancer of another user answers without reading the request.
     let sent = stream.write_all(request.as_bytes());
     let mut answer = String::new();
     let read = BufReader::new(stream).take(ANSWER_MAX).read_line(&mut answer);
@@ -79,17 +79,20 @@ fn explain(path: &Path, error: &io::Error) -> String {
              or --control PATH names another)"
         ),
         io::ErrorKind::ConnectionRefused => {
-            format!("nobody answers at {path}: evenkeel has died there; start it again")
+            format!("no process answers at {path}: evenkeel has died; start it again")
         }
         io::ErrorKind::PermissionDenied => {
             format!("no permission for {path}: run as root, or as the user that evenkeel runs as")
         }
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("no answer at {path} in time: its control thread hangs; sessions go on")
+            format!(
+                "no answer at {path} in time: the control thread does not answer; sessions continue"
+            )
         }
         io::ErrorKind::UnexpectedEof => {
             format!(
-                "{path} hung up without an answer: evenkeel is stopping, or is not what is there"
+                "{path} closed the connection without an answer: evenkeel is stopping, or another \
+                 program listens there"
             )
         }
         _ => format!("control socket {path}: {error}"),

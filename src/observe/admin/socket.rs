@@ -1,4 +1,4 @@
-//! Makes the control socket, so that at no moment anybody else can connect to it, and removes it.
+//! Creates and removes the control socket, so that no other user can connect to it at any time.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Type};
 
-/// A control socket that listens; dropped, its file is removed.
+/// A listening control socket; dropped, its file is removed.
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
@@ -20,9 +20,9 @@ pub struct Socket {
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// Device and inode: the file that is removed must be the one that was made.
+    /// Device and inode: only the file that was created is removed.
     identity: (u64, u64),
-    /// The folder, if it was made for the socket.
+    /// The folder, if it was created for the socket.
     folder: Option<PathBuf>,
 }
 

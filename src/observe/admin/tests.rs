@@ -1,15 +1,21 @@
-//! The control socket, asked for real.
+//! The control socket, with real connections.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc;
+
+use super::serve::{PEER_TIMEOUT, answer};
 use super::*;
+use crate::control::config::AdminState;
+use crate::observe::report::Report;
 use crate::observe::sample;
+use crate::shared::orders::{Order, ServerName};
 
 /// A folder that is removed with the value.
 struct Folder(PathBuf);
@@ -34,7 +40,7 @@ impl Drop for Folder {
     }
 }
 
-/// Serves a made-up balancer while `client` runs on a thread of its own.
+/// Serves a sample snapshot while `client` runs on a thread of its own.
 fn with_server<T: Send + 'static>(client: impl FnOnce(PathBuf) -> T + Send + 'static) -> T {
     let folder = Folder::new();
     let path = folder.socket();
@@ -43,7 +49,7 @@ fn with_server<T: Send + 'static>(client: impl FnOnce(PathBuf) -> T + Send + 'st
     let outcome = runtime.block_on(async {
         let (control, requests) = mpsc::channel(8);
         tokio::spawn(sample::control(requests));
-        tokio::spawn(serve(socket, control, sample::seam()));
+        tokio::spawn(serve(socket, control, sample::shared()));
         let path = path.clone();
         tokio::task::spawn_blocking(move || client(path)).await.unwrap()
     });
@@ -109,7 +115,7 @@ fn what_is_no_socket_is_left_alone() {
 }
 
 #[test]
-fn another_ones_socket_is_not_removed() {
+fn the_socket_of_another_process_is_not_removed() {
     let folder = Folder::new();
     let path = folder.socket();
     let socket = bind(&path).unwrap();
@@ -133,7 +139,7 @@ fn what_a_link_in_its_place_points_to_is_not_given_away() {
 }
 
 #[test]
-fn a_path_that_is_too_long_says_so() {
+fn a_path_that_is_too_long_is_an_error_with_the_limit() {
     let error = bind(&std::env::temp_dir().join("x".repeat(120))).unwrap_err();
     assert!(error.to_string().contains("at most 107 bytes"), "{error}");
 }
@@ -159,7 +165,7 @@ fn a_client_gets_tables_or_json_and_gives_orders() {
 }
 
 #[test]
-fn junk_is_answered_with_an_error_and_harms_nobody() {
+fn an_invalid_request_is_answered_with_an_error() {
     with_server(|path| {
         for (bytes, why) in [
             (&b"hello\n"[..], "not a request"),
@@ -185,7 +191,7 @@ fn junk_is_answered_with_an_error_and_harms_nobody() {
 }
 
 #[test]
-fn those_who_say_nothing_do_not_keep_others_out_for_long() {
+fn connections_without_a_request_do_not_block_others_for_long() {
     with_server(|path| {
         let silent: Vec<UnixStream> =
             (0..CONNECTIONS_MAX).map(|_| UnixStream::connect(&path).unwrap()).collect();
@@ -197,23 +203,23 @@ fn those_who_say_nothing_do_not_keep_others_out_for_long() {
 }
 
 #[test]
-fn a_client_that_finds_nobody_says_what_to_do() {
+fn a_client_without_a_balancer_names_the_remedy() {
     let folder = Folder::new();
     let path = folder.socket();
     let error = status(&path, false).unwrap_err();
     assert!(error.contains("is evenkeel running"), "{error}");
     drop(UnixListener::bind(&path).unwrap());
     let error = status(&path, false).unwrap_err();
-    assert!(error.contains("has died there; start it again"), "{error}");
+    assert!(error.contains("evenkeel has died; start it again"), "{error}");
 }
 
 #[test]
-fn a_control_thread_that_hangs_is_reported() {
+fn a_control_thread_that_does_not_answer_is_reported() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (control, requests) = mpsc::channel(8);
-    let answered = runtime.block_on(answer(b"{\"do\":\"status\"}", &control, &sample::seam()));
+    let answered = runtime.block_on(answer(b"{\"do\":\"status\"}", &control, &sample::shared()));
     assert!(answered.contains("the control thread does not answer"), "{answered}");
     drop(requests);
-    let answered = runtime.block_on(answer(b"{\"do\":\"reload\"}", &control, &sample::seam()));
+    let answered = runtime.block_on(answer(b"{\"do\":\"reload\"}", &control, &sample::shared()));
     assert!(answered.contains("stopping"), "{answered}");
 }

@@ -1,7 +1,7 @@
 //! /metrics: every counter of the program in the text format of Prometheus (version 0.0.4).
 //!
-//! Each scrape fills a recorder of its own, so that the series of a server that is gone are gone.
-//! All values of a label are there from the start, for `rate()` sees no step from nothing to one.
+//! Each scrape fills a recorder of its own, so that the series of a removed server end. All values
+//! of a label exist from the start: `rate()` does not see an increase from no series to 1.
 
 mod names;
 mod written;
@@ -29,7 +29,7 @@ type Labels<'a> = &'a [(&'static str, &'a str)];
 
 /// The Prometheus text of all metrics, in the order of their names.
 #[must_use]
-pub fn render(snapshot: &Snapshot, seam: &SharedState) -> String {
+pub fn render(snapshot: &Snapshot, shared: &SharedState) -> String {
     let servers = servers(snapshot);
     let process = Process::read().map_err(|error| tracing::debug!("process metrics: {error}"));
     let recorder = PrometheusBuilder::new().build_recorder();
@@ -42,10 +42,10 @@ pub fn render(snapshot: &Snapshot, seam: &SharedState) -> String {
             record_server(server);
         }
         record_global(snapshot);
-        for (index, cell) in seam.cells.cells().enumerate() {
+        for (index, cell) in shared.cells.cells().enumerate() {
             record_worker(index, cell);
         }
-        record_log(seam);
+        record_log(shared);
         if let Ok(process) = &process {
             record_process(process);
         }
@@ -67,9 +67,9 @@ pub fn render(snapshot: &Snapshot, seam: &SharedState) -> String {
     in_order(&text)
 }
 
-/// The recorder keeps its families and their series in hash maps: another order each time. Sorted,
-/// a scrape can be read, and compared with the one before. Families end with an empty line, and
-/// histograms are in order already (their buckets sort by bound, not by letter).
+/// The recorder keeps families and series in hash maps, in another order each time. Sorted, two
+/// scrapes can be compared. Families end with an empty line, and histograms are in order already
+/// (their buckets are sorted by bound, not alphabetically).
 fn in_order(text: &str) -> String {
     let mut families: Vec<Vec<&str>> = text
         .split("\n\n")
@@ -112,36 +112,35 @@ fn owned(labels: Labels<'_>) -> Vec<Label> {
     labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect()
 }
 
-/// The books of one frontend at one worker: opened = closed + active.
+/// The sessions of one frontend at one worker: opened = closed + active.
 #[derive(Debug, Default, Clone)]
-struct Books {
+struct SessionCounts {
     closed: [u64; Reason::ALL.len()],
     active: u64,
     opened: u64,
 }
 
-impl Books {
-    /// How often a worker may change its books while they are read.
+impl SessionCounts {
+    /// Reads before the counts are taken as they are.
     const TRIES: u32 = 16;
 
-    /// A worker goes on while it is read, so the three numbers may be of different moments. Each
-    /// only ever changes by a session that begins or ends: if they balance, they are as good as
-    /// of one moment; if not, they are read again. A reading takes less than a microsecond, a
-    /// session much more. `closed` is read first and `opened` last, so that what is left after
-    /// the last try errs towards sessions that were opened, which the next scrape has closed.
+    /// The worker writes while this thread reads, so the three numbers may not belong together. If
+    /// they balance, they do; if not, they are read again: a read takes less than a microsecond, a
+    /// session much longer. `closed` is read first and `opened` last, so that the error that is
+    /// left after the last read is sessions that were opened and not yet closed.
     fn read(cell: &FrontendCell) -> Self {
-        let mut books = Self::default();
+        let mut counts = Self::default();
         for _ in 0..Self::TRIES {
-            for (closed, count) in books.closed.iter_mut().zip(&cell.closed) {
+            for (closed, count) in counts.closed.iter_mut().zip(&cell.closed) {
                 *closed = count.read();
             }
-            books.active = cell.active.read();
-            books.opened = cell.sessions.read();
-            if books.closed.iter().sum::<u64>().wrapping_add(books.active) == books.opened {
+            counts.active = cell.active.read();
+            counts.opened = cell.sessions.read();
+            if counts.closed.iter().sum::<u64>().wrapping_add(counts.active) == counts.opened {
                 break;
             }
         }
-        books
+        counts
     }
 
     fn add(mut self, other: &Self) -> Self {
@@ -157,10 +156,13 @@ impl Books {
 fn record_frontend(status: &FrontendStatus) {
     let name = ("frontend", &*status.name);
     let cells = &status.shared.cells;
-    let books = cells.cells().map(Books::read).fold(Books::default(), |sum, one| sum.add(&one));
-    counter(&names::SESSIONS, &[name], books.opened);
-    gauge(&names::SESSIONS_ACTIVE, &[name], books.active);
-    for (reason, closed) in Reason::ALL.into_iter().zip(books.closed) {
+    let counts = cells
+        .cells()
+        .map(SessionCounts::read)
+        .fold(SessionCounts::default(), |sum, one| sum.add(&one));
+    counter(&names::SESSIONS, &[name], counts.opened);
+    gauge(&names::SESSIONS_ACTIVE, &[name], counts.active);
+    for (reason, closed) in Reason::ALL.into_iter().zip(counts.closed) {
         counter(&names::SESSIONS_CLOSED, &[name, ("reason", reason.name())], closed);
     }
     for refusal in Refusal::ALL {
@@ -173,15 +175,15 @@ fn record_frontend(status: &FrontendStatus) {
     }
 }
 
-/// A server with all sessions that hold its name.
+/// A server, with the sessions of every server of its name.
 struct Named<'a> {
     status: &'a ServerStatus,
     active: u64,
 }
 
-/// A name that was removed and given again may stand twice in the snapshot: the one in force
-/// (which comes first) speaks for it, and sessions that still hold the other are only added to
-/// what is active. Summed counters would go back as the old one leaves.
+/// A name that was removed and is used again may be in the snapshot twice. The server in force,
+/// which comes first, gives the counters; only the active sessions of the other are added, since
+/// summed counters would decrease when the other is forgotten.
 fn servers(snapshot: &Snapshot) -> Vec<Named<'_>> {
     let mut known: HashMap<(&str, &str), usize> = HashMap::new();
     let mut servers: Vec<Named<'_>> = Vec::new();
@@ -263,9 +265,9 @@ fn record_worker(index: usize, cell: &WorkerCell) {
     count(&names::SPLICE_FALLBACKS, &cell.splice_fallbacks);
 }
 
-fn record_log(seam: &SharedState) {
-    let queue_full = seam.cells.sum(|cell| cell.log_drops.read());
-    let write_failed = seam.records.as_ref().map_or(0, Records::unwritten);
+fn record_log(shared: &SharedState) {
+    let queue_full = shared.cells.sum(|cell| cell.log_drops.read());
+    let write_failed = shared.records.as_ref().map_or(0, Records::unwritten);
     for (reason, drops) in [("queue_full", queue_full), ("write_failed", write_failed)] {
         counter(&names::LOG_DROPS, &[("reason", reason)], drops);
     }

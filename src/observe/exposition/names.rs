@@ -1,4 +1,4 @@
-//! Every metric by name, with what it means: the one place where names are written.
+//! Every metric: its name, its kind and its help text.
 
 /// A metric.
 #[derive(Debug)]
@@ -21,11 +21,11 @@ macro_rules! metrics {
 }
 
 metrics! {
-    SESSIONS: "counter" "evenkeel_sessions_total" "Sessions begun.";
-    SESSIONS_CLOSED: "counter" "evenkeel_sessions_closed_total" "Sessions ended, by reason.";
+    SESSIONS: "counter" "evenkeel_sessions_total" "Sessions opened.";
+    SESSIONS_CLOSED: "counter" "evenkeel_sessions_closed_total" "Sessions closed, by reason.";
     SESSIONS_ACTIVE: "gauge" "evenkeel_sessions_active" "Sessions open now.";
     SESSIONS_REFUSED: "counter" "evenkeel_sessions_refused_total"
-        "Connections turned away before they became sessions, by reason.";
+        "Connections refused before they became sessions, by reason.";
     BYTES: "counter" "evenkeel_bytes_total"
         "Bytes delivered; in is client to server, out is server to client.";
     SESSION_DURATION: "histogram" "evenkeel_session_duration_seconds"
@@ -35,9 +35,10 @@ metrics! {
         "Sessions that hold the server now, connecting ones too.";
     SERVER_BYTES: "counter" "evenkeel_server_bytes_total"
         "Bytes delivered; in is client to server, out is server to client.";
-    SERVER_UP: "gauge" "evenkeel_server_up" "1 if the probes of the server say that it serves.";
+    SERVER_UP: "gauge" "evenkeel_server_up"
+        "1 if the server is up: the probes of one of its endpoints pass.";
     SERVER_STATE: "gauge" "evenkeel_server_state"
-        "1 for the state in force: what an operator ordered, else what the probes say.";
+        "1 for the state of the server: as set by the operator, or else up or down.";
     SERVER_WEIGHT: "gauge" "evenkeel_server_weight" "Weight of the server, 0 to 1000.";
     SERVER_CONNECT_FAILURES: "counter" "evenkeel_server_connect_failures_total"
         "Attempts to connect to the server that failed, by reason.";
@@ -53,17 +54,17 @@ metrics! {
     TABLE_VERSION: "gauge" "evenkeel_table_version" "Version of the table in force.";
     SESSIONS_MAX: "gauge" "evenkeel_sessions_max" "Limit of sessions over all frontends.";
     DRAINING: "gauge" "evenkeel_draining" "1 if new clients are no longer accepted.";
-    BUILD_INFO: "gauge" "evenkeel_build_info" "1, with what was built as labels.";
+    BUILD_INFO: "gauge" "evenkeel_build_info" "1, with the version and the architecture as labels.";
     WORKER_TURNS: "counter" "evenkeel_worker_turns_total" "Turns of a worker's loop.";
     WORKER_COMPLETIONS: "counter" "evenkeel_worker_completions_total"
         "Completions that a worker reaped from its ring.";
     WORKER_STALE_COMPLETIONS: "counter" "evenkeel_worker_stale_completions_total"
         "Completions of sessions that had ended.";
     WORKER_CQ_OVERFLOWS: "counter" "evenkeel_worker_cq_overflows_total"
-        "Turns that found the completion queue overflown.";
+        "Turns that found an overflow of the completion queue.";
     ACCEPT_ERRORS: "counter" "evenkeel_accept_errors_total" "Accepts that failed.";
     ACCEPT_PAUSED: "gauge" "evenkeel_accept_paused"
-        "1 while a worker accepts nothing, for want of descriptors or sessions.";
+        "1 while a worker has paused accepting: no descriptor is left, or sessions_max is reached.";
     BUFFERS_IN_USE: "gauge" "evenkeel_buffers_in_use" "Buffers that hold bytes now.";
     BUFFERS: "gauge" "evenkeel_buffers" "Buffers of a worker's pool.";
     BUFFERS_STALLED: "gauge" "evenkeel_buffers_stalled"
@@ -72,7 +73,7 @@ metrics! {
         "Receives that found no buffer and had to wait.";
     PIPES_IN_USE: "gauge" "evenkeel_pipes_in_use" "Pipes that hold bytes now.";
     SPLICE_FALLBACKS: "counter" "evenkeel_splice_fallbacks_total"
-        "Bulk that was copied because no pipe could be had.";
+        "Transfers that were copied because no pipe was left.";
     LOG_DROPS: "counter" "evenkeel_log_drops_total"
         "Session log records that were dropped, by reason: a full queue, or a failed write.";
     LISTEN_OVERFLOWS: "counter" "evenkeel_listen_overflows_total"

@@ -1,4 +1,4 @@
-//! What a scrape shows of a made-up balancer.
+//! A scrape of the sample snapshot.
 
 use super::*;
 use crate::control::config::AdminState;
@@ -6,8 +6,8 @@ use crate::observe::sample;
 use crate::terms::WorkerIndex;
 
 #[test]
-fn every_metric_is_there_with_its_help_and_type() {
-    let text = render(&sample::snapshot(), &sample::seam());
+fn every_metric_has_its_help_and_type() {
+    let text = render(&sample::snapshot(), &sample::shared());
     for metric in METRICS {
         let Metric { name, kind, help } = metric;
         assert!(text.contains(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")), "{name}");
@@ -19,11 +19,11 @@ fn every_metric_is_there_with_its_help_and_type() {
 
 #[test]
 fn numbers_are_summed_over_workers() {
-    let seam = sample::seam();
+    let shared = sample::shared();
     for (worker, dropped) in [(0, 1), (1, 2)] {
-        seam.cells.of(WorkerIndex(worker)).log_drops.add(dropped);
+        shared.cells.of(WorkerIndex(worker)).log_drops.add(dropped);
     }
-    let text = render(&sample::snapshot(), &seam);
+    let text = render(&sample::snapshot(), &shared);
     for line in [
         r#"evenkeel_sessions_total{frontend="http"} 7"#,
         r#"evenkeel_sessions_active{frontend="http"} 2"#,
@@ -60,28 +60,28 @@ fn numbers_are_summed_over_workers() {
 #[test]
 fn two_scrapes_have_the_same_lines_in_the_same_order() {
     let names = || -> Vec<String> {
-        let text = render(&sample::snapshot(), &sample::seam());
+        let text = render(&sample::snapshot(), &sample::shared());
         text.lines().map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
     };
     assert_eq!(names(), names());
 }
 
 #[test]
-fn a_removed_servers_series_are_gone() {
+fn the_series_of_a_removed_server_end() {
     let mut snapshot = sample::snapshot();
-    let seam = sample::seam();
-    assert!(render(&snapshot, &seam).contains(r#"server="web2""#));
+    let shared = sample::shared();
+    assert!(render(&snapshot, &shared).contains(r#"server="web2""#));
     snapshot.servers.pop();
-    assert!(!render(&snapshot, &seam).contains(r#"server="web2""#));
+    assert!(!render(&snapshot, &shared).contains(r#"server="web2""#));
 }
 
 #[test]
-fn a_name_that_was_given_again_appears_once_with_all_its_sessions() {
+fn a_name_that_is_used_again_appears_once_with_all_its_sessions() {
     let mut snapshot = sample::snapshot();
     let mut old = sample::server("web1", false);
     old.removed = true;
     snapshot.servers.push(old);
-    let text = render(&snapshot, &sample::seam());
+    let text = render(&snapshot, &sample::shared());
     let lines = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
     assert_eq!(lines(r#"evenkeel_connect_duration_seconds_count{backend="web",server="web1"}"#), 1);
     let active = r#"evenkeel_server_sessions_active{backend="web",server="web1"} 2"#;
@@ -90,7 +90,7 @@ fn a_name_that_was_given_again_appears_once_with_all_its_sessions() {
 }
 
 #[test]
-fn exactly_one_state_is_in_force() {
+fn a_server_has_exactly_one_state() {
     let mut snapshot = sample::snapshot();
     snapshot.servers.truncate(1);
     for (admin, removed, state) in [
@@ -101,7 +101,7 @@ fn exactly_one_state_is_in_force() {
     ] {
         snapshot.servers[0].admin = admin;
         snapshot.servers[0].removed = removed;
-        let text = render(&snapshot, &sample::seam());
+        let text = render(&snapshot, &sample::shared());
         let states = text.lines().filter(|line| line.starts_with("evenkeel_server_state{"));
         let on: Vec<&str> = states.filter(|line| line.ends_with(" 1")).collect();
         assert_eq!(on.len(), 1);
@@ -110,16 +110,16 @@ fn exactly_one_state_is_in_force() {
 }
 
 #[test]
-fn a_label_cannot_break_out_of_its_quotes() {
+fn a_label_value_is_escaped() {
     let mut snapshot = sample::snapshot();
     snapshot.frontends[0].name = "a\"} 1\n\n# TYPE x\\".into();
-    let text = render(&snapshot, &sample::seam());
+    let text = render(&snapshot, &sample::shared());
     let escaped = r#"evenkeel_sessions_total{frontend="a\"} 1\n\n# TYPE x\\"} 7"#;
     assert!(text.lines().any(|line| line == escaped), "{text}");
 }
 
 #[test]
-fn the_books_balance_while_a_worker_writes() {
+fn opened_sessions_are_closed_or_active_while_a_worker_writes() {
     use std::sync::atomic::{AtomicBool, Ordering};
     let snapshot = sample::snapshot();
     let cells = &snapshot.frontends[0].shared.cells;
@@ -138,22 +138,26 @@ fn the_books_balance_while_a_worker_writes() {
             }
         });
         for _ in 0..1000 {
-            let books = cells.cells().map(Books::read).fold(Books::default(), |a, b| a.add(&b));
-            let closed: u64 = books.closed.iter().sum();
-            let ended = closed + books.active;
-            assert!(ended.abs_diff(books.opened) <= 2, "{books:?}");
+            let counts = cells
+                .cells()
+                .map(SessionCounts::read)
+                .fold(SessionCounts::default(), |a, b| a.add(&b));
+            let closed: u64 = counts.closed.iter().sum();
+            let ended = closed + counts.active;
+            assert!(ended.abs_diff(counts.opened) <= 2, "{counts:?}");
         }
         done.store(true, Ordering::Relaxed);
     });
-    let books = cells.cells().map(Books::read).fold(Books::default(), |a, b| a.add(&b));
-    assert_eq!(books.closed.iter().sum::<u64>() + books.active, books.opened);
+    let counts =
+        cells.cells().map(SessionCounts::read).fold(SessionCounts::default(), |a, b| a.add(&b));
+    assert_eq!(counts.closed.iter().sum::<u64>() + counts.active, counts.opened);
 }
 
 #[test]
-fn a_scrape_of_a_thousand_servers_is_made() {
+fn a_thousand_servers_are_rendered() {
     let mut snapshot = sample::snapshot();
     snapshot.servers = (0..1000).map(|n| sample::server(&format!("s{n}"), true)).collect();
-    let text = render(&snapshot, &sample::seam());
+    let text = render(&snapshot, &sample::shared());
     let up = text.lines().filter(|line| line.starts_with("evenkeel_server_up{")).count();
     assert_eq!(up, 1000);
 }

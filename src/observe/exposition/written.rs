@@ -1,5 +1,5 @@
-//! What the exporter's recorder has no room for, written in the exposition format by ourselves:
-//! histograms summed over workers (its own take single samples) and a counter with a fraction.
+//! Families that the recorder of the exporter does not support, written in the exposition format:
+//! histograms that are summed over workers, and a counter with a fraction.
 
 use metrics::{Key, Label};
 use metrics_exporter_prometheus::LabelSet;
@@ -59,7 +59,7 @@ impl Family {
     }
 }
 
-/// Labels as the recorder has them, for the same escapes.
+/// Labels, escaped as by the recorder.
 fn set(labels: &[(&'static str, &str)]) -> LabelSet {
     let labels = labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned()));
     let key = Key::from_parts("", labels.collect::<Vec<_>>());

@@ -1,13 +1,16 @@
-//! What workers report: connects that failed, and limits that they met.
+//! The events of workers: failed connects, and limits that they met.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::control::server::{COMPLAINT_INTERVAL, Server};
+use crate::control::controller::state::Controller;
 use crate::shared::events::WorkerEvent;
 use crate::shared::phase::Phase;
 use crate::terms::{ServerId, WorkerIndex};
 
-impl Server {
+/// Between warnings of one kind.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Controller {
     pub(super) fn on_worker_events(&mut self, batch: &[WorkerEvent]) -> Result<(), String> {
         for event in batch {
             match event {
@@ -18,8 +21,8 @@ impl Server {
                     self.on_buffers_exhausted(*worker, *sessions);
                 }
                 WorkerEvent::WorkerEnded(WorkerIndex(worker)) => {
-                    if self.seam.phase.load() == Phase::Running {
-                        // Its share of the clients would wait for nobody.
+                    if self.shared.phase.load() == Phase::Running {
+                        // Nobody would accept its share of the clients.
                         self.stop();
                         return Err(format!("worker {worker} ended by itself"));
                     }
@@ -29,16 +32,16 @@ impl Server {
         Ok(())
     }
 
-    /// Perhaps the server is somewhere else now.
+    /// The server may have another address now.
     fn on_connect_failed(&self, server: ServerId) {
-        let host = self.roster.host_of(server);
+        let host = self.cluster.host_of(server);
         if let Some(follower) = host.and_then(|host| self.followers.get(host)) {
-            follower.poke();
+            follower.refresh();
         }
     }
 
     fn on_accept_paused(&mut self, worker: usize) {
-        if is_due(&mut self.complained) {
+        if is_due(&mut self.accept_logged) {
             tracing::warn!(
                 "worker {worker} cannot accept: no descriptor or memory is left, and clients wait; \
                  raise the limit (LimitNOFILE=, ulimit -n) or lower global.sessions_max"
@@ -71,7 +74,7 @@ impl Server {
 /// Whether a warning that may repeat is to be written again; if so, `last` is now.
 fn is_due(last: &mut Option<Instant>) -> bool {
     let now = Instant::now();
-    let is_due = last.is_none_or(|at| now.duration_since(at) >= COMPLAINT_INTERVAL);
+    let is_due = last.is_none_or(|at| now.duration_since(at) >= LOG_INTERVAL);
     if is_due {
         *last = Some(now);
     }

@@ -1,4 +1,4 @@
-//! All that can happen to the control thread, in one place to wait at.
+//! The events of the control thread, and the one place where it waits for them.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -8,27 +8,27 @@ use crossbeam::channel::Receiver;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::control::prober::ProbeOutcome;
-use crate::control::reload::Fresh;
+use crate::control::cluster::ProbeReport;
+use crate::control::reload::NewConfig;
 use crate::control::resolve::Resolved;
 use crate::control::signals::{Signal, Signals};
 use crate::shared::events::WorkerEvent;
 use crate::shared::orders::Request;
 
-/// What workers saw that is handed on at once; what is beyond it waits in their channel, and when
-/// that is full, is lost: each of it only hints.
+/// Worker events in one batch. The others wait in their channel; when it is full, events are lost,
+/// which costs only hints.
 const EVENTS_AT_ONCE: usize = 1024;
 
-/// Between looks at what nobody tells: whether old tables are still read, deadlines of a drain.
+/// Between checks of old tables and of the deadline of a drain.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Something happened.
+/// One event.
 #[derive(Debug)]
 pub(super) enum Event {
     Signal(Signal),
     Request(Request),
     Workers(Vec<WorkerEvent>),
-    Probed(ProbeOutcome),
+    Probed(ProbeReport),
     Resolved(Resolved),
     Read(Box<Read>),
     Tick,
@@ -39,52 +39,53 @@ pub(super) enum Event {
 /// A reload has read its file.
 #[derive(Debug)]
 pub(super) struct Read {
-    pub(super) outcome: Result<Fresh, Vec<String>>,
-    /// How often its addresses were in use by us, still leaving them.
+    pub(super) outcome: Result<NewConfig, Vec<String>>,
+    /// How often addresses were still bound by our own sockets.
     pub(super) attempts: u32,
 }
 
-/// Where events arrive.
+/// The receiving ends of all events.
 #[derive(Debug)]
-pub(super) struct Inbox {
+pub(super) struct Events {
     signals: Signals,
     requests: mpsc::Receiver<Request>,
     workers: mpsc::Receiver<Vec<WorkerEvent>>,
-    probed: mpsc::UnboundedReceiver<ProbeOutcome>,
+    probed: mpsc::UnboundedReceiver<ProbeReport>,
     resolved: mpsc::UnboundedReceiver<Resolved>,
     read: mpsc::UnboundedReceiver<Read>,
     tick: Interval,
     ended: oneshot::Receiver<()>,
 }
 
-/// Where others put them.
+/// The sending ends, for the tasks of the control thread.
 #[derive(Debug)]
-pub(super) struct Slots {
-    pub(super) probed: mpsc::UnboundedSender<ProbeOutcome>,
+pub(super) struct Senders {
+    pub(super) probed: mpsc::UnboundedSender<ProbeReport>,
     pub(super) resolved: mpsc::UnboundedSender<Resolved>,
     pub(super) read: mpsc::UnboundedSender<Read>,
 }
 
-impl Inbox {
-    /// An inbox that takes the signals over.
+impl Events {
+    /// Takes over the signals.
     ///
     /// # Errors
-    /// The runtime cannot take the signals, or no thread can be had.
+    /// The runtime cannot receive the signals, or no thread can be started.
     pub(super) fn new(
         events: Receiver<WorkerEvent>,
         requests: mpsc::Receiver<Request>,
         ended: oneshot::Receiver<()>,
-    ) -> io::Result<(Self, Slots)> {
+    ) -> io::Result<(Self, Senders)> {
         let workers = bridge(events)?;
-        let (probed_slot, probed) = mpsc::unbounded_channel();
-        let (resolved_slot, resolved) = mpsc::unbounded_channel();
-        let (read_slot, read) = mpsc::unbounded_channel();
+        let (probed_sender, probed) = mpsc::unbounded_channel();
+        let (resolved_sender, resolved) = mpsc::unbounded_channel();
+        let (read_sender, read) = mpsc::unbounded_channel();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let signals = Signals::new()?;
-        let inbox = Self { signals, requests, workers, probed, resolved, read, tick, ended };
-        let slots = Slots { probed: probed_slot, resolved: resolved_slot, read: read_slot };
-        Ok((inbox, slots))
+        let events = Self { signals, requests, workers, probed, resolved, read, tick, ended };
+        let senders =
+            Senders { probed: probed_sender, resolved: resolved_sender, read: read_sender };
+        Ok((events, senders))
     }
 
     /// The next event. Not to be called again after [`Event::Ended`].
@@ -94,7 +95,7 @@ impl Inbox {
             signal = self.signals.next() => Event::Signal(signal),
             Some(request) = self.requests.recv() => Event::Request(request),
             Some(events) = self.workers.recv() => Event::Workers(events),
-            Some(outcome) = self.probed.recv() => Event::Probed(outcome),
+            Some(report) = self.probed.recv() => Event::Probed(report),
             Some(resolved) = self.resolved.recv() => Event::Resolved(resolved),
             Some(read) = self.read.recv() => Event::Read(Box::new(read)),
             _ = self.tick.tick() => Event::Tick,
@@ -102,27 +103,27 @@ impl Inbox {
         }
     }
 
-    /// Another outcome that is there already.
-    pub(super) fn another_probe(&mut self) -> Option<ProbeOutcome> {
+    /// Another result that has already arrived.
+    pub(super) fn another_probe(&mut self) -> Option<ProbeReport> {
         self.probed.try_recv().ok()
     }
 }
 
-/// Waits for what workers say, on a thread of its own: a worker then pays for a `try_send` and
-/// nothing more, and wakes nobody by a system call of its own.
+/// Forwards worker events from a thread of its own: a worker then pays for a `try_send` only, and
+/// makes no system call to wake the control thread.
 fn bridge(events: Receiver<WorkerEvent>) -> io::Result<mpsc::Receiver<Vec<WorkerEvent>>> {
     let (sender, receiver) = mpsc::channel(1);
     let run = move || {
         while let Ok(first) = events.recv() {
-            // A thousand refused connects of one server are one thing to know.
+            // A thousand failed connects to one server are one event.
             let mut known = BTreeSet::new();
             let mut batch = Vec::new();
             for event in std::iter::once(first).chain(events.try_iter().take(EVENTS_AT_ONCE)) {
-                let is_news = match event {
+                let is_new = match event {
                     WorkerEvent::ConnectFailed(server, _) => known.insert(server),
                     _ => true,
                 };
-                if is_news {
+                if is_new {
                     batch.push(event);
                 }
             }

@@ -1,31 +1,41 @@
-//! The control thread without workers: the test looks at what they would see.
+//! The control thread without workers: the tests read the shared state as they would.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
+use tokio::sync::{mpsc, oneshot};
 
 use super::*;
+use crate::control::budget::Budget;
+use crate::control::cluster::{Answers, Bound, Cluster};
 use crate::control::config::AdminState;
 use crate::control::file;
 use crate::control::listeners;
-use crate::control::roster::Answers;
-use crate::shared::orders::ServerName;
-use crate::shared::phase::PhaseCell;
+use crate::control::resolve::Resolver;
+use crate::shared::events::WorkerEvent;
+use crate::shared::orders::{Order, Request, ServerName};
+use crate::shared::phase::{Phase, PhaseCell};
+use crate::shared::state::SharedState;
+use crate::sys::interfaces::Here;
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
 
-/// Enough for 100 sessions, one server, ten visitors and twenty addresses to listen on or so.
+/// Enough for 100 sessions, one server, ten connections to `observe.bind` and about twenty
+/// addresses to listen on.
 const DESCRIPTORS: u64 = 48 + 4 + 2 + 200 + 20 + 10;
 
 /// A running control thread, and a folder of its own.
 struct Scene {
     folder: PathBuf,
     bind: SocketAddr,
-    seam: Arc<SharedState>,
+    shared: Arc<SharedState>,
     events: Sender<WorkerEvent>,
     requests: mpsc::Sender<Request>,
     ended: oneshot::Sender<()>,
@@ -71,13 +81,13 @@ impl Scene {
         fs::write(folder.join("e.toml"), text + more).unwrap();
         let config = file::load(&folder.join("e.toml")).unwrap();
         let started = Instant::now();
-        let mut roster = Roster::new(1);
-        roster.merge(&config, Answers::new(), &Here::default(), started);
+        let mut cluster = Cluster::new(1);
+        cluster.merge(&config, Answers::new(), &Here::default(), started);
         let bound = listeners::bind(&config, 1, &Bound::new()).unwrap();
         let (events, events_receiver) = crossbeam::channel::bounded(8);
         let (requests, requests_receiver) = mpsc::channel(8);
-        let seam = Arc::new(SharedState::new(
-            roster.table(1, &bound),
+        let shared = Arc::new(SharedState::new(
+            cluster.table(1, &bound),
             PhaseCell::new(started),
             100,
             events.clone(),
@@ -85,20 +95,20 @@ impl Scene {
             vec![Waker::new().unwrap()],
         ));
         let (ended, has_ended) = oneshot::channel();
-        let shared = Arc::clone(&seam);
+        let of_thread = Arc::clone(&shared);
         let control = move || {
             let resolver = Resolver::new();
-            tokio_uring::start(run(Control {
+            tokio_uring::start(run(Parts {
                 config,
-                roster,
+                cluster,
                 bound,
-                seam: shared,
+                shared: of_thread,
                 budget: Budget {
                     descriptors: DESCRIPTORS,
                     workers: 1,
                     pipes_per_worker: 1,
                     spares_per_worker: 1,
-                    visitors: [10, 0],
+                    observe_connections: [10, 0],
                 },
                 steering: None,
                 resolver,
@@ -110,7 +120,7 @@ impl Scene {
             }))
         };
         let thread = std::thread::spawn(control);
-        Self { folder, bind, seam, events, requests, ended, thread }
+        Self { folder, bind, shared, events, requests, ended, thread }
     }
 
     fn file(&self) -> PathBuf {
@@ -125,9 +135,9 @@ impl Scene {
 
     /// Addresses of servers that may be picked now.
     fn picked(&self) -> Vec<SocketAddr> {
-        let table = self.seam.table.load();
+        let table = self.shared.table.load();
         let schedule = &table.frontends[0].backend.schedule;
-        schedule.servers.iter().map(|server| server.address).collect()
+        schedule.endpoints.iter().map(|endpoint| endpoint.address).collect()
     }
 
     fn wait_until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
@@ -139,7 +149,7 @@ impl Scene {
     }
 
     fn end(self) {
-        self.seam.phase.store(Phase::Stopped);
+        self.shared.phase.store(Phase::Stopped);
         self.ended.send(()).unwrap();
         assert_eq!(self.thread.join().unwrap(), Ok(()));
         fs::remove_dir_all(&self.folder).unwrap();
@@ -147,7 +157,7 @@ impl Scene {
 }
 
 #[test]
-fn a_reload_puts_what_the_file_says_in_force() {
+fn a_reload_puts_the_file_in_force() {
     let servers = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let servers = servers.each_ref().map(|server| server.local_addr().unwrap());
     let scene = Scene::new(&servers[..1]);
@@ -156,7 +166,7 @@ fn a_reload_puts_what_the_file_says_in_force() {
     write(&scene.file(), &[scene.bind, more], &servers);
     scene.order(Order::Reload).unwrap();
     assert_eq!(scene.picked(), servers);
-    let table = scene.seam.table.load_full();
+    let table = scene.shared.table.load_full();
     let addresses = table.listeners.iter().map(|(listener, _)| listener.address);
     assert_eq!(addresses.collect::<Vec<_>>(), [scene.bind, more]);
     scene.end();
@@ -166,11 +176,11 @@ fn a_reload_puts_what_the_file_says_in_force() {
 fn a_bad_file_changes_nothing_and_says_why() {
     let server = free();
     let scene = Scene::new(&[server]);
-    let before = Arc::clone(&scene.seam.table.load().listeners[0].0);
+    let before = Arc::clone(&scene.shared.table.load().listeners[0].0);
     fs::write(scene.file(), "[frontend.f]\nbund = 1\n").unwrap();
     let problem = scene.order(Order::Reload).unwrap_err();
     assert!(problem.contains("e.toml:2:1: ") && problem.contains("nothing has"), "{problem}");
-    let after = Arc::clone(&scene.seam.table.load().listeners[0].0);
+    let after = Arc::clone(&scene.shared.table.load().listeners[0].0);
     assert!(Arc::ptr_eq(&before, &after));
     scene.end();
 }
@@ -182,7 +192,7 @@ fn an_address_in_use_changes_nothing() {
     write(&scene.file(), &[free(), taken.local_addr().unwrap()], &[free()]);
     let problem = scene.order(Order::Reload).unwrap_err();
     assert!(problem.contains("is in use"), "{problem}");
-    assert_eq!(scene.seam.table.load().listeners[0].0.address, scene.bind);
+    assert_eq!(scene.shared.table.load().listeners[0].0.address, scene.bind);
     scene.end();
 }
 
@@ -192,15 +202,15 @@ fn addresses_that_would_take_the_descriptors_of_sessions_lower_an_automatic_limi
     let many = scene.many(30);
     write(&scene.file(), &many, &[free()]);
     scene.order(Order::Reload).unwrap();
-    assert_eq!(scene.seam.sessions.max(), 94);
+    assert_eq!(scene.shared.sessions.max(), 94);
     write(&scene.file(), &[free()], &[free()]);
     scene.order(Order::Reload).unwrap();
-    assert_eq!(scene.seam.sessions.max(), 100);
+    assert_eq!(scene.shared.sessions.max(), 100);
     scene.end();
 }
 
 #[test]
-fn a_written_limit_that_no_longer_fits_refuses_the_reload_with_the_numbers() {
+fn a_configured_limit_that_no_longer_fits_refuses_the_reload_with_the_numbers() {
     let scene = Scene::with(&[free()], "[global]\nsessions_max = 100\n");
     let many = scene.many(30);
     write(&scene.file(), &many, &[free()]);
@@ -208,12 +218,12 @@ fn a_written_limit_that_no_longer_fits_refuses_the_reload_with_the_numbers() {
     for part in ["295 file descriptors are needed", "284", "sessions_max = 94", "nothing has"] {
         assert!(problem.contains(part), "no {part}: {problem}");
     }
-    assert_eq!(scene.seam.table.load().listeners[0].0.address, scene.bind);
+    assert_eq!(scene.shared.table.load().listeners[0].0.address, scene.bind);
     scene.end();
 }
 
 #[test]
-fn a_reload_that_takes_no_more_than_what_is_in_force_is_not_refused_for_what_that_takes() {
+fn a_reload_that_needs_no_more_descriptors_is_not_refused() {
     // As after names have got more addresses than there are descriptors for.
     let servers: Vec<SocketAddr> = (0..40).map(|_| free()).collect();
     let scene = Scene::with(&servers, "[global]\nsessions_max = 100\n");
@@ -226,7 +236,7 @@ fn a_reload_that_takes_no_more_than_what_is_in_force_is_not_refused_for_what_tha
 }
 
 #[test]
-fn a_reload_has_no_descriptors_of_what_ends_at_a_restart_only() {
+fn a_reload_cannot_use_descriptors_that_only_a_restart_releases() {
     let scene = Scene::with(&[free()], "[global]\nsessions_max = 100\n");
     let many = scene.many(25);
     write(&scene.file(), &many, &[free()]);
@@ -240,16 +250,16 @@ fn a_reload_has_no_descriptors_of_what_ends_at_a_restart_only() {
 #[test]
 fn an_old_table_lives_until_every_worker_has_seen_a_newer_one() {
     let scene = Scene::new(&[free()]);
-    let old = Arc::downgrade(&scene.seam.table.load_full());
+    let old = Arc::downgrade(&scene.shared.table.load_full());
     scene.order(Order::Reload).unwrap();
     assert!(old.upgrade().is_some());
-    scene.seam.acknowledge(WorkerIndex(0), scene.seam.table.load().version);
+    scene.shared.acknowledge(WorkerIndex(0), scene.shared.table.load().version);
     scene.wait_until("the old table is gone", |_| old.upgrade().is_none());
     scene.end();
 }
 
 #[test]
-fn a_server_that_nobody_serves_is_taken_out() {
+fn a_server_that_refuses_is_no_longer_chosen() {
     let scene = Scene::new(&[free()]);
     scene.wait_until("no server is picked", |scene| scene.picked().is_empty());
     scene.end();
@@ -287,6 +297,6 @@ fn a_worker_that_ends_by_itself_ends_the_process() {
     scene.events.send(WorkerEvent::WorkerEnded(WorkerIndex(0))).unwrap();
     let outcome = scene.thread.join().unwrap();
     assert!(outcome.unwrap_err().contains("worker 0"));
-    assert_eq!(scene.seam.phase.load(), Phase::Stopped);
+    assert_eq!(scene.shared.phase.load(), Phase::Stopped);
     fs::remove_dir_all(&scene.folder).unwrap();
 }

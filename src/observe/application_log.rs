@@ -1,8 +1,7 @@
-//! The operator's log: lines on stderr, written by a thread of its own.
+//! The application log: lines on stderr, written by a thread of its own.
 //!
-//! Who says something hands a line to a bounded channel and goes on, so that a stderr that is full,
-//! gone or not read costs lines (which are counted, and told of when it works again) and nothing
-//! else.
+//! A thread that logs hands the line to a bounded channel and goes on. If stderr is full, closed or
+//! not read, lines are lost; they are counted, and the count is logged when stderr works again.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -16,46 +15,44 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::control::config::LogFormat;
 
-/// Lines that wait to be written: ten thousand servers may go down at once. A line has some
-/// hundred bytes.
+/// Lines in the channel: ten thousand servers may go down at once. A line has some hundred bytes.
 const LINES_WAITING: usize = 16_384;
 
-/// For what is left to be written at the end, when somebody reads it.
+/// For the last lines to be written at the end, if stderr is read.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The operator's log; dropped, it waits until what was said is written, but not for a reader that
-/// does not read.
+/// The application log; dropped, it waits until every line is written, but not longer than 2 s.
 #[derive(Debug)]
-pub struct OperatorLog {
+pub struct ApplicationLog {
     lines: Lines,
-    /// Until the thread has it.
-    waiting: Option<Receiver<Said>>,
+    /// Until the thread is started.
+    waiting: Option<Receiver<Entry>>,
 }
 
-/// Where lines are put.
+/// The sending end of the log.
 #[derive(Debug, Clone)]
 struct Lines {
-    said: Sender<Said>,
-    /// Lines that were not written and not yet told of.
+    sender: Sender<Entry>,
+    /// Lines that were not written, and not yet reported.
     lost: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
-enum Said {
+enum Entry {
     Line(Vec<u8>),
-    /// Hang up when all before it is written.
-    End(#[expect(dead_code, reason = "to drop it is the answer")] Sender<()>),
+    /// The sender is dropped when all lines before it are written.
+    End(#[expect(dead_code, reason = "dropping it is the signal")] Sender<()>),
 }
 
-/// Takes what this process says from here on, "info" and above unless `RUST_LOG` says otherwise;
-/// it is written from [`OperatorLog::start`] on. A second call takes nothing.
+/// Collects the log of this process from now on, "info" and above unless `RUST_LOG` is set; it is
+/// written once [`ApplicationLog::start`] is called. A second call collects nothing.
 #[must_use]
-pub fn init(format: LogFormat) -> OperatorLog {
+pub fn init(format: LogFormat) -> ApplicationLog {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let (said, waiting) = channel::bounded(LINES_WAITING);
-    let lines = Lines { said, lost: Arc::default() };
+    let (sender, waiting) = channel::bounded(LINES_WAITING);
+    let lines = Lines { sender, lost: Arc::default() };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines.clone());
-    // Told on stderr, what is wrong with stderr would end the process.
+    // An error of stderr that was written to stderr would end the process.
     let log = log.log_internal_errors(false);
     let outcome = match format {
         LogFormat::Text => {
@@ -64,57 +61,57 @@ pub fn init(format: LogFormat) -> OperatorLog {
         }
         LogFormat::Json => log.json().flatten_event(true).try_init(),
     };
-    // The only failure is that there is one already, which is the one that was wanted.
+    // It fails only if a log is installed already.
     drop(outcome);
-    OperatorLog { lines, waiting: Some(waiting) }
+    ApplicationLog { lines, waiting: Some(waiting) }
 }
 
-impl OperatorLog {
+impl ApplicationLog {
     /// Starts the thread that writes. A second call changes nothing.
     ///
     /// # Errors
-    /// No thread can be had.
+    /// No thread can be started.
     pub fn start(&mut self) -> io::Result<()> {
         let Some(waiting) = self.waiting.clone() else { return Ok(()) };
         let writer = self.writer();
         let run = move || writer.run(&waiting);
-        Builder::new().name("operator-log".to_owned()).spawn(run)?;
+        Builder::new().name("application-log".to_owned()).spawn(run)?;
         self.waiting = None;
         Ok(())
     }
 
     fn writer(&self) -> Writer<Stderr> {
-        Writer { sink: Stderr, lost: Arc::clone(&self.lines.lost), torn: false }
+        Writer { sink: Stderr, lost: Arc::clone(&self.lines.lost), partial: false }
     }
 }
 
-impl Drop for OperatorLog {
+impl Drop for ApplicationLog {
     fn drop(&mut self) {
         let deadline = Instant::now() + END_TIMEOUT;
         let (written, is_written) = channel::bounded(0);
         if self.start().is_err() {
-            // Better to wait for a reader than to keep from him why there is no thread.
+            // Without a thread, waiting is better than losing the reason.
             let mut writer = self.writer();
-            for said in self.waiting.iter().flat_map(Receiver::try_iter) {
-                writer.take(said);
+            for entry in self.waiting.iter().flat_map(Receiver::try_iter) {
+                writer.take(entry);
             }
-        } else if self.lines.said.send_deadline(Said::End(written), deadline).is_ok() {
-            // It hangs up, or time is up: there is nothing else to do about either.
+        } else if self.lines.sender.send_deadline(Entry::End(written), deadline).is_ok() {
+            // It is written, or the time is over.
             is_written.recv_deadline(deadline).ok();
         }
     }
 }
 
-/// Writes one text to stderr, as the last words of the process: a reader that does not read is not
-/// waited for, as long as a thread can be had.
-pub fn last_words(text: &str) {
+/// Writes one text to stderr before the process exits, and waits at most 2 s for it if a thread can
+/// be started.
+pub fn write_final(text: &str) {
     let (written, is_written) = channel::bounded::<()>(0);
-    let words = text.to_owned();
+    let owned = text.to_owned();
     let write = move || {
-        drop(write_all(&mut Stderr, words.as_bytes()));
+        drop(write_all(&mut Stderr, owned.as_bytes()));
         drop(written);
     };
-    if Builder::new().name("last-words".to_owned()).spawn(write).is_ok() {
+    if Builder::new().name("final-write".to_owned()).spawn(write).is_ok() {
         is_written.recv_timeout(END_TIMEOUT).ok();
     } else {
         drop(write_all(&mut Stderr, text.as_bytes()));
@@ -132,7 +129,7 @@ impl<'a> MakeWriter<'a> for Lines {
 impl Write for &Lines {
     /// Takes a whole line, always.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.said.try_send(Said::Line(line.to_owned())).is_err() {
+        if self.sender.try_send(Entry::Line(line.to_owned())).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
@@ -143,7 +140,7 @@ impl Write for &Lines {
     }
 }
 
-/// Descriptor 2 without std's lock, which a write that hangs would keep from everybody else.
+/// Descriptor 2 without the lock of std, which a write that blocks would hold.
 #[derive(Debug)]
 struct Stderr;
 
@@ -160,36 +157,36 @@ impl Write for Stderr {
 struct Writer<W> {
     sink: W,
     lost: Arc<AtomicU64>,
-    /// A write broke off within a line; the next one begins a new line first.
-    torn: bool,
+    /// A write ended within a line; the next one begins with a line break.
+    partial: bool,
 }
 
 impl<W: Write> Writer<W> {
-    fn run(mut self, waiting: &Receiver<Said>) {
-        while let Ok(said) = waiting.recv() {
-            // With room for it, or telling of a loss would be another one.
-            if self.take(said) && waiting.len() < LINES_WAITING / 2 {
-                self.tell();
+    fn run(mut self, waiting: &Receiver<Entry>) {
+        while let Ok(entry) = waiting.recv() {
+            // Only with room in the channel, or this line would be lost too.
+            if self.take(entry) && waiting.len() < LINES_WAITING / 2 {
+                self.log_losses();
             }
         }
     }
 
     /// Whether something was written.
-    fn take(&mut self, said: Said) -> bool {
-        match said {
-            Said::Line(line) => self.write(line),
-            Said::End(_) => false,
+    fn take(&mut self, entry: Entry) -> bool {
+        match entry {
+            Entry::Line(line) => self.write(line),
+            Entry::End(_) => false,
         }
     }
 
     /// Whether the line is written.
     fn write(&mut self, mut line: Vec<u8>) -> bool {
-        if self.torn {
+        if self.partial {
             line.insert(0, b'\n');
         }
         let (written, outcome) = write_all(&mut self.sink, &line);
         if written > 0 {
-            self.torn = line[written - 1] != b'\n';
+            self.partial = line[written - 1] != b'\n';
         }
         if outcome.is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -197,15 +194,15 @@ impl<W: Write> Writer<W> {
         outcome.is_ok()
     }
 
-    fn tell(&self) {
+    fn log_losses(&self) {
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            tracing::warn!("{lost} lines of this log were lost: stderr was full, or not read");
+            tracing::warn!("{lost} lines of this log were lost: stderr was full or not read");
         }
     }
 }
 
-/// As [`Write::write_all`], and says how far it came.
+/// As [`Write::write_all`], and returns how many bytes were written.
 pub(super) fn write_all(sink: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while written < bytes.len() {
@@ -244,9 +241,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_breaks_off_is_lost_and_the_next_one_stands_alone() {
+    fn a_partial_line_is_lost_and_the_next_one_starts_on_a_new_line() {
         let disk = Disk { room: 6, held: Vec::new() };
-        let mut writer = Writer { sink: disk, lost: Arc::default(), torn: false };
+        let mut writer = Writer { sink: disk, lost: Arc::default(), partial: false };
         assert!(writer.write(b"one\n".to_vec()));
         assert!(!writer.write(b"two\n".to_vec()));
         assert!(!writer.write(b"three\n".to_vec()));
@@ -257,9 +254,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_too_many_is_counted_and_not_waited_for() {
-        let (said, waiting) = channel::bounded(2);
-        let lines = Lines { said, lost: Arc::default() };
+    fn a_line_beyond_the_channel_is_counted_and_not_waited_for() {
+        let (sender, waiting) = channel::bounded(2);
+        let lines = Lines { sender, lost: Arc::default() };
         for line in ["one", "two", "three"] {
             (&lines).write_all(line.as_bytes()).unwrap();
         }

@@ -1,0 +1,142 @@
+//! Changes of the cluster state, as the application log reports them.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+#[cfg(doc)]
+use crate::shared::schedule::Schedule;
+
+/// Endpoints that one rotation can hold, by the 16 bits of [`Schedule::rotation`].
+pub(super) const ENDPOINTS_MAX: usize = 1 << 16;
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The backend.
+    pub backend: Arc<str>,
+    /// The server; none: the whole backend.
+    pub server: Option<Arc<str>>,
+    /// What changed.
+    pub kind: ChangeKind,
+}
+
+/// What changed about a server or a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// An endpoint went up or down.
+    Health {
+        /// Up, or down.
+        up: bool,
+        /// The last probe, with how many of them decided.
+        reason: String,
+        /// The endpoint, and how many endpoints of the server are up, if the server has several.
+        endpoint: Option<(SocketAddr, UpCount)>,
+    },
+    /// The host name has an address for the first time.
+    Resolved(SocketAddr),
+    /// The only address of the host name was replaced: from, to.
+    Moved(SocketAddr, SocketAddr),
+    /// The host name has one more address.
+    AddressAdded(SocketAddr),
+    /// The host name has one address less.
+    AddressRemoved(SocketAddr),
+    /// The host name resolves to a frontend of this balancer; that address is not used.
+    ResolvesToFrontend(SocketAddr),
+    /// The host name has only such addresses.
+    OnlyFrontends,
+    /// New in the configuration, with its addresses.
+    Added(Vec<SocketAddr>),
+    /// No longer in the configuration.
+    Removed {
+        /// Sessions that it still has.
+        sessions: u32,
+    },
+    /// The backend has no server to choose from any more.
+    Empty {
+        /// Whether all servers are used nevertheless (`all_down = "try"`).
+        tried: bool,
+    },
+    /// The backend has a server to choose from again.
+    Serving,
+    /// The backend has more endpoints than a rotation can hold: how many get no session.
+    TooManyEndpoints(usize),
+}
+
+/// How many servers, or endpoints of a server, are up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpCount {
+    /// Up, whatever the operator set.
+    pub up: usize,
+    /// All.
+    pub all: usize,
+}
+
+impl Change {
+    /// Whether it is logged as a warning.
+    #[must_use]
+    pub const fn is_warning(&self) -> bool {
+        matches!(
+            self.kind,
+            ChangeKind::Health { up: false, .. }
+                | ChangeKind::ResolvesToFrontend(_)
+                | ChangeKind::OnlyFrontends
+                | ChangeKind::Empty { .. }
+                | ChangeKind::TooManyEndpoints(_)
+        )
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.server {
+            Some(server) => write!(out, "server {}/{server} ", self.backend)?,
+            None => write!(out, "backend {} ", self.backend)?,
+        }
+        match &self.kind {
+            ChangeKind::Health { up, reason, endpoint } => {
+                let state = if *up { "up" } else { "down" };
+                match endpoint {
+                    None => write!(out, "is {state}: {reason}"),
+                    Some((address, UpCount { up, all })) => write!(
+                        out,
+                        "endpoint {address} is {state}: {reason}; {up} of {all} endpoints up"
+                    ),
+                }
+            }
+            ChangeKind::Resolved(address) => write!(out, "has an address: {address}"),
+            ChangeKind::Moved(from, to) => write!(out, "moved from {from} to {to}"),
+            ChangeKind::AddressAdded(address) => write!(out, "has another address: {address}"),
+            ChangeKind::AddressRemoved(address) => write!(out, "no longer has address {address}"),
+            ChangeKind::ResolvesToFrontend(address) => {
+                write!(out, "is not used at {address}: that is a frontend of this balancer")
+            }
+            ChangeKind::OnlyFrontends => {
+                write!(out, "is down: the host name resolves only to frontends of this balancer")
+            }
+            ChangeKind::Added(addresses) if addresses.is_empty() => {
+                write!(out, "is new, and down: the host name has no address; it is resolved again")
+            }
+            ChangeKind::Added(addresses) => {
+                let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+                write!(out, "is new, at {}", addresses.join(", "))
+            }
+            ChangeKind::Removed { sessions: 0 } => write!(out, "is removed"),
+            ChangeKind::Removed { sessions: 1 } => write!(out, "is removed; its session continues"),
+            ChangeKind::Removed { sessions } => {
+                write!(out, "is removed; its {sessions} sessions continue")
+            }
+            ChangeKind::Empty { tried: false } => {
+                write!(out, "has no server left; client connections are reset")
+            }
+            ChangeKind::Empty { tried: true } => {
+                write!(out, "has no server left; all are tried (all_down = \"try\")")
+            }
+            ChangeKind::TooManyEndpoints(left) => {
+                write!(out, "has more than {ENDPOINTS_MAX} endpoints; ")?;
+                write!(out, "the last {left} get no session: use several backends")
+            }
+            ChangeKind::Serving => write!(out, "has a server again"),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! One endpoint of a server: an address, its health, and what its probes found.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::control::config::{self, Check};
+use crate::control::health::{Health, ProbeTaskId, Transition};
+use crate::shared::server::Endpoint;
+
+/// An endpoint of a server in the configuration.
+#[derive(Debug)]
+pub(super) struct EndpointState {
+    /// As the table has it.
+    pub(super) shared: Arc<Endpoint>,
+    pub(super) health: Health,
+    /// The task that probes it; results of earlier tasks do not count.
+    pub(super) task: ProbeTaskId,
+    /// The result of the last probe, for the operator; empty before the first.
+    pub(super) last_probe: String,
+}
+
+impl EndpointState {
+    /// An endpoint without history: `up` until its first probe, which decides alone.
+    pub(super) fn new(
+        shared: Arc<Endpoint>,
+        task: ProbeTaskId,
+        health: &config::Health,
+        up: bool,
+    ) -> Self {
+        let unprobed = health.check == Check::Off;
+        shared.set_probe_passed(unprobed);
+        let health = Health::new(health.rise, health.fall, up || unprobed);
+        Self { shared, health, task, last_probe: String::new() }
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    pub(super) const fn is_up(&self) -> bool {
+        self.health.is_up()
+    }
+
+    /// Forgets its history: it is up until the first probe of `task`, which decides alone.
+    pub(super) fn forget(&mut self, task: ProbeTaskId, health: &config::Health) {
+        *self = Self::new(Arc::clone(&self.shared), task, health, true);
+    }
+
+    /// The endpoint passed a probe, or failed it.
+    pub(super) fn probed(&mut self, passed: bool) -> Option<Transition> {
+        self.shared.set_probe_passed(passed);
+        self.health.on_probe(passed)
+    }
+}

@@ -1,0 +1,49 @@
+//! What the cluster state exchanges with the rest of the control plane: addresses from DNS,
+//! listening sockets, endpoints to probe, results of probes.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::control::config;
+use crate::control::health::ProbeTaskId;
+use crate::shared::snapshot::ProbeResult;
+use crate::shared::table::Listener;
+
+/// Addresses by host name, from DNS. A name without an answer is not in it.
+pub type Answers = BTreeMap<String, Vec<IpAddr>>;
+
+/// Listening sockets by address.
+pub type Bound = BTreeMap<SocketAddr, Arc<Listener>>;
+
+/// An endpoint to probe.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProbeTarget {
+    /// The task that probes it. The address and the check of a task never change.
+    pub task: ProbeTaskId,
+    /// The address; `health.port` replaces the port.
+    pub address: SocketAddr,
+    /// The Host header, unless `health.http.host` is set.
+    pub host_header: String,
+    /// How to probe it.
+    pub health: config::Health,
+    /// Whether it is up: `interval` or `interval_down`.
+    pub up: bool,
+}
+
+/// The result of one probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeReport {
+    /// The task that made it.
+    pub task: ProbeTaskId,
+    /// For the metrics.
+    pub result: ProbeResult,
+    /// For the operator: "connection refused", "status 503, wanted 200-399".
+    pub detail: String,
+    /// From connect to answer.
+    pub duration: Duration,
+    /// Whether the endpoint passed. None: the probe failed because this machine had no descriptor,
+    /// memory or port, which says nothing about the endpoint.
+    pub verdict: Option<bool>,
+}

@@ -1,0 +1,21 @@
+//! The state of every frontend, backend, server and endpoint: configured, set by the operator,
+//! found by DNS and by probes. The table and the status are made from it.
+//!
+//! It has no socket and no clock: events come in with the time.
+
+mod input;
+mod change;
+mod endpoint;
+mod registry;
+mod server;
+mod backend;
+mod state;
+mod orders;
+mod status;
+
+pub use change::{Change, ChangeKind, UpCount};
+pub use input::{Answers, Bound, ProbeReport, ProbeTarget};
+pub use state::Cluster;
+
+#[cfg(test)]
+mod tests;

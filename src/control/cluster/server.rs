@@ -1,0 +1,339 @@
+//! One server of the configuration: its settings, what the operator set, and its endpoints.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::control::cluster::change::{ChangeKind, UpCount};
+use crate::control::cluster::endpoint::EndpointState;
+use crate::control::cluster::input::ProbeReport;
+use crate::control::cluster::registry::Registry;
+use crate::control::config::{self, AdminState, Check, ServerAddress};
+use crate::control::health::Health;
+use crate::shared::server::ServerShared;
+use crate::shared::snapshot::{EndpointStatus, ProbeCounts, ServerStatus};
+
+/// Shown in place of a probe's result while the host name has no address.
+const NO_ADDRESS: &str = "no address";
+
+/// Addresses that were down when they left DNS, remembered for each server: as many as an answer
+/// has at most.
+const DEPARTED_MAX: usize = 64;
+
+/// A server of the configuration.
+#[derive(Debug)]
+pub(super) struct ServerState {
+    pub(super) config: config::Server,
+    /// `address` as it is written in the configuration.
+    pub(super) written: Arc<str>,
+    overrides: Overrides,
+    shared: Arc<ServerShared>,
+    probes: Arc<ProbeCounts>,
+    /// One for each address; none while the host name has no address.
+    pub(super) endpoints: Vec<EndpointState>,
+    /// Addresses that were down when they left DNS, oldest first.
+    departed: Vec<SocketAddr>,
+    /// When it went up or down.
+    since: Instant,
+    /// The result of the last probe, for the operator.
+    last_probe: String,
+}
+
+/// What the operator set; it holds instead of the configuration until it is set again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Overrides {
+    pub(super) state: Option<AdminState>,
+    pub(super) weight: Option<u32>,
+}
+
+/// What a server needs for a change of its endpoints.
+#[derive(Debug)]
+pub(super) struct Context<'a> {
+    /// Of its backend.
+    pub(super) health: &'a config::Health,
+    pub(super) registry: &'a mut Registry,
+    pub(super) now: Instant,
+}
+
+impl ServerState {
+    /// A server that the configuration before did not have.
+    pub(super) fn new(
+        backend: &Arc<str>,
+        config: config::Server,
+        overrides: Overrides,
+        addresses: &[SocketAddr],
+        context: &mut Context<'_>,
+    ) -> Self {
+        let (shared, probes) = context.registry.server(backend, &config);
+        let mut server = Self {
+            written: written(&config.address),
+            config,
+            overrides,
+            shared,
+            probes,
+            endpoints: Vec::new(),
+            departed: Vec::new(),
+            since: context.now,
+            last_probe: String::new(),
+        };
+        server.add(addresses, true, context);
+        if addresses.is_empty() {
+            NO_ADDRESS.clone_into(&mut server.last_probe);
+        }
+        server
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.shared.name
+    }
+
+    pub(super) fn id(&self) -> crate::terms::ServerId {
+        self.shared.id
+    }
+
+    /// The host name of its address, if it is not a number.
+    pub(super) fn host(&self) -> Option<&str> {
+        match &self.config.address {
+            ServerAddress::Ip(_) => None,
+            ServerAddress::Name { host, .. } => Some(host),
+        }
+    }
+
+    /// Whether an endpoint is up.
+    pub(super) fn is_up(&self) -> bool {
+        self.endpoints.iter().any(EndpointState::is_up)
+    }
+
+    /// As set by the operator, or else by the configuration.
+    pub(super) fn state(&self) -> AdminState {
+        self.overrides.state.unwrap_or(self.config.state)
+    }
+
+    /// As set by the operator, or else by the configuration.
+    pub(super) fn weight(&self) -> u32 {
+        self.overrides.weight.unwrap_or(self.config.weight)
+    }
+
+    /// Sessions of all its endpoints.
+    pub(super) fn sessions(&self) -> u32 {
+        self.shared.sessions.active()
+    }
+
+    /// What the operator set differently from the configuration.
+    pub(super) fn overridden(&self) -> Overrides {
+        let Overrides { state, weight } = self.overrides;
+        Overrides {
+            state: state.filter(|state| *state != self.config.state),
+            weight: weight.filter(|weight| *weight != self.config.weight),
+        }
+    }
+
+    /// Applies what the operator set.
+    pub(super) fn set_overrides(&mut self, overrides: Overrides, context: &mut Context<'_>) {
+        let before = self.state();
+        self.overrides = overrides;
+        self.after_maintenance(before, context);
+    }
+
+    /// Applies a newer configuration of the same server, in a backend whose `health` was that.
+    pub(super) fn update(
+        &mut self,
+        config: config::Server,
+        health: &config::Health,
+        context: &mut Context<'_>,
+    ) {
+        let (before, was_up) = (self.state(), self.is_up());
+        self.shared.sessions.set_max(config.sessions_max.map(Into::into));
+        self.config = config;
+        let new = context.health;
+        for endpoint in &mut self.endpoints {
+            if (health.check == Check::Off) != (new.check == Check::Off) {
+                endpoint.forget(context.registry.task(), new);
+            } else if health.check != new.check || health.port != new.port {
+                // Its health stays; results of the earlier kind of probe do not count.
+                endpoint.task = context.registry.task();
+            }
+            endpoint.health.set_thresholds(new.rise, new.fall);
+        }
+        self.after_maintenance(before, context);
+        self.note_health(was_up, context.now);
+    }
+
+    /// After maintenance nothing is known of an endpoint.
+    fn after_maintenance(&mut self, before: AdminState, context: &mut Context<'_>) {
+        if before == AdminState::Maint && self.state() != AdminState::Maint {
+            let was_up = self.is_up();
+            for endpoint in &mut self.endpoints {
+                endpoint.forget(context.registry.task(), context.health);
+                self.last_probe.clear();
+            }
+            self.note_health(was_up, context.now);
+        }
+    }
+
+    /// The host name has no address, and why.
+    pub(super) fn note_unanswered(&mut self, why: &str) {
+        if self.endpoints.is_empty() {
+            self.last_probe = format!("{NO_ADDRESS}: {why}");
+        }
+    }
+
+    /// The host name has these addresses now, in whatever order. The endpoint of an address that
+    /// stays keeps everything. No address at all changes nothing: the last good answer holds.
+    pub(super) fn resolved(
+        &mut self,
+        addresses: &[SocketAddr],
+        context: &mut Context<'_>,
+    ) -> Vec<ChangeKind> {
+        if addresses.is_empty() {
+            return Vec::new();
+        }
+        let was_up = self.is_up();
+        let is_new = |address: &&SocketAddr| !self.has(**address);
+        let new: Vec<SocketAddr> = addresses.iter().filter(is_new).copied().collect();
+        let had_one = !self.endpoints.is_empty();
+        let gone = self.depart(|endpoint| !addresses.contains(&endpoint.address()));
+        if self.endpoints.is_empty() {
+            self.last_probe.clear();
+        }
+        // A server that was down because it had no address stays down until a probe passes.
+        self.add(&new, had_one, context);
+        self.note_health(was_up, context.now);
+        match (&*gone, &*new) {
+            ([from], [to]) if self.endpoints.len() == 1 => vec![ChangeKind::Moved(*from, *to)],
+            _ => {
+                let found = if had_one { ChangeKind::AddressAdded } else { ChangeKind::Resolved };
+                let gone = gone.into_iter().map(ChangeKind::AddressRemoved);
+                gone.chain(new.into_iter().map(found)).collect()
+            }
+        }
+    }
+
+    /// The host name resolves only to this balancer: the server is down until it has another
+    /// address.
+    pub(super) fn resolved_to_frontends(&mut self, now: Instant) -> Option<ChangeKind> {
+        let was_up = self.is_up();
+        if self.depart(|_| true).is_empty() {
+            return None;
+        }
+        NO_ADDRESS.clone_into(&mut self.last_probe);
+        self.note_health(was_up, now);
+        Some(ChangeKind::OnlyFrontends)
+    }
+
+    /// A probe of the endpoint at `index` has ended. What that changed, if anything.
+    pub(super) fn probed(
+        &mut self,
+        index: usize,
+        report: ProbeReport,
+        context: &Context<'_>,
+    ) -> Option<ChangeKind> {
+        let ProbeReport { result, detail, duration, verdict, .. } = report;
+        let was_up = self.is_up();
+        let several = self.endpoints.len() > 1;
+        let endpoint = &mut self.endpoints[index];
+        self.probes.results[result as usize].add(1);
+        self.probes.duration.record(duration);
+        endpoint.last_probe.clone_from(&detail);
+        let address = endpoint.address();
+        self.last_probe = if several { format!("{address}: {detail}") } else { detail.clone() };
+        let first = !endpoint.health.is_decided();
+        let transition = verdict.and_then(|passed| endpoint.probed(passed));
+        self.note_health(was_up, context.now);
+        let up = transition?.is_up();
+        let probes = if up { context.health.rise } else { context.health.fall };
+        let reason = match (first, up) {
+            (true, _) => format!("{detail} (first probe)"),
+            (false, true) => format!("{detail} ({probes} in a row)"),
+            (false, false) => format!("{detail} ({probes} of {probes} probes)"),
+        };
+        let endpoint = several.then(|| (address, self.endpoints_up()));
+        Some(ChangeKind::Health { up, reason, endpoint })
+    }
+
+    fn endpoints_up(&self) -> UpCount {
+        let up = self.endpoints.iter().filter(|endpoint| endpoint.is_up()).count();
+        UpCount { up, all: self.endpoints.len() }
+    }
+
+    /// It is no longer in the configuration.
+    pub(super) fn remove(self, registry: &mut Registry, now: Instant) -> (Arc<str>, ChangeKind) {
+        let removed = ChangeKind::Removed { sessions: self.sessions() };
+        // It gets no new session, as a server in drain.
+        let status = ServerStatus { admin: AdminState::Drain, removed: true, ..self.status(now) };
+        let name = Arc::clone(self.name());
+        registry.remove(status, self.since);
+        (name, removed)
+    }
+
+    /// As reported.
+    pub(super) fn status(&self, now: Instant) -> ServerStatus {
+        let endpoint = |endpoint: &EndpointState| EndpointStatus {
+            address: endpoint.address(),
+            up: endpoint.is_up(),
+            sessions: endpoint.shared.sessions.active(),
+            last_probe: endpoint.last_probe.clone(),
+        };
+        ServerStatus {
+            backend: Arc::clone(&self.shared.backend),
+            endpoints: self.endpoints.iter().map(endpoint).collect(),
+            written: Arc::clone(&self.written),
+            up: self.is_up(),
+            admin: self.state(),
+            weight: self.weight(),
+            backup: self.config.backup,
+            removed: false,
+            since: now.saturating_duration_since(self.since),
+            probes: Arc::clone(&self.probes),
+            last_probe: self.last_probe.clone(),
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    fn has(&self, address: SocketAddr) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.address() == address)
+    }
+
+    /// Adds endpoints without history, `up` until their first probe; an address that was down when
+    /// it left is down.
+    fn add(&mut self, addresses: &[SocketAddr], up: bool, context: &mut Context<'_>) {
+        for address in addresses {
+            let shared = context.registry.endpoint(&self.shared, *address);
+            let task = context.registry.task();
+            let mut endpoint = EndpointState::new(shared, task, context.health, up);
+            if let Some(index) = self.departed.iter().position(|departed| departed == address) {
+                self.departed.remove(index);
+                if context.health.check != Check::Off {
+                    endpoint.health = Health::down(context.health.rise, context.health.fall);
+                }
+            }
+            self.endpoints.push(endpoint);
+        }
+        self.endpoints.sort_by_key(EndpointState::address);
+    }
+
+    /// Removes the endpoints that `leaves` names; their addresses.
+    fn depart(&mut self, leaves: impl Fn(&EndpointState) -> bool) -> Vec<SocketAddr> {
+        let (gone, stay): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.endpoints).into_iter().partition(leaves);
+        self.endpoints = stay;
+        let down = gone.iter().filter(|endpoint| !endpoint.is_up());
+        self.departed.extend(down.map(EndpointState::address));
+        self.departed.drain(..self.departed.len().saturating_sub(DEPARTED_MAX));
+        gone.iter().map(EndpointState::address).collect()
+    }
+
+    fn note_health(&mut self, was_up: bool, now: Instant) {
+        if self.is_up() != was_up {
+            self.since = now;
+        }
+    }
+}
+
+/// The address as it is written in the configuration.
+fn written(address: &ServerAddress) -> Arc<str> {
+    match address {
+        ServerAddress::Ip(address) => address.to_string().into(),
+        ServerAddress::Name { host, port } => format!("{host}:{port}").into(),
+    }
+}

@@ -1,0 +1,254 @@
+//! The cluster: all frontends and backends, the events that change them, and the table that they
+//! make.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::control::cluster::backend::{AllOverrides, BackendState, Update};
+use crate::control::cluster::change::Change;
+use crate::control::cluster::input::{Answers, Bound, ProbeReport};
+use crate::control::cluster::registry::Registry;
+use crate::control::cluster::server::ServerState;
+use crate::control::config::{self, Config};
+use crate::control::health::ProbeTaskId;
+use crate::shared::counters::PerWorker;
+use crate::shared::limit::Limit;
+use crate::shared::table::{Frontend, FrontendShared, Table};
+use crate::sys::interfaces::Here;
+use crate::terms::ServerId;
+
+/// The state of the cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    pub(super) frontends: Vec<FrontendState>,
+    pub(super) backends: Vec<BackendState>,
+    /// Frontends that were removed and still have sessions.
+    pub(super) removed: Vec<FrontendState>,
+    pub(super) overrides: AllOverrides,
+    pub(super) registry: Registry,
+    /// Backend, server and endpoint of each task that probes.
+    tasks: HashMap<ProbeTaskId, (usize, usize, usize)>,
+    answers: Answers,
+    /// Addresses that frontends listen on.
+    listened: Vec<SocketAddr>,
+    changes: Vec<Change>,
+}
+
+/// A frontend of the configuration.
+#[derive(Debug)]
+pub(super) struct FrontendState {
+    pub(super) name: Arc<str>,
+    pub(super) config: config::Frontend,
+    pub(super) shared: Arc<FrontendShared>,
+}
+
+impl Cluster {
+    /// An empty cluster in a process with that many workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self {
+            frontends: Vec::new(),
+            backends: Vec::new(),
+            removed: Vec::new(),
+            overrides: HashMap::new(),
+            registry: Registry::new(workers),
+            tasks: HashMap::new(),
+            answers: Answers::new(),
+            listened: Vec::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// Applies a configuration, with answers of DNS for host names that had none yet. What is the
+    /// same as before keeps its health, its counters and what the operator set. `local` are the
+    /// addresses of this machine: no host name may resolve to a frontend.
+    pub fn merge(&mut self, config: &Config, answers: Answers, local: &Here, now: Instant) {
+        for (host, found) in answers.into_iter().filter(|(_, found)| !found.is_empty()) {
+            // An answer that has come since these were asked for is newer.
+            self.answers.entry(host).or_insert(found);
+        }
+        let listened = config.frontends.iter().flat_map(|frontend| &frontend.bind);
+        self.listened = listened.map(|(address, _)| *address).collect();
+        let named = |backend: BackendState| (backend.name.to_string(), backend);
+        let mut known: HashMap<_, _> = self.backends.drain(..).map(named).collect();
+        let (backends, mut update) = self.update(local, now);
+        for config in &config.backends {
+            let config = config.clone();
+            backends.push(match known.remove(&config.name) {
+                Some(mut backend) => {
+                    backend.update(config, &mut update);
+                    backend
+                }
+                None => BackendState::new(config, &mut update),
+            });
+        }
+        let mut gone: Vec<_> = known.into_values().collect();
+        gone.sort_by(|a, b| a.name.cmp(&b.name));
+        for backend in gone {
+            backend.remove(&mut update);
+        }
+        self.merge_frontends(&config.frontends);
+        let hosts: BTreeSet<String> = self.hosts().map(str::to_owned).collect();
+        self.answers.retain(|host, _| hosts.contains(host));
+        self.find_tasks();
+    }
+
+    fn merge_frontends(&mut self, frontends: &[config::Frontend]) {
+        let gone = self.frontends.drain(..).chain(self.removed.drain(..));
+        let mut known: BTreeMap<Arc<str>, FrontendState> =
+            gone.map(|frontend| (Arc::clone(&frontend.name), frontend)).collect();
+        for config in frontends {
+            let max = config.sessions_max.map(Into::into);
+            let config = config.clone();
+            let frontend = match known.remove(config.name.as_str()) {
+                Some(frontend) => FrontendState { config, ..frontend },
+                None => FrontendState {
+                    name: config.name.as_str().into(),
+                    config,
+                    shared: Arc::new(FrontendShared {
+                        sessions: Limit::new(max),
+                        cells: PerWorker::new(self.registry.workers()),
+                    }),
+                },
+            };
+            frontend.shared.sessions.set_max(max);
+            self.frontends.push(frontend);
+        }
+        self.removed = known.into_values().collect();
+    }
+
+    /// DNS has answered for a host name. No address changes nothing: the last good answer holds.
+    /// Whether an endpoint was added or removed.
+    pub fn resolved(
+        &mut self,
+        host: &str,
+        addresses: &[IpAddr],
+        local: &Here,
+        now: Instant,
+    ) -> bool {
+        if addresses.is_empty() || self.answers.get(host).is_some_and(|known| known == addresses) {
+            return false;
+        }
+        self.answers.insert(host.to_owned(), addresses.to_owned());
+        let (backends, mut update) = self.update(local, now);
+        let mut any = false;
+        for backend in backends {
+            any |= backend.resolved(host, &mut update);
+        }
+        self.find_tasks();
+        any
+    }
+
+    /// DNS has no answer for a host name, and why. Servers that have an address keep it.
+    pub fn unanswered(&mut self, host: &str, why: &str) {
+        let servers = self.backends.iter_mut().flat_map(|backend| &mut backend.servers);
+        for server in servers.filter(|server| server.host() == Some(host)) {
+            server.note_unanswered(why);
+        }
+    }
+
+    /// A probe has ended. Whether an endpoint went up or down. The result of a task that was
+    /// replaced does not count.
+    pub fn probed(&mut self, report: ProbeReport, now: Instant) -> bool {
+        let Some((backend, server, endpoint)) = self.tasks.get(&report.task).copied() else {
+            return false;
+        };
+        let at = (server, endpoint);
+        let change = self.backends[backend].probed(at, report, &mut self.registry, now);
+        let any = change.is_some();
+        self.changes.extend(change);
+        any
+    }
+
+    /// The table that should be in force.
+    pub fn table(&mut self, version: u64, bound: &Bound) -> Table {
+        let mut backends = BTreeMap::new();
+        for backend in &mut self.backends {
+            backends.insert(Arc::clone(&backend.name), backend.build(&mut self.changes));
+        }
+        let mut table = Table { version, frontends: Vec::new(), listeners: Vec::new() };
+        for FrontendState { name, config, shared } in &self.frontends {
+            let Some(backend) = backends.get(config.backend.as_str()) else { continue };
+            let frontend = Arc::new(Frontend {
+                name: Arc::clone(name),
+                backend: Arc::clone(backend),
+                idle_timeout: config.idle_timeout,
+                half_closed_timeout: config.half_closed_timeout,
+                shared: Arc::clone(shared),
+            });
+            let listeners = config.bind.iter().filter_map(|(address, _)| bound.get(address));
+            let listeners = listeners.map(|listener| (Arc::clone(listener), Arc::clone(&frontend)));
+            table.listeners.extend(listeners);
+            table.frontends.push(frontend);
+        }
+        table
+    }
+
+    /// The changes since the last call, in order.
+    pub fn changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Forgets what was removed and is no longer used: no session holds it, and no worker has a
+    /// table from which one could still get it.
+    pub fn forget(&mut self) {
+        self.registry.forget();
+        self.removed.retain(|frontend| Arc::strong_count(&frontend.shared) > 1);
+    }
+
+    /// Host names of servers, each once or more.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.servers().filter_map(ServerState::host)
+    }
+
+    /// Whether DNS has ever answered for that host name.
+    #[must_use]
+    pub fn knows(&self, host: &str) -> bool {
+        self.answers.contains_key(host)
+    }
+
+    /// How many addresses DNS has for that host name; 0: it has never answered.
+    #[must_use]
+    pub fn address_count(&self, host: &str) -> usize {
+        self.answers.get(host).map_or(0, Vec::len)
+    }
+
+    /// Whether a server has that host name.
+    #[must_use]
+    pub fn has_host(&self, host: &str) -> bool {
+        self.hosts().any(|known| known == host)
+    }
+
+    /// The host name of a server, if it has one.
+    #[must_use]
+    pub fn host_of(&self, id: ServerId) -> Option<&str> {
+        self.servers().find(|server| server.id() == id)?.host()
+    }
+
+    pub(super) fn servers(&self) -> impl Iterator<Item = &ServerState> {
+        self.backends.iter().flat_map(|backend| &backend.servers)
+    }
+
+    fn update<'a>(
+        &'a mut self,
+        local: &'a Here,
+        now: Instant,
+    ) -> (&'a mut Vec<BackendState>, Update<'a>) {
+        let Self { backends, answers, listened, overrides, registry, changes, .. } = self;
+        (backends, Update { answers, listened, local, overrides, registry, changes, now })
+    }
+
+    /// To be called whenever an endpoint or its task changed.
+    pub(super) fn find_tasks(&mut self) {
+        self.tasks.clear();
+        for (b, backend) in self.backends.iter().enumerate() {
+            for (s, server) in backend.servers.iter().enumerate() {
+                for (e, endpoint) in server.endpoints.iter().enumerate() {
+                    self.tasks.insert(endpoint.task, (b, s, e));
+                }
+            }
+        }
+    }
+}

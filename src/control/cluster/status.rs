@@ -1,0 +1,64 @@
+//! Views of the cluster state: for the prober, the status page and the metrics.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::control::cluster::change::UpCount;
+use crate::control::cluster::input::ProbeTarget;
+use crate::control::cluster::server::ServerState;
+use crate::control::cluster::state::{Cluster, FrontendState};
+use crate::control::config::{AdminState, Check};
+use crate::shared::snapshot::{FrontendStatus, ServerStatus};
+
+impl Cluster {
+    /// The endpoints to probe: those of servers that are not in maintenance.
+    pub fn probe_targets(&self) -> impl Iterator<Item = ProbeTarget> {
+        let probed = self.backends.iter().filter(|one| one.config.health.check != Check::Off);
+        probed.flat_map(|backend| {
+            let health = &backend.config.health;
+            let servers = backend.servers.iter();
+            let servers = servers.filter(|server| server.state() != AdminState::Maint);
+            servers.flat_map(move |server| {
+                server.endpoints.iter().map(move |endpoint| ProbeTarget {
+                    task: endpoint.task,
+                    address: endpoint.address(),
+                    host_header: server.written.to_string(),
+                    health: health.clone(),
+                    up: endpoint.is_up(),
+                })
+            })
+        })
+    }
+
+    /// How many servers there are.
+    #[must_use]
+    pub fn server_counts(&self) -> UpCount {
+        let up = self.servers().filter(|server| server.is_up()).count();
+        UpCount { up, all: self.servers().count() }
+    }
+
+    /// Frontends as reported: in the order of the configuration, then those that were removed and
+    /// still have sessions.
+    #[must_use]
+    pub fn frontend_statuses(&self) -> Vec<FrontendStatus> {
+        let status = |frontend: &FrontendState, addresses| FrontendStatus {
+            name: Arc::clone(&frontend.name),
+            backend: frontend.config.backend.as_str().into(),
+            addresses,
+            shared: Arc::clone(&frontend.shared),
+        };
+        let bind = |frontend: &FrontendState| {
+            frontend.config.bind.iter().map(|(address, _)| *address).collect()
+        };
+        let present = self.frontends.iter().map(|frontend| status(frontend, bind(frontend)));
+        present.chain(self.removed.iter().map(|frontend| status(frontend, Vec::new()))).collect()
+    }
+
+    /// Servers as reported: in the order of the configuration, then those that were removed and
+    /// still have sessions.
+    #[must_use]
+    pub fn server_statuses(&self, now: Instant) -> Vec<ServerStatus> {
+        let present = self.servers().map(|server: &ServerState| server.status(now));
+        present.chain(self.registry.statuses(now)).collect()
+    }
+}

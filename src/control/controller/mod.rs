@@ -1,0 +1,12 @@
+//! The control thread: one loop that receives every event, and the only writer of the table.
+
+mod events;
+mod state;
+mod reloading;
+mod worker_events;
+mod run;
+
+pub use run::{Parts, run};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! The loop of the control thread: it receives signals, orders, results of probes, answers of DNS
+//! and events of workers, updates the cluster, and puts a new table in force if that has changed.
+//!
+//! No worker waits for this thread: when it hangs, traffic goes on by the last table.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::Receiver;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::control::budget::Budget;
+use crate::control::cluster::{Bound, Cluster, ProbeReport};
+use crate::control::config::Config;
+use crate::control::controller::events::{Event, Events};
+use crate::control::controller::state::{Controller, Reloading};
+use crate::control::notify::Notifier;
+use crate::control::prober::Prober;
+use crate::control::resolve::{Answer, Resolved, Resolver};
+use crate::control::signals::Signal;
+use crate::control::steering::Steering;
+use crate::shared::events::WorkerEvent;
+use crate::shared::orders::{Order, Request};
+use crate::shared::phase::Phase;
+use crate::shared::snapshot::Snapshot;
+use crate::shared::state::SharedState;
+use crate::sys::interfaces::Here;
+
+/// Results of probes that make one table, at most.
+const PROBES_AT_ONCE: usize = 1024;
+
+/// Workers get this time after the deadline of a drain to close what is left; then they are told to
+/// stop, and get as long again.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// What the control thread is started with.
+#[derive(Debug)]
+pub struct Parts {
+    /// In force.
+    pub config: Config,
+    /// With `config` applied; the table of `shared` is made from it.
+    pub cluster: Cluster,
+    /// Every address of `config`.
+    pub bound: Bound,
+    /// What is shared with the workers.
+    pub shared: Arc<SharedState>,
+    /// By which the limit of sessions was set.
+    pub budget: Budget,
+    /// Whether connections are left to the cores that receive them.
+    pub steering: Option<Steering>,
+    /// For host names.
+    pub resolver: Resolver,
+    /// Answers for the host names of `config`.
+    pub answers: BTreeMap<String, Answer>,
+    /// The other end of `shared.events`.
+    pub events: Receiver<WorkerEvent>,
+    /// From HTTP and the control socket.
+    pub requests: mpsc::Receiver<Request>,
+    /// Answers, or is dropped, when every worker has ended.
+    pub ended: oneshot::Receiver<()>,
+    /// The program's start.
+    pub started: Instant,
+}
+
+/// Runs within a runtime of tokio-uring until every worker has ended after a drain or a stop.
+///
+/// # Errors
+/// It could not start; or a worker ended by itself, or did not end in time. For the operator.
+pub async fn run(parts: Parts) -> Result<(), String> {
+    let Parts { events, requests, ended, .. } = parts;
+    let (mut events, senders) = Events::new(events, requests, ended)
+        .map_err(|error| format!("the control thread: {error}"))?;
+    let mut controller = Controller {
+        prober: Prober::new(senders.probed.clone()),
+        followers: BTreeMap::new(),
+        senders,
+        config: parts.config,
+        cluster: parts.cluster,
+        bound: parts.bound,
+        sessions_max: parts.shared.sessions.max(),
+        shared: parts.shared,
+        budget: parts.budget,
+        steering: parts.steering,
+        resolver: parts.resolver,
+        started: parts.started,
+        reloading: Reloading::default(),
+        retired: VecDeque::new(),
+        stale: false,
+        notifier: Notifier::from_environment(),
+        accept_logged: None,
+        stall_logged: None,
+        exhaustion_logged: None,
+        stopped: None,
+    };
+    controller.follow_names(parts.answers);
+    controller.set_targets();
+    controller.log_changes();
+    controller.notifier.ready();
+    let outcome = controller.serve(&mut events).await;
+    controller.prober.set_targets(Vec::new());
+    outcome
+}
+
+impl Controller {
+    async fn serve(&mut self, events: &mut Events) -> Result<(), String> {
+        loop {
+            match events.next().await {
+                Event::Signal(Signal::Reload) => self.want_reload(None),
+                Event::Signal(Signal::End) => self.end(),
+                Event::Signal(Signal::HandOver) => {
+                    tracing::warn!("SIGUSR2: handing over to a new binary is not supported yet");
+                }
+                Event::Request(request) => self.answer(request),
+                Event::Workers(batch) => self.on_worker_events(&batch)?,
+                Event::Probed(report) => self.on_probed(report, events),
+                Event::Resolved(resolved) => self.on_resolved(resolved),
+                Event::Read(read) => self.on_read(*read),
+                Event::Tick => self.on_tick()?,
+                Event::Ended => return self.on_ended(),
+            }
+            self.settle();
+        }
+    }
+
+    /// One report, and those that have come meanwhile: many make one table.
+    fn on_probed(&mut self, first: ProbeReport, events: &mut Events) {
+        let now = Instant::now();
+        self.stale |= self.cluster.probed(first, now);
+        for _ in 1..PROBES_AT_ONCE {
+            let Some(report) = events.another_probe() else { break };
+            self.stale |= self.cluster.probed(report, now);
+        }
+    }
+
+    fn on_resolved(&mut self, resolved: Resolved) {
+        let Resolved { host, answer } = resolved;
+        if !self.cluster.has_host(&host) {
+            return; // a reload has removed it meanwhile
+        }
+        match answer {
+            Ok(answer) => {
+                let moved =
+                    self.cluster.resolved(&host, &answer.addresses, &Here::now(), Instant::now());
+                if moved {
+                    self.fit_sessions();
+                } else {
+                    tracing::info!("DNS answers for {host} again");
+                }
+                self.stale |= moved;
+            }
+            Err(why) if self.cluster.knows(&host) => {
+                tracing::warn!(
+                    "DNS does not answer for {host}: {why}; its last addresses stay in use"
+                );
+            }
+            Err(why) => {
+                tracing::warn!(
+                    "{host} has no address: {why}; its servers are down until it has one (check \
+                     the spelling)"
+                );
+                self.cluster.unanswered(&host, &why);
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        // The sender may have given up waiting.
+        match request {
+            Request::Snapshot(answer) => drop(answer.send(self.snapshot())),
+            Request::Order(Order::Reload, answer) => self.want_reload(Some(answer)),
+            Request::Order(Order::SetState(name, state), answer) => {
+                let outcome = self.cluster.set_state(&name, state, Instant::now());
+                self.finish_order(outcome, answer);
+            }
+            Request::Order(Order::SetWeight(name, weight), answer) => {
+                let outcome = self.cluster.set_weight(&name, weight, Instant::now());
+                self.finish_order(outcome, answer);
+            }
+        }
+    }
+
+    fn finish_order(
+        &mut self,
+        outcome: Result<String, String>,
+        answer: oneshot::Sender<Result<String, String>>,
+    ) {
+        if let Ok(done) = &outcome {
+            tracing::info!("{done} (by the operator)");
+            self.stale = true;
+            // In force when the answer arrives.
+            self.settle();
+        }
+        drop(answer.send(outcome));
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let now = Instant::now();
+        Snapshot {
+            phase: self.shared.phase.load(),
+            uptime: now.duration_since(self.started),
+            table_version: self.shared.table.load().version,
+            reloads_done: self.reloading.done,
+            reloads_failed: self.reloading.failed,
+            sessions_max: self.shared.sessions.max(),
+            frontends: self.cluster.frontend_statuses(),
+            servers: self.cluster.server_statuses(now),
+        }
+    }
+
+    /// A signal to end: the first one starts the drain, the second one stops at once.
+    fn end(&mut self) {
+        if self.shared.phase.load() != Phase::Running {
+            tracing::info!("stopping at once");
+            self.stop();
+            return;
+        }
+        let deadline = Instant::now() + self.config.global.drain_timeout;
+        self.shared.phase.store(Phase::Draining(deadline));
+        self.shared.wake();
+        self.notifier.stopping();
+        tracing::info!(
+            "draining for {:?} at most; sessions: {}; a second signal stops at once",
+            self.config.global.drain_timeout,
+            self.shared.sessions.active()
+        );
+        self.refuse_reloads();
+    }
+
+    fn on_tick(&mut self) -> Result<(), String> {
+        let seen = self.shared.seen_by_all();
+        while self.retired.front().is_some_and(|(newer, _)| *newer <= seen) {
+            self.retired.pop_front();
+        }
+        self.cluster.forget();
+        self.steer();
+        self.notify_status();
+        let now = Instant::now();
+        match (self.shared.phase.load(), self.stopped) {
+            (Phase::Draining(deadline), _) if now > deadline + GRACE => self.stop(),
+            (_, Some(stopped)) if now > stopped + GRACE => {
+                return Err("workers did not end in time".to_owned());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Leaves connections to the cores that receive them, or no longer.
+    fn steer(&mut self) {
+        let Some(steering) = &mut self.steering else { return };
+        if self.shared.phase.load() != Phase::Running {
+            return;
+        }
+        let received = self.shared.cells.cells().map(|cell| cell.received_here.read());
+        if steering.look(received.collect()) {
+            steering.apply(&self.bound);
+            tracing::info!(
+                "new connections go to {}",
+                if steering.is_steered() {
+                    "the worker on the core that receives them: all cores receive alike many"
+                } else {
+                    "any worker: their cores no longer receive alike many"
+                }
+            );
+        }
+    }
+
+    fn on_ended(&self) -> Result<(), String> {
+        match self.shared.phase.load() {
+            Phase::Running => Err("the workers ended by themselves".to_owned()),
+            Phase::Draining(_) | Phase::Stopped => {
+                tracing::info!("every worker has ended");
+                Ok(())
+            }
+        }
+    }
+
+    fn notify_status(&mut self) {
+        let servers = self.cluster.server_counts();
+        let doing = match self.shared.phase.load() {
+            Phase::Running => "running",
+            Phase::Draining(_) => "draining",
+            Phase::Stopped => "stopping",
+        };
+        let status = format!("{doing}: {} of {} servers up", servers.up, servers.all);
+        self.notifier.status(&status);
+    }
+}

@@ -1,0 +1,145 @@
+//! The state of the control thread, and what every event may need: a new table, the names to
+//! follow, the limit of sessions.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use crate::control::budget::Budget;
+use crate::control::cluster::{Bound, Cluster};
+use crate::control::config::Config;
+use crate::control::controller::events::Senders;
+use crate::control::notify::Notifier;
+use crate::control::prober::Prober;
+use crate::control::resolve::{Answer, Follower, Resolver};
+use crate::control::steering::Steering;
+use crate::shared::phase::Phase;
+use crate::shared::state::SharedState;
+use crate::shared::table::Table;
+
+/// The state of the control thread.
+#[derive(Debug)]
+pub(super) struct Controller {
+    pub(super) config: Config,
+    pub(super) cluster: Cluster,
+    pub(super) bound: Bound,
+    pub(super) shared: Arc<SharedState>,
+    pub(super) budget: Budget,
+    /// The limit of sessions at the start: workers have room for no more.
+    pub(super) sessions_max: u32,
+    pub(super) steering: Option<Steering>,
+    pub(super) prober: Prober,
+    pub(super) resolver: Resolver,
+    pub(super) followers: BTreeMap<String, Follower>,
+    pub(super) senders: Senders,
+    pub(super) started: Instant,
+    pub(super) reloading: Reloading,
+    /// Tables that some worker may still read, each with the version of the one after it.
+    pub(super) retired: VecDeque<(u64, Arc<Table>)>,
+    /// The cluster has changed since the table in force was made.
+    pub(super) stale: bool,
+    pub(super) notifier: Notifier,
+    /// When it was last logged that a worker cannot accept.
+    pub(super) accept_logged: Option<Instant>,
+    /// When it was last logged that buffers are held.
+    pub(super) stall_logged: Option<Instant>,
+    /// When it was last logged that sessions were closed because no buffer was left.
+    pub(super) exhaustion_logged: Option<Instant>,
+    /// When workers were told to stop at once.
+    pub(super) stopped: Option<Instant>,
+}
+
+/// The requests that wait for the outcome of a reload.
+pub(super) type Waiting = Vec<oneshot::Sender<Result<String, String>>>;
+
+/// The state of reloads.
+#[derive(Debug, Default)]
+pub(super) struct Reloading {
+    /// Reloads that took effect.
+    pub(super) done: u64,
+    /// Reloads that changed nothing.
+    pub(super) failed: u64,
+    /// The requests that wait for the reload under way, if there is one.
+    pub(super) running: Option<Waiting>,
+    /// The requests that came meanwhile: they share the next reload.
+    pub(super) next: Option<Waiting>,
+    /// Every address that was ever released: our own sockets may still be bound to it.
+    pub(super) released: BTreeSet<SocketAddr>,
+}
+
+impl Controller {
+    /// Puts a new table in force if the cluster has changed.
+    pub(super) fn settle(&mut self) {
+        if std::mem::take(&mut self.stale) {
+            let version = self.shared.table.load().version + 1;
+            let old = self.shared.publish(self.cluster.table(version, &self.bound));
+            self.retired.push_back((version, old));
+            self.set_targets();
+        }
+        self.log_changes();
+    }
+
+    /// Logs the changes of the cluster.
+    pub(super) fn log_changes(&mut self) {
+        for change in self.cluster.changes() {
+            if change.is_warning() {
+                tracing::warn!("{change}");
+            } else {
+                tracing::info!("{change}");
+            }
+        }
+    }
+
+    pub(super) fn set_targets(&mut self) {
+        self.prober.set_targets(self.cluster.probe_targets().collect());
+    }
+
+    /// Follows the host names of servers, and no others; `answers` are the first ones.
+    pub(super) fn follow_names(&mut self, mut answers: BTreeMap<String, Answer>) {
+        let mut followers = std::mem::take(&mut self.followers);
+        for host in self.cluster.hosts() {
+            if self.followers.contains_key(host) {
+                continue;
+            }
+            let follower = followers.remove(host).unwrap_or_else(|| {
+                let (resolver, sender) = (self.resolver.clone(), self.senders.resolved.clone());
+                Follower::start(resolver, host.to_owned(), answers.remove(host), sender)
+            });
+            self.followers.insert(host.to_owned(), follower);
+        }
+    }
+
+    /// Sets the limit of sessions to what the descriptors hold beside the configuration in force,
+    /// if `global.sessions_max` is "auto".
+    pub(super) fn fit_sessions(&self) {
+        let (auto, was) = (self.config.global.sessions_max.is_none(), self.shared.sessions.max());
+        let addresses = |host: &str| self.cluster.address_count(host);
+        let max = match self.budget.refit(&self.config, addresses, self.sessions_max, auto) {
+            Ok(max) => max,
+            Err(line) => {
+                self.shared.allow_spares(0);
+                return tracing::warn!("{line}");
+            }
+        };
+        if max < was {
+            tracing::warn!(
+                "sessions_max (auto) is lowered from {was} to {max}: listening sockets and probes \
+                 take the file descriptors; raise the limit (LimitNOFILE=) and restart"
+            );
+        } else if max > was {
+            tracing::info!("sessions_max (auto) rises from {was} to {max}");
+        }
+        self.shared.sessions.set_max(Some(max));
+        self.shared.allow_spares(self.budget.spares(&self.config, addresses, max));
+    }
+
+    /// Ends every session at once.
+    pub(super) fn stop(&mut self) {
+        self.shared.phase.store(Phase::Stopped);
+        self.shared.wake();
+        self.stopped.get_or_insert_with(Instant::now);
+    }
+}

@@ -1,0 +1,117 @@
+//! What `evenkeel doctor` found, and its report.
+
+use std::io::{self, Write};
+
+/// One line of the report.
+#[derive(Debug)]
+pub(super) struct Finding {
+    pub(super) verdict: Verdict,
+    /// What was looked at.
+    pub(super) subject: &'static str,
+    /// What was found there, and what that means.
+    pub(super) text: String,
+    /// The one command that mends it.
+    pub(super) remedy: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Ok,
+    Warning,
+    Failed,
+}
+
+impl Finding {
+    pub(super) fn ok(subject: &'static str, text: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Ok, subject, text: text.into(), remedy: None }
+    }
+
+    pub(super) fn warning(
+        subject: &'static str,
+        text: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        let remedy = Some(remedy.into());
+        Self { verdict: Verdict::Warning, subject, text: text.into(), remedy }
+    }
+
+    pub(super) fn failed(
+        subject: &'static str,
+        text: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        let remedy = Some(remedy.into());
+        Self { verdict: Verdict::Failed, subject, text: text.into(), remedy }
+    }
+
+    /// A thing that this machine does not show: worth a look, and no fault.
+    pub(super) fn unknown(subject: &'static str, text: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Warning, subject, text: text.into(), remedy: None }
+    }
+}
+
+impl Verdict {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+pub(super) fn report(out: &mut dyn Write, findings: &[Finding]) -> io::Result<bool> {
+    for finding in findings {
+        writeln!(out, "{:<8} {}: {}", finding.verdict.name(), finding.subject, finding.text)?;
+        if let Some(remedy) = &finding.remedy {
+            writeln!(out, "{:<8}   to mend it: {remedy}", "")?;
+        }
+    }
+    let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
+    let failed = count(Verdict::Failed);
+    writeln!(
+        out,
+        "\nfailed: {failed}, warnings: {}, ok: {}",
+        count(Verdict::Warning),
+        count(Verdict::Ok)
+    )?;
+    let sysctl = |finding: &Finding| {
+        finding.remedy.as_ref().is_some_and(|remedy| remedy.starts_with("sysctl "))
+    };
+    if findings.iter().any(sysctl) {
+        writeln!(
+            out,
+            "A sysctl lasts until the next boot; a line `key = value` in \
+             /etc/sysctl.d/evenkeel.conf keeps it."
+        )?;
+    }
+    Ok(failed == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_with_its_command_and_as_the_answer() {
+        let mut out = Vec::new();
+        let findings = [
+            Finding::ok("cores", "2"),
+            Finding::failed("io_uring", "forbidden", "sysctl -w kernel.io_uring_disabled=0"),
+        ];
+        assert!(!report(&mut out, &findings).unwrap());
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("ok       cores: 2\n"), "{text}");
+        assert!(text.contains("failed   io_uring: forbidden\n"), "{text}");
+        assert!(text.contains("to mend it: sysctl -w kernel.io_uring_disabled=0\n"), "{text}");
+        assert!(text.contains("failed: 1, warnings: 0, ok: 1"), "{text}");
+        assert!(text.contains("/etc/sysctl.d/"), "{text}");
+    }
+
+    #[test]
+    fn warnings_alone_are_no_failure() {
+        let mut out = Vec::new();
+        let findings = [Finding::warning("backlog", "cut", "sysctl -w net.core.somaxconn=4096")];
+        assert!(report(&mut out, &findings).unwrap());
+    }
+}

@@ -1,0 +1,147 @@
+//! Serves the control socket.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::unistd::geteuid;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::observe::admin::protocol::{Answer, Ask, ORDER_TIMEOUT, STATUS_TIMEOUT, encode};
+use crate::observe::admin::socket::Socket;
+use crate::observe::connection_limit::{self, ConnectionLimit, RequestArrived};
+use crate::observe::report::Report;
+use crate::shared::orders::Request;
+use crate::shared::state::SharedState;
+
+/// The longest request, in bytes.
+const REQUEST_MAX: u64 = 4096;
+
+/// Open connections; at the limit, a new one replaces the oldest one without a request.
+pub const CONNECTIONS_MAX: usize = 16;
+
+/// For a request to arrive, and for an answer to be read.
+pub(super) const PEER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves the control socket until the control thread drops its receiver of requests; dropped, it
+/// ends every connection and removes the socket.
+///
+/// # Errors
+/// The runtime cannot take the socket.
+pub async fn serve(
+    socket: Socket,
+    control: mpsc::Sender<Request>,
+    shared: Arc<SharedState>,
+) -> io::Result<()> {
+    let (listener, _remove_at_end) = socket.into_listener()?;
+    let accept = || async { Ok(listener.accept().await?.0) };
+    let converse = |stream, arrived: RequestArrived| {
+        let (control, shared) = (control.clone(), Arc::clone(&shared));
+        async move {
+            if let Err(error) = converse(stream, &arrived, &control, &shared).await {
+                tracing::debug!("control socket: {error}");
+            }
+        }
+    };
+    // An order is always answered.
+    let (name, max) = ("control socket", CONNECTIONS_MAX);
+    let limit = ConnectionLimit { name, max, answer_timeout: None };
+    connection_limit::serve(limit, &control, accept, converse).await;
+    Ok(())
+}
+
+/// One request, one answer.
+async fn converse(
+    mut stream: UnixStream,
+    arrived: &RequestArrived,
+    control: &mpsc::Sender<Request>,
+    shared: &SharedState,
+) -> io::Result<()> {
+    let peer = stream.peer_cred()?.uid();
+    let answer = if peer == 0 || peer == geteuid().as_raw() {
+        let line = timeout(PEER_TIMEOUT, read_line(&mut stream)).await;
+        match line.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(line) => {
+                arrived.set();
+                answer(&line, control, shared).await
+            }
+            Err(error) => refuse(&format!("no request: {error}")),
+        }
+    } else {
+        refuse("not for you: run as root, or as the user that evenkeel runs as")
+    };
+    timeout(PEER_TIMEOUT, async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await
+    })
+    .await?
+}
+
+async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    BufReader::new(stream).take(REQUEST_MAX).read_until(b'\n', &mut line).await?;
+    match line.pop() {
+        Some(b'\n') => Ok(line),
+        None => Err(io::Error::other("the connection ended without one")),
+        Some(_) if line.len() as u64 + 1 < REQUEST_MAX => {
+            Err(io::Error::other("the connection ended within the line"))
+        }
+        Some(_) => Err(io::Error::other(format!("a line is at most {REQUEST_MAX} bytes"))),
+    }
+}
+
+/// The line to send back, with its line break.
+pub(super) async fn answer(
+    line: &[u8],
+    control: &mpsc::Sender<Request>,
+    shared: &SharedState,
+) -> String {
+    match serde_json::from_slice(line) {
+        Ok(Ask::Status) => match snapshot(control, shared).await {
+            Ok(report) => encode(&Answer::Ok(report)),
+            Err(why) => refuse(&why),
+        },
+        Ok(ask) => match send_order(ask, control).await {
+            Ok(done) => encode(&Answer::Ok(done)),
+            Err(why) => refuse(&why),
+        },
+        Err(error) => refuse(&format!("not a request: {error}")),
+    }
+}
+
+async fn snapshot(control: &mpsc::Sender<Request>, shared: &SharedState) -> Result<Report, String> {
+    let asked = async {
+        let (sender, receiver) = oneshot::channel();
+        control.send(Request::Snapshot(sender)).await.ok()?;
+        receiver.await.ok()
+    };
+    match timeout(STATUS_TIMEOUT, asked).await {
+        Ok(Some(snapshot)) => Ok(Report::new(&snapshot, shared)),
+        Ok(None) => Err("evenkeel is stopping".to_owned()),
+        Err(_) => Err("the control thread does not answer; sessions continue".to_owned()),
+    }
+}
+
+async fn send_order(ask: Ask, control: &mpsc::Sender<Request>) -> Result<String, String> {
+    let order = ask.order()?;
+    let asked = async {
+        let (sender, receiver) = oneshot::channel();
+        control.send(Request::Order(order, sender)).await.ok()?;
+        receiver.await.ok()
+    };
+    match timeout(ORDER_TIMEOUT, asked).await {
+        Ok(Some(outcome)) => outcome,
+        Ok(None) => Err("evenkeel is stopping".to_owned()),
+        Err(_) => {
+            let wait = ORDER_TIMEOUT.as_secs();
+            Err(format!("not done within {wait} s; it may still happen: see evenkeel status"))
+        }
+    }
+}
+
+fn refuse(why: &str) -> String {
+    encode(&Answer::<()>::Error(why.to_owned()))
+}
