@@ -11,56 +11,28 @@ use std::path::{Path, PathBuf};
 
 use house::{PLANES, Source, Text, root, sources, texts};
 
-/// Modules of the program, lowest first. A file may use only what stands on a lower row; a folder
-/// such as `src/control/file` is one module.
-const LAYERS: &[&[&str]] = &[
-    &["terms", "sys", "shared", "observe", "control", "proxy"],
-    &["sys::alarm", "sys::buffer", "sys::child", "sys::interfaces", "sys::pipe", "sys::release"],
-    &["sys::scheduler", "sys::thread"],
-    &["sys::socket", "sys::waker"],
-    &["sys::probe_socket"],
-    &["sys::ring"],
-    &["sys::features"],
-    &["control::config"],
-    &["shared::counters", "shared::events", "shared::limit", "shared::phase"],
-    &["shared::records", "shared::server"],
-    &["shared::schedule"],
-    &["shared::table"],
-    &["shared::snapshot", "shared::state"],
-    &["shared::orders"],
-    &["control::health", "control::file", "control::notify", "observe::operator"],
-    &["observe::log", "control::budget"],
-    &["observe::process", "observe::netstat"],
-    &[
-        "observe::report",
-        "observe::sample",
-        "observe::visitors",
-        "control::roster",
-        "control::resolve",
-        "control::probe",
-        "control::rhythm",
-        "control::signals",
-    ],
-    &["observe::exposition", "observe::page", "control::prober", "control::reload"],
-    &["observe::http", "observe::admin", "control::listeners"],
-    &["control::steering"],
-    &["control::server"],
-    // What stays between a client and its server, from the smallest part to the thread.
-    &["proxy::queue", "proxy::slots", "proxy::wheel"],
-    &["proxy::courtesy", "proxy::kernel"],
-    &["proxy::pick", "proxy::token", "proxy::pump"],
-    &["proxy::relay", "proxy::splice"],
-    &["proxy::session"],
-    &["proxy::connect", "proxy::close"],
-    &["proxy::spares"],
-    &["proxy::legs"],
-    &["proxy::listen"],
-    &["proxy::worker"],
-    &["proxy::shortage"],
+/// The rooms of `src`, lowest first: folders, and files beside them. A file imports from its own
+/// room and from the rows below it; the rooms of one row do not import each other.
+const ROOMS: &[&[&str]] = &[
+    &["terms"],
+    &["sys"],
+    &["config"],
+    &["shared"],
+    &["proxy", "control", "observe"],
     &["run", "demo"],
     &["doctor"],
     &["cli"],
     &["lib", "main"],
+];
+
+/// Crates of more than one file, by folder: no file of them imports itself by way of others.
+const CRATES: &[&str] = &[
+    "src",
+    "tests/blackbox",
+    "tests/cluster",
+    "tests/common",
+    "tests/dashboard",
+    "tests/simulation",
 ];
 
 /// Modules that are told what time it is, so that a test decides.
@@ -68,8 +40,8 @@ const TIMELESS: &[&str] = &[
     "terms",
     "control::config",
     "control::health",
-    "control::rhythm",
-    "control::roster",
+    "control::probe_schedule",
+    "control::cluster",
     "proxy::close",
     "proxy::connect",
     "proxy::kernel",
@@ -99,39 +71,58 @@ const COLUMNS_MAX: usize = 100;
 #[test]
 fn imports_point_down() {
     let sources = sources();
-    let mut broken = BTreeSet::new();
-    for Source { module, path, .. } in sources.iter().filter(|source| !source.only_tests) {
-        if layer(module).is_none() {
-            broken.insert(format!("{path}: {module} has no place in LAYERS"));
-        }
-    }
-    for (source, used) in uses(&sources) {
-        if layer(&used) >= layer(&source.module) {
-            broken.insert(format!("{} uses {used}, which is not below it", source.path));
-        }
-    }
-    for module in LAYERS.iter().copied().flatten().chain(TIMELESS) {
+    none(upward_imports(&sources));
+    for module in TIMELESS {
         let exists = sources.iter().any(|source| source.module == *module);
-        if !exists {
-            broken.insert(format!("tests/tidy.rs names {module}, which does not exist"));
-        }
+        assert!(exists, "tests/tidy.rs names {module}, which does not exist");
     }
-    none(broken);
 }
 
 #[test]
-fn the_planes_do_not_import_each_other() {
-    let planes = ["proxy", "control", "observe"];
-    let sources = sources();
-    none(uses(&sources).into_iter().filter_map(|(source, used)| {
-        let (from, to) = (source.plane(), used.split("::").next().unwrap());
-        // The configuration is on its way to a room of its own below the planes.
-        let crosses = planes.contains(&from)
-            && planes.contains(&to)
-            && from != to
-            && used != "control::config";
-        crosses.then(|| format!("{} uses {used}", source.path))
+fn an_import_of_one_plane_by_another_is_found() {
+    for (path, text) in [
+        ("src/observe/planted.rs", "use crate::control::health::Health;"),
+        ("src/observe/planted/inner.rs", "use super::super::super::proxy::{self, worker};"),
+        ("src/control/planted.rs", "use crate::{observe::{log, page}, terms};"),
+        ("src/control/planted.rs", "fn f() { crate::observe::log::start_writer(); }"),
+        ("src/control/planted.rs", "#[cfg(test)]\nmod tests {\n use crate::proxy::pick;\n}"),
+        ("src/proxy/planted.rs", "use crate::control::{\n    health::Health,\n};"),
+        ("src/shared/planted.rs", "use crate::proxy::worker::Worker;"),
+        ("src/planted/mod.rs", "//! A room without a row."),
+    ] {
+        let planted = Source::new(path, text);
+        assert_eq!(upward_imports(&[planted]).len(), 1, "{path}: {text}");
+    }
+    let fine = "use crate::shared::table::Table;\nuse super::probe;\n// crate::proxy::worker";
+    assert_eq!(upward_imports(&[Source::new("src/control/fine.rs", fine)]).len(), 0);
+}
+
+#[test]
+fn files_do_not_import_themselves_by_way_of_others() {
+    none(CRATES.iter().flat_map(|folder| {
+        let cycles = house::cycles(&house::sources_of(folder));
+        cycles.into_iter().map(|files| files.join(" -> "))
     }));
+}
+
+#[test]
+fn a_cycle_of_files_is_found() {
+    let cycles = |files: &[(&str, &str)]| {
+        let sources = files.iter().map(|(path, text)| Source::new(path, text));
+        house::cycles(&sources.collect::<Vec<_>>())
+    };
+    let (a, b) = ("src/control/a.rs", "src/control/b.rs");
+    let one = (a, "use crate::control::b::B;");
+    assert_eq!(cycles(&[one, (b, "use super::a::{A, C};")]), [[a, b]]);
+    assert_eq!(cycles(&[one, (b, "pub struct B;")]), Vec::<Vec<String>>::new());
+    assert_eq!(cycles(&[one, (b, "#[cfg(test)]\nmod tests {\n use super::super::a;\n}")]).len(), 0);
+    let (parent, child) = ("src/control/m/mod.rs", "src/control/m/child.rs");
+    let declares = (parent, "mod child;\nuse child::Child;");
+    assert_eq!(cycles(&[declares, (child, "use crate::control::m::Parent;")]), [[child, parent]]);
+    assert_eq!(cycles(&[(parent, "mod child;"), (child, "use super::Parent;")]).len(), 0);
+    let c = "src/sys/c.rs";
+    let three = [one, (b, "use crate::sys::c;"), (c, "fn f() { crate::control::a::g(); }")];
+    assert_eq!(cycles(&three), [[a, b, c]]);
 }
 
 #[test]
@@ -147,7 +138,7 @@ fn pure_modules_are_told_the_time() {
 #[test]
 fn unsafe_lives_in_sys() {
     let sources = sources();
-    let safe = sources.iter().filter(|source| source.plane() != "sys");
+    let safe = sources.iter().filter(|source| source.room() != "sys");
     none(safe.flat_map(|source| {
         // Not "unsafe-inline", nor unsafe_code.
         let has = |line: &str| line.split_inclusive([' ', '(', '{']).any(is_unsafe);
@@ -301,22 +292,29 @@ fn none(broken: impl IntoIterator<Item = String>) {
     assert!(broken.is_empty(), "{} times:\n  {}", broken.len(), broken.join("\n  "));
 }
 
-/// Who uses which other module of the crate.
-fn uses(sources: &[Source]) -> Vec<(&Source, String)> {
-    let modules: BTreeSet<&str> = sources.iter().map(|source| &*source.module).collect();
-    let pairs = sources.iter().flat_map(|source| {
-        let used = source.uses(&modules).into_iter();
-        used.filter(|used| *used != source.module).map(move |used| (source, used))
-    });
-    pairs.collect()
+/// Imports, by unit tests too, of a room that is not below the file's own.
+fn upward_imports(sources: &[Source]) -> BTreeSet<String> {
+    let mut broken = BTreeSet::new();
+    for source in sources {
+        let Some(own) = row(source.room()) else {
+            broken.insert(format!("{}: {} has no row in ROOMS", source.path, source.room()));
+            continue;
+        };
+        for used in source.rooms_used() {
+            if used != source.room() && row(&used).is_some_and(|row| row >= own) {
+                broken.insert(format!("{} uses {used}, which is not below it", source.path));
+            }
+        }
+    }
+    broken
 }
 
 fn is_unsafe(word: &str) -> bool {
     word.trim_end_matches([' ', '(', '{']) == "unsafe"
 }
 
-fn layer(module: &str) -> Option<usize> {
-    LAYERS.iter().position(|row| row.contains(&module))
+fn row(room: &str) -> Option<usize> {
+    ROOMS.iter().position(|row| row.contains(&room))
 }
 
 /// Identifiers and numbers.

@@ -1,6 +1,6 @@
 //! Reads the project as text, for the house rules.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,8 +21,22 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub(crate) fn plane(&self) -> &str {
-        self.module.split("::").next().unwrap()
+    /// `path` from the root of the project, in a folder of [`crate::CRATES`].
+    pub(crate) fn new(path: &str, text: &str) -> Self {
+        let (path, text) = (path.to_owned(), text.to_owned());
+        let folder = crate::CRATES.iter().find(|folder| path.starts_with(&format!("{folder}/")));
+        let inner = path.strip_prefix(folder.unwrap()).unwrap().trim_end_matches(".rs");
+        let full: Vec<String> =
+            inner.trim_end_matches("/mod").split('/').skip(1).map(ToOwned::to_owned).collect();
+        let in_plane = full.first().is_some_and(|room| PLANES.contains(&room.as_str()));
+        let depth = if in_plane { 2 } else { 1 };
+        let module = full[..full.len().min(depth)].join("::");
+        Self { path, module, full, only_tests: false, text }
+    }
+
+    /// The folder of `src` that it is in, or its own name.
+    pub(crate) fn room(&self) -> &str {
+        room_of(&self.full).unwrap()
     }
 
     pub(crate) fn place(&self, line: usize) -> String {
@@ -48,15 +62,27 @@ impl Source {
         lines.filter(|(_, line)| !line.starts_with("//"))
     }
 
-    /// Modules of the crate that the code names, its own included.
-    pub(crate) fn uses(&self, modules: &BTreeSet<&str>) -> BTreeSet<String> {
-        let code: String = self.code().flat_map(|(_, line)| [line, " "]).collect();
+    /// Rooms of the crate that the file names, its unit tests included.
+    pub(crate) fn rooms_used(&self) -> BTreeSet<String> {
+        let code = self.text.lines().map(str::trim).filter(|line| !line.starts_with("//"));
+        let paths = self.paths(&code.flat_map(|line| [line, " "]).collect::<String>());
+        paths.iter().filter_map(|path| room_of(path)).map(ToOwned::to_owned).collect()
+    }
+
+    /// Paths from the root of the crate that `code`, in this file, names.
+    fn paths(&self, code: &str) -> Vec<Vec<String>> {
         let mut paths = Vec::new();
-        for (start, keyword) in path_starts(&code) {
+        for (start, keyword) in path_starts(code, &["crate", "evenkeel", "super", "self"]) {
             let mut rest = &code[start + keyword.len() + 2..];
             let mut prefix = Vec::new();
-            if keyword == "super" {
+            if matches!(keyword, "super" | "self") {
                 prefix.clone_from(&self.full);
+            }
+            // In a unit test, this is the file itself.
+            if keyword == "super" && rest.starts_with('*') {
+                continue;
+            }
+            if keyword == "super" {
                 prefix.pop();
                 while let Some(further) = rest.strip_prefix("super::") {
                     prefix.pop();
@@ -65,8 +91,68 @@ impl Source {
             }
             branches(rest, &prefix, &mut paths);
         }
-        paths.iter().filter_map(|path| module_of(path, modules)).collect()
+        // Modules that the file declares need no such word.
+        let declared: Vec<&str> = code.split("mod ").skip(1).filter_map(child).collect();
+        let folder = if self.is_root() { &[] } else { &*self.full };
+        for (start, name) in path_starts(code, &declared) {
+            let prefix = [folder, &[name.to_owned()]].concat();
+            branches(&code[start + name.len() + 2..], &prefix, &mut paths);
+        }
+        paths
     }
+
+    fn is_root(&self) -> bool {
+        self.full.is_empty() || self.full == ["lib"] || self.full == ["main"]
+    }
+}
+
+/// The configuration is on its way from `control` to a room of its own.
+fn room_of(path: &[String]) -> Option<&str> {
+    match path {
+        [control, inner, ..] if control == "control" && (inner == "config" || inner == "file") => {
+            Some("config")
+        }
+        _ => path.first().map(String::as_str),
+    }
+}
+
+/// Cycles of files, each in order of names. Unit tests may look up.
+pub(crate) fn cycles(sources: &[Source]) -> Vec<Vec<String>> {
+    let by_module: BTreeMap<&[String], &str> =
+        sources.iter().map(|source| (&*source.full, &*source.path)).collect();
+    let uses = |source: &Source| -> BTreeSet<&str> {
+        let code: String = source.code().flat_map(|(_, line)| [line, " "]).collect();
+        let file = |path: &Vec<String>| {
+            let mut prefixes = (1..=path.len()).rev().map(|length| &path[..length]);
+            prefixes.find_map(|prefix| by_module.get(prefix).copied())
+        };
+        source.paths(&code).iter().filter_map(file).filter(|used| *used != source.path).collect()
+    };
+    let graph: BTreeMap<&str, BTreeSet<&str>> =
+        sources.iter().map(|source| (&*source.path, uses(source))).collect();
+    let reached: BTreeMap<&str, BTreeSet<&str>> =
+        graph.keys().map(|file| (*file, reach(&graph, file))).collect();
+    let cycle = |file: &str| -> Vec<String> {
+        let both = reached[file].iter().filter(|other| reached[**other].contains(file));
+        both.map(|other| (*other).to_owned()).collect()
+    };
+    let cycles: BTreeSet<Vec<String>> = graph.keys().map(|file| cycle(file)).collect();
+    cycles.into_iter().filter(|files| !files.is_empty()).collect()
+}
+
+/// All files that a file uses, and those that they use, and so on.
+fn reach<'a>(graph: &BTreeMap<&'a str, BTreeSet<&'a str>>, from: &'a str) -> BTreeSet<&'a str> {
+    let (mut found, mut pending) = (BTreeSet::new(), vec![from]);
+    while let Some(file) = pending.pop() {
+        pending.extend(graph[file].iter().filter(|used| found.insert(**used)));
+    }
+    found
+}
+
+/// The name of a module that is declared, and is in a file of its own.
+fn child(after_mod: &str) -> Option<&str> {
+    let end = after_mod.find(|c: char| !c.is_alphanumeric() && c != '_')?;
+    after_mod[end..].starts_with(';').then_some(&after_mod[..end])
 }
 
 /// A file of the project, of whatever kind.
@@ -97,14 +183,22 @@ pub(crate) fn root() -> PathBuf {
 
 /// All files of the program.
 pub(crate) fn sources() -> Vec<Source> {
+    let sources = sources_of("src");
+    assert!(sources.iter().any(|source| source.module == "main"), "src/ was not found");
+    sources
+}
+
+/// All files of a folder of [`crate::CRATES`].
+pub(crate) fn sources_of(folder: &str) -> Vec<Source> {
+    let inside = format!("{folder}/");
     let files = texts().into_iter();
-    let files = files.filter(|file| file.path.starts_with("src/") && file.has_extension("rs"));
-    let mut sources: Vec<Source> = files.map(|Text { path, text }| source(path, text)).collect();
+    let files = files.filter(|file| file.path.starts_with(&inside) && file.has_extension("rs"));
+    let mut sources: Vec<Source> =
+        files.map(|Text { path, text }| Source::new(&path, &text)).collect();
     let tests: BTreeSet<Vec<String>> = sources.iter().flat_map(test_modules).collect();
     for source in &mut sources {
-        source.only_tests = tests.contains(&source.full);
+        source.only_tests = tests.iter().any(|module| source.full.starts_with(module));
     }
-    assert!(sources.iter().any(|source| source.module == "main"), "src/ was not found");
     sources
 }
 
@@ -129,34 +223,25 @@ pub(crate) fn texts() -> Vec<Text> {
     found
 }
 
-fn source(path: String, text: String) -> Source {
-    let inner = path.trim_start_matches("src/").trim_end_matches(".rs");
-    let full: Vec<String> =
-        inner.trim_end_matches("/mod").split('/').map(ToOwned::to_owned).collect();
-    let depth = if PLANES.contains(&&*full[0]) { 2 } else { 1 };
-    let module = full[..full.len().min(depth)].join("::");
-    Source { path, module, full, only_tests: false, text }
-}
-
 /// The files that a file declares for its tests.
 fn test_modules(source: &Source) -> Vec<Vec<String>> {
     let declared = source.text.split("#[cfg(test)]\n").skip(1).filter_map(|after| {
         let (_, name) = after.lines().next()?.strip_suffix(';')?.split_once("mod ")?;
-        let folder = if source.full == ["lib"] { &[] } else { &*source.full };
+        let folder = if source.is_root() { &[] } else { &*source.full };
         Some([folder, &[name.to_owned()]].concat())
     });
     declared.collect()
 }
 
-/// Where a path from this crate begins, and with which word.
-fn path_starts(code: &str) -> Vec<(usize, &'static str)> {
+/// Where a path begins with one of `words`, and with which.
+fn path_starts<'a>(code: &str, words: &[&'a str]) -> Vec<(usize, &'a str)> {
     let mut found = Vec::new();
-    for keyword in ["crate", "super", "evenkeel"] {
-        for (start, _) in code.match_indices(keyword) {
+    for word in words {
+        for (start, _) in code.match_indices(word) {
             let before = code[..start].chars().next_back();
             let inside = before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':');
-            if !inside && code[start + keyword.len()..].starts_with("::") {
-                found.push((start, keyword));
+            if !inside && code[start + word.len()..].starts_with("::") {
+                found.push((start, *word));
             }
         }
     }
@@ -189,11 +274,4 @@ fn branches<'a>(text: &'a str, prefix: &[String], found: &mut Vec<Vec<String>>) 
     found.push(path);
     let alias = after.trim_start().strip_prefix("as ");
     alias.map_or(after, |alias| alias.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_'))
-}
-
-/// The module that a path leads into.
-fn module_of(path: &[String], modules: &BTreeSet<&str>) -> Option<String> {
-    let deep = path.get(..2).map(|two| two.join("::"));
-    let deep = deep.filter(|module| modules.contains(module.as_str()));
-    deep.or_else(|| path.first().filter(|module| modules.contains(module.as_str())).cloned())
 }
