@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use crossbeam::utils::CachePadded;
 use evenkeel::control::cluster::{Bound, Cluster};
 use evenkeel::control::file;
-use evenkeel::proxy::pick::{Local, pick};
-use evenkeel::proxy::wheel::{Moment, Wheel};
+use evenkeel::proxy::route::{WorkerHandle, choose};
+use evenkeel::proxy::timer_wheel::{Tick, TimerWheel};
 use evenkeel::shared::counters::PerWorker;
 use evenkeel::shared::limit::Limit;
 use evenkeel::shared::phase::PhaseCell;
@@ -73,11 +73,11 @@ fn picks(servers: u32, threads: usize, effort: Effort) {
                 let (backend, seam) = (Arc::clone(&backend), Arc::clone(&seam));
                 let start = Arc::clone(&start);
                 thread::spawn(move || {
-                    let local = Rc::new(Local { seam, index: WorkerIndex(index) });
+                    let local = Rc::new(WorkerHandle { shared: seam, index: WorkerIndex(index) });
                     start.wait();
                     let began = Instant::now();
                     for _ in 0..effort.operations {
-                        drop(black_box(pick(&backend, &[], &local)));
+                        drop(black_box(choose(&backend, &[], &local)));
                     }
                     began.elapsed()
                 })
@@ -94,8 +94,8 @@ fn picks(servers: u32, threads: usize, effort: Effort) {
 
 /// A deadline is moved on, as each byte of a session does; now and then the clock moves.
 fn deadlines(sessions: u32, effort: Effort) {
-    let mut wheel = Wheel::new();
-    let mut now = Moment::START;
+    let mut wheel = TimerWheel::new();
+    let mut now = Tick::START;
     let mut due = Vec::new();
     let rounds = (0..effort.rounds).map(|_| {
         let began = Instant::now();

@@ -90,6 +90,10 @@ pub enum Reason {
     IdleTimeout,
     /// One direction has ended and the other was silent for `half_closed_timeout`.
     HalfClosedTimeout,
+    /// The PROXY header or the ClientHello was not complete within `preface_timeout`.
+    PrefaceTimeout,
+    /// The PROXY header or the ClientHello is invalid.
+    BadPreface,
     /// No server is up.
     NoServer,
     /// The last attempt to connect was refused, or the server unreachable.
@@ -114,13 +118,15 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of declaration: `ALL[r as usize] == r`.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Done,
         Self::ClientLeft,
         Self::ClientReset,
         Self::ServerReset,
         Self::IdleTimeout,
         Self::HalfClosedTimeout,
+        Self::PrefaceTimeout,
+        Self::BadPreface,
         Self::NoServer,
         Self::ConnectFailed,
         Self::ConnectTimeout,
@@ -143,6 +149,8 @@ impl Reason {
             Self::ServerReset => "server_reset",
             Self::IdleTimeout => "idle_timeout",
             Self::HalfClosedTimeout => "half_closed_timeout",
+            Self::PrefaceTimeout => "preface_timeout",
+            Self::BadPreface => "bad_preface",
             Self::NoServer => "no_server",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",

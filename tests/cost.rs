@@ -131,22 +131,20 @@ impl Own {
             }),
         };
         let frontend = Arc::new(frontend);
-        let listener = Arc::new(Listener { address, sockets: vec![listener.into()] });
+        let listener = Arc::new(Listener::new(address, vec![listener.into()]));
         let listeners = vec![(listener, Arc::clone(&frontend))];
         let table = Table { version: 1, frontends: vec![frontend], listeners };
         let phase = PhaseCell::new(Instant::now());
         let (seen, nobody) = crossbeam::channel::unbounded();
         drop(nobody);
         let seam = SharedState::new(table, phase, 1000, seen, None, vec![Waker::new().unwrap()]);
-        seam.allow_spares(64);
         let seam = Arc::new(seam);
         let worker = Worker {
             index: WorkerIndex(0),
-            seam: Arc::clone(&seam),
+            shared: Arc::clone(&seam),
             sessions_max: 1000,
             buffers: None,
             core: None,
-            steerable: false,
         };
         let thread = Some(worker.start().unwrap());
         Self { seam, address, thread }

@@ -44,7 +44,7 @@ fn listeners() -> Vec<(Arc<Listener>, Arc<Frontend>)> {
     let listener = |_| {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        (Arc::new(Listener { address, sockets: vec![socket.into()] }), Arc::clone(&frontend))
+        (Arc::new(Listener::new(address, vec![socket.into()])), Arc::clone(&frontend))
     };
     (0..LISTENERS).map(listener).collect()
 }
@@ -69,11 +69,10 @@ fn of_two_changes_in_a_row_the_second_is_seen_however_close_they_are() {
     let seam = Arc::new(seam);
     let worker = Worker {
         index: WorkerIndex(0),
-        seam: Arc::clone(&seam),
+        shared: Arc::clone(&seam),
         sessions_max: 10,
         buffers: None,
         core: None,
-        steerable: false,
     };
     let thread = worker.start().unwrap();
     let mut old = Vec::new();

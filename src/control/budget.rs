@@ -13,9 +13,6 @@ const RESERVE_PER_WORKER: u64 = 4;
 /// A session has two sockets.
 const PER_SESSION: u64 = 2;
 
-/// Of those that "auto" could give to sessions, one in so many is for spare sockets.
-const SPARES_SHARE: u64 = 64;
-
 /// The most that "auto" allows: container runtimes set the limit of descriptors to 10^9, and memory
 /// ends long before.
 const SESSIONS_AUTO_MAX: u64 = 1 << 20;
@@ -29,8 +26,6 @@ pub struct Budget {
     pub workers: usize,
     /// Pipes that each of them makes at most.
     pub pipes_per_worker: u16,
-    /// Sockets of servers that each of them keeps at most once their connection is over.
-    pub spares_per_worker: u16,
     /// Connections at most, to `observe.bind` and to the control socket.
     pub observe_connections: [usize; 2],
 }
@@ -70,22 +65,7 @@ impl Budget {
                  program; {remedy}, or lower global.workers"
             ));
         }
-        let spares = u64::from(self.spares_per_worker) * workers as u64;
-        let most = most - (PER_SESSION * most / SPARES_SHARE).min(spares) / PER_SESSION;
         Ok(u32::try_from(most.min(SESSIONS_AUTO_MAX)).unwrap_or(u32::MAX))
-    }
-
-    /// Spare sockets of each worker: what so many sessions leave. They make room for whatever else
-    /// needs a descriptor, and nothing is refused for them.
-    pub fn spares(
-        &self,
-        config: &Config,
-        addresses: impl Fn(&str) -> usize,
-        sessions_max: u32,
-    ) -> u16 {
-        let taken = self.reserve(config, addresses) + PER_SESSION * u64::from(sessions_max);
-        let each = self.descriptors.saturating_sub(taken) / (self.workers as u64).max(1);
-        u16::try_from(each).unwrap_or(u16::MAX).min(self.spares_per_worker)
     }
 
     /// The limit of sessions with which `config` fits into a process that was started with `max`:
@@ -160,13 +140,7 @@ mod tests {
     }
 
     fn budget(workers: usize, descriptors: u64) -> Budget {
-        Budget {
-            descriptors,
-            workers,
-            pipes_per_worker: 64,
-            spares_per_worker: 64,
-            observe_connections: [100, 10],
-        }
+        Budget { descriptors, workers, pipes_per_worker: 64, observe_connections: [100, 10] }
     }
 
     fn reserve(config: &Config, workers: usize) -> u64 {
@@ -220,20 +194,9 @@ mod tests {
     fn auto_is_what_descriptors_allow() {
         let config = config("\"auto\"");
         let reserve = reserve(&config, 2);
-        let (sessions, spares) = (1000, 30); // a 64th of what is left
-        assert_eq!(sessions_max(&config, 2, reserve + 2 * sessions + spares), Ok(1000));
+        assert_eq!(sessions_max(&config, 2, reserve + 2 * 1000), Ok(1000));
         assert_eq!(sessions_max(&config, 2, reserve + 2 * 31), Ok(31), "few are worth more");
         assert_eq!(sessions_max(&config, 2, u64::MAX), Ok(1 << 20));
-    }
-
-    #[test]
-    fn spare_sockets_get_what_sessions_leave() {
-        let config = config("1000");
-        let reserve = reserve(&config, 2);
-        let spares = |descriptors| budget(2, descriptors).spares(&config, |_| 1, 1000);
-        let left = [0, 1, 2, 21, 128, 10_000];
-        assert_eq!(left.map(|left| spares(reserve + 2000 + left)), [0, 0, 1, 10, 64, 64]);
-        assert_eq!(spares(reserve), 0, "there are too few as it is");
     }
 
     #[test]

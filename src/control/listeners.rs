@@ -60,7 +60,7 @@ pub fn bind(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unb
             let listen = sockets.iter().try_for_each(|socket| socket.listen(backlog));
             failed.note(config, address, place, listen);
             let sockets = sockets.into_iter().map(OwnedFd::from).collect();
-            listeners.insert(address, Arc::new(Listener { address, sockets }));
+            listeners.insert(address, Arc::new(Listener::new(address, sockets)));
         }
     }
     if !failed.lines.is_empty() {
@@ -124,8 +124,8 @@ fn plain(address: SocketAddr) -> io::Result<Socket> {
 
 /// listen(2) on a listening socket changes its backlog and nothing else.
 fn set_backlog(listener: &Listener, backlog: i32) {
-    for socket in &listener.sockets {
-        if let Err(error) = SockRef::from(socket).listen(backlog) {
+    for socket in listener.sockets() {
+        if let Err(error) = SockRef::from(&socket).listen(backlog) {
             tracing::warn!("{}: the backlog is not changed: {error}", listener.address);
         }
     }
@@ -213,9 +213,9 @@ mod tests {
     fn each_worker_gets_a_socket_that_listens() {
         let address = free("127.0.0.1");
         let bound = bind(&config(&[address]), 3, &Bound::new()).unwrap();
-        let sockets = &bound[&address].sockets;
+        let sockets: Vec<_> = bound[&address].sockets().collect();
         assert_eq!(sockets.len(), 3);
-        for socket in sockets {
+        for socket in &sockets {
             let socket = SockRef::from(socket);
             assert!(socket.is_listener().unwrap() && socket.reuse_port().unwrap());
             assert!(socket.tcp_nodelay().unwrap() && !socket.nonblocking().unwrap());

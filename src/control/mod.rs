@@ -14,4 +14,3 @@ mod probe_schedule;
 pub mod cluster;
 pub mod controller;
 pub mod signals;
-pub mod steering;

@@ -13,7 +13,7 @@ use crate::control::config::{Config, ServerAddress};
 use crate::control::file;
 use crate::doctor::finding::Finding;
 use crate::observe::CONNECTIONS_MAX;
-use crate::proxy::{PIPES_PER_WORKER, SPARES_PER_WORKER};
+use crate::proxy::PIPES_PER_WORKER;
 use crate::run::{identity, limits};
 use crate::sys::features::rings_that_fit;
 use crate::sys::pipe::size_of_each;
@@ -64,7 +64,6 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
         descriptors: hard,
         workers,
         pipes_per_worker: PIPES_PER_WORKER,
-        spares_per_worker: SPARES_PER_WORKER,
         observe_connections: CONNECTIONS_MAX,
     };
     let sessions = budget.sessions_max(config, |_| 1);

@@ -1,111 +1,121 @@
-//! Connecting: one attempt after the other, each on another server where there is one, until one
-//! stands or none is left.
+//! Connecting: one attempt after the other, each to another server where there is one, until one
+//! succeeds or none is left.
 
 use std::time::Duration;
 
-use crate::proxy::kernel::{Attempt, Closing, Kernel, Operation, Unserved};
-use crate::proxy::pump::Source;
-use crate::proxy::session::{Session, State};
-use crate::proxy::wheel::Moment;
-use crate::terms::{ConnectFailure, Direction, End, Reason};
+use crate::proxy::io::{Closing, Io, Operation, Operations};
+use crate::proxy::pump::{Pump, Source};
+use crate::proxy::session::{Attempt, Outcome, PickError, Session};
+use crate::proxy::state::{Connecting, Next, State};
+use crate::proxy::timer_wheel::Tick;
+use crate::terms::{ConnectFailure, Direction, End, Reason, Side};
 
-/// How long a client that sent nothing but its end is still connected for: it may be one that only
-/// wants to read, and it may be gone; nothing tells them apart.
+/// How long a client that sent nothing but its end is still connected for. It may be one that only
+/// wants to read, and it may be gone: nothing tells them apart.
 const SILENT_CLIENT_GRACE: Duration = Duration::from_secs(1);
 
 impl Session {
-    /// Begins an attempt, or ends the session where none can be made.
-    pub(super) fn attempt<K: Kernel>(&mut self, now: Moment, kernel: &mut K) {
-        self.attempt_started = now;
-        match kernel.connect(&self.tried) {
-            Ok(Attempt { endpoint, timeout }) => {
-                self.endpoint = Some(endpoint);
-                self.attempts += 1;
-                self.attempt_until = now.after(timeout);
-                self.in_flight.insert(Operation::Connect);
-                self.state = State::Connecting;
-            }
-            Err(unserved) => {
-                let end = match unserved {
-                    Unserved::NoServer => End::new(Reason::NoServer, b"SC"),
-                    Unserved::AllFull => End::new(Reason::QueueFull, b"SQ"),
-                    Unserved::Exhausted => End::new(Reason::Exhausted, b"RC"),
-                };
-                self.give_up(end, kernel);
-            }
+    /// Begins an attempt to connect to the server that was chosen.
+    pub(super) fn connect_to<I: Io>(
+        &mut self,
+        choice: Result<Attempt, PickError>,
+        now: Tick,
+        io: &mut I,
+    ) -> Next {
+        if !self.needs_server() {
+            return Next::Stay;
         }
+        let Attempt { endpoint, timeout } = match choice {
+            Ok(attempt) => attempt,
+            Err(PickError::NoServer) => return Next::abort(End::new(Reason::NoServer, b"SC")),
+            Err(PickError::AllFull) => return self.on_all_full(),
+        };
+        if io.connect().is_err() {
+            self.outcome = Some(Outcome::ConnectFailed(ConnectFailure::Exhausted));
+            return Next::abort(End::new(Reason::Exhausted, b"RC"));
+        }
+        self.route.endpoint = Some(endpoint);
+        self.route.attempts += 1;
+        self.in_flight.insert(Operation::Connect);
+        self.state = State::Connecting(Connecting { started: now, until: now.after(timeout) });
+        Next::Stay
     }
 
     /// The attempt has ended.
-    pub(super) fn on_connected<K: Kernel>(
+    pub(super) fn on_connect_completed<I: Io>(
         &mut self,
         result: Result<(), ConnectFailure>,
-        now: Moment,
-        kernel: &mut K,
-    ) {
-        if self.state != State::Connecting {
-            return;
-        }
-        let result = result.and_then(|()| {
-            let itself = !kernel.connected(now.since(self.attempt_started));
-            if itself { Err(ConnectFailure::Itself) } else { Ok(()) }
-        });
+        now: Tick,
+        io: &mut I,
+    ) -> Next {
+        let State::Connecting(Connecting { started, .. }) = self.state else { return Next::Stay };
         match result {
+            Ok(()) if io.is_connected_to_itself() => self.attempt_failed(ConnectFailure::Itself),
             Ok(()) => {
-                self.connect_took = Some(now.since(self.started));
-                self.state = State::Relaying;
-                self.progress = now;
-                self.until = Moment::NEVER;
-                for direction in Direction::BOTH {
-                    self.advance(direction, now, kernel);
-                }
+                self.outcome = Some(Outcome::Connected(now.since(started)));
+                self.route.connect_took = Some(now.since(self.started));
+                Next::Relay
             }
-            Err(failure) => self.on_attempt_failed(failure, kernel),
+            Err(failure) => self.attempt_failed(failure),
         }
     }
 
-    /// The server of the attempt could not be reached, or broke before a byte was delivered to it:
-    /// another one gets the session, which it never notices.
-    pub(super) fn on_attempt_failed<K: Kernel>(&mut self, failure: ConnectFailure, kernel: &mut K) {
-        kernel.connect_failed(failure);
-        self.connect_took = None;
-        self.tried.extend(self.endpoint.take());
-        if self.tried.len() > self.rules.retries as usize {
-            self.give_up(last_failure(failure), kernel);
+    /// The server of the attempt could not be reached, or has failed before a byte was delivered to
+    /// it. Another server is tried, and the client does not notice.
+    pub(super) fn attempt_failed(&mut self, failure: ConnectFailure) -> Next {
+        self.route.connect_took = None;
+        self.route.tried.extend(self.route.endpoint.take());
+        if self.route.tried.len() > self.rules.retries as usize {
+            self.outcome = Some(Outcome::ConnectFailed(failure));
+            Next::abort(end_after(failure))
         } else {
-            self.state = State::Leaving;
-            self.cancel_of_server(kernel);
+            Next::Leave(failure)
         }
     }
 
-    /// The attempt has taken too long. It still answers: that it was cancelled, or, if it was
-    /// quicker, that it stands.
-    pub(super) fn end_attempt<K: Kernel>(&mut self, kernel: &mut K) {
-        self.attempt_until = Moment::NEVER;
-        kernel.cancel(Operation::Connect);
+    /// The attempt has taken too long. It still completes: cancelled, or connected if that was
+    /// quicker.
+    pub(super) fn end_attempt<I: Io>(&mut self, io: &mut I) -> Next {
+        if let State::Connecting(connecting) = &mut self.state {
+            connecting.until = Tick::NEVER;
+            io.cancel(Operation::Connect);
+        }
+        Next::Stay
     }
 
-    /// The client's end is here before a server is.
-    pub(super) fn on_end_while_connecting(&mut self, now: Moment) {
+    /// Cancels every operation on the server's socket.
+    pub(super) fn cancel_server_operations<I: Io>(&self, io: &mut I) {
+        for operation in self.in_flight.and(Operations::OF_SERVER).iter() {
+            io.cancel(operation);
+        }
+    }
+
+    /// Closes the connection to a server that has failed. What it had begun to send was never
+    /// passed on.
+    pub(super) fn close_failed_server<I: Io>(&mut self, io: &mut I) {
+        io.close(Side::Server, Closing::Abort);
+        let (pump, mut pump_io) = self.pump(Direction::Out, io);
+        pump.drop_unsent(&mut pump_io);
+        *pump = Pump::default();
+    }
+
+    /// The client has ended its direction, and no server is connected.
+    pub(super) fn on_end_before_connected(&mut self, now: Tick) -> Next {
         let pump = &self.pumps[Direction::In as usize];
-        if pump.source == Source::Ended && self.until == Moment::NEVER {
-            self.until = now.after(SILENT_CLIENT_GRACE);
+        if pump.source == Source::Ended && self.route.silent_until == Tick::NEVER {
+            self.route.silent_until = now.after(SILENT_CLIENT_GRACE);
         }
+        Next::Stay
     }
 
-    /// The client went, or is as good as gone.
-    pub(super) fn client_left<K: Kernel>(&mut self, kernel: &mut K) {
-        let end = End::new(Reason::ClientLeft, b"CC");
-        self.finish(end, Closing::Abort, Closing::Abort, kernel);
-    }
-
-    /// The client cannot be served, and is told so by a reset.
-    fn give_up<K: Kernel>(&mut self, end: End, kernel: &mut K) {
-        self.finish(end, Closing::Abort, Closing::Abort, kernel);
+    /// The client has left, or is as good as gone.
+    pub(super) const fn client_left(&self) -> Next {
+        let queued = matches!(self.state, State::Queued(_));
+        Next::abort(End::new(Reason::ClientLeft, if queued { b"CQ" } else { b"CC" }))
     }
 }
 
-const fn last_failure(failure: ConnectFailure) -> End {
+const fn end_after(failure: ConnectFailure) -> End {
     match failure {
         ConnectFailure::Timeout => End::new(Reason::ConnectTimeout, b"sC"),
         ConnectFailure::NoPort | ConnectFailure::Exhausted => End::new(Reason::Exhausted, b"RC"),

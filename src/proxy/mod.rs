@@ -1,37 +1,41 @@
-//! The data plane: the way of a connection. Listen, pick, connect, relay, close.
+//! The data plane: the path of a connection.
 
 pub mod worker;
 
-mod listen;
+pub mod accept;
+mod listeners;
 
-pub mod pick;
+mod access;
+mod preface;
 
+pub mod route;
+mod balance;
+
+mod queue;
 mod connect;
 
-pub mod pump;
 mod relay;
+pub mod pump;
+mod copy;
 mod splice;
 
 mod close;
+mod retire;
 
 pub mod session;
+pub mod state;
 
-mod courtesy;
-mod legs;
+mod context;
+mod sockets;
 mod shortage;
-mod spares;
+mod scheduling;
 
-pub mod kernel;
-pub mod queue;
+pub mod io;
+pub mod buffer_queue;
 mod slots;
-mod token;
-pub mod wheel;
+mod user_data;
+pub mod timer_wheel;
 
 /// Pipes that a worker makes at most, two descriptors each. Only sessions whose bytes wait in one
 /// hold it, so that few serve many; beyond them bulk is copied.
 pub const PIPES_PER_WORKER: u16 = 64;
-
-/// Sockets of servers that a worker keeps at most to connect them again: those that one turn closes
-/// serve whom the next one accepts, and with 64 clients at once fewer would miss some (figures:
-/// `bench/DECISIONS.md`).
-pub const SPARES_PER_WORKER: u16 = 64;

@@ -1,8 +1,8 @@
 //! A pump: one direction of a session, and what is known of it. What it does is in `proxy::relay`
 //! (copying) and `proxy::splice` (bulk).
 
-use crate::proxy::kernel::{Kernel, Operation, Operations};
-use crate::proxy::queue::Queue;
+use crate::proxy::buffer_queue::Queue;
+use crate::proxy::io::{Io, Operation, Operations};
 use crate::sys::pipe::PipeId;
 use crate::terms::Direction;
 use nix::errno::Errno;
@@ -76,22 +76,22 @@ pub enum Reached {
 
 /// What a pump works with.
 #[derive(Debug)]
-pub struct Wire<'a, K> {
+pub struct PumpIo<'a, I> {
     /// Which way it pumps.
     pub direction: Direction,
     /// Whether its sink is connected.
     pub open: bool,
-    /// Of the session.
+    /// Operations of the session that are in flight.
     pub in_flight: &'a mut Operations,
     /// The kernel.
-    pub kernel: &'a mut K,
+    pub io: &'a mut I,
 }
 
-impl<K: Kernel> Wire<'_, K> {
+impl<I: Io> PumpIo<'_, I> {
     pub(super) fn receive(&mut self, many: bool) {
         let side = self.direction.source();
         self.in_flight.insert(Operation::Receive(side));
-        self.kernel.receive(side, many);
+        self.io.receive(side, many);
     }
 
     pub(super) fn in_flight(&self, operation: Operation) -> bool {
@@ -147,10 +147,10 @@ impl Pump {
     }
 
     /// Gives the first buffer back.
-    pub(super) fn pop<K: Kernel>(&mut self, kernel: &mut K) {
+    pub(super) fn pop<I: Io>(&mut self, io: &mut I) {
         self.sent = 0;
-        if let Some(buffer) = self.queue.pop(kernel.links()) {
-            kernel.release(buffer);
+        if let Some(buffer) = self.queue.pop(io.links()) {
+            io.release(buffer);
         }
     }
 
@@ -164,11 +164,10 @@ impl Pump {
         !self.queue.is_empty() || self.bulk.pending() > 0
     }
 
-    /// Counts what the sink has taken.
-    pub(super) fn count<K: Kernel>(&mut self, wire: &mut Wire<'_, K>, bytes: u64) {
+    /// The sink has taken so many bytes.
+    pub(super) const fn count(&mut self, bytes: u64) {
         self.delivered += bytes;
         self.has_room = false;
-        wire.kernel.delivered(wire.direction, bytes);
     }
 
     /// Goes back to copying.

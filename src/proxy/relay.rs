@@ -1,222 +1,198 @@
-//! Relaying: a pump receives into buffers and sends from the same buffers, carries the end of the
-//! stream over, and slows its source down when its sink does not keep up. What has shown that it is
-//! bulk goes by splice(2) (`proxy::splice`).
-//!
-//! Pure: what to do next follows from what is held and what is in flight.
+//! Relaying: the end of each direction, failures of either side, and the timeouts of silence. How the
+//! bytes themselves are moved is in `copy` and `splice`.
+
+use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::proxy::kernel::{Kernel, Operation};
-use crate::proxy::pump::{Bulk, FULL_READS_PARDON, Pump, Reached, Source, Wire};
-use crate::sys::buffer::{BUFFER_SIZE, BufferId, Supply};
-use crate::sys::ring::Readiness;
-use crate::terms::Direction;
+use crate::proxy::io::{Io, Operation};
+use crate::proxy::pump::{Sink, Source};
+use crate::proxy::session::{Rules, Session, direction_from};
+use crate::proxy::state::{Next, Relaying, State};
+use crate::proxy::timer_wheel::Tick;
+use crate::terms::{ConnectFailure, Direction, End, Reason, Side};
 
-/// Buffers that a pump holds before it stops receiving: enough that its sink never waits for its
-/// source, and 64 KiB at most for a sink that does not read. A multishot receive may have brought
-/// more by the time that it ends.
-const BUFFERS_MAX: u16 = 4;
+impl Session {
+    /// A pump has delivered the end of its source, or everything that came before a reset.
+    pub(super) fn on_end<I: Io>(&mut self, direction: Direction, now: Tick, io: &mut I) -> Next {
+        let State::Relaying(relaying) = &mut self.state else { return self.on_flushed(io) };
+        // A reset leaves an end as well, once a send has taken its error from the socket: one that
+        // failed, or one that is in flight and has not completed yet.
+        let (source, sink) = (direction.source(), direction.sink());
+        let other = self.pumps[direction.opposite() as usize].sink;
+        let doubtful = other == Sink::Broken || self.in_flight.contains(Operation::Send(source));
+        if doubtful && !io.ended_in_order(source) {
+            self.pumps[direction as usize].source = Source::Reset;
+            return self.relay_source_failed(direction, Errno::ECONNRESET);
+        }
+        relaying.restart(now);
+        self.pumps[direction as usize].finish();
+        match other {
+            Sink::Open => {
+                io.shut_down(sink);
+                Next::Stay
+            }
+            Sink::Broken => {
+                io.shut_down(sink);
+                Next::Linger(sink)
+            }
+            // The close that follows sends this end too.
+            Sink::Finished => self.done(),
+        }
+    }
 
-/// Reads in a row that fill a buffer before a direction counts as bulk: the first kilobytes of an
-/// answer are cheaper to copy than a pipe is to set up.
-const FULL_READS_BULK: i16 = 2;
+    /// Reading from the source of a pump failed.
+    pub(super) fn relay_source_failed(&mut self, direction: Direction, errno: Errno) -> Next {
+        if direction == Direction::Out && self.may_replay() {
+            return self.attempt_failed(lost(errno));
+        }
+        Next::Flush(direction, broken(direction.source(), errno))
+    }
 
-/// Reads in a row that do not fill a buffer before a source counts as one of small messages.
-const SHORT_READS_SMALL: u8 = 2;
-
-impl Pump {
-    /// Takes what a receive answered.
-    pub fn on_received<K: Kernel>(
+    /// Writing to the sink of a pump failed.
+    pub(super) fn on_sink_failed<I: Io>(
         &mut self,
-        wire: &mut Wire<'_, K>,
-        bytes: Result<Option<(BufferId, u32)>, Errno>,
-        (more, left): (bool, bool),
-    ) -> Reached {
-        let side = wire.direction.source();
-        if !more {
-            wire.in_flight.remove(Operation::Receive(side));
-            self.cancelling = false;
-        }
-        match bytes {
-            Ok(Some((buffer, length))) if self.is_finished() => {
-                debug_assert!(length > 0);
-                wire.kernel.release(buffer);
+        direction: Direction,
+        errno: Errno,
+        now: Tick,
+        io: &mut I,
+    ) -> Next {
+        let to_server = direction == Direction::In;
+        let replays = to_server && self.may_replay();
+        let goes_on = to_server && (errno == Errno::EPIPE || self.has_ended(Side::Server));
+        match &mut self.state {
+            State::Relaying(_) if replays => self.attempt_failed(lost(errno)),
+            // The server takes no more, but what it sent before is still to be read; or it has sent
+            // everything, and the client must not lose the rest to a reset.
+            State::Relaying(relaying) if goes_on => {
+                relaying.restart(now);
+                self.break_off(direction, errno, io)
             }
-            Ok(Some((buffer, mut length))) => {
-                let rest = if left && !more && (length as usize) < BUFFER_SIZE {
-                    // The end, most of the time: all bytes that were there are in the buffer.
-                    wire.kernel.receive_rest(side, buffer, length)
-                } else {
-                    Err(Errno::EAGAIN)
-                };
-                length += rest.unwrap_or(0);
-                self.queue.push(wire.kernel.links(), buffer, length);
-                if (length as usize) < BUFFER_SIZE {
-                    self.full_reads = self.full_reads.min(0);
-                    self.short_reads = self.short_reads.saturating_add(1);
-                } else {
-                    self.full_reads = self.full_reads.saturating_add(1);
-                    self.short_reads = 0;
-                }
-                if self.full_reads >= FULL_READS_BULK && self.bulk == Bulk::No {
-                    self.bulk = Bulk::Wanted;
-                }
-                match rest {
-                    Ok(0) => self.source = Source::Ended,
-                    Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
-                    Err(errno) => return Reached::SourceFailed(errno),
-                }
+            // The error was the reset itself, taken from the socket: what came before it can still
+            // be read, and behind that comes an end that was never sent.
+            State::Relaying(_) => {
+                Next::Flush(direction.opposite(), broken(direction.sink(), errno))
             }
-            Ok(None) => self.source = Source::Ended,
-            Err(Errno::ENOBUFS) => {
-                // Also for bytes that will be dropped: unread they would turn a close into a reset.
-                self.waiting = true;
-                wire.kernel.wait_for_buffer(side);
-            }
-            // We asked it to end; or the kernel had a reason of its own and it is armed again.
-            Err(Errno::ECANCELED | Errno::EAGAIN | Errno::EINTR) => {}
-            Err(errno) => return Reached::SourceFailed(errno),
-        }
-        Reached::Waiting
-    }
-
-    /// Takes what a send answered.
-    pub fn on_sent<K: Kernel>(
-        &mut self,
-        wire: &mut Wire<'_, K>,
-        bytes: Result<u32, Errno>,
-    ) -> Reached {
-        wire.in_flight.remove(Operation::Send(wire.direction.sink()));
-        match bytes {
-            Ok(bytes) => {
-                self.count(wire, u64::from(bytes));
-                self.sent += bytes;
-                if let Some((_, length)) = self.queue.first(wire.kernel.links())
-                    && self.sent >= length
-                {
-                    self.pop(wire.kernel);
-                }
-                Reached::Waiting
-            }
-            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECANCELED) => Reached::Waiting,
-            Err(errno) => Reached::SinkFailed(errno),
+            State::Flushing(flushing) if flushing.direction == direction => self.reset_both(),
+            _ => Next::Stay,
         }
     }
 
-    /// Does whatever can be done now. Calling it once more than needed does nothing.
-    pub fn advance<K: Kernel>(&mut self, wire: &mut Wire<'_, K>) -> Reached {
-        if self.is_finished() {
-            return Reached::Waiting;
-        }
-        loop {
-            if let Bulk::Splicing(_) = self.bulk {
-                let reached = self.splice(wire);
-                if self.bulk != Bulk::No {
-                    return reached;
-                }
-            }
-            self.send_first(wire);
-            if self.queue.is_empty() && self.source != Source::Open {
-                return Reached::End;
-            }
-            if !self.is_ready_to_splice(wire) {
-                break;
-            }
-            if !self.start_splicing(wire) {
-                self.full_reads = -FULL_READS_PARDON;
-            }
-        }
-        self.steer_receive(wire);
-        Reached::Waiting
-    }
-
-    /// Whether it is bulk, and everything received is sent and no receive in flight: bytes
-    /// received before go out before the first spliced one.
-    fn is_ready_to_splice<K: Kernel>(&self, wire: &Wire<'_, K>) -> bool {
-        let receiving = wire.in_flight(Operation::Receive(wire.direction.source()));
-        self.bulk == Bulk::Wanted && wire.open && self.queue.is_empty() && !receiving
-    }
-
-    /// Forgets what could not be delivered; a buffer that the kernel is sending from is kept.
-    pub fn drop_unsent<K: Kernel>(&mut self, wire: &mut Wire<'_, K>) {
-        let sending = wire.in_flight(Operation::Send(wire.direction.sink()));
-        let kept = if sending { self.queue.first(wire.kernel.links()) } else { None };
-        if kept.is_some() {
-            self.queue.pop(wire.kernel.links());
-        }
-        while let Some(buffer) = self.queue.pop(wire.kernel.links()) {
-            wire.kernel.release(buffer);
-        }
-        if let Some((buffer, length)) = kept {
-            self.queue.push(wire.kernel.links(), buffer, length);
-        }
-        self.end_bulk(wire.kernel);
-    }
-
-    fn send_first<K: Kernel>(&self, wire: &mut Wire<'_, K>) {
-        let sink = wire.direction.sink();
-        if wire.open
-            && !wire.in_flight(Operation::Send(sink))
-            && let Some((buffer, length)) = self.queue.first(wire.kernel.links())
-        {
-            // Nothing follows but the end, and one segment carries both.
-            let last = self.source == Source::Ended && self.queue.count() == 1;
-            wire.in_flight.insert(Operation::Send(sink));
-            wire.kernel.send(sink, buffer, (self.sent, length), last);
+    /// The sink of `direction` takes no more. The other direction goes on to its end.
+    fn break_off<I: Io>(&mut self, direction: Direction, errno: Errno, io: &mut I) -> Next {
+        self.end.get_or_insert_with(|| broken(direction.sink(), errno));
+        self.pumps[direction as usize].sink = Sink::Broken;
+        self.drop_pump(direction, io);
+        if self.pumps[direction.opposite() as usize].is_finished() {
+            Next::Linger(direction.source())
+        } else {
+            Next::Stay
         }
     }
 
-    /// Whether its receive may go on by itself. One that does takes up to 32 buffers in one go (the
-    /// kernel's `MULTISHOT_MAX_RETRY`; before 6.4 all that the ring has), however few its pump may
-    /// hold: so not from a source that fills whole buffers, nor behind the first short read of a
-    /// server, which may be but the head of a long answer.
-    const fn may_receive_many(&self, direction: Direction) -> bool {
-        let first = matches!(direction, Direction::In) && self.delivered == 0;
-        first || self.short_reads >= SHORT_READS_SMALL
+    /// Whether the session could begin again on another server without anybody noticing: nothing
+    /// was delivered either way, not even an end, and something waits to be.
+    fn may_replay(&self) -> bool {
+        let [inward, outward] = &self.pumps;
+        let untouched = inward.delivered == 0 && outward.delivered == 0 && !outward.is_finished();
+        untouched && !inward.queue.is_empty() && outward.queue.is_empty()
     }
 
-    /// Receives one buffer at a time, and only once the sink has said that it has room: bytes that
-    /// it does not take stay in the socket of the source, and cost no buffer.
-    fn receive_what_can_be_sent<K: Kernel>(&mut self, wire: &mut Wire<'_, K>, receiving: bool) {
-        let sink = wire.direction.sink();
-        let room = Operation::Ready(sink, Readiness::Writable);
-        if receiving {
-            if !self.has_room && !self.cancelling {
-                self.cancelling = true;
-                wire.kernel.cancel(Operation::Receive(wire.direction.source()));
-            }
-        } else if self.waiting || !wire.open || !self.queue.is_empty() || self.bulk == Bulk::Wanted
-        {
-            // It goes on when the buffer, the server, the send or the pipe is there.
-        } else if self.has_room {
-            wire.receive(false);
-        } else if !wire.in_flight(room) {
-            wire.in_flight.insert(room);
-            wire.kernel.wait_ready(sink, Readiness::Writable);
-        }
+    /// How long silence may last now.
+    pub(super) fn silence_max(&self) -> Duration {
+        let Rules { idle_timeout, half_closed_timeout, .. } = self.rules;
+        if self.is_half_closed() { half_closed_timeout.min(idle_timeout) } else { idle_timeout }
     }
 
-    /// Receives, or stops receiving: the only back-pressure there is.
-    fn steer_receive<K: Kernel>(&mut self, wire: &mut Wire<'_, K>) {
-        let source = wire.direction.source();
-        if self.source != Source::Open {
-            return;
+    fn is_half_closed(&self) -> bool {
+        self.pumps.iter().any(|pump| pump.is_finished())
+    }
+
+    /// Nothing was sent for long. A peer that reads slowly still makes progress, which only its
+    /// acknowledgements show.
+    pub(super) fn on_silence<I: Io>(&mut self, now: Tick, io: &mut I) -> Next {
+        let left = Side::BOTH.map(|side| io.unacknowledged(side));
+        let State::Relaying(relaying) = &mut self.state else { return Next::Stay };
+        match relaying.sample {
+            None => relaying.sample = Some(left),
+            Some(before) if left[0] < before[0] || left[1] < before[1] => relaying.restart(now),
+            Some(_) => return self.close_both(self.end_of_silence(left)),
         }
-        let receiving = wire.in_flight(Operation::Receive(source));
-        let max = match wire.kernel.supply() {
-            Supply::Ample => BUFFERS_MAX,
-            Supply::Low => 1,
-            Supply::Stalled => return self.receive_what_can_be_sent(wire, receiving),
+        Next::Stay
+    }
+
+    fn end_of_silence(&self, unacknowledged: [u32; 2]) -> End {
+        let Rules { idle_timeout, half_closed_timeout, .. } = self.rules;
+        if self.is_half_closed() && half_closed_timeout <= idle_timeout {
+            let client_ended = self.pumps[Direction::In as usize].is_finished();
+            let letters = if client_ended { b"sL" } else { b"cL" };
+            return End::new(Reason::HalfClosedTimeout, letters);
+        }
+        End::new(Reason::IdleTimeout, self.who_owes(unacknowledged))
+    }
+
+    /// The side that should have moved: one that does not read what was sent to it, else the one
+    /// whose turn it was to answer.
+    fn who_owes(&self, unacknowledged: [u32; 2]) -> &'static [u8; 2] {
+        let State::Relaying(Relaying { last, .. }) = self.state else { return b"cD" };
+        let waits = |direction: Direction| {
+            let left = unacknowledged[direction.sink() as usize];
+            self.pumps[direction as usize].holds_bytes() || left > 0
         };
-        let enough = self.queue.count() >= max || self.bulk == Bulk::Wanted;
-        if receiving && enough && !self.cancelling {
-            self.cancelling = true;
-            wire.kernel.cancel(Operation::Receive(source));
-        } else if !receiving && !self.waiting {
-            let little = self.queue.count() <= max / 2 && self.bulk != Bulk::Wanted;
-            if little {
-                wire.receive(self.may_receive_many(wire.direction));
-            }
+        if waits(Direction::Out) {
+            b"cD"
+        } else if waits(Direction::In) || last == Some(Direction::In) {
+            b"sD"
+        } else {
+            b"cD"
         }
+    }
+
+    /// Stops a pump for good: what it holds is dropped and its source no longer read.
+    pub(super) fn drop_pump<I: Io>(&mut self, direction: Direction, io: &mut I) {
+        let (pump, mut pump_io) = self.pump(direction, io);
+        pump.finish();
+        pump.drop_unsent(&mut pump_io);
+        let receive = Operation::Receive(direction.source());
+        if self.in_flight.contains(receive) {
+            io.cancel(receive);
+        }
+    }
+
+    /// Whether this side has ended its direction in order.
+    pub(super) fn has_ended(&self, side: Side) -> bool {
+        self.pumps[direction_from(side) as usize].source == Source::Ended
+    }
+}
+
+/// Who broke the connection to `side`: its peer, or this kernel, which had no memory for it.
+const fn broken(side: Side, errno: Errno) -> End {
+    match (lost(errno), side) {
+        (ConnectFailure::Exhausted, _) => End::new(Reason::Exhausted, b"RD"),
+        (_, Side::Client) => End::new(Reason::ClientReset, b"CD"),
+        (_, Side::Server) => End::new(Reason::ServerReset, b"SD"),
+    }
+}
+
+/// The same of a server to which nothing was delivered yet.
+const fn lost(errno: Errno) -> ConnectFailure {
+    match errno {
+        Errno::ENOMEM | Errno::ENOBUFS => ConnectFailure::Exhausted,
+        _ => ConnectFailure::Reset,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lack_of_memory_is_not_blamed_on_a_peer() {
+        for side in Side::BOTH {
+            assert_eq!(broken(side, Errno::ENOMEM), End::new(Reason::Exhausted, b"RD"));
+        }
+        assert_eq!(lost(Errno::ENOMEM), ConnectFailure::Exhausted);
+        let reset = broken(Side::Server, Errno::ECONNRESET);
+        assert_eq!(reset, End::new(Reason::ServerReset, b"SD"));
     }
 }

@@ -1,28 +1,49 @@
 //! A session: one client connection and its server connection, as a state machine without I/O.
 //!
-//! An [`Event`] and the time go in, operations on a [`Kernel`] come out. The worker runs it on its
-//! ring; the simulation in the tests runs the same code on a kernel that answers in every legal
-//! order. The parts of its life are in `connect`, `relay`, `splice` and `close`.
+//! An [`Event`] and the time go in, operations on an [`Io`] come out. The worker runs it on its
+//! ring; the simulation runs the same code on a model of the kernel. Each step of a session's life
+//! is a file (`preface`, `queue`, `connect`, `relay`, `splice`, `close`): it handles the events of
+//! its state and returns what comes next, and only this file enters a state.
 
 use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::proxy::kernel::{Closing, Event, Kernel, Operation, Operations};
-use crate::proxy::pump::{Pump, Reached, Sink, Source, Wire};
-use crate::proxy::wheel::Moment;
+use crate::proxy::io::{Event, Io, Operation, Operations};
+use crate::proxy::pump::{Pump, PumpIo, Reached, Source};
+use crate::proxy::state::{Joining, Next, Preface, Queued, Relaying, State};
+use crate::proxy::timer_wheel::Tick;
 use crate::sys::ring::Readiness;
-use crate::terms::{Direction, End, EndpointId, Reason, Side};
+use crate::terms::{ConnectFailure, Direction, End, EndpointId, Reason, ServerId, Side};
 
-/// What a session is held to; from its frontend and backend.
+/// The settings of the frontend and the backend that a session follows.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
+    /// For the preface to be complete; none: there is no preface.
+    pub preface_timeout: Option<Duration>,
+    /// Waiting while every server is full; none: there is no queue.
+    pub queue_timeout: Option<Duration>,
     /// No byte in either direction.
     pub idle_timeout: Duration,
     /// One direction has ended and the other is silent.
     pub half_closed_timeout: Duration,
     /// Attempts to connect after the first.
     pub retries: u32,
+}
+
+/// The attempts of a session to connect to a server.
+#[derive(Debug)]
+pub(super) struct Route {
+    /// Attempts that were begun.
+    pub(super) attempts: u32,
+    /// Endpoints whose attempts failed.
+    pub(super) tried: Vec<EndpointId>,
+    /// The endpoint of the attempt in flight, or the one connected to.
+    pub(super) endpoint: Option<EndpointId>,
+    /// From accept to the established connection.
+    pub(super) connect_took: Option<Duration>,
+    /// Until a server is connected: when a client that has ended its direction is given up.
+    pub(super) silent_until: Tick,
 }
 
 /// One client connection and its server connection.
@@ -35,98 +56,115 @@ pub struct Session {
     pub(super) rules: Rules,
     /// Why it ended; the first cause wins.
     pub(super) end: Option<End>,
-    pub(super) started: Moment,
-    /// The last byte in either direction, or the last change of state.
-    pub(super) progress: Moment,
-    /// Which way the last byte went.
-    pub(super) last: Option<Direction>,
-    /// Bytes unacknowledged by client and server, half way to the idle timeout.
-    pub(super) sample: Option<[u32; 2]>,
-    /// The deadline of a state that has one of its own.
-    pub(super) until: Moment,
-    pub(super) attempt_started: Moment,
-    /// The deadline of the attempt to connect.
-    pub(super) attempt_until: Moment,
-    /// From the first attempt to the established connection.
-    pub(super) connect_took: Option<Duration>,
-    /// Attempts to connect that were begun.
-    pub(super) attempts: u32,
-    /// Servers whose attempts failed.
-    pub(super) tried: Vec<EndpointId>,
-    /// The server of the attempt in flight, or the one connected to.
-    pub(super) endpoint: Option<EndpointId>,
+    pub(super) started: Tick,
+    pub(super) route: Route,
+    /// What the caller counts: at most one for each event.
+    pub(super) outcome: Option<Outcome>,
+    /// By [`Direction`]: bytes that were sent and not acknowledged when the connection was reset.
+    pub(super) undelivered: [u32; 2],
 }
 
-/// Where a session is in its life.
+/// Something that the caller counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// An attempt to connect is in flight.
-    Connecting,
-    /// A server that failed is being left, until nothing of it is in flight; then the next.
-    Leaving,
-    /// Bytes go both ways.
-    Relaying,
-    /// One side was reset, and what it sent before is still being delivered this way; then the
-    /// other side is reset.
-    Flushing(Direction),
-    /// Everything is said to this side, its end too; what it still sends is dropped, for a bounded
-    /// time. A close with unread bytes would destroy what it has not read yet.
-    Lingering(Side),
-    /// Waiting for what the kernel still holds; then both are closed, client and server so.
-    Joining(Closing, Closing),
-    /// Nothing is held any more.
-    Closed,
+pub enum Outcome {
+    /// The server is connected, after this time since the attempt began.
+    Connected(Duration),
+    /// The attempt has failed.
+    ConnectFailed(ConnectFailure),
+}
+
+/// A server that was chosen.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// How long the attempt to connect may take.
+    pub timeout: Duration,
+}
+
+/// Why no server could be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PickError {
+    /// No server is up.
+    NoServer,
+    /// Every server is at its `sessions_max`.
+    AllFull,
 }
 
 impl Session {
-    /// A client has been accepted: its bytes are received and a server is connected to.
-    pub fn begin<K: Kernel>(rules: Rules, now: Moment, kernel: &mut K) -> Self {
-        let mut session = Self {
-            state: State::Connecting,
+    /// A client that has just been accepted.
+    #[must_use]
+    pub fn new(rules: Rules, now: Tick) -> Self {
+        let preface = rules
+            .preface_timeout
+            .map(|timeout| State::Preface(Preface { until: now.after(timeout) }));
+        Self {
+            state: preface.unwrap_or(State::Routing),
             in_flight: Operations::default(),
             pumps: Default::default(),
             rules,
             end: None,
             started: now,
-            progress: now,
-            last: None,
-            sample: None,
-            until: Moment::NEVER,
-            attempt_started: now,
-            attempt_until: Moment::NEVER,
-            connect_took: None,
-            attempts: 0,
-            tried: Vec::new(),
-            endpoint: None,
-        };
-        session.attempt(now, kernel);
-        session.advance(Direction::In, now, kernel);
-        session.join(kernel);
-        session
+            route: Route {
+                attempts: 0,
+                tried: Vec::new(),
+                endpoint: None,
+                connect_took: None,
+                silent_until: Tick::NEVER,
+            },
+            outcome: None,
+            undelivered: [0; 2],
+        }
+    }
+
+    /// Starts to receive from the client. To be called once, after the first server was chosen.
+    pub fn start<I: Io>(&mut self, now: Tick, io: &mut I) {
+        self.advance(Direction::In, now, io);
+        self.join(io);
+    }
+
+    /// Whether a server is to be chosen now.
+    #[must_use]
+    pub const fn needs_server(&self) -> bool {
+        matches!(self.state, State::Routing)
+    }
+
+    /// Endpoints that have failed this session: others are preferred.
+    #[must_use]
+    pub fn tried(&self) -> &[EndpointId] {
+        &self.route.tried
+    }
+
+    /// A server was chosen, or none could be.
+    pub fn on_routed<I: Io>(&mut self, choice: Result<Attempt, PickError>, now: Tick, io: &mut I) {
+        let next = self.connect_to(choice, now, io);
+        self.apply(next, now, io);
+        self.settle(now, io);
     }
 
     /// Something happened.
-    pub fn on<K: Kernel>(&mut self, event: Event, now: Moment, kernel: &mut K) {
+    pub fn on<I: Io>(&mut self, event: Event, now: Tick, io: &mut I) {
         match event {
             Event::Connected(result) => {
                 self.in_flight.remove(Operation::Connect);
-                self.on_connected(result, now, kernel);
+                let next = self.on_connect_completed(result, now, io);
+                self.apply(next, now, io);
             }
             Event::Received { side, bytes, more, left } => {
                 let direction = direction_from(side);
-                let (pump, mut wire) = self.pump(direction, kernel);
-                let reached = pump.on_received(&mut wire, bytes, (more, left));
-                self.on_reached(direction, reached, now, kernel);
-                self.advance(direction, now, kernel);
+                let (pump, mut pump_io) = self.pump(direction, io);
+                let reached = pump.on_received(&mut pump_io, bytes, (more, left));
+                self.on_reached(direction, reached, now, io);
+                self.advance(direction, now, io);
             }
             Event::Sent { side, bytes } => {
                 let direction = direction_from(side.other());
-                let (pump, mut wire) = self.pump(direction, kernel);
+                let (pump, mut pump_io) = self.pump(direction, io);
                 let before = pump.delivered;
-                let reached = pump.on_sent(&mut wire, bytes);
+                let reached = pump.on_sent(&mut pump_io, bytes);
                 self.note_progress(direction, before, now);
-                self.on_reached(direction, reached, now, kernel);
-                self.advance(direction, now, kernel);
+                self.on_reached(direction, reached, now, io);
+                self.advance(direction, now, io);
             }
             Event::Ready(side, readiness) => {
                 self.in_flight.remove(Operation::Ready(side, readiness));
@@ -134,40 +172,254 @@ impl Session {
                     self.pumps[direction_from(side.other()) as usize].has_room = true;
                 }
                 for direction in Direction::BOTH {
-                    self.advance(direction, now, kernel);
+                    self.advance(direction, now, io);
                 }
             }
             Event::BufferFree(side) => {
                 let direction = direction_from(side);
                 self.pumps[direction as usize].waiting = false;
-                self.advance(direction, now, kernel);
+                self.advance(direction, now, io);
             }
-            Event::Deadline => self.on_deadline(now, kernel),
+            Event::PrefaceRead(result) => {
+                let next = self.on_preface_read(result);
+                self.apply(next, now, io);
+            }
+            Event::ServerFree => {
+                let next = self.on_server_free();
+                self.apply(next, now, io);
+            }
+            Event::Deadline => {
+                if now >= self.deadline() {
+                    let next = self.on_deadline(now, io);
+                    self.apply(next, now, io);
+                }
+            }
         }
-        self.after_event(now, kernel);
+        self.settle(now, io);
     }
 
-    /// Ends it now, for this reason: an operator, or the deadline of a drain. Both are reset.
-    pub fn stop<K: Kernel>(&mut self, end: End, now: Moment, kernel: &mut K) {
-        self.finish(end, Closing::Abort, Closing::Abort, kernel);
-        self.after_event(now, kernel);
+    /// Ends it now, for this reason; both sides are reset.
+    pub fn stop<I: Io>(&mut self, end: End, now: Tick, io: &mut I) {
+        self.apply(Next::abort(end), now, io);
+        self.settle(now, io);
     }
 
     /// When [`Event::Deadline`] should come, if nothing happens before.
     #[must_use]
-    pub fn deadline(&self) -> Moment {
-        match self.state {
-            State::Connecting => self.until.min(self.attempt_until),
-            State::Relaying => self.relaying_deadline(),
-            State::Joining(..) | State::Closed => Moment::NEVER,
-            _ => self.until,
+    pub fn deadline(&self) -> Tick {
+        match &self.state {
+            State::Preface(preface) => preface.until,
+            State::Routing | State::Leaving => self.route.silent_until,
+            State::Queued(queued) => queued.until.min(self.route.silent_until),
+            State::Connecting(connecting) => connecting.until.min(self.route.silent_until),
+            State::Relaying(relaying) => relaying.deadline(self.silence_max()),
+            State::Flushing(flushing) => flushing.until,
+            State::Lingering(lingering) => lingering.until,
+            State::Joining(_) | State::Closed => Tick::NEVER,
         }
     }
 
+    fn on_deadline<I: Io>(&mut self, now: Tick, io: &mut I) -> Next {
+        match &self.state {
+            State::Preface(_) => Next::abort(End::new(Reason::PrefaceTimeout, b"cR")),
+            State::Queued(queued) if now >= queued.until => {
+                Next::abort(End::new(Reason::QueueTimeout, b"sQ"))
+            }
+            State::Connecting(connecting) if now >= connecting.until => self.end_attempt(io),
+            State::Routing | State::Queued(_) | State::Connecting(_) | State::Leaving => {
+                self.client_left()
+            }
+            State::Relaying(_) => self.on_silence(now, io),
+            State::Flushing(_) => self.on_flush_step(now, io),
+            State::Lingering(_) => self.done(),
+            State::Joining(_) | State::Closed => Next::Stay,
+        }
+    }
+
+    /// Enters the next state.
+    fn apply<I: Io>(&mut self, next: Next, now: Tick, io: &mut I) {
+        if matches!(self.state, State::Joining(_) | State::Closed) {
+            return;
+        }
+        match next {
+            Next::Stay => {}
+            Next::Route => self.state = State::Routing,
+            Next::Queue => {
+                let until = self.rules.queue_timeout.map_or(now, |timeout| now.after(timeout));
+                self.state = State::Queued(Queued { until });
+            }
+            Next::Relay => {
+                self.state = State::Relaying(Relaying::new(now));
+                for direction in Direction::BOTH {
+                    self.advance(direction, now, io);
+                }
+            }
+            Next::Leave(failure) => {
+                self.outcome = Some(Outcome::ConnectFailed(failure));
+                self.state = State::Leaving;
+                self.cancel_server_operations(io);
+            }
+            Next::Flush(direction, end) => {
+                self.end.get_or_insert(end);
+                self.state = Self::flushing(direction, now);
+                self.drop_pump(direction.opposite(), io);
+                if self.pumps[direction as usize].is_finished() {
+                    let next = self.on_flushed(io);
+                    self.apply(next, now, io);
+                } else {
+                    self.advance(direction, now, io);
+                }
+            }
+            Next::Linger(side) => {
+                self.pumps[direction_from(side) as usize].finish();
+                self.state = Self::lingering(side, now);
+            }
+            Next::Join(end, closing) => {
+                self.end.get_or_insert(end);
+                self.state = State::Joining(Joining { closing });
+                self.begin_join(io);
+            }
+        }
+    }
+
+    /// What has to follow every event: another server once the last one is left, and the close once
+    /// every operation has ended.
+    fn settle<I: Io>(&mut self, now: Tick, io: &mut I) {
+        if matches!(self.state, State::Leaving)
+            && self.in_flight.and(Operations::OF_SERVER).is_empty()
+        {
+            self.close_failed_server(io);
+            self.apply(Next::Route, now, io);
+        }
+        match &self.state {
+            State::Lingering(lingering) => {
+                let side = lingering.side;
+                if self.drop_input(side, io) {
+                    self.apply(self.done(), now, io);
+                }
+            }
+            // A peer that cannot write may not read either: what it sends is dropped meanwhile.
+            State::Flushing(flushing) => {
+                let side = flushing.direction.sink();
+                self.drop_input(side, io);
+            }
+            _ => {}
+        }
+        self.join(io);
+    }
+
+    /// Lets one pump do what it can, as far as the state allows it.
+    fn advance<I: Io>(&mut self, direction: Direction, now: Tick, io: &mut I) {
+        let may = match &self.state {
+            State::Relaying(_) => true,
+            State::Flushing(flushing) => direction == flushing.direction,
+            State::Lingering(_) | State::Joining(_) | State::Closed => false,
+            _ => direction == Direction::In,
+        };
+        if may {
+            let (pump, mut pump_io) = self.pump(direction, io);
+            let before = pump.delivered;
+            let reached = pump.advance(&mut pump_io);
+            self.note_progress(direction, before, now);
+            self.on_reached(direction, reached, now, io);
+        }
+    }
+
+    /// A pump, and what it works with.
+    pub(super) const fn pump<'a, I>(
+        &'a mut self,
+        direction: Direction,
+        io: &'a mut I,
+    ) -> (&'a mut Pump, PumpIo<'a, I>) {
+        let open = self.is_connected();
+        let in_flight = &mut self.in_flight;
+        (&mut self.pumps[direction as usize], PumpIo { direction, open, in_flight, io })
+    }
+
+    fn on_reached<I: Io>(&mut self, direction: Direction, reached: Reached, now: Tick, io: &mut I) {
+        let next = match reached {
+            Reached::Waiting => return,
+            Reached::End if self.is_connected() => self.on_end(direction, now, io),
+            Reached::End => self.on_end_before_connected(now),
+            Reached::SourceFailed(errno) => {
+                self.pumps[direction as usize].source = Source::Reset;
+                self.on_source_failed(direction, errno)
+            }
+            Reached::SinkFailed(errno) => self.on_sink_failed(direction, errno, now, io),
+        };
+        self.apply(next, now, io);
+    }
+
+    fn note_progress(&mut self, direction: Direction, before: u64, now: Tick) {
+        if self.pumps[direction as usize].delivered != before {
+            match &mut self.state {
+                State::Relaying(relaying) => relaying.note_progress(direction, now),
+                State::Flushing(flushing) => flushing.progress = now,
+                _ => {}
+            }
+        }
+    }
+
+    /// Reading from the source of a pump failed: it was reset (or timed out in its kernel).
+    fn on_source_failed(&mut self, direction: Direction, errno: Errno) -> Next {
+        match &self.state {
+            State::Relaying(_) => self.relay_source_failed(direction, errno),
+            State::Lingering(_) => self.done(),
+            State::Flushing(flushing) if direction != flushing.direction => self.reset_both(),
+            State::Flushing(_) | State::Joining(_) | State::Closed => Next::Stay,
+            _ if direction == Direction::In => self.client_left(),
+            _ => Next::Stay,
+        }
+    }
+
+    /// Whether the server is connected, or was.
+    const fn is_connected(&self) -> bool {
+        !matches!(
+            self.state,
+            State::Preface(_)
+                | State::Routing
+                | State::Queued(_)
+                | State::Connecting(_)
+                | State::Leaving
+        )
+    }
+}
+
+/// What the caller and the tests see of a session.
+impl Session {
     /// Whether nothing is held any more: no descriptor, buffer, pipe or operation.
     #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.state == State::Closed
+    pub const fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// Whether it waits for a server to have room.
+    #[must_use]
+    pub const fn is_queued(&self) -> bool {
+        matches!(self.state, State::Queued(_))
+    }
+
+    /// The state.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Operations in flight.
+    #[must_use]
+    pub const fn in_flight(&self) -> Operations {
+        self.in_flight
+    }
+
+    /// Takes what the caller is to count after an event.
+    pub const fn take_outcome(&mut self) -> Option<Outcome> {
+        self.outcome.take()
+    }
+
+    /// The server of the attempt in flight, or the one connected to.
+    #[must_use]
+    pub fn server(&self) -> Option<ServerId> {
+        self.route.endpoint.map(|endpoint| endpoint.server)
     }
 
     /// Buffers that hold its bytes.
@@ -176,32 +428,23 @@ impl Session {
         self.pumps.iter().map(|pump| u32::from(pump.buffers_held())).sum()
     }
 
-    /// The last byte in either direction, or the last change of state.
+    /// When bytes last moved, or the session began.
     #[must_use]
-    pub const fn progress(&self) -> Moment {
-        self.progress
+    pub const fn last_progress(&self) -> Tick {
+        match &self.state {
+            State::Relaying(relaying) => relaying.progress,
+            State::Flushing(flushing) => flushing.progress,
+            _ => self.started,
+        }
     }
 
-    /// Ends it for want of buffers: it holds some, and has moved nothing for longer than others.
-    pub fn shed<K: Kernel>(&mut self, now: Moment, kernel: &mut K) {
-        let connected = !matches!(self.state, State::Connecting | State::Leaving);
-        let letters = if connected { b"RD" } else { b"RC" };
-        self.stop(End::new(Reason::Exhausted, letters), now, kernel);
-    }
-
-    /// Where it is in its life.
+    /// The end of a session that is closed because it holds buffers and others need them.
     #[must_use]
-    pub const fn state(&self) -> State {
-        self.state
+    pub const fn exhausted(&self) -> End {
+        End::new(Reason::Exhausted, if self.is_connected() { b"RD" } else { b"RC" })
     }
 
-    /// What the kernel still has to answer.
-    #[must_use]
-    pub const fn in_flight(&self) -> Operations {
-        self.in_flight
-    }
-
-    /// How it ended; none while it lives.
+    /// How it ended; none while it goes on.
     #[must_use]
     pub const fn end(&self) -> Option<End> {
         self.end
@@ -209,129 +452,33 @@ impl Session {
 
     /// When the client was accepted.
     #[must_use]
-    pub const fn started(&self) -> Moment {
+    pub const fn started(&self) -> Tick {
         self.started
     }
 
-    /// From the first attempt to the established connection; none if there was none.
+    /// From accept to the established connection; none if there was none.
     #[must_use]
     pub const fn connect_took(&self) -> Option<Duration> {
-        self.connect_took
+        self.route.connect_took
     }
 
     /// Attempts that were made after the first.
     #[must_use]
     pub const fn retries(&self) -> u32 {
-        self.attempts.saturating_sub(1)
+        self.route.attempts.saturating_sub(1)
     }
 
-    /// Bytes delivered this way.
+    /// Bytes that the kernel has taken for the sink of this direction.
     #[must_use]
-    pub const fn delivered(&self, direction: Direction) -> u64 {
+    pub const fn sent(&self, direction: Direction) -> u64 {
         self.pumps[direction as usize].delivered
     }
 
-    /// Lets one pump do what it can, as far as the state allows it.
-    pub(super) fn advance<K: Kernel>(&mut self, direction: Direction, now: Moment, kernel: &mut K) {
-        let may = match self.state {
-            State::Connecting | State::Leaving => direction == Direction::In,
-            State::Relaying => true,
-            State::Flushing(flushed) => direction == flushed,
-            State::Lingering(_) | State::Joining(..) | State::Closed => false,
-        };
-        if may {
-            let (pump, mut wire) = self.pump(direction, kernel);
-            let before = pump.delivered;
-            let reached = pump.advance(&mut wire);
-            self.note_progress(direction, before, now);
-            self.on_reached(direction, reached, now, kernel);
-        }
-    }
-
-    /// A pump and what it works with.
-    pub(super) const fn pump<'a, K>(
-        &'a mut self,
-        direction: Direction,
-        kernel: &'a mut K,
-    ) -> (&'a mut Pump, Wire<'a, K>) {
-        let open = !matches!(self.state, State::Connecting | State::Leaving);
-        let in_flight = &mut self.in_flight;
-        (&mut self.pumps[direction as usize], Wire { direction, open, in_flight, kernel })
-    }
-
-    fn on_reached<K: Kernel>(
-        &mut self,
-        direction: Direction,
-        reached: Reached,
-        now: Moment,
-        kernel: &mut K,
-    ) {
-        match reached {
-            Reached::Waiting => {}
-            Reached::End => self.on_end(direction, now, kernel),
-            Reached::SourceFailed(errno) => self.on_source_failed(direction, errno, now, kernel),
-            Reached::SinkFailed(errno) => self.on_sink_failed(direction, errno, now, kernel),
-        }
-    }
-
-    /// A pump has delivered the end of its source, or all that came before a reset.
-    fn on_end<K: Kernel>(&mut self, direction: Direction, now: Moment, kernel: &mut K) {
-        if let State::Flushing(_) = self.state {
-            self.on_flushed(direction, now, kernel);
-            return;
-        }
-        if self.state != State::Relaying {
-            self.on_end_while_connecting(now);
-            return;
-        }
-        debug_assert!(self.pumps[direction as usize].source == Source::Ended);
-        // A reset leaves an end as well, once a send has taken its error from the socket: one that
-        // failed, or one that is in flight and whose answer is not known yet.
-        let source = direction.source();
-        let broken = self.pumps[direction.opposite() as usize].sink == Sink::Broken;
-        let doubtful = broken || self.in_flight.contains(Operation::Send(source));
-        if doubtful && !kernel.ended_in_order(source) {
-            self.on_source_failed(direction, Errno::ECONNRESET, now, kernel);
-            return;
-        }
-        self.pumps[direction as usize].finish();
-        self.progress = now;
-        self.sample = None;
-        let other = &self.pumps[direction.opposite() as usize];
-        if !other.is_finished() {
-            kernel.shut_down(direction.sink());
-        } else if other.sink == Sink::Broken {
-            kernel.shut_down(direction.sink());
-            self.linger(direction.sink(), now, kernel);
-        } else {
-            // The close that follows carries this end too.
-            self.finish_done(kernel);
-        }
-    }
-
-    /// What has to follow every event: the next server once the last is left, the close once
-    /// everything is answered.
-    fn after_event<K: Kernel>(&mut self, now: Moment, kernel: &mut K) {
-        if self.state == State::Leaving && self.in_flight.and(Operations::OF_SERVER).is_empty() {
-            kernel.close(Side::Server, Closing::Abort);
-            // What the broken server had begun to say was never passed on.
-            let (pump, mut wire) = self.pump(Direction::Out, kernel);
-            pump.drop_unsent(&mut wire);
-            *pump = Pump::default();
-            self.attempt(now, kernel);
-        }
-        if let State::Lingering(side) = self.state {
-            self.drop_input(side, kernel);
-        }
-        self.join(kernel);
-    }
-
-    fn note_progress(&mut self, direction: Direction, before: u64, now: Moment) {
-        if self.pumps[direction as usize].delivered != before {
-            self.progress = now;
-            self.last = Some(direction);
-            self.sample = None;
-        }
+    /// Of the bytes [sent](Self::sent), those that the sink's kernel has acknowledged, as far as is
+    /// known: a connection that ends in order is taken to deliver all of them.
+    #[must_use]
+    pub fn delivered(&self, direction: Direction) -> u64 {
+        self.sent(direction).saturating_sub(u64::from(self.undelivered[direction as usize]))
     }
 }
 
@@ -349,7 +496,8 @@ mod tests {
 
     #[test]
     fn an_idle_session_is_a_small_piece_of_memory() {
-        // The promise is 1 KiB of user memory a session, its legs and its place in the wheel too.
+        // The promise is 400 bytes of user memory for each session, with its sockets and its place
+        // in the timer wheel.
         assert!(size_of::<Session>() <= 320, "{}", size_of::<Session>());
     }
 }

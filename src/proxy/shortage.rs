@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::proxy::kernel::Event;
-use crate::proxy::legs::Wired;
+use crate::proxy::io::Event;
 use crate::proxy::worker::Running;
 use crate::shared::events::WorkerEvent;
 
@@ -14,19 +13,19 @@ const SHORTAGE_MAX: Duration = Duration::from_millis(100);
 impl Running {
     /// Lets those who found no buffer try again, as many as there are buffers now.
     pub(super) fn serve_waiting(&mut self) {
-        self.tools.ring.buffers_mut().provide();
-        let free = usize::from(self.tools.ring.buffers().provided());
-        if free > 0 || self.tools.waiting.is_empty() {
+        self.context.ring.buffers_mut().provide();
+        let free = usize::from(self.context.ring.buffers().provided());
+        if free > 0 || self.context.waiting.is_empty() {
             self.shortage_until = None;
         } else if self.now
             >= *self.shortage_until.get_or_insert_with(|| self.now.after(SHORTAGE_MAX))
         {
             self.shortage_until = None;
-            self.shed();
+            self.close_holders();
         }
         let mut told = 0;
         while told < free {
-            let Some((key, side)) = self.tools.waiting.pop_front() else { break };
+            let Some((key, side)) = self.context.waiting.pop_front() else { break };
             // One that has ended meanwhile takes no buffer.
             told += usize::from(self.tell(key, Event::BufferFree(side)));
         }
@@ -34,17 +33,17 @@ impl Running {
 
     /// Ends sessions that hold buffers, those first that have moved nothing for longest, until an
     /// eighth of all is free.
-    fn shed(&mut self) {
+    fn close_holders(&mut self) {
         let mut holders = Vec::new();
         for slot in 0..self.sessions.capacity() {
             if let Some((key, live)) = self.sessions.at(slot)
                 && live.session.buffers_held() > 0
             {
-                holders.push((live.session.progress(), key));
+                holders.push((live.session.last_progress(), key));
             }
         }
         holders.sort_unstable_by_key(|(progress, _)| *progress);
-        let wanted = u32::from(self.tools.ring.buffers().count() / 8).max(1);
+        let wanted = u32::from(self.context.ring.buffers().count() / 8).max(1);
         let (mut freed, mut ended) = (0, 0);
         for (_, key) in holders {
             if freed >= wanted {
@@ -53,14 +52,13 @@ impl Running {
             let Some(live) = self.sessions.get(key) else { continue };
             freed += live.session.buffers_held();
             ended += 1;
-            let mut wired = Wired { tools: &mut self.tools, legs: &mut live.legs, key };
-            live.session.shed(self.now, &mut wired);
-            self.after_event(key);
+            let end = live.session.exhausted();
+            self.stop(key, end);
         }
-        self.local
-            .seam
+        self.worker
+            .shared
             .events
-            .try_send(WorkerEvent::BuffersExhausted(self.local.index, ended))
+            .try_send(WorkerEvent::BuffersExhausted(self.worker.index, ended))
             .ok();
     }
 }

@@ -6,8 +6,8 @@
 
 use nix::errno::Errno;
 
-use crate::proxy::kernel::{Kernel, Operation};
-use crate::proxy::pump::{Bulk, FULL_READS_PARDON, Pump, Reached, Source, Splicing, Wire};
+use crate::proxy::io::{Io, Operation};
+use crate::proxy::pump::{Bulk, FULL_READS_PARDON, Pump, PumpIo, Reached, Source, Splicing};
 use crate::sys::pipe::PipeId;
 use crate::sys::ring::Readiness;
 
@@ -33,9 +33,9 @@ enum Stop {
 
 impl Pump {
     /// Changes over to splicing, if there is a pipe; else goes on copying.
-    pub(super) fn start_splicing<K: Kernel>(&mut self, wire: &mut Wire<'_, K>) -> bool {
+    pub(super) fn start_splicing<I: Io>(&mut self, pump_io: &mut PumpIo<'_, I>) -> bool {
         debug_assert!(self.queue.is_empty());
-        let Some(pipe) = wire.kernel.take_pipe() else {
+        let Some(pipe) = pump_io.io.take_pipe() else {
             self.bulk = Bulk::No;
             return false;
         };
@@ -44,31 +44,31 @@ impl Pump {
     }
 
     /// Moves what can be moved now, then waits for the side that stopped it.
-    pub(super) fn splice<K: Kernel>(&mut self, wire: &mut Wire<'_, K>) -> Reached {
-        let (source, sink) = (wire.direction.source(), wire.direction.sink());
+    pub(super) fn splice<I: Io>(&mut self, pump_io: &mut PumpIo<'_, I>) -> Reached {
+        let (source, sink) = (pump_io.direction.source(), pump_io.direction.sink());
         let readable = Operation::Ready(source, Readiness::Readable);
         let writable = Operation::Ready(sink, Readiness::Writable);
-        if wire.in_flight.contains(readable) || wire.in_flight.contains(writable) {
+        if pump_io.in_flight.contains(readable) || pump_io.in_flight.contains(writable) {
             return Reached::Waiting;
         }
         let Bulk::Splicing(mut splicing) = self.bulk else { return Reached::Waiting };
-        let Some(pipe) = splicing.pipe.or_else(|| wire.kernel.take_pipe()) else {
+        let Some(pipe) = splicing.pipe.or_else(|| pump_io.io.take_pipe()) else {
             // Every pipe is held by a session whose sink is full: copy for a while.
             self.copy_again(-FULL_READS_PARDON);
             return Reached::Waiting;
         };
         let before = self.delivered;
-        let stop = self.splice_until_stopped(wire, pipe, &mut splicing.pending);
+        let stop = self.splice_until_stopped(pump_io, pipe, &mut splicing.pending);
         let moved = self.delivered - before;
         splicing.pipe = Some(pipe);
         if splicing.pending == 0 {
-            wire.kernel.give_back_pipe(pipe);
+            pump_io.io.give_back_pipe(pipe);
             splicing.pipe = None;
         }
         match stop {
             Stop::SinkFull => {
-                wire.in_flight.insert(writable);
-                wire.kernel.wait_ready(sink, Readiness::Writable);
+                pump_io.in_flight.insert(writable);
+                pump_io.io.wait_ready(sink, Readiness::Writable);
             }
             Stop::SourceEmpty | Stop::TurnOver => {
                 splicing.small_wakes =
@@ -77,8 +77,8 @@ impl Pump {
                     self.copy_again(0);
                     return Reached::Waiting;
                 }
-                wire.in_flight.insert(readable);
-                wire.kernel.wait_ready(source, Readiness::Readable);
+                pump_io.in_flight.insert(readable);
+                pump_io.io.wait_ready(source, Readiness::Readable);
             }
             Stop::SourceEnded => {
                 self.source = Source::Ended;
@@ -98,21 +98,21 @@ impl Pump {
         Reached::Waiting
     }
 
-    fn splice_until_stopped<K: Kernel>(
+    fn splice_until_stopped<I: Io>(
         &mut self,
-        wire: &mut Wire<'_, K>,
+        pump_io: &mut PumpIo<'_, I>,
         pipe: PipeId,
         pending: &mut u32,
     ) -> Stop {
-        let (source, sink) = (wire.direction.source(), wire.direction.sink());
+        let (source, sink) = (pump_io.direction.source(), pump_io.direction.sink());
         let until = self.delivered + TURN_BYTES;
         loop {
             while *pending > 0 {
-                match wire.kernel.drain(pipe, sink, *pending as usize) {
+                match pump_io.io.drain(pipe, sink, *pending as usize) {
                     // Nothing was taken and nothing said: as good as full.
                     Ok(0) | Err(Errno::EAGAIN) => return Stop::SinkFull,
                     Ok(bytes) => {
-                        self.count(wire, bytes as u64);
+                        self.count(bytes as u64);
                         *pending = pending.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
                     }
                     Err(Errno::EINTR) => {}
@@ -127,9 +127,9 @@ impl Pump {
             }
             // The pipe is empty here, so that EAGAIN is an empty socket. 0 is the end, or an urgent
             // byte (RFC 6093) before it, which a receive leaves out.
-            match wire.kernel.fill(pipe, source) {
+            match pump_io.io.fill(pipe, source) {
                 Ok(0) => {
-                    return match wire.kernel.has_ended(source) {
+                    return match pump_io.io.has_ended(source) {
                         Ok(true) => Stop::SourceEnded,
                         Ok(false) => Stop::SourceUrgent,
                         Err(errno) => Stop::Failed(Reached::SourceFailed(errno)),
@@ -144,12 +144,12 @@ impl Pump {
     }
 
     /// Lets go of the pipe, with whatever is in it.
-    pub(super) fn end_bulk<K: Kernel>(&mut self, kernel: &mut K) {
+    pub(super) fn end_bulk<I: Io>(&mut self, io: &mut I) {
         if let Bulk::Splicing(Splicing { pipe: Some(pipe), pending, .. }) = self.bulk {
             if pending == 0 {
-                kernel.give_back_pipe(pipe);
+                io.give_back_pipe(pipe);
             } else {
-                kernel.discard_pipe(pipe);
+                io.discard_pipe(pipe);
             }
         }
         self.bulk = Bulk::No;

@@ -17,18 +17,16 @@ use crate::control::cluster::{Bound, Cluster};
 use crate::control::config::{Config, Place};
 use crate::control::controller;
 use crate::control::resolve::{Answer, Resolver};
-use crate::control::steering::Steering;
 use crate::control::{listeners, reload, signals};
 use crate::observe::{CONNECTIONS_MAX, admin, application_log, http, log};
+use crate::proxy::PIPES_PER_WORKER;
 use crate::proxy::worker::Worker;
-use crate::proxy::{PIPES_PER_WORKER, SPARES_PER_WORKER};
 use crate::shared::orders::Request;
 use crate::shared::phase::{Phase, PhaseCell};
 use crate::shared::records::Records;
 use crate::shared::state::SharedState;
 use crate::sys::features;
 use crate::sys::interfaces::Here;
-use crate::sys::release::Release;
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
 
@@ -119,7 +117,6 @@ struct Prepared {
     workers: usize,
     budget: Budget,
     sessions_max: u32,
-    spares: u16,
     identity: Option<identity::Identity>,
     bound: Bound,
     http: Option<TcpListener>,
@@ -136,7 +133,6 @@ impl Prepared {
             descriptors,
             workers,
             pipes_per_worker: PIPES_PER_WORKER,
-            spares_per_worker: SPARES_PER_WORKER,
             observe_connections: CONNECTIONS_MAX,
         };
         // Names are not asked for yet.
@@ -171,7 +167,7 @@ impl Prepared {
         if !failed.is_empty() {
             return Err(Failure::cannot(failed));
         }
-        Ok(Self { cores, workers, budget, sessions_max, spares: 0, identity, bound, http, admin })
+        Ok(Self { cores, workers, budget, sessions_max, identity, bound, http, admin })
     }
 
     /// Names may have many addresses, each of which is probed: an automatic limit of sessions makes
@@ -184,7 +180,6 @@ impl Prepared {
             Ok(max) => self.sessions_max = max,
             Err(line) => tracing::warn!("{line}"),
         }
-        self.spares = self.budget.spares(config, addresses, self.sessions_max);
     }
 
     /// Where a worker is pinned to.
@@ -256,16 +251,11 @@ async fn control(
     let phase = PhaseCell::new(started);
     let shared =
         SharedState::new(table, phase, prepared.sessions_max, events_sender, records, wakers);
-    shared.allow_spares(prepared.spares);
     let shared = Arc::new(shared);
-    let cores = (0..prepared.workers).map(|worker| prepared.core_of(worker)).collect();
-    let kernel = Release::of_this_kernel();
-    let steering = config.global.pin.then(|| Steering::new(cores, kernel)).flatten();
-    let ended =
-        start_workers(&config, &prepared, steering.is_some(), &shared).inspect_err(|_| {
-            shared.phase.store(Phase::Stopped);
-            shared.wake();
-        })?;
+    let ended = start_workers(&config, &prepared, &shared).inspect_err(|_| {
+        shared.phase.store(Phase::Stopped);
+        shared.wake();
+    })?;
     tracing::info!(
         "evenkeel {} runs: {} workers, {} sessions at most; {}",
         env!("CARGO_PKG_VERSION"),
@@ -280,7 +270,6 @@ async fn control(
         bound,
         shared: Arc::clone(&shared),
         budget,
-        steering,
         resolver,
         answers,
         events,
@@ -337,18 +326,16 @@ fn where_it_listens(config: &Config, observed: bool) -> String {
 fn start_workers(
     config: &Config,
     prepared: &Prepared,
-    steerable: bool,
     shared: &Arc<SharedState>,
 ) -> Result<oneshot::Receiver<()>, Failure> {
     let mut threads = Vec::new();
     for index in 0..prepared.workers {
         let worker = Worker {
             index: WorkerIndex(index),
-            seam: Arc::clone(shared),
+            shared: Arc::clone(shared),
             sessions_max: prepared.sessions_max,
             buffers: config.global.buffers,
             core: config.global.pin.then(|| prepared.core_of(index)),
-            steerable,
         };
         threads.push(worker.start().map_err(|error| {
             Failure::of(format!("evenkeel: worker {index} does not start: {error}"))

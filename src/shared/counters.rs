@@ -171,9 +171,6 @@ pub struct WorkerCell {
     pub stale_completions: Count,
     /// Turns that found an overflow of the completion queue.
     pub cq_overflows: Count,
-    /// Of the connections that a pinned worker asked, one in some, those that its own core had
-    /// received. Not scraped: see `control::steering`.
-    pub received_here: Count,
     /// Accepts that failed, whatever the errno.
     pub accept_errors: Count,
     /// 1 while the worker has paused accepting: no descriptor or session is left (gauge).

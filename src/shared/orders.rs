@@ -1,9 +1,11 @@
-//! Requests to the control thread: for a snapshot, or to carry out an operator's order.
+//! Requests to the control thread: for a snapshot, or to carry out an operator's order; and orders to
+//! one worker.
 
 use tokio::sync::oneshot;
 
 use crate::control::config::AdminState;
 use crate::shared::snapshot::Snapshot;
+use crate::terms::ServerId;
 
 /// A request to the control thread.
 #[derive(Debug)]
@@ -32,4 +34,20 @@ pub struct ServerName {
     pub backend: String,
     /// The server's name.
     pub server: String,
+}
+
+/// An order to one worker, by its mailbox ([`SharedState::order`]).
+///
+/// [`SharedState::order`]: crate::shared::state::SharedState::order
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerOrder {
+    /// Close this session; nothing happens if it has ended.
+    Kill {
+        /// Its slot.
+        slot: u32,
+        /// The generation of the slot.
+        generation: u32,
+    },
+    /// Close every session of this server.
+    CloseSessionsOf(ServerId),
 }

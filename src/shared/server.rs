@@ -1,8 +1,8 @@
 //! The servers of the table and their endpoints: what both keep from one table to the next.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use crate::shared::counters::{PerWorker, ServerCell};
 use crate::shared::limit::Limit;
@@ -22,8 +22,6 @@ pub struct Endpoint {
     pub sessions: Limit,
     /// Whether its last probe passed, or it is not probed. The control thread writes it.
     probe_passed: AtomicBool,
-    /// Whether its kernel sends timestamps (RFC 7323), as it did when a worker first looked.
-    pub timestamps: OnceLock<bool>,
 }
 
 impl Endpoint {
@@ -36,7 +34,6 @@ impl Endpoint {
             shared,
             sessions: Limit::new(None),
             probe_passed: AtomicBool::new(false),
-            timestamps: OnceLock::new(),
         }
     }
 

@@ -4,20 +4,25 @@
 //! One `ArcSwap` holds the table. Each worker reads it through one `arc_swap::Cache`, once a turn.
 
 use std::sync::Arc;
-use std::sync::atomic::{self, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{self, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use crossbeam::channel::Sender;
+use crossbeam::queue::SegQueue;
 use crossbeam::utils::CachePadded;
 
 use crate::shared::counters::{PerWorker, WorkerCell};
 use crate::shared::events::WorkerEvent;
 use crate::shared::limit::Limit;
+use crate::shared::orders::WorkerOrder;
 use crate::shared::phase::PhaseCell;
 use crate::shared::records::Records;
 use crate::shared::table::Table;
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
+
+/// Orders that a worker has not carried out yet; an operator gives few.
+type Mailbox = SegQueue<WorkerOrder>;
 
 /// The state that the planes share.
 #[derive(Debug)]
@@ -28,8 +33,6 @@ pub struct SharedState {
     pub phase: PhaseCell,
     /// `global.sessions_max`.
     pub sessions: Limit,
-    /// Sockets to servers that each worker may keep for reuse.
-    spares: AtomicU16,
     /// Counters of workers.
     pub cells: PerWorker<WorkerCell>,
     /// From the workers to the control thread.
@@ -38,6 +41,8 @@ pub struct SharedState {
     pub records: Option<Records>,
     /// Wakes each worker.
     pub wakers: Vec<Waker>,
+    /// Orders to each worker.
+    mailboxes: Vec<Mailbox>,
     /// The newest version that each worker has loaded.
     versions: PerWorker<AtomicU64>,
     /// Workers that pause accepting until a session ends somewhere: a bit each, by index modulo 64.
@@ -60,11 +65,11 @@ impl SharedState {
             table: ArcSwap::from_pointee(table),
             phase,
             sessions: Limit::new(Some(sessions_max)),
-            spares: AtomicU16::new(0),
             cells: PerWorker::new(workers),
             events,
             records,
             wakers,
+            mailboxes: (0..workers).map(|_| Mailbox::default()).collect(),
             versions: PerWorker::new(workers),
             paused: CachePadded::new(AtomicU64::new(0)),
         }
@@ -87,15 +92,15 @@ impl SharedState {
         }
     }
 
-    /// Each worker may keep so many spare sockets from now on; none at first. What it has above
-    /// that goes as it is used, or soon when it is not.
-    pub fn allow_spares(&self, each: u16) {
-        self.spares.store(each, Ordering::Relaxed);
+    /// Puts an order into the mailbox of a worker and wakes it.
+    pub fn order(&self, worker: WorkerIndex, order: WorkerOrder) {
+        self.mailboxes[worker.0].push(order);
+        self.wakers[worker.0].wake();
     }
 
-    /// How many spare sockets each worker may keep.
-    pub fn spares(&self) -> u16 {
-        self.spares.load(Ordering::Relaxed)
+    /// Takes the orders out of the mailbox of a worker.
+    pub fn orders_to(&self, worker: WorkerIndex) -> impl Iterator<Item = WorkerOrder> {
+        std::iter::from_fn(move || self.mailboxes[worker.0].pop())
     }
 
     /// This worker accepts nothing until it is woken: somewhere a session must end first. True if

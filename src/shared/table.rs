@@ -5,8 +5,8 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
@@ -14,6 +14,7 @@ use crossbeam::utils::CachePadded;
 use crate::shared::counters::{FrontendCell, PerWorker};
 use crate::shared::limit::Limit;
 use crate::shared::schedule::Schedule;
+use crate::terms::WorkerIndex;
 
 /// The state in force.
 #[derive(Debug)]
@@ -56,8 +57,40 @@ pub struct FrontendShared {
 pub struct Listener {
     /// The address.
     pub address: SocketAddr,
-    /// Listening sockets, blocking mode, by worker.
-    pub sockets: Vec<OwnedFd>,
+    /// By worker; none once the worker has closed its own.
+    sockets: Vec<Mutex<Option<Arc<OwnedFd>>>>,
+}
+
+impl Listener {
+    /// Listening sockets in blocking mode, one for each worker.
+    #[must_use]
+    pub fn new(address: SocketAddr, sockets: Vec<OwnedFd>) -> Self {
+        let slot = |socket| Mutex::new(Some(Arc::new(socket)));
+        Self { address, sockets: sockets.into_iter().map(slot).collect() }
+    }
+
+    /// The socket of a worker; none if it is closed.
+    #[must_use]
+    pub fn socket(&self, worker: WorkerIndex) -> Option<Arc<OwnedFd>> {
+        self.sockets.get(worker.0).and_then(|slot| lock(slot).clone())
+    }
+
+    /// All sockets that are not closed.
+    pub fn sockets(&self) -> impl Iterator<Item = Arc<OwnedFd>> {
+        self.sockets.iter().filter_map(|slot| lock(slot).clone())
+    }
+
+    /// Gives up the socket of a worker: it is closed once the worker has dropped its own reference.
+    pub fn close(&self, worker: WorkerIndex) {
+        if let Some(slot) = self.sockets.get(worker.0) {
+            lock(slot).take();
+        }
+    }
+}
+
+fn lock(slot: &Mutex<Option<Arc<OwnedFd>>>) -> MutexGuard<'_, Option<Arc<OwnedFd>>> {
+    // Nothing panics while it is held, and a panic would end the process.
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A backend in force.

@@ -9,13 +9,10 @@ use std::time::Duration;
 
 use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::socket::sockopt::{GetStruct, SetBool};
-use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockFlag, accept4, getsockopt, recv, recvmsg, send, setsockopt,
-};
+use nix::sys::socket::sockopt::SetBool;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, send, setsockopt};
 use socket2::{Domain, Protocol, SockRef, Type};
 
 /// A connected or connecting TCP socket, non-blocking, closed when dropped.
@@ -63,12 +60,6 @@ impl Socket {
     pub fn is_at(&self, address: SocketAddr) -> bool {
         let own = SockRef::from(&self.0).local_addr().ok().and_then(|own| own.as_socket());
         own.is_some_and(|own| is_reached_by(own, address))
-    }
-
-    /// The core that received its last packet (`SO_INCOMING_CPU`, socket(7)); none before one.
-    #[must_use]
-    pub fn received_by(&self) -> Option<usize> {
-        SockRef::from(&self.0).cpu_affinity().ok().filter(|core| *core != ANY_CORE)
     }
 
     /// Nothing is held back any more (`TCP_NODELAY`, tcp(7)): whoever wrote small messages has
@@ -141,36 +132,6 @@ impl Socket {
         drop(SockRef::from(&self.0).shutdown(Shutdown::Write));
     }
 
-    /// Whether both kernels put timestamps into their segments (RFC 7323).
-    #[must_use]
-    pub fn has_timestamps(&self) -> bool {
-        getsockopt(&self.0, Info).is_ok_and(|info| info[5] & TIMESTAMPS != 0)
-    }
-
-    /// Makes a socket as good as new on which both ends were sent and the peer's was read. False,
-    /// and nothing is done, while ours is not acknowledged: the peer would be reset. What was set
-    /// on it stays ([`Socket::do_not_delay`]).
-    ///
-    /// It goes on from its last sequence number instead of a secret one (RFC 6528;
-    /// `tcp_disconnect` forgets what would tell `tcp_v4_connect` otherwise), which its last peer
-    /// knows. Where its new number is below one that the peer's `TIME_WAIT` remembers of the same
-    /// ports, it takes [timestamps](Self::has_timestamps) to be let in.
-    #[must_use]
-    pub fn renew(&self) -> bool {
-        self.unacknowledged() == 0 && self.forget_peer().is_ok()
-    }
-
-    /// Ends the association with its peer (connect(2)).
-    #[expect(clippy::cast_possible_truncation, reason = "0, and 16 bytes")]
-    fn forget_peer(&self) -> Result<libc::c_int, Errno> {
-        let family = libc::AF_UNSPEC as libc::sa_family_t;
-        let nobody = libc::sockaddr { sa_family: family, sa_data: [0; 14] };
-        let length = size_of_val(&nobody) as libc::socklen_t;
-        // SAFETY: connect(2) reads `nobody`, which is as long as it is told.
-        let answer = unsafe { libc::connect(self.0.as_raw_fd(), &raw const nobody, length) };
-        Errno::result(answer)
-    }
-
     /// Makes the close that follows a reset (RST), with nothing left to send.
     pub fn abort_on_close(&self) {
         drop(SockRef::from(&self.0).set_linger(Some(Duration::ZERO)));
@@ -227,51 +188,12 @@ struct TellLeft;
 
 nix::setsockopt_impl!(TellLeft, libc::IPPROTO_TCP, libc::TCP_INQ, bool, SetBool);
 
-/// The beginning of `struct tcp_info` (linux/tcp.h); its sixth byte is what was agreed on.
-#[derive(Debug, Clone, Copy)]
-struct Info;
-
-nix::getsockopt_impl!(Info, libc::IPPROTO_TCP, libc::TCP_INFO, [u8; 8], GetStruct<[u8; 8]>);
-
-/// `TCPI_OPT_TIMESTAMPS` (linux/tcp.h).
-const TIMESTAMPS: u8 = 1;
-
 nix::ioctl_read_bad!(
     /// SIOCOUTQ
     unacknowledged_bytes,
     libc::TIOCOUTQ,
     libc::c_int
 );
-
-/// What still waits in the queue of a listening socket on which no accept is armed any more, one
-/// connection a call; none when the queue is empty.
-///
-/// # Errors
-/// Out of descriptors or memory.
-pub fn accept_waiting(listener: &OwnedFd) -> Result<Option<Socket>, Errno> {
-    let flags = OFlag::from_bits_retain(fcntl(listener, FcntlArg::F_GETFL)?);
-    fcntl(listener, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    loop {
-        match accept4(listener, flags) {
-            Ok(descriptor) => return Ok(Some(Socket(descriptor))),
-            Err(Errno::EINTR | Errno::ECONNABORTED | Errno::EPROTO) => {}
-            Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)) => {
-                return Err(errno);
-            }
-            Err(_) => return Ok(None),
-        }
-    }
-}
-
-/// `SO_INCOMING_CPU` where it says nothing: -1, as socket2 has it.
-const ANY_CORE: usize = usize::MAX;
-
-/// Of sockets that listen on the same port, this one is to take what `core` receives; none: what
-/// the hash gives it, as at first. A kernel that does not know of it goes on by its hash.
-pub fn prefer_core(listener: &OwnedFd, core: Option<usize>) {
-    drop(SockRef::from(listener).set_cpu_affinity(core.unwrap_or(ANY_CORE)));
-}
 
 /// The soft limit of descriptors, as it is now.
 #[must_use]
@@ -283,12 +205,6 @@ pub fn descriptor_limit() -> u64 {
 #[must_use]
 pub fn has_descriptors_left() -> bool {
     nix::sys::eventfd::EventFd::new().is_ok()
-}
-
-/// Stops a listening socket: later connects are refused. shutdown(2), because a close would wait
-/// for the last of those who share the descriptor.
-pub fn stop_listening(listener: &OwnedFd) {
-    drop(SockRef::from(listener).shutdown(Shutdown::Both));
 }
 
 /// The ports that this kernel gives to sockets that ask for none (`ip_local_port_range`, ip(7)), as
@@ -353,52 +269,5 @@ mod tests {
         assert_eq!(socket.send(b"x", false), Err(Errno::ECONNRESET), "which takes the error");
         assert_eq!(read(&socket), Ok(0));
         assert!(!socket.ended_in_order());
-    }
-
-    /// A socket that has connected, and the other end.
-    fn connected(socket: &Socket, listener: &TcpListener) -> TcpStream {
-        let address = listener.local_addr().unwrap().into();
-        // In progress; it is over when the other end has been accepted.
-        drop(SockRef::from(socket).connect(&address));
-        listener.accept().unwrap().0
-    }
-
-    #[test]
-    fn a_socket_whose_connection_is_over_connects_again() {
-        let [first, second] = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
-        let socket = Socket::to(first.local_addr().unwrap()).unwrap();
-        for (listener, letter) in [(&first, b'a'), (&second, b'b'), (&second, b'c')] {
-            let mut peer = connected(&socket, listener);
-            assert_eq!(socket.peer().unwrap(), listener.local_addr().unwrap());
-            assert_eq!(socket.send(&[letter], false), Ok(1));
-            peer.shutdown(Shutdown::Write).unwrap();
-            assert_eq!(read(&socket), Ok(0));
-            socket.shut_down();
-            assert!(socket.has_timestamps(), "they are a kernel's default");
-            assert!(socket.renew());
-            let mut all = Vec::new();
-            assert_eq!(peer.read_to_end(&mut all).unwrap(), 1, "then its end, and no reset");
-            assert_eq!(all, [letter]);
-            assert!(socket.peer().is_err(), "it has none");
-        }
-    }
-
-    #[test]
-    fn one_whose_end_is_still_on_its_way_is_not_renewed() {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let socket = Socket::to(listener.local_addr().unwrap()).unwrap();
-        let mut peer = connected(&socket, &listener);
-        peer.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(read(&socket), Ok(0));
-        let mut sent = 0;
-        // As much as both kernels hold: some of it waits in ours.
-        while let Ok(bytes) = socket.send(&[0; 65_536], false) {
-            sent += bytes as usize;
-        }
-        socket.shut_down();
-        assert!(!socket.renew());
-        drop(socket);
-        let mut all = Vec::new();
-        assert_eq!(peer.read_to_end(&mut all).unwrap(), sent, "all, then its end, and no reset");
     }
 }

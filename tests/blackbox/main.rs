@@ -8,7 +8,7 @@ mod common;
 
 mod alone;
 mod connects;
-mod courtesy;
+mod scheduling;
 mod endings;
 mod endpoints;
 mod life;
@@ -20,7 +20,5 @@ mod reload;
 mod resets;
 mod rotation;
 mod slow_readers;
-mod spares;
 mod startup;
-mod steering;
 mod supervisor;

@@ -1,5 +1,5 @@
-//! Sessions on a made-up kernel that answers in every legal order: short counts, a receive that
-//! ends without a word, buffers that run out, cancels that come too late, resets at any time.
+//! Sessions on a model of the kernel that completes operations in every legal order: short counts, a
+//! receive that ends without a word, buffers that run out, cancels that come too late, resets at any time.
 //!
 //! `EVENKEEL_SEEDS=1000000 cargo test --release --test simulation` runs more; a failure prints its
 //! seed, and `EVENKEEL_SEED=n` runs that one alone.
@@ -7,18 +7,19 @@
 #![expect(clippy::cast_possible_truncation, reason = "small numbers of a simulation")]
 #![expect(clippy::struct_excessive_bools, reason = "a peer is what it did")]
 
-mod kernel;
+mod io;
 mod random;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use evenkeel::proxy::kernel::Event;
-use evenkeel::proxy::session::{Rules, Session, State};
-use evenkeel::proxy::wheel::Moment;
+use evenkeel::proxy::io::Event;
+use evenkeel::proxy::session::{Rules, Session};
+use evenkeel::proxy::state::State;
+use evenkeel::proxy::timer_wheel::Tick;
 use evenkeel::terms::{Direction, End, Reason, Side};
 
-use kernel::{Fate, Simulated};
+use io::{Fate, Simulated};
 use random::Random;
 
 /// What a run of seeds met, so that a test can say that it tried what it claims to try.
@@ -48,40 +49,57 @@ fn for_each_seed(seeds: &[u64], run: impl Fn(u64, &mut Met)) -> Met {
     met
 }
 
+/// Chooses servers as the worker does: as long as the session needs one.
+fn route(session: &mut Session, now: Tick, kernel: &mut Simulated) {
+    while session.needs_server() {
+        let choice = kernel.choose(session);
+        session.on_routed(choice, now, kernel);
+    }
+}
+
 /// One session from accept to close.
 fn run(seed: u64, fate: Fate, may_be_stopped: bool) -> (Simulated, Session) {
     let mut random = Random::new(seed);
     let rules = Rules {
+        preface_timeout: random.one_in(4).then(|| Duration::from_millis(50)),
+        queue_timeout: random.one_in(2).then(|| Duration::from_millis(80)),
         idle_timeout: Duration::from_millis(300),
         half_closed_timeout: Duration::from_millis(200),
         retries: random.below(4) as u32,
     };
     let stopped_at = (may_be_stopped && random.one_in(20)).then(|| random.below(300));
     let mut kernel = Simulated::new(random, fate);
-    let mut now = Moment(1);
-    let mut session = Session::begin(rules, now, &mut kernel);
+    let mut now = Tick(1);
+    let mut session = Session::new(rules, now);
+    route(&mut session, now, &mut kernel);
+    session.start(now, &mut kernel);
     let mut steps = 0;
     while !session.is_closed() {
         steps += 1;
         assert!(steps < 200_000, "it never ends: {session:?} {kernel:?}");
         if Some(steps) == stopped_at {
             session.stop(End::new(Reason::DrainTimeout, b"KD"), now, &mut kernel);
+            route(&mut session, now, &mut kernel);
             continue;
         }
         match kernel.step(&session) {
             Some(event) => session.on(event, now, &mut kernel),
             // Nothing can happen but that time passes.
             None => {
-                if let State::Lingering(side) = session.state() {
-                    assert!(kernel.is_read_empty(side), "unread, its close is a reset: {kernel:?}");
+                if let State::Lingering(lingering) = session.state() {
+                    assert!(
+                        kernel.is_read_empty(lingering.side()),
+                        "unread, its close is a reset: {kernel:?}"
+                    );
                 }
                 let deadline = session.deadline();
-                assert_ne!(deadline, Moment::NEVER, "it is stuck: {session:?} {kernel:?}");
-                now = Moment(now.0.max(deadline.0));
+                assert_ne!(deadline, Tick::NEVER, "it is stuck: {session:?} {kernel:?}");
+                now = Tick(now.0.max(deadline.0));
                 session.on(Event::Deadline, now, &mut kernel);
             }
         }
-        now = Moment(now.0 + 1);
+        route(&mut session, now, &mut kernel);
+        now = Tick(now.0 + 1);
     }
     (kernel, session)
 }
@@ -93,8 +111,13 @@ fn live(seed: u64, fate: Fate, met: &mut Met) -> Reason {
     assert_ne!(end.reason, Reason::Internal);
     kernel.assert_all_returned(&session);
     for direction in Direction::BOTH {
-        let got = kernel.peer(direction.sink()).got;
-        assert_eq!(session.delivered(direction), got, "{direction:?}: counted and got");
+        let peer = kernel.peer(direction.sink());
+        assert_eq!(session.sent(direction), peer.got, "{direction:?}: sent and arrived");
+        let lost = peer.got - session.delivered(direction);
+        assert!(
+            lost == 0 || peer.saw_reset,
+            "{direction:?}: {lost} bytes are lost without a reset"
+        );
     }
     if end.reason == Reason::Done {
         for side in Side::BOTH {
@@ -141,6 +164,9 @@ fn disorderly_sessions_return_all_they_held_and_say_why_they_ended() {
             Reason::ConnectTimeout,
             Reason::Exhausted,
             Reason::QueueFull,
+            Reason::QueueTimeout,
+            Reason::PrefaceTimeout,
+            Reason::BadPreface,
             Reason::DrainTimeout,
         ];
         for reason in wanted {

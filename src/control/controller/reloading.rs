@@ -148,9 +148,6 @@ impl Controller {
         let gone = self.bound.keys().filter(|address| !bound.contains_key(address));
         self.reloading.released.extend(gone);
         self.bound = bound;
-        if let Some(steering) = &self.steering {
-            steering.apply(&self.bound);
-        }
         self.config = config;
         self.fit_sessions();
         self.follow_names(answers);

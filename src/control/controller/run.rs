@@ -19,7 +19,6 @@ use crate::control::notify::Notifier;
 use crate::control::prober::Prober;
 use crate::control::resolve::{Answer, Resolved, Resolver};
 use crate::control::signals::Signal;
-use crate::control::steering::Steering;
 use crate::shared::events::WorkerEvent;
 use crate::shared::orders::{Order, Request};
 use crate::shared::phase::Phase;
@@ -47,8 +46,6 @@ pub struct Parts {
     pub shared: Arc<SharedState>,
     /// By which the limit of sessions was set.
     pub budget: Budget,
-    /// Whether connections are left to the cores that receive them.
-    pub steering: Option<Steering>,
     /// For host names.
     pub resolver: Resolver,
     /// Answers for the host names of `config`.
@@ -81,7 +78,6 @@ pub async fn run(parts: Parts) -> Result<(), String> {
         sessions_max: parts.shared.sessions.max(),
         shared: parts.shared,
         budget: parts.budget,
-        steering: parts.steering,
         resolver: parts.resolver,
         started: parts.started,
         reloading: Reloading::default(),
@@ -233,7 +229,6 @@ impl Controller {
             self.retired.pop_front();
         }
         self.cluster.forget();
-        self.steer();
         self.notify_status();
         let now = Instant::now();
         match (self.shared.phase.load(), self.stopped) {
@@ -244,26 +239,6 @@ impl Controller {
             _ => {}
         }
         Ok(())
-    }
-
-    /// Leaves connections to the cores that receive them, or no longer.
-    fn steer(&mut self) {
-        let Some(steering) = &mut self.steering else { return };
-        if self.shared.phase.load() != Phase::Running {
-            return;
-        }
-        let received = self.shared.cells.cells().map(|cell| cell.received_here.read());
-        if steering.look(received.collect()) {
-            steering.apply(&self.bound);
-            tracing::info!(
-                "new connections go to {}",
-                if steering.is_steered() {
-                    "the worker on the core that receives them: all cores receive alike many"
-                } else {
-                    "any worker: their cores no longer receive alike many"
-                }
-            );
-        }
     }
 
     fn on_ended(&self) -> Result<(), String> {

@@ -15,7 +15,6 @@ use crate::control::controller::events::Senders;
 use crate::control::notify::Notifier;
 use crate::control::prober::Prober;
 use crate::control::resolve::{Answer, Follower, Resolver};
-use crate::control::steering::Steering;
 use crate::shared::phase::Phase;
 use crate::shared::state::SharedState;
 use crate::shared::table::Table;
@@ -30,7 +29,6 @@ pub(super) struct Controller {
     pub(super) budget: Budget,
     /// The limit of sessions at the start: workers have room for no more.
     pub(super) sessions_max: u32,
-    pub(super) steering: Option<Steering>,
     pub(super) prober: Prober,
     pub(super) resolver: Resolver,
     pub(super) followers: BTreeMap<String, Follower>,
@@ -119,10 +117,7 @@ impl Controller {
         let addresses = |host: &str| self.cluster.address_count(host);
         let max = match self.budget.refit(&self.config, addresses, self.sessions_max, auto) {
             Ok(max) => max,
-            Err(line) => {
-                self.shared.allow_spares(0);
-                return tracing::warn!("{line}");
-            }
+            Err(line) => return tracing::warn!("{line}"),
         };
         if max < was {
             tracing::warn!(
@@ -133,7 +128,6 @@ impl Controller {
             tracing::info!("sessions_max (auto) rises from {was} to {max}");
         }
         self.shared.sessions.set_max(Some(max));
-        self.shared.allow_spares(self.budget.spares(&self.config, addresses, max));
     }
 
     /// Ends every session at once.

@@ -1,18 +1,16 @@
-//! What a session asks of the kernel, and what the kernel answers: the seam between the state
-//! machine and the ring. The worker stands behind it with sockets, a test with a made-up kernel
-//! that answers in every legal order.
-
-use std::time::Duration;
+//! The interface between a session and the kernel: ring operations and socket queries, and nothing
+//! else. The worker implements it with its ring, the simulation with a model that completes
+//! operations in every legal order.
 
 use nix::errno::Errno;
 
-use crate::proxy::queue::Links;
+use crate::proxy::buffer_queue::Links;
 use crate::sys::buffer::{BufferId, Supply};
 use crate::sys::pipe::PipeId;
 use crate::sys::ring::Readiness;
-use crate::terms::{ConnectFailure, Direction, EndpointId, Side};
+use crate::terms::{ConnectFailure, Side};
 
-/// What a session can have in flight; of each at most one.
+/// An operation that a session can have in flight; of each at most one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// Bytes of this side into buffers of the ring.
@@ -63,7 +61,7 @@ pub struct Operations(u16);
 impl Operations {
     /// None.
     pub const NONE: Self = Self(0);
-    /// Everything that holds the descriptor of the server's socket.
+    /// All that use the descriptor of the server's socket.
     pub const OF_SERVER: Self = Self(0b1_1111_0000);
 
     /// Adds one.
@@ -125,46 +123,31 @@ pub enum Event {
     },
     /// A wait for readiness has ended.
     Ready(Side, Readiness),
-    /// A buffer has come back, and this side's receive is the first in the row of those who wait.
+    /// A buffer is free, and the receive of this side is the first that waits for one.
     BufferFree(Side),
-    /// The moment of [`crate::proxy::session::Session::deadline`] has come.
+    /// The preface was read, or is invalid.
+    PrefaceRead(Result<(), InvalidPreface>),
+    /// A server has room, and this session is the first that waits for one.
+    ServerFree,
+    /// The time of [`crate::proxy::session::Session::deadline`] has come.
     Deadline,
 }
 
-/// An attempt to connect that was begun.
-#[derive(Debug, Clone, Copy)]
-pub struct Attempt {
-    /// To whom.
-    pub endpoint: EndpointId,
-    /// How long it may take.
-    pub timeout: Duration,
-}
-
-/// Why no attempt to connect was even begun.
+/// The PROXY header or the ClientHello of a client is not one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unserved {
-    /// No server may be picked.
-    NoServer,
-    /// Every server is at its `sessions_max`.
-    AllFull,
-    /// A socket could not be had.
-    Exhausted,
-}
+pub struct InvalidPreface;
 
 /// How a connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closing {
     /// The peer reads what was sent, then the end (FIN).
     Orderly,
-    /// The same, and the peer has ended too: nothing more can come of it. So little went through
-    /// that the socket is as good as new.
-    Over,
     /// The peer reads a reset (RST).
     Abort,
 }
 
-/// The kernel as a session sees it: each of the first five methods is answered by events.
-pub trait Kernel {
+/// The kernel as a session sees it. Each operation of the first group ends with an event.
+pub trait Io {
     /// Receives from `side`: with `many` until cancelled, an end or an error; else, and where
     /// buffers are scarce, once. [`Event::Received`] tells by `more`.
     fn receive(&mut self, side: Side, many: bool);
@@ -173,19 +156,19 @@ pub trait Kernel {
     fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32), last: bool);
     /// Waits until `side` is ready.
     fn wait_ready(&mut self, side: Side, readiness: Readiness);
-    /// Waits in the row of those who want a buffer to receive into.
+    /// Waits for a buffer to receive into, first come first served.
     fn wait_for_buffer(&mut self, side: Side);
-    /// Picks a server (not one of `tried`, where there is another) and connects to it. Answered by
-    /// [`Event::Connected`].
+    /// Connects to the server that was chosen. Ends with [`Event::Connected`].
     ///
     /// # Errors
-    /// No attempt was begun.
-    fn connect(&mut self, tried: &[EndpointId]) -> Result<Attempt, Unserved>;
+    /// No descriptor or memory is left for a socket; nothing was begun.
+    fn connect(&mut self) -> Result<(), Errno>;
     /// Asks an operation in flight to end; it answers once more.
     fn cancel(&mut self, operation: Operation);
 
-    /// The attempt to connect succeeded after `waited`; false: it is connected to itself.
-    fn connected(&mut self, waited: Duration) -> bool;
+    /// Whether the server's socket is connected to itself: the port was free, in the range of
+    /// ephemeral ports, and the kernel chose it as the source port too.
+    fn is_connected_to_itself(&mut self) -> bool;
     /// Receives what `side` has sent so far behind the first `filled` bytes of a buffer that the
     /// session holds, at once: how many bytes, of which 0 are its end. No receive is in flight.
     ///
@@ -200,20 +183,14 @@ pub trait Kernel {
     /// Whether the end that was read of `side` was sent. Else a reset has left it, whose error was
     /// taken already: splice(2) keeps it to itself if it has sent a part.
     fn ended_in_order(&mut self, side: Side) -> bool;
-    /// The attempt failed: counted, and told to the control thread.
-    fn connect_failed(&mut self, failure: ConnectFailure);
-    /// Holds nothing back that was sent to `side`.
+    /// Disables Nagle's algorithm and sends what it holds back for `side`.
     fn push(&mut self, side: Side);
-    /// Ends our direction to `side` (FIN).
+    /// Shuts down our direction to `side` (sends FIN).
     fn shut_down(&mut self, side: Side);
-    /// Closes the connection to `side`, on which no operation is in flight; nothing if there is
-    /// none. Closing the server's also gives its place at the server back.
+    /// Closes the connection to `side`, if there is one. No operation is in flight on it.
     fn close(&mut self, side: Side, how: Closing);
     /// Bytes sent to `side` and not yet acknowledged by its kernel.
     fn unacknowledged(&self, side: Side) -> u32;
-    /// Counts bytes that the sink's kernel has taken.
-    fn delivered(&mut self, direction: Direction, bytes: u64);
-
     /// The links of all buffers.
     fn links(&mut self) -> &mut Links;
     /// Gives a buffer back.

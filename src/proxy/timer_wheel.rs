@@ -8,9 +8,9 @@ use std::time::Duration;
 
 /// A point in time of one worker, in microseconds since its ring was made. Monotonic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(pub u64);
+pub struct Tick(pub u64);
 
-impl Moment {
+impl Tick {
     /// The worker's start.
     pub const START: Self = Self(0);
     /// Never.
@@ -31,7 +31,7 @@ impl Moment {
 }
 
 /// Microseconds of one bucket: deadlines are met up to so much late.
-const TICK: u64 = 8_192;
+const BUCKET_MICROS: u64 = 8_192;
 /// Buckets; a power of two.
 const BUCKETS: usize = 512;
 /// No slot.
@@ -39,7 +39,7 @@ const NONE: u32 = u32::MAX;
 
 /// The deadlines of all sessions of a worker, by slot.
 #[derive(Debug)]
-pub struct Wheel {
+pub struct TimerWheel {
     /// The first slot of each bucket.
     buckets: Box<[u32; BUCKETS]>,
     /// A bit for each bucket that is not empty.
@@ -53,7 +53,7 @@ pub struct Wheel {
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    deadline: Moment,
+    deadline: Tick,
     next: u32,
     previous: u32,
     /// [`NONE`] while the slot has no deadline.
@@ -61,16 +61,16 @@ struct Entry {
 }
 
 impl Entry {
-    const OUT: Self = Self { deadline: Moment::NEVER, next: NONE, previous: NONE, bucket: NONE };
+    const OUT: Self = Self { deadline: Tick::NEVER, next: NONE, previous: NONE, bucket: NONE };
 }
 
-impl Default for Wheel {
+impl Default for TimerWheel {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Wheel {
+impl TimerWheel {
     /// Empty, at the worker's start.
     #[must_use]
     pub fn new() -> Self {
@@ -78,8 +78,8 @@ impl Wheel {
         Self { buckets, occupied: [0; BUCKETS / 64], entries: Vec::new(), tick: 0, armed: 0 }
     }
 
-    /// Gives `slot` this deadline, instead of the one it had. [`Moment::NEVER`] takes it out.
-    pub fn set(&mut self, slot: u32, deadline: Moment) {
+    /// Gives `slot` this deadline, instead of the one it had. [`Tick::NEVER`] takes it out.
+    pub fn set(&mut self, slot: u32, deadline: Tick) {
         let index = slot as usize;
         if index >= self.entries.len() {
             self.entries.resize(index + 1, Entry::OUT);
@@ -88,20 +88,20 @@ impl Wheel {
             return;
         }
         self.remove(slot);
-        if deadline != Moment::NEVER {
+        if deadline != Tick::NEVER {
             self.insert(slot, deadline);
         }
     }
 
-    /// The deadline of `slot`, or [`Moment::NEVER`].
+    /// The deadline of `slot`, or [`Tick::NEVER`].
     #[must_use]
-    pub fn deadline(&self, slot: u32) -> Moment {
-        self.entries.get(slot as usize).map_or(Moment::NEVER, |entry| entry.deadline)
+    pub fn deadline(&self, slot: u32) -> Tick {
+        self.entries.get(slot as usize).map_or(Tick::NEVER, |entry| entry.deadline)
     }
 
     /// Takes out every slot whose deadline has come and hands it to `due`.
-    pub fn advance(&mut self, now: Moment, due: &mut Vec<u32>) {
-        let last = now.0 / TICK;
+    pub fn advance(&mut self, now: Tick, due: &mut Vec<u32>) {
+        let last = now.0 / BUCKET_MICROS;
         // After a long sleep one round over all buckets meets every deadline.
         let first = self.tick.max((last + 1).saturating_sub(BUCKETS as u64));
         for tick in first..last {
@@ -123,9 +123,9 @@ impl Wheel {
         self.tick = self.tick.max(last);
     }
 
-    /// When [`Wheel::advance`] may next find something; none while there is no deadline.
+    /// When [`TimerWheel::advance`] may next find something; none while there is no deadline.
     #[must_use]
-    pub fn next(&self) -> Option<Moment> {
+    pub fn next(&self) -> Option<Tick> {
         if self.armed == 0 {
             return None;
         }
@@ -144,11 +144,11 @@ impl Wheel {
             let bucket = index * 64 + word.trailing_zeros() as usize;
             (word != 0).then(|| (bucket + BUCKETS - first) % BUCKETS)
         })?;
-        Some(Moment((self.tick + ahead as u64 + 1) * TICK))
+        Some(Tick((self.tick + ahead as u64 + 1) * BUCKET_MICROS))
     }
 
-    fn insert(&mut self, slot: u32, deadline: Moment) {
-        let tick = (deadline.0 / TICK).clamp(self.tick, self.tick + BUCKETS as u64 - 1);
+    fn insert(&mut self, slot: u32, deadline: Tick) {
+        let tick = (deadline.0 / BUCKET_MICROS).clamp(self.tick, self.tick + BUCKETS as u64 - 1);
         let bucket = bucket_of(tick);
         let next = self.buckets[bucket];
         self.buckets[bucket] = slot;
@@ -193,7 +193,7 @@ const fn bucket_of(tick: u64) -> usize {
 mod tests {
     use super::*;
 
-    fn due_at(wheel: &mut Wheel, now: Moment) -> Vec<u32> {
+    fn due_at(wheel: &mut TimerWheel, now: Tick) -> Vec<u32> {
         let mut due = Vec::new();
         wheel.advance(now, &mut due);
         due.sort_unstable();
@@ -202,23 +202,23 @@ mod tests {
 
     #[test]
     fn a_deadline_is_met_once_never_early_and_at_most_a_tick_late() {
-        let mut wheel = Wheel::new();
+        let mut wheel = TimerWheel::new();
         let mut random = 0x2545_f491_u64;
         let mut deadlines = Vec::new();
         for slot in 0..1000u32 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let deadline = Moment(random >> 38);
+            let deadline = Tick(random >> 38);
             wheel.set(slot, deadline);
             deadlines.push((deadline, slot));
         }
         let mut met = 0;
-        let mut now = Moment::START;
+        let mut now = Tick::START;
         for _ in 0..100_000 {
-            now = Moment(now.0 + 3000);
+            now = Tick(now.0 + 3000);
             for slot in due_at(&mut wheel, now) {
                 let (deadline, _) = deadlines[slot as usize];
                 assert!(deadline <= now, "slot {slot} early");
-                assert!(now.0 - deadline.0 <= 2 * TICK + 3000, "slot {slot} late");
+                assert!(now.0 - deadline.0 <= 2 * BUCKET_MICROS + 3000, "slot {slot} late");
                 met += 1;
             }
         }
@@ -227,36 +227,39 @@ mod tests {
 
     #[test]
     fn a_moved_deadline_replaces_the_old_one() {
-        let mut wheel = Wheel::new();
-        wheel.set(7, Moment(50_000));
-        wheel.set(7, Moment(900_000_000));
-        assert!(due_at(&mut wheel, Moment(100_000)).is_empty());
-        wheel.set(7, Moment(200_000));
-        assert_eq!(due_at(&mut wheel, Moment(300_000)), [7]);
-        wheel.set(7, Moment(400_000));
-        wheel.set(7, Moment::NEVER);
-        assert!(due_at(&mut wheel, Moment(900_000)).is_empty());
+        let mut wheel = TimerWheel::new();
+        wheel.set(7, Tick(50_000));
+        wheel.set(7, Tick(900_000_000));
+        assert!(due_at(&mut wheel, Tick(100_000)).is_empty());
+        wheel.set(7, Tick(200_000));
+        assert_eq!(due_at(&mut wheel, Tick(300_000)), [7]);
+        wheel.set(7, Tick(400_000));
+        wheel.set(7, Tick::NEVER);
+        assert!(due_at(&mut wheel, Tick(900_000)).is_empty());
     }
 
     #[test]
     fn a_long_sleep_meets_everything_that_was_due() {
-        let mut wheel = Wheel::new();
+        let mut wheel = TimerWheel::new();
         for slot in 0..100 {
-            wheel.set(slot, Moment(u64::from(slot) * 1_000_000));
+            wheel.set(slot, Tick(u64::from(slot) * 1_000_000));
         }
-        assert_eq!(due_at(&mut wheel, Moment(3_600_000_000)).len(), 100);
+        assert_eq!(due_at(&mut wheel, Tick(3_600_000_000)).len(), 100);
     }
 
     #[test]
     fn the_wait_is_for_the_first_of_many_wherever_the_wheel_stands() {
-        let mut wheel = Wheel::new();
-        let mut now = Moment::START;
+        let mut wheel = TimerWheel::new();
+        let mut now = Tick::START;
         for step in 0..5000u64 {
             let first = now.after(Duration::from_micros(1 + step * 7919 % 3_000_000));
             wheel.set(1, first);
             wheel.set(2, first.after(Duration::from_millis(900)));
             let until = wheel.next().unwrap();
-            assert!(until > first && until.0 - first.0 <= 2 * TICK, "{step}: {until:?} {first:?}");
+            assert!(
+                until > first && until.0 - first.0 <= 2 * BUCKET_MICROS,
+                "{step}: {until:?} {first:?}"
+            );
             now = now.after(Duration::from_millis(step % 700));
             due_at(&mut wheel, now);
         }
@@ -264,8 +267,8 @@ mod tests {
 
     #[test]
     fn the_wait_ends_when_the_next_deadline_is_met() {
-        let mut wheel = Wheel::new();
-        wheel.set(1, Moment(100_000));
+        let mut wheel = TimerWheel::new();
+        wheel.set(1, Tick(100_000));
         let next = wheel.next().unwrap();
         assert_eq!(due_at(&mut wheel, next), [1]);
     }

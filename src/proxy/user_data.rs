@@ -1,15 +1,15 @@
-//! Tokens: what the ring's answers carry back (`user_data`), and what an answer means to a session.
+//! The user data of operations: what a completion carries back, and which event it is to a session.
 
 use nix::errno::Errno;
 
-use crate::proxy::kernel::{Event, Operation};
+use crate::proxy::io::{Event, Operation};
 use crate::proxy::slots::{GENERATIONS, Key};
 use crate::sys::ring::Completion;
 use crate::terms::{ConnectFailure, Side};
 
-/// Whose operation it was. In 64 bits: the kind, then the generation, then the slot or listener.
+/// The operation. In 64 bits: its kind, then the generation, then the slot or the listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Token {
+pub(super) enum UserData {
     /// Of a session.
     Session(Key, Operation),
     /// An accept of the listener with this number.
@@ -22,8 +22,8 @@ pub(super) enum Token {
 const ACCEPT: u8 = 0x40;
 const WAKE: u8 = 0x41;
 
-impl Token {
-    /// As `user_data`.
+impl UserData {
+    /// As a number.
     pub(super) const fn pack(self) -> u64 {
         let (kind, generation, slot) = match self {
             Self::Session(key, operation) => (operation.index(), key.generation, key.slot),
@@ -33,15 +33,15 @@ impl Token {
         (kind as u64) << 56 | (generation as u64) << 32 | slot as u64
     }
 
-    /// From `user_data`; none of what was never packed.
-    #[expect(clippy::cast_possible_truncation, reason = "the parts of a token")]
-    pub(super) fn unpack(token: u64) -> Option<Self> {
-        let (kind, slot) = ((token >> 56) as u8, token as u32);
+    /// From a number; none if it was never packed.
+    #[expect(clippy::cast_possible_truncation, reason = "the parts of the number")]
+    pub(super) fn unpack(number: u64) -> Option<Self> {
+        let (kind, slot) = ((number >> 56) as u8, number as u32);
         match kind {
             ACCEPT => Some(Self::Accept(slot)),
             WAKE => Some(Self::Wake),
             _ => {
-                let generation = (token >> 32) as u32 % GENERATIONS;
+                let generation = (number >> 32) as u32 % GENERATIONS;
                 let operation = *Operation::ALL.get(usize::from(kind))?;
                 Some(Self::Session(Key { slot, generation }, operation))
             }
@@ -49,7 +49,7 @@ impl Token {
     }
 }
 
-/// What the answer to an operation of a session tells it.
+/// The event that a completion is to its session.
 pub(super) fn event(operation: Operation, completion: &Completion) -> Event {
     match operation {
         Operation::Receive(side) => received(side, completion),
@@ -72,7 +72,7 @@ fn received(side: Side, completion: &Completion) -> Event {
     Event::Received { side, bytes, more: completion.more, left: completion.left }
 }
 
-/// A connect's answer in our words: connect(2), and `ECANCELED` when its time was over.
+/// Why a connect failed: connect(2), and `ECANCELED` after its deadline.
 const fn connected(result: Result<u32, Errno>) -> Result<(), ConnectFailure> {
     Err(match result {
         Ok(_) => return Ok(()),
@@ -96,12 +96,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_comes_back_as_it_was() {
+    fn user_data_is_unpacked_as_it_was_packed() {
         let key = Key { slot: u32::MAX, generation: GENERATIONS - 1 };
-        let sessions = Operation::ALL.map(|operation| Token::Session(key, operation));
-        for token in sessions.into_iter().chain([Token::Accept(7), Token::Wake]) {
-            assert_eq!(Token::unpack(token.pack()), Some(token));
+        let sessions = Operation::ALL.map(|operation| UserData::Session(key, operation));
+        for user_data in sessions.into_iter().chain([UserData::Accept(7), UserData::Wake]) {
+            assert_eq!(UserData::unpack(user_data.pack()), Some(user_data));
         }
-        assert_eq!(Token::unpack(u64::MAX), None);
+        assert_eq!(UserData::unpack(u64::MAX), None);
     }
 }

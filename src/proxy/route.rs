@@ -1,32 +1,44 @@
-//! Picking a server: lock-free, exact over all workers, never above a server's `sessions_max`.
+//! Routing: from the frontend to its backend, and to one of the backend's servers. Lock-free, and never
+//! above a server's `sessions_max`.
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use crate::proxy::kernel::Unserved;
+use crate::proxy::balance::roundrobin;
+use crate::proxy::session::PickError;
 use crate::shared::server::Endpoint;
 use crate::shared::state::SharedState;
 use crate::shared::table::Backend;
 use crate::terms::{EndpointId, WorkerIndex};
 
-/// What everything of one worker shares.
+/// The state that the planes share, as one worker uses it.
 #[derive(Debug)]
-pub struct Local {
-    /// With the control thread.
-    pub seam: Arc<SharedState>,
+pub struct WorkerHandle {
+    /// Shared with the control thread and the other workers.
+    pub shared: Arc<SharedState>,
     /// This worker.
     pub index: WorkerIndex,
 }
 
-/// A session's place at an endpoint: counted as long as it lives.
+/// A session of an endpoint, counted there and at its server as long as it lives.
 #[derive(Debug)]
-pub struct Place {
+pub struct ServerPermit {
     endpoint: Arc<Endpoint>,
-    local: Rc<Local>,
+    worker: Rc<WorkerHandle>,
 }
 
-impl Place {
+impl ServerPermit {
+    /// Counts a session of `endpoint`, unless its server is full.
+    fn new(endpoint: &Arc<Endpoint>, worker: &Rc<WorkerHandle>) -> Option<Self> {
+        if !endpoint.shared.sessions.try_raise() {
+            return None;
+        }
+        // It has no maximum of its own.
+        let _raised = endpoint.sessions.try_raise();
+        endpoint.shared.cells.of(worker.index).active.add(1);
+        Some(Self { endpoint: Arc::clone(endpoint), worker: Rc::clone(worker) })
+    }
+
     /// The endpoint.
     #[must_use]
     pub const fn endpoint(&self) -> &Arc<Endpoint> {
@@ -34,40 +46,38 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ServerPermit {
     fn drop(&mut self) {
-        self.endpoint.shared.cells.of(self.local.index).active.subtract(1);
+        self.endpoint.shared.cells.of(self.worker.index).active.subtract(1);
         self.endpoint.sessions.lower();
         self.endpoint.shared.sessions.lower();
     }
 }
 
-/// The next endpoint in the rotation whose server has room. A retry prefers, among those, the ones
-/// that are not among `tried`, whose last probe passed, and of another server, in this order.
+/// Chooses an endpoint whose server has room. A retry prefers, among those, the ones that are not
+/// among `tried`, whose last probe passed, and of another server, in this order.
 ///
 /// # Errors
 /// No endpoint can be chosen, or every server is at its `sessions_max`.
-pub fn pick(backend: &Backend, tried: &[EndpointId], local: &Rc<Local>) -> Result<Place, Unserved> {
-    let schedule = &backend.schedule;
-    if schedule.is_empty() {
-        return Err(Unserved::NoServer);
+pub fn choose(
+    backend: &Backend,
+    tried: &[EndpointId],
+    worker: &Rc<WorkerHandle>,
+) -> Result<ServerPermit, PickError> {
+    if backend.schedule.is_empty() {
+        return Err(PickError::NoServer);
     }
-    let turn = backend.turn.fetch_add(1, Ordering::Relaxed) % schedule.rotation.len();
-    let first = usize::from(schedule.rotation[turn]);
-    let (before, from) = schedule.endpoints.split_at(first);
+    let in_turn = roundrobin::in_turn(backend);
     let mut ranks = 0..=if tried.is_empty() { 0 } else { LAST_RANK };
-    let raised = ranks.find_map(|wanted| {
-        let mut suited = from.iter().chain(before).filter(|one| rank(one, tried) == wanted);
-        suited.find(|endpoint| endpoint.shared.sessions.try_raise())
-    });
-    let endpoint = Arc::clone(raised.ok_or(Unserved::AllFull)?);
-    // It has no maximum of its own.
-    let _raised = endpoint.sessions.try_raise();
-    endpoint.shared.cells.of(local.index).active.add(1);
-    Ok(Place { endpoint, local: Rc::clone(local) })
+    ranks
+        .find_map(|wanted| {
+            let mut suited = in_turn.clone().filter(|endpoint| rank(endpoint, tried) == wanted);
+            suited.find_map(|endpoint| ServerPermit::new(endpoint, worker))
+        })
+        .ok_or(PickError::AllFull)
 }
 
-/// Of an endpoint that was tried.
+/// The rank of an endpoint that was tried.
 const LAST_RANK: u8 = 4;
 
 /// How well an endpoint suits a session that has `tried` these; 0 is best.
@@ -100,12 +110,12 @@ mod tests {
     use crate::sys::waker::Waker;
     use crate::terms::ServerId;
 
-    fn local() -> Rc<Local> {
+    fn worker() -> Rc<WorkerHandle> {
         let table = Table { version: 1, frontends: Vec::new(), listeners: Vec::new() };
         let (seen, _) = crossbeam::channel::unbounded();
         let wakers = vec![Waker::new().unwrap()];
         let seam = SharedState::new(table, PhaseCell::new(Instant::now()), 100, seen, None, wakers);
-        Rc::new(Local { seam: Arc::new(seam), index: WorkerIndex(0) })
+        Rc::new(WorkerHandle { shared: Arc::new(seam), index: WorkerIndex(0) })
     }
 
     fn backend(servers: &[(u32, u32, Option<u32>)]) -> Backend {
@@ -135,9 +145,9 @@ mod tests {
     }
 
     fn ids(backend: &Backend, tried: &[u32], count: usize) -> Vec<u32> {
-        let local = local();
+        let worker = worker();
         let tried: Vec<EndpointId> = tried.iter().copied().map(id).collect();
-        (0..count).map(|_| pick(backend, &tried, &local).unwrap().endpoint().id.number).collect()
+        (0..count).map(|_| choose(backend, &tried, &worker).unwrap().endpoint().id.number).collect()
     }
 
     #[test]
@@ -156,20 +166,20 @@ mod tests {
     #[test]
     fn a_full_server_is_passed_over_until_a_place_is_left() {
         let backend = backend(&[(1, 100, Some(1)), (2, 100, Some(1))]);
-        let local = local();
-        let first = pick(&backend, &[], &local).unwrap();
-        let second = pick(&backend, &[], &local).unwrap();
+        let worker = worker();
+        let first = choose(&backend, &[], &worker).unwrap();
+        let second = choose(&backend, &[], &worker).unwrap();
         assert_ne!(first.endpoint().id, second.endpoint().id);
-        assert_eq!(pick(&backend, &[], &local).unwrap_err(), Unserved::AllFull);
+        assert_eq!(choose(&backend, &[], &worker).unwrap_err(), PickError::AllFull);
         let id = first.endpoint().id;
         drop(first);
-        assert_eq!(pick(&backend, &[], &local).unwrap().endpoint().id, id);
+        assert_eq!(choose(&backend, &[], &worker).unwrap().endpoint().id, id);
     }
 
     #[test]
-    fn without_servers_nobody_is_picked() {
+    fn without_servers_none_is_chosen() {
         let empty = backend(&[(1, 0, None)]);
-        assert_eq!(pick(&empty, &[], &local()).unwrap_err(), Unserved::NoServer);
+        assert_eq!(choose(&empty, &[], &worker()).unwrap_err(), PickError::NoServer);
     }
 
     #[test]
@@ -187,20 +197,20 @@ mod tests {
         let shares = vec![(vec![endpoint(10), endpoint(11)], 100), (vec![other], 100)];
         let backend = Backend { schedule: Schedule::new(shares), ..backend };
         for _ in 0..4 {
-            let place = pick(&backend, &[number(10)], &local()).unwrap();
-            assert_eq!(place.endpoint().id, id(2), "another server");
-            let place = pick(&backend, &[number(10), id(2)], &local()).unwrap();
-            assert_eq!(place.endpoint().id, number(11), "another address of the server");
+            let permit = choose(&backend, &[number(10)], &worker()).unwrap();
+            assert_eq!(permit.endpoint().id, id(2), "another server");
+            let permit = choose(&backend, &[number(10), id(2)], &worker()).unwrap();
+            assert_eq!(permit.endpoint().id, number(11), "another address of the server");
         }
     }
 
     #[test]
-    fn a_place_is_counted_at_the_endpoint_and_at_its_server() {
+    fn a_session_is_counted_at_the_endpoint_and_at_its_server() {
         let backend = backend(&[(1, 100, Some(1))]);
         let endpoint = &backend.schedule.endpoints[0];
-        let place = pick(&backend, &[], &local()).unwrap();
+        let permit = choose(&backend, &[], &worker()).unwrap();
         assert_eq!((endpoint.sessions.active(), endpoint.shared.sessions.active()), (1, 1));
-        drop(place);
+        drop(permit);
         assert_eq!((endpoint.sessions.active(), endpoint.shared.sessions.active()), (0, 0));
     }
 }

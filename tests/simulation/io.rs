@@ -1,5 +1,5 @@
-//! The made-up kernel: two peers, sockets with small windows, and operations that are answered
-//! when and how a seed decides.
+//! The model of the kernel: two peers, sockets with small windows, and operations that complete when
+//! and how a seed decides.
 //!
 //! Bytes are not stored: a stream is its name and an offset, so that a run of bytes is checked by
 //! arithmetic. Whatever arrives must be the next byte of the stream it should come from.
@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use evenkeel::proxy::kernel::{Attempt, Closing, Event, Kernel, Operation, Unserved};
-use evenkeel::proxy::queue::Links;
-use evenkeel::proxy::session::{Session, State};
+use evenkeel::proxy::buffer_queue::Links;
+use evenkeel::proxy::io::{Closing, Event, InvalidPreface, Io, Operation};
+use evenkeel::proxy::session::{Attempt, PickError, Session};
+use evenkeel::proxy::state::State;
 use evenkeel::sys::buffer::{BUFFER_SIZE, BufferId, Supply};
 use evenkeel::sys::pipe::PipeId;
 use evenkeel::sys::ring::Readiness;
-use evenkeel::terms::{ConnectFailure, Direction, EndpointId, ServerId, Side};
+use evenkeel::terms::{ConnectFailure, EndpointId, ServerId, Side};
 use nix::errno::Errno;
 
 use crate::random::Random;
@@ -38,6 +39,14 @@ pub(crate) struct Fate {
     pub(crate) server_leaves: bool,
     /// One in so many attempts to connect fails; 0: none.
     pub(crate) connects_fail: u64,
+    /// There may be no room on any server.
+    pub(crate) servers_are_full: bool,
+    /// Once there is none, there never is.
+    pub(crate) servers_stay_full: bool,
+    /// The client sends no preface.
+    pub(crate) preface_is_missing: bool,
+    /// The client does not send what a preface has to be.
+    pub(crate) preface_is_invalid: bool,
 }
 
 impl Fate {
@@ -67,6 +76,10 @@ impl Fate {
         fate.client_resets_after = client_resets.then(|| random.below(fate.client_says + 1));
         fate.server_resets_after = server_resets.then(|| random.below(fate.server_says + 1));
         fate.connects_fail = random.below(4);
+        fate.servers_are_full = random.one_in(4);
+        fate.servers_stay_full = random.one_in(4);
+        fate.preface_is_missing = random.one_in(16);
+        fate.preface_is_invalid = random.one_in(16);
         fate
     }
 }
@@ -168,6 +181,20 @@ impl Simulated {
         self.peer(side).taken == self.peer(side).said
     }
 
+    /// A server for the session, as the worker would choose one.
+    pub(crate) fn choose(&mut self, session: &Session) -> Result<Attempt, PickError> {
+        if self.fate.connects_fail > 0 && self.random.one_in(40) {
+            return Err(PickError::NoServer);
+        }
+        if self.fate.servers_are_full && self.random.one_in(3) {
+            return Err(PickError::AllFull);
+        }
+        let number = self.attempts as u32;
+        let endpoint = EndpointId { server: ServerId(number), number };
+        assert!(!session.tried().contains(&endpoint));
+        Ok(Attempt { endpoint, timeout: Duration::from_millis(100) })
+    }
+
     /// Nothing is held, in flight or left open after the end.
     pub(crate) fn assert_all_returned(&self, session: &Session) {
         assert!(session.in_flight().is_empty() && self.armed.is_empty(), "in flight: {self:?}");
@@ -187,7 +214,7 @@ impl Simulated {
             armed.remove(*operation);
         }
         assert!(armed.is_empty(), "the session waits for what is not in flight: {armed:?}");
-        let closing = matches!(session.state(), State::Joining(..) | State::Leaving);
+        let closing = matches!(session.state(), State::Joining(_) | State::Leaving);
         assert!(closing || self.held_back == [false; 2], "held back, and no end follows: {self:?}");
         // Other sessions of the worker hold buffers and give them back.
         if self.random.one_in(16) {
@@ -199,7 +226,8 @@ impl Simulated {
                 0 => self.peer_acts(Side::Client),
                 1 => self.peer_acts(Side::Server),
                 _ => {
-                    if let Some(event) = self.kernel_answers() {
+                    let told = self.worker_tells(session);
+                    if let Some(event) = told.or_else(|| self.kernel_answers()) {
                         return Some(event);
                     }
                 }
@@ -209,7 +237,8 @@ impl Simulated {
         for _ in 0..2000 {
             self.peer_acts(Side::Client);
             self.peer_acts(Side::Server);
-            if let Some(event) = self.kernel_answers() {
+            let told = self.worker_tells(session);
+            if let Some(event) = told.or_else(|| self.kernel_answers()) {
                 return Some(event);
             }
         }
@@ -250,6 +279,20 @@ impl Simulated {
             peer.reset = true;
         } else if !stays_open {
             peer.ended = true;
+        }
+    }
+
+    /// What the worker tells the session, not the kernel.
+    fn worker_tells(&mut self, session: &Session) -> Option<Event> {
+        match session.state() {
+            State::Preface(_) if !self.fate.preface_is_missing && self.random.one_in(4) => {
+                let invalid = self.fate.preface_is_invalid;
+                Some(Event::PrefaceRead(if invalid { Err(InvalidPreface) } else { Ok(()) }))
+            }
+            State::Queued(_) if !self.fate.servers_stay_full && self.random.one_in(4) => {
+                Some(Event::ServerFree)
+            }
+            _ => None,
         }
     }
 
@@ -421,7 +464,7 @@ impl Simulated {
     }
 }
 
-impl Kernel for Simulated {
+impl Io for Simulated {
     fn receive(&mut self, side: Side, many: bool) {
         self.many[index(side)] = many && self.supply == Supply::Ample;
         self.arm(Operation::Receive(side));
@@ -443,22 +486,18 @@ impl Kernel for Simulated {
         self.row.push_back(side);
     }
 
-    fn connect(&mut self, tried: &[EndpointId]) -> Result<Attempt, Unserved> {
-        if self.fate.connects_fail > 0 && self.random.one_in(20) {
-            let which = [Unserved::NoServer, Unserved::AllFull, Unserved::Exhausted];
-            return Err(which[self.random.below(3) as usize]);
+    fn connect(&mut self) -> Result<(), Errno> {
+        if self.fate.connects_fail > 0 && self.random.one_in(60) {
+            return Err(Errno::EMFILE);
         }
         assert_eq!(self.closes[1], self.attempts, "the last server is closed before the next");
         assert!(!self.peers[0].saw_end, "a client that was told the end is given another server");
-        let number = self.attempts as u32;
-        let endpoint = EndpointId { server: ServerId(number), number };
-        assert!(!tried.contains(&endpoint));
         self.attempts += 1;
         self.peers[index(Side::Server)] = Peer::default();
         self.connect_outcome = None;
         self.hangs = self.fate.connects_fail > 0 && self.random.one_in(8);
         self.arm(Operation::Connect);
-        Ok(Attempt { endpoint, timeout: Duration::from_millis(100) })
+        Ok(())
     }
 
     fn cancel(&mut self, operation: Operation) {
@@ -497,16 +536,13 @@ impl Kernel for Simulated {
         Ok(peer.ended || peer.reset)
     }
 
-    fn connected(&mut self, _: Duration) -> bool {
-        // Now and then connected to itself.
-        !(self.fate.connects_fail > 0 && self.random.one_in(50))
+    fn is_connected_to_itself(&mut self) -> bool {
+        self.fate.connects_fail > 0 && self.random.one_in(50)
     }
 
     fn ended_in_order(&mut self, side: Side) -> bool {
         self.peers[index(side)].ended
     }
-
-    fn connect_failed(&mut self, _: ConnectFailure) {}
 
     fn push(&mut self, side: Side) {
         self.held_back[index(side)] = false;
@@ -537,8 +573,6 @@ impl Kernel for Simulated {
         let peer = &mut self.peers[index(side)];
         let whole = peer.got == other_taken || !peer.open;
         assert!(how == Closing::Abort || whole, "{side:?} is told the end, and bytes were dropped");
-        let over = (peer.ended && peer.taken == peer.said) || peer.reset;
-        assert!(how != Closing::Over || over, "{side:?} may still say something");
         peer.open = false;
         if how == Closing::Abort {
             peer.saw_reset = true;
@@ -547,10 +581,6 @@ impl Kernel for Simulated {
 
     fn unacknowledged(&self, side: Side) -> u32 {
         self.peers[index(side)].unread as u32
-    }
-
-    fn delivered(&mut self, _: Direction, bytes: u64) {
-        assert!(bytes > 0);
     }
 
     fn links(&mut self) -> &mut Links {

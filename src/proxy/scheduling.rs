@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use crate::proxy::wheel::Moment;
+use crate::proxy::timer_wheel::Tick;
 use crate::sys::scheduler::{Policy, Waits, WaitsFile};
 
 /// How long a worker may wait for its core, on average, and still be courteous. Beside clients and
@@ -30,15 +30,15 @@ const RETRY: u32 = 100;
 
 /// A worker's.
 #[derive(Debug)]
-pub(super) struct Courtesy {
+pub(super) struct Scheduling {
     waits: WaitsFile,
     judge: Judge,
 }
 
-impl Courtesy {
+impl Scheduling {
     /// The calling thread is courteous from now on. None if it may not be: the kernel does not say
     /// how long it waits, or an operator gave it a policy.
-    pub(super) fn begin(now: Moment) -> Option<Self> {
+    pub(super) fn begin(now: Tick) -> Option<Self> {
         let waits = WaitsFile::of_this_thread().ok()?;
         let judge = Judge::new(now, waits.read()?);
         let may = Policy::of_this_thread() == Some(Policy::Other) && Policy::Batch.adopt().is_ok();
@@ -46,7 +46,7 @@ impl Courtesy {
     }
 
     /// Once a turn.
-    pub(super) fn look(&mut self, now: Moment) {
+    pub(super) fn turn(&mut self, now: Tick) {
         if now < self.judge.next {
             return;
         }
@@ -66,17 +66,17 @@ struct Judge {
     /// When that was last judged.
     waits: Waits,
     /// When to look again.
-    next: Moment,
+    next: Tick,
 }
 
 impl Judge {
     /// Of a worker that is courteous.
-    fn new(now: Moment, waits: Waits) -> Self {
+    fn new(now: Tick, waits: Waits) -> Self {
         Self { policy: Policy::Batch, waits, next: now.after(LOOK) }
     }
 
     /// The policy to adopt, if it is another than before.
-    fn look(&mut self, now: Moment, waits: Waits) -> Option<Policy> {
+    fn look(&mut self, now: Tick, waits: Waits) -> Option<Policy> {
         let count = waits.count.saturating_sub(self.waits.count);
         let time = waits.time.saturating_sub(self.waits.time);
         let (wanted, policy, pause) = match self.policy {
@@ -105,7 +105,7 @@ mod tests {
     /// A worker whose waits are made up.
     struct Scene {
         judge: Judge,
-        now: Moment,
+        now: Tick,
         waits: Waits,
     }
 
@@ -113,7 +113,7 @@ mod tests {
         /// It is courteous from now on.
         fn new() -> Self {
             let waits = Waits::default();
-            Self { judge: Judge::new(Moment::START, waits), now: Moment::START, waits }
+            Self { judge: Judge::new(Tick::START, waits), now: Tick::START, waits }
         }
 
         /// The next look, after so many waits of this length.
@@ -132,7 +132,7 @@ mod tests {
             for _ in 0..100 {
                 assert_eq!(scene.after(2000, Duration::from_micros(each)), None);
             }
-            assert_eq!(scene.now, Moment::START.after(100 * LOOK));
+            assert_eq!(scene.now, Tick::START.after(100 * LOOK));
         }
     }
 

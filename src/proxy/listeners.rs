@@ -1,0 +1,266 @@
+//! The listening sockets of a worker: carries out what the gate of each decides.
+
+use std::collections::{HashMap, VecDeque};
+use std::mem;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::proxy::accept::{Accepted, Action, DescriptorShortage, Gate, Situation};
+use crate::proxy::access::{NewClient, SessionPermit};
+use crate::proxy::context::WorkerContext;
+use crate::proxy::route::WorkerHandle;
+use crate::proxy::timer_wheel::Tick;
+use crate::proxy::user_data::UserData;
+use crate::shared::events::WorkerEvent;
+use crate::shared::table::{Frontend, Listener, Table};
+use crate::sys::ring::Completion;
+use crate::sys::socket::{Socket, descriptor_limit, has_descriptors_left};
+use crate::terms::Refusal;
+
+/// While accepting pauses, the worker looks again at least this often: a limit may have been raised.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Descriptors that a draining listener leaves to sessions, probes and HTTP: what waits in its
+/// backlog may be more than there are.
+const KEPT_BY_DRAIN: u64 = 32;
+
+/// A pause is reported to the control thread at most this often.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The listening sockets of this worker.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    worker: Rc<WorkerHandle>,
+    sockets: Vec<ListenSocket>,
+    /// Of [`ListenSocket::id`].
+    next_id: u32,
+    shortage: DescriptorShortage,
+    last_logged: Option<Tick>,
+    pause: Pause,
+}
+
+/// Whether accepting pauses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    No,
+    /// It has just begun to: the cause may have gone before others knew of the pause.
+    Begins,
+    Yes,
+}
+
+/// One listening socket of this worker.
+#[derive(Debug)]
+struct ListenSocket {
+    /// In the user data of its accepts.
+    id: u32,
+    listener: Arc<Listener>,
+    /// None once it is closed.
+    socket: Option<Arc<OwnedFd>>,
+    frontend: Arc<Frontend>,
+    gate: Gate,
+    /// Accepted when there was no room any more.
+    parked: VecDeque<Socket>,
+}
+
+impl Listeners {
+    pub(super) fn new(worker: Rc<WorkerHandle>) -> Self {
+        Self {
+            worker,
+            sockets: Vec::new(),
+            next_id: 0,
+            shortage: DescriptorShortage::default(),
+            last_logged: None,
+            pause: Pause::No,
+        }
+    }
+
+    /// Follows a new table: new listeners accept, listeners that are gone drain.
+    pub(super) fn follow(&mut self, table: &Table) {
+        let wanted = table.listeners.iter();
+        let mut wanted: HashMap<*const Listener, &(Arc<Listener>, Arc<Frontend>)> =
+            wanted.map(|pair| (Arc::as_ptr(&pair.0), pair)).collect();
+        for socket in self.sockets.iter_mut().filter(|socket| !socket.gate.is_draining()) {
+            match wanted.remove(&Arc::as_ptr(&socket.listener)) {
+                Some((_, frontend)) => socket.frontend = Arc::clone(frontend),
+                None => socket.gate.drain(),
+            }
+        }
+        if wanted.is_empty() {
+            return;
+        }
+        for (listener, frontend) in &table.listeners {
+            let is_new = wanted.contains_key(&Arc::as_ptr(listener));
+            let Some(socket) = listener.socket(self.worker.index).filter(|_| is_new) else {
+                continue;
+            };
+            self.sockets.push(ListenSocket {
+                id: self.next_id,
+                listener: Arc::clone(listener),
+                socket: Some(socket),
+                frontend: Arc::clone(frontend),
+                gate: Gate::new(),
+                parked: VecDeque::new(),
+            });
+            self.next_id = self.next_id.wrapping_add(1);
+        }
+    }
+
+    /// Drains every listener. When the drain is `over`, clients that wait for a session are reset.
+    pub(super) fn drain(&mut self, over: bool) {
+        for socket in &mut self.sockets {
+            socket.gate.drain();
+            if over {
+                let cell = socket.frontend.shared.cells.of(self.worker.index);
+                cell.refused[Refusal::Limit as usize].add(socket.parked.len() as u64);
+                socket.parked.drain(..).for_each(|client| client.abort_on_close());
+            }
+        }
+    }
+
+    /// Whether every socket is closed.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.sockets.is_empty()
+    }
+
+    /// An accept has completed. Its client, if the session may begin at once.
+    pub(super) fn on_accepted(
+        &mut self,
+        id: u32,
+        completion: Completion,
+        now: Tick,
+    ) -> Option<NewClient> {
+        let listening = self.sockets.iter_mut().find(|listening| listening.id == id)?;
+        let accepted = match (&completion.socket, completion.result) {
+            (Some(client), _) => {
+                let fds_low = listening.gate.is_draining()
+                    && client.number() + KEPT_BY_DRAIN >= descriptor_limit();
+                Accepted::Client { fds_low }
+            }
+            // A client that was gone before it was accepted is no reason to wait.
+            (None, Ok(_)) => Accepted::Nothing,
+            (None, Err(Errno::ECANCELED | Errno::ECONNABORTED | Errno::EPROTO)) => {
+                Accepted::Nothing
+            }
+            (None, Err(Errno::EINTR | Errno::EAGAIN)) => Accepted::Nothing,
+            (None, Err(_)) => Accepted::Exhausted,
+        };
+        listening.gate.on_completed(completion.more, accepted);
+        if !matches!(completion.result, Ok(_) | Err(Errno::ECANCELED)) {
+            self.worker.shared.cells.of(self.worker.index).accept_errors.add(1);
+        }
+        let client = completion.socket.and_then(|client| listening.admit(client, &self.worker));
+        if accepted == Accepted::Exhausted {
+            self.begin_shortage(now);
+        }
+        client
+    }
+
+    /// Accepts nothing for a while, and reports it now and then.
+    fn begin_shortage(&mut self, now: Tick) {
+        self.shortage.begin(now);
+        if self.last_logged.is_none_or(|last| now >= last.after(LOG_INTERVAL)) {
+            self.last_logged = Some(now);
+            self.worker.shared.events.try_send(WorkerEvent::AcceptPaused(self.worker.index)).ok();
+        }
+    }
+
+    /// Once a turn: lets each gate decide, and puts clients whose session may begin into `admitted`.
+    pub(super) fn turn(
+        &mut self,
+        context: &mut WorkerContext,
+        now: Tick,
+        admitted: &mut Vec<NewClient>,
+    ) {
+        self.shortage.turn(now, mem::take(&mut context.released), has_descriptors_left);
+        if mem::take(&mut context.starved) {
+            self.begin_shortage(now);
+        }
+        let starved = self.shortage.is_starved();
+        let mut full = false;
+        for socket in &mut self.sockets {
+            if !self.shortage.holds_parked() {
+                socket.unpark(&self.worker, admitted);
+            }
+            let room = self.worker.shared.sessions.room();
+            let room = room.min(socket.frontend.shared.sessions.room());
+            let action = socket.gate.next(Situation { room, parked: socket.parked.len(), starved });
+            socket.act(action, context, &self.worker);
+            full |= !socket.parked.is_empty() || (room == 0 && !socket.gate.is_draining());
+        }
+        self.sockets.retain(|socket| !socket.gate.is_stopped() || !socket.parked.is_empty());
+        self.set_paused(full || starved || self.shortage.holds_parked());
+        if self.pause == Pause::Yes && !admitted.is_empty() {
+            // A session may end as it begins, and this worker is not woken by its own sessions.
+            self.pause = Pause::Begins;
+        }
+    }
+
+    /// When to look again though nothing happens.
+    pub(super) fn next(&self, now: Tick) -> Option<Tick> {
+        if self.pause == Pause::Begins {
+            return Some(now);
+        }
+        let shortage = self.shortage.next(now);
+        shortage.or_else(|| (self.pause == Pause::Yes).then(|| now.after(LOOK_AGAIN)))
+    }
+
+    /// While accepting pauses, other workers wake this one when they end a session.
+    fn set_paused(&mut self, paused: bool) {
+        self.pause = match paused {
+            false => Pause::No,
+            true if self.worker.shared.pause(self.worker.index) => Pause::Begins,
+            true => Pause::Yes,
+        };
+        let cell = self.worker.shared.cells.of(self.worker.index);
+        cell.accept_paused.set(u64::from(paused));
+    }
+}
+
+impl ListenSocket {
+    /// A session for `client`, or a place behind those that wait for one.
+    fn admit(&mut self, client: Socket, worker: &Rc<WorkerHandle>) -> Option<NewClient> {
+        if self.parked.is_empty()
+            && let Some(permit) = SessionPermit::new(worker, &self.frontend.shared)
+        {
+            let frontend = Arc::clone(&self.frontend);
+            return Some(NewClient { socket: client, frontend, permit });
+        }
+        self.parked.push_back(client);
+        None
+    }
+
+    fn unpark(&mut self, worker: &Rc<WorkerHandle>, admitted: &mut Vec<NewClient>) {
+        while !self.parked.is_empty()
+            && let Some(permit) = SessionPermit::new(worker, &self.frontend.shared)
+            && let Some(socket) = self.parked.pop_front()
+        {
+            admitted.push(NewClient { socket, frontend: Arc::clone(&self.frontend), permit });
+        }
+    }
+
+    fn act(&mut self, action: Action, context: &mut WorkerContext, worker: &WorkerHandle) {
+        let user_data = UserData::Accept(self.id).pack();
+        let Some(socket) = &self.socket else { return };
+        match action {
+            Action::Nothing => {}
+            Action::ArmOne => context.ring.accept(socket, user_data, false),
+            Action::ArmMany => context.ring.accept(socket, user_data, true),
+            Action::Cancel => context.ring.cancel_accept(user_data),
+            Action::DrainBacklog => {
+                // The accept completes at once if a connection waits; if none does, the cancel ends
+                // it. O_NONBLOCK would do the same to every process that shares the socket.
+                context.ring.accept(socket, user_data, false);
+                context.ring.cancel_accept(user_data);
+            }
+            // No shutdown(2), which would stop the socket for every process that shares it.
+            Action::Stop => {
+                self.listener.close(worker.index);
+                self.socket = None;
+            }
+        }
+    }
+}

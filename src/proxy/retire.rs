@@ -1,0 +1,62 @@
+//! The counts and the log record of a session that has ended, and the gauges of a turn.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::proxy::sockets::SessionSockets;
+use crate::proxy::worker::{Live, Running};
+use crate::shared::events::WorkerEvent;
+use crate::shared::records::SessionRecord;
+use crate::sys::buffer::Supply;
+use crate::terms::{Direction, End, Reason};
+
+impl Running {
+    /// Counts a session that has ended, and logs it.
+    pub(super) fn retire(&self, live: Live) {
+        let Live { session, sockets } = live;
+        let SessionSockets { permit, names, served_by, address, .. } = sockets;
+        let end = session.end().unwrap_or(End::new(Reason::Internal, b"ID"));
+        let cell = permit.cell();
+        let duration = self.now.since(session.started());
+        cell.session_duration.record(duration);
+        cell.closed[end.reason as usize].add(1);
+        // One active session less, at once, so that opened = closed + active for every reader.
+        drop(permit);
+        let Some(records) = &self.worker.shared.records else { return };
+        let Some([frontend, backend]) = names else { return };
+        let record = SessionRecord {
+            frontend,
+            backend,
+            server: served_by.as_ref().map(|server| Arc::clone(&server.shared.name)),
+            client: address,
+            ended: SystemTime::now(),
+            duration,
+            connect: session.connect_took(),
+            retries: session.retries(),
+            bytes: Direction::BOTH.map(|direction| session.delivered(direction)),
+            end,
+        };
+        if !records.offer(record) {
+            self.worker.shared.cells.of(self.worker.index).log_drops.add(1);
+        }
+    }
+
+    /// Sets the gauges of this worker, once a turn.
+    pub(super) fn count_turn(&mut self) {
+        let cell = self.worker.shared.cells.of(self.worker.index);
+        let buffers = self.context.ring.buffers();
+        cell.turns.add(1);
+        cell.buffers.set(u64::from(buffers.count()));
+        cell.buffers_in_use.set(buffers.held() as u64);
+        cell.pipes_in_use.set(self.context.pipes.held() as u64);
+        let stalled = buffers.supply() == Supply::Stalled;
+        if stalled && cell.buffers_stalled.read() == 0 {
+            let event = WorkerEvent::BuffersStalled(self.worker.index);
+            self.worker.shared.events.try_send(event).ok();
+        }
+        cell.buffers_stalled.set(stalled.into());
+        if self.context.ring.overflown() {
+            cell.cq_overflows.add(1);
+        }
+    }
+}

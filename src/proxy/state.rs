@@ -1,0 +1,143 @@
+//! The states of a session, each with its data and its deadline, and what an event leads to.
+
+use std::time::Duration;
+
+use crate::proxy::io::Closing;
+use crate::proxy::timer_wheel::Tick;
+use crate::terms::{ConnectFailure, Direction, End, Side};
+
+/// The state of a session, with the data and the deadline of that state.
+#[derive(Debug)]
+pub enum State {
+    /// The PROXY header or the ClientHello is read.
+    Preface(Preface),
+    /// A server is needed: the caller chooses one.
+    Routing,
+    /// Every server is full: it waits until one has room.
+    Queued(Queued),
+    /// An attempt to connect is in flight.
+    Connecting(Connecting),
+    /// The server has failed: its operations are cancelled, then another one is needed.
+    Leaving,
+    /// Bytes go both ways.
+    Relaying(Relaying),
+    /// One side was reset. What it sent before is delivered, then the other side is reset.
+    Flushing(Flushing),
+    /// Everything is sent to this side, its end too. What it still sends is read and dropped, since
+    /// a close with unread bytes would reset the connection.
+    Lingering(Lingering),
+    /// The last operations are cancelled, then both connections are closed.
+    Joining(Joining),
+    /// Nothing is held any more.
+    Closed,
+}
+
+/// What follows from an event.
+#[derive(Debug)]
+pub(super) enum Next {
+    Stay,
+    Route,
+    Queue,
+    Relay,
+    /// Another server is tried after this failure.
+    Leave(ConnectFailure),
+    /// The source of this direction was reset.
+    Flush(Direction, End),
+    Linger(Side),
+    /// Both are closed so, client and server.
+    Join(End, [Closing; 2]),
+}
+
+impl Next {
+    /// Both sides are reset.
+    pub(super) const fn abort(end: End) -> Self {
+        Self::Join(end, [Closing::Abort; 2])
+    }
+}
+
+/// The preface is being read.
+#[derive(Debug)]
+pub struct Preface {
+    pub(super) until: Tick,
+}
+
+/// Every server is full.
+#[derive(Debug)]
+pub struct Queued {
+    pub(super) until: Tick,
+}
+
+/// An attempt to connect is in flight.
+#[derive(Debug)]
+pub struct Connecting {
+    pub(super) started: Tick,
+    /// The deadline of the attempt; never once it was cancelled.
+    pub(super) until: Tick,
+}
+
+/// Bytes go both ways.
+#[derive(Debug)]
+pub struct Relaying {
+    /// The last byte in either direction, or the last end of one.
+    pub(super) progress: Tick,
+    /// Which way the last byte went.
+    pub(super) last: Option<Direction>,
+    /// Half way to the timeout: bytes that client and server have not acknowledged.
+    pub(super) sample: Option<[u32; 2]>,
+}
+
+impl Relaying {
+    pub(super) const fn new(now: Tick) -> Self {
+        Self { progress: now, last: None, sample: None }
+    }
+
+    pub(super) const fn note_progress(&mut self, direction: Direction, now: Tick) {
+        self.last = Some(direction);
+        self.restart(now);
+    }
+
+    /// Silence counts from now on.
+    pub(super) const fn restart(&mut self, now: Tick) {
+        self.progress = now;
+        self.sample = None;
+    }
+
+    /// Half way to the timeout a sample is taken; at its end it is compared.
+    pub(super) fn deadline(&self, timeout: Duration) -> Tick {
+        self.progress.after(if self.sample.is_none() { timeout / 2 } else { timeout })
+    }
+}
+
+/// The source of a direction was reset; what came before is delivered.
+#[derive(Debug)]
+pub struct Flushing {
+    pub(super) direction: Direction,
+    /// When the sink last took or acknowledged something.
+    pub(super) progress: Tick,
+    /// Bytes that the sink had not acknowledged at the last look.
+    pub(super) unacknowledged: u32,
+    /// When to look again.
+    pub(super) until: Tick,
+}
+
+/// Everything is sent to a side; what it still sends is dropped.
+#[derive(Debug, Clone, Copy)]
+pub struct Lingering {
+    pub(super) side: Side,
+    pub(super) until: Tick,
+}
+
+impl Lingering {
+    /// The side that is read until its end.
+    #[must_use]
+    pub const fn side(&self) -> Side {
+        self.side
+    }
+}
+
+/// The last operations are cancelled.
+#[derive(Debug)]
+pub struct Joining {
+    /// How client and server are closed.
+    pub(super) closing: [Closing; 2],
+}
