@@ -15,8 +15,8 @@ use house::{PLANES, Source, Text, root, sources, texts};
 /// such as `src/control/file` is one module.
 const LAYERS: &[&[&str]] = &[
     &["terms", "sys", "shared", "observe", "control", "proxy"],
-    &["sys::alarm", "sys::buffer", "sys::child", "sys::interfaces", "sys::pipe", "sys::release"],
-    &["sys::scheduler", "sys::thread"],
+    &["sys::buffer", "sys::child", "sys::interfaces", "sys::kernel_version", "sys::pipe"],
+    &["sys::scheduler", "sys::thread", "sys::wait_timer"],
     &["sys::socket", "sys::waker"],
     &["sys::probe_socket"],
     &["sys::ring"],

@@ -12,7 +12,7 @@
 use std::collections::HashSet;
 
 use crate::control::roster::Bound;
-use crate::sys::release::Release;
+use crate::sys::kernel_version::KernelVersion;
 use crate::sys::socket::prefer_core;
 
 /// Those counted a worker, on average; fewer decide nothing. The deviation of such a count is a
@@ -27,7 +27,7 @@ const STILL_EVEN: u64 = 160;
 
 /// The first kernel that heeds the option among sockets that share a port; between 4.6 and it, the
 /// hash alone decided.
-pub const HEEDS_CORES: Release = Release(6, 2, 0);
+pub const HEEDS_CORES: KernelVersion = KernelVersion(6, 2, 0);
 
 /// Whether each core's connections go to its own worker.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Steering {
     /// [`Steering::look`] finds a reason. None where it would decide in any case: by an older
     /// kernel, for a single worker, and where two workers share a core.
     #[must_use]
-    pub fn new(cores: Vec<usize>, kernel: Option<Release>) -> Option<Self> {
+    pub fn new(cores: Vec<usize>, kernel: Option<KernelVersion>) -> Option<Self> {
         let distinct = cores.iter().collect::<HashSet<_>>().len() == cores.len();
         let possible = distinct && cores.len() > 1 && kernel >= Some(HEEDS_CORES);
         possible.then(|| Self { before: vec![0; cores.len()], cores, steered: false })
@@ -131,7 +131,10 @@ mod tests {
     fn the_hash_decides_where_it_would_in_any_case() {
         assert!(of(&[3]).is_none(), "one worker");
         assert!(of(&[0, 1, 0]).is_none(), "two workers on a core");
-        assert!(Steering::new(vec![0, 1], Some(Release(6, 1, 0))).is_none(), "an older kernel");
+        assert!(
+            Steering::new(vec![0, 1], Some(KernelVersion(6, 1, 0))).is_none(),
+            "an older kernel"
+        );
         assert!(Steering::new(vec![0, 1], None).is_none(), "who knows which");
     }
 }

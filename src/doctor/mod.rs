@@ -1,7 +1,8 @@
-//! `evenkeel doctor`: what this kernel, these limits and this machine give, and what to change.
+//! `evenkeel doctor`: what the kernel, the limits and the settings of this machine allow, and what
+//! to change.
 //!
-//! One line a thing: ok, warning (it works, and could work better or longer), or failed (evenkeel
-//! does not run, or not as configured), each of the last two with the command that mends it.
+//! One line for each finding: ok, warning (evenkeel works, and could work better or longer), or
+//! failed (evenkeel does not run, or not as configured). The last two name a remedy.
 
 mod kernel;
 mod limits;
@@ -11,8 +12,8 @@ use std::io::{self, Write};
 use crate::control::config::Config;
 use crate::sys::features::ring_available;
 
-/// Looks at this machine and writes what it found; `config` says how much is wanted of it (none:
-/// the defaults). True when nothing failed.
+/// Examine this machine and write the findings. `config` tells what is needed (none: the
+/// defaults). Returns true if nothing failed.
 ///
 /// # Errors
 /// `out` cannot be written to.
@@ -27,11 +28,11 @@ pub fn doctor(out: &mut dyn Write, config: Option<&Config>) -> io::Result<bool> 
 #[derive(Debug)]
 struct Finding {
     verdict: Verdict,
-    /// What was looked at.
+    /// What was examined.
     subject: &'static str,
-    /// What was found there, and what that means.
+    /// What was found, and what it means.
     text: String,
-    /// The one command that mends it.
+    /// The command that remedies it.
     remedy: Option<String>,
 }
 
@@ -57,7 +58,7 @@ impl Finding {
         Self { verdict: Verdict::Failed, subject, text: text.into(), remedy }
     }
 
-    /// A thing that this machine does not show: worth a look, and no fault.
+    /// A value that cannot be read here: a warning without a remedy.
     fn unknown(subject: &'static str, text: impl Into<String>) -> Self {
         Self { verdict: Verdict::Warning, subject, text: text.into(), remedy: None }
     }
@@ -77,7 +78,7 @@ fn report(out: &mut dyn Write, findings: &[Finding]) -> io::Result<bool> {
     for finding in findings {
         writeln!(out, "{:<8} {}: {}", finding.verdict.name(), finding.subject, finding.text)?;
         if let Some(remedy) = &finding.remedy {
-            writeln!(out, "{:<8}   to mend it: {remedy}", "")?;
+            writeln!(out, "{:<8}   remedy: {remedy}", "")?;
         }
     }
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_told_with_its_command_and_as_the_answer() {
+    fn a_failure_is_reported_with_its_remedy_and_as_the_result() {
         let mut out = Vec::new();
         let findings = [
             Finding::ok("cores", "2"),
@@ -116,13 +117,13 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("ok       cores: 2\n"), "{text}");
         assert!(text.contains("failed   io_uring: forbidden\n"), "{text}");
-        assert!(text.contains("to mend it: sysctl -w kernel.io_uring_disabled=0\n"), "{text}");
+        assert!(text.contains("remedy: sysctl -w kernel.io_uring_disabled=0\n"), "{text}");
         assert!(text.contains("failed: 1, warnings: 0, ok: 1"), "{text}");
         assert!(text.contains("/etc/sysctl.d/"), "{text}");
     }
 
     #[test]
-    fn warnings_alone_are_no_failure() {
+    fn a_warning_is_no_failure() {
         let mut out = Vec::new();
         let findings = [Finding::warning("backlog", "cut", "sysctl -w net.core.somaxconn=4096")];
         assert!(report(&mut out, &findings).unwrap());

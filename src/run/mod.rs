@@ -28,7 +28,7 @@ use crate::shared::records::Records;
 use crate::shared::state::SharedState;
 use crate::sys::features;
 use crate::sys::interfaces::Here;
-use crate::sys::release::Release;
+use crate::sys::kernel_version::KernelVersion;
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
 
@@ -259,7 +259,7 @@ async fn control(
     seam.allow_spares(prepared.spares);
     let seam = Arc::new(seam);
     let cores = (0..prepared.workers).map(|worker| prepared.core_of(worker)).collect();
-    let kernel = Release::of_this_kernel();
+    let kernel = KernelVersion::of_this_kernel();
     let steering = config.global.pin.then(|| Steering::new(cores, kernel)).flatten();
     let ended = start_workers(&config, &prepared, steering.is_some(), &seam).inspect_err(|_| {
         seam.phase.store(Phase::Stopped);

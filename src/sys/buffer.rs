@@ -1,8 +1,8 @@
-//! The buffers of a worker: memory of our own, a few of them provided to the kernel's buffer ring.
+//! The buffers of a worker: memory of our own, of which the kernel's buffer ring holds a few.
 //!
-//! The ring is kept shallow and refilled last in, first out, so that bytes land in memory that is
-//! still in the cache (a ring that walks through all its memory lost a third of bulk throughput).
-//! The memory is ours, not mapped by the kernel (CVE-2024-0582 was in that kind of ring).
+//! The ring is kept shallow and refilled last in, first out, so that bytes are received into memory
+//! that is still in the cache (a ring that walks through all its memory lost a third of bulk
+//! throughput). The memory is not mapped by the kernel (CVE-2024-0582 was in that kind of ring).
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -12,18 +12,18 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
-/// Bytes in one buffer: what one receive takes at most. Two full ones in a row are bulk.
+/// Bytes in one buffer: the most that one receive takes. Two full buffers in a row are bulk.
 pub const BUFFER_SIZE: usize = 16 * 1024;
 
-/// Buffers that the kernel holds, ready to receive into: what one turn may take from all sessions
-/// together before receives have to be armed again. A kernel since 6.13 receives for about 40 in
-/// one enter, and more buffers are only colder; an older one for all that are ready.
+/// Buffers that the kernel holds to receive into: what all sessions together may receive in one
+/// turn before their receives have to be armed again. A kernel since 6.13 receives for about 40
+/// sessions in one enter, so more buffers are only colder; an older one for all that are ready.
 const DEPTH: u16 = 64;
 
-/// How deep the ring becomes where that was too little, as long as it is.
+/// The depth of the ring when that was too little, as long as it is.
 const RING_ENTRIES: u16 = 1024;
 
-/// So many refills in a row that took less than half of the ring make it shallower.
+/// After so many refills in a row that took less than half of the ring, it becomes shallower.
 const REFILLS: u16 = 128;
 
 /// How far the buffers of a worker go.
@@ -47,15 +47,15 @@ pub struct BufferId(pub u16);
 pub struct Buffers {
     memory: Mapping,
     ring: Mapping,
-    /// Buffers that nobody holds, last in, first out.
+    /// Buffers that neither a session nor the kernel holds, last in, first out.
     free: Vec<u16>,
     /// How many the kernel holds.
     provided: u16,
     /// How many it should hold.
     depth: u16,
-    /// It has asked for more than it held.
+    /// The kernel has asked for more than it held.
     too_shallow: bool,
-    /// Refills since the depth was last looked at, and the most that one of them took.
+    /// Refills since the depth was last checked, and the most that one of them took.
     refills: (u16, u16),
     tail: u16,
     count: u16,
@@ -68,8 +68,8 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// `count` buffers (at least 8, at most 65,535). Memory is reserved, and used only once bytes
-    /// have been received into it.
+    /// `count` buffers (at least 8, at most 65,535). Memory is reserved, and taken only when bytes
+    /// are received into it.
     ///
     /// # Errors
     /// ENOMEM.
@@ -97,12 +97,12 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// Where the kernel finds the ring, and its number of entries: for registering.
+    /// The address of the ring and its number of entries, to register it.
     pub(crate) fn ring(&self) -> (u64, u16) {
         (self.ring.start.as_ptr() as u64, RING_ENTRIES)
     }
 
-    /// The kernel has taken this one to receive into, and filled it: the caller holds it now.
+    /// The kernel has received into this buffer: the caller holds it now.
     pub(crate) fn adopt(&mut self, id: u16) -> BufferId {
         self.provided -= 1;
         self.filled += 1;
@@ -116,7 +116,7 @@ impl Buffers {
         self.free.push(buffer.0);
     }
 
-    /// Gives free buffers to the kernel until its ring is as full as it may be. Once a turn.
+    /// Gives free buffers to the kernel until its ring has its depth. Once a turn.
     pub fn provide(&mut self) {
         let before = self.tail;
         self.adapt_depth();
@@ -172,28 +172,28 @@ impl Buffers {
         }
     }
 
-    /// How many the kernel holds, ready to receive into.
+    /// How many the kernel holds to receive into.
     #[must_use]
     pub const fn provided(&self) -> u16 {
         self.provided
     }
 
-    /// The kernel found no buffer in its ring: it is given more from the next turn on. False if
-    /// there are none to give, because sessions hold them.
+    /// The kernel found no buffer in its ring: it gets more from the next turn on. False if there
+    /// are none to give, because sessions hold them.
     pub fn deepen(&mut self) -> bool {
         self.too_shallow |= !self.free.is_empty();
         !self.free.is_empty()
     }
 
-    /// Whether a burst used memory that is now not needed.
+    /// Whether a burst used memory that is not needed any more.
     #[must_use]
     pub fn has_slack(&self) -> bool {
         let used = self.held_most.max(usize::from(self.depth));
         self.held() == 0 && used > usize::from(DEPTH)
     }
 
-    /// Gives the memory of all buffers back to the system, if no session holds one. No answer may
-    /// be unread: its bytes would become zeros.
+    /// Gives the memory of all buffers back to the system, if no session holds one. No completion
+    /// of a receive may be unread: its bytes would become zeros.
     pub(super) fn give_back_memory(&mut self) {
         if self.held() == 0 {
             self.held_most = 0;
@@ -202,7 +202,13 @@ impl Buffers {
         }
     }
 
-    /// How far they go.
+    /// Never unmaps the memory: the kernel may still write into it.
+    pub(super) const fn leave_mapped(&mut self) {
+        self.memory.stays = true;
+        self.ring.stays = true;
+    }
+
+    /// How far the buffers go.
     #[must_use]
     pub fn supply(&self) -> Supply {
         let free = self.free.len() + usize::from(self.provided);
@@ -252,11 +258,13 @@ impl Buffers {
     }
 }
 
-/// Anonymous memory that is given back when dropped.
+/// Anonymous memory, unmapped when it is dropped.
 #[derive(Debug)]
 struct Mapping {
     start: NonNull<u8>,
     length: NonZeroUsize,
+    /// It is never unmapped.
+    stays: bool,
 }
 
 impl Mapping {
@@ -272,22 +280,25 @@ impl Mapping {
         // would turn the first byte of a session into 2 MiB of memory. Without the advice (a kernel
         // without huge pages) nothing is lost.
         unsafe { madvise(start, length.get(), MmapAdvise::MADV_NOHUGEPAGE) }.ok();
-        Ok(Self { start: start.cast(), length })
+        Ok(Self { start: start.cast(), length, stays: false })
     }
 
-    /// Makes every byte zero again, without memory behind it until it is next written.
+    /// Makes every byte zero, without memory behind it until it is next written.
     fn discard(&self) {
         let start = self.start.cast();
-        // SAFETY: the range is this mapping, private and anonymous; its owner says that no byte of
-        // it is still wanted. A receive that writes into it meanwhile just finds a fresh page.
+        // SAFETY: the range is this mapping, private and anonymous, and no reference into it exists
+        // while `Buffers::give_back_memory` runs. A receive into it finds a fresh page.
         unsafe { madvise(start, self.length.get(), MmapAdvise::MADV_DONTNEED) }.ok();
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping was made by `new` with this length, and nothing borrows from it: the
-        // ring that the kernel might still write through is gone before its buffers (sys::ring).
+        if self.stays {
+            return;
+        }
+        // SAFETY: the mapping was made by `new` with this length, and nothing borrows from it. The
+        // ring through which the kernel could write into it was dropped before (`sys::ring`).
         unsafe { munmap(self.start.cast(), self.length.get()) }.ok();
     }
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use evenkeel::control::steering::HEEDS_CORES;
-use evenkeel::sys::release::Release;
+use evenkeel::sys::kernel_version::KernelVersion;
 use evenkeel::sys::thread::{allowed_cores, pin};
 
 use crate::common::client::visit;
@@ -60,7 +60,7 @@ fn more(balancer: &Balancer<'_>, then: impl FnOnce()) -> [f64; 2] {
 fn a_pinned_worker_takes_what_its_core_receives_while_all_cores_receive_alike_many() {
     let test = "a_pinned_worker_takes_what_its_core_receives_while_all_cores_receive_alike_many";
     let Some([first, second]) = two_cores(test) else { return };
-    if Release::of_this_kernel().unwrap() < HEEDS_CORES {
+    if KernelVersion::of_this_kernel().unwrap() < HEEDS_CORES {
         return skip(test, "this kernel is older than 6.2");
     }
     let place = Place::new();
