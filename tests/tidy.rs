@@ -15,7 +15,9 @@ use house::{PLANES, Source, Text, root, sources, texts};
 /// such as `src/control/file` is one module.
 const LAYERS: &[&[&str]] = &[
     &["terms", "sys", "shared", "observe", "control", "proxy"],
-    &["sys::buffer", "sys::child", "sys::interfaces", "sys::kernel_version", "sys::pipe"],
+    &["sys::child", "sys::ids", "sys::interfaces", "sys::kernel_version"],
+    &["sys::buffer", "sys::pipe"],
+    &["sys::buffer_queue"],
     &["sys::scheduler", "sys::thread", "sys::wait_timer"],
     &["sys::socket", "sys::waker"],
     &["sys::probe_socket"],
@@ -46,7 +48,7 @@ const LAYERS: &[&[&str]] = &[
     &["control::steering"],
     &["control::server"],
     // What stays between a client and its server, from the smallest part to the thread.
-    &["proxy::queue", "proxy::slots", "proxy::wheel"],
+    &["proxy::slots", "proxy::wheel"],
     &["proxy::courtesy", "proxy::kernel"],
     &["proxy::pick", "proxy::token", "proxy::pump"],
     &["proxy::relay", "proxy::splice"],
@@ -75,7 +77,6 @@ const TIMELESS: &[&str] = &[
     "proxy::kernel",
     "proxy::pick",
     "proxy::pump",
-    "proxy::queue",
     "proxy::relay",
     "proxy::session",
     "proxy::slots",

@@ -12,7 +12,6 @@ use nix::errno::Errno;
 
 use crate::proxy::kernel::{Attempt, Closing, Kernel, Operation, Unserved};
 use crate::proxy::pick::{Local, Place, pick};
-use crate::proxy::queue::Links;
 use crate::proxy::slots::Key;
 use crate::proxy::spares::Spares;
 use crate::proxy::token::Token;
@@ -21,8 +20,9 @@ use crate::shared::events::WorkerEvent;
 use crate::shared::server::Server;
 use crate::shared::table::{Frontend, FrontendShared, Table};
 use crate::sys::buffer::{BufferId, Supply};
+use crate::sys::buffer_queue::BufferLinks;
 use crate::sys::pipe::{PipeId, Pipes};
-use crate::sys::ring::{Readiness, Ring};
+use crate::sys::ring::{Readiness, Ring, SendKey};
 use crate::sys::socket::{Socket, ephemeral_ports};
 use crate::terms::{ConnectFailure, Direction, ServerId, Side};
 
@@ -34,7 +34,7 @@ pub(super) struct Tools {
     pub(super) table: Arc<Table>,
     pub(super) ring: Ring,
     pub(super) pipes: Pipes,
-    pub(super) links: Links,
+    pub(super) links: BufferLinks,
     /// Those who found no buffer to receive into, first come first served.
     pub(super) waiting: VecDeque<(Key, Side)>,
     /// A descriptor was released since accepting was paused for want of one.
@@ -131,6 +131,8 @@ enum Delay {
 pub(super) struct Legs {
     client: Option<Socket>,
     server: Option<Socket>,
+    /// The last send to each side.
+    sends: [Option<SendKey>; 2],
     delay: Delay,
     /// How the attempt before this one did.
     failed: Option<ConnectFailure>,
@@ -154,6 +156,7 @@ impl Legs {
             address: if log { client.peer().ok() } else { None },
             client: Some(client),
             server: None,
+            sends: [None; 2],
             delay: Delay::Possible,
             failed: None,
             place: None,
@@ -213,13 +216,14 @@ impl Kernel for Wired<'_> {
     }
 
     fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32), last: bool) {
-        let Some(socket) = self.legs.socket(side) else { return };
+        let Some(socket) = self.legs.socket(side) else { return self.release(buffer) };
         let delay = if side == Side::Server { self.legs.delay } else { Delay::Never };
         if delay == Delay::OfTheSecond {
             socket.do_not_delay();
         }
         let token = self.token(Operation::Send(side));
-        self.tools.ring.send(socket, token, buffer, range, last);
+        let key = self.tools.ring.send(socket, token, buffer, range, last);
+        self.legs.sends[side as usize] = Some(key);
         match delay {
             Delay::Possible => self.legs.delay = Delay::OfTheSecond,
             Delay::OfTheSecond => self.legs.delay = Delay::Never,
@@ -234,7 +238,7 @@ impl Kernel for Wired<'_> {
     }
 
     fn wait_for_buffer(&mut self, side: Side) {
-        if !self.tools.ring.buffers_mut().deepen() {
+        if !self.tools.ring.deepen_buffers() {
             self.tools.local.seam.cells.of(self.tools.local.index).buffer_waits.add(1);
         }
         self.tools.waiting.push_back((self.key, side));
@@ -265,8 +269,14 @@ impl Kernel for Wired<'_> {
     }
 
     fn cancel(&mut self, operation: Operation) {
-        let token = self.token(operation);
-        self.tools.ring.cancel(token);
+        match operation {
+            Operation::Send(side) => {
+                if let Some(key) = self.legs.sends[side as usize] {
+                    self.tools.ring.cancel_send(key);
+                }
+            }
+            _ => self.tools.ring.cancel(self.token(operation)),
+        }
     }
 
     fn connected(&mut self, waited: Duration) -> bool {
@@ -285,7 +295,7 @@ impl Kernel for Wired<'_> {
         true
     }
 
-    fn receive_rest(&mut self, side: Side, buffer: BufferId, filled: u32) -> Result<u32, Errno> {
+    fn receive_rest(&mut self, side: Side, buffer: &BufferId, filled: u32) -> Result<u32, Errno> {
         let socket = self.legs.socket(side).ok_or(Errno::EBADF)?;
         self.tools.ring.receive_rest(socket, buffer, filled)
     }
@@ -360,12 +370,12 @@ impl Kernel for Wired<'_> {
         }
     }
 
-    fn links(&mut self) -> &mut Links {
+    fn links(&mut self) -> &mut BufferLinks {
         &mut self.tools.links
     }
 
     fn release(&mut self, buffer: BufferId) {
-        self.tools.ring.buffers_mut().release(buffer);
+        self.tools.ring.release(buffer);
     }
 
     fn supply(&self) -> Supply {
@@ -389,12 +399,12 @@ impl Kernel for Wired<'_> {
         self.tools.released = true;
     }
 
-    fn fill(&mut self, pipe: PipeId, side: Side) -> Result<usize, Errno> {
+    fn fill(&mut self, pipe: &PipeId, side: Side) -> Result<usize, Errno> {
         let socket = self.legs.socket(side).ok_or(Errno::EBADF)?;
         self.tools.pipes.fill(pipe, socket)
     }
 
-    fn drain(&mut self, pipe: PipeId, side: Side, pending: usize) -> Result<usize, Errno> {
+    fn drain(&mut self, pipe: &PipeId, side: Side, pending: usize) -> Result<usize, Errno> {
         let socket = self.legs.socket(side).ok_or(Errno::EBADF)?;
         self.tools.pipes.drain(pipe, socket, pending)
     }

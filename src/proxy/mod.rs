@@ -22,7 +22,6 @@ mod shortage;
 mod spares;
 
 pub mod kernel;
-pub mod queue;
 mod slots;
 mod token;
 pub mod wheel;

@@ -4,6 +4,8 @@
 //!
 //! Pure: what to do next follows from what is held and what is in flight.
 
+use std::mem;
+
 use nix::errno::Errno;
 
 use crate::proxy::kernel::{Kernel, Operation};
@@ -45,7 +47,7 @@ impl Pump {
             Ok(Some((buffer, mut length))) => {
                 let rest = if left && !more && (length as usize) < BUFFER_SIZE {
                     // The end, most of the time: all bytes that were there are in the buffer.
-                    wire.kernel.receive_rest(side, buffer, length)
+                    wire.kernel.receive_rest(side, &buffer, length)
                 } else {
                     Err(Errno::EAGAIN)
                 };
@@ -80,24 +82,27 @@ impl Pump {
         Reached::Waiting
     }
 
-    /// Takes what a send answered.
+    /// Takes what a send answered, and the buffer that it was sent from.
     pub fn on_sent<K: Kernel>(
         &mut self,
         wire: &mut Wire<'_, K>,
+        buffer: BufferId,
         bytes: Result<u32, Errno>,
     ) -> Reached {
         wire.in_flight.remove(Operation::Send(wire.direction.sink()));
+        let length = mem::take(&mut self.sending);
+        if let Ok(bytes) = bytes {
+            self.count(wire, u64::from(bytes));
+            self.sent += bytes;
+        }
+        if self.sent < length && !self.is_finished() {
+            self.queue.push_front(wire.kernel.links(), buffer, length);
+        } else {
+            self.sent = 0;
+            wire.kernel.release(buffer);
+        }
         match bytes {
-            Ok(bytes) => {
-                self.count(wire, u64::from(bytes));
-                self.sent += bytes;
-                if let Some((_, length)) = self.queue.first(wire.kernel.links())
-                    && self.sent >= length
-                {
-                    self.pop(wire.kernel);
-                }
-                Reached::Waiting
-            }
+            Ok(_) => Reached::Waiting,
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECANCELED) => Reached::Waiting,
             Err(errno) => Reached::SinkFailed(errno),
         }
@@ -116,7 +121,7 @@ impl Pump {
                 }
             }
             self.send_first(wire);
-            if self.queue.is_empty() && self.source != Source::Open {
+            if self.buffers_held() == 0 && self.source != Source::Open {
                 return Reached::End;
             }
             if !self.is_ready_to_splice(wire) {
@@ -134,33 +139,26 @@ impl Pump {
     /// received before go out before the first spliced one.
     fn is_ready_to_splice<K: Kernel>(&self, wire: &Wire<'_, K>) -> bool {
         let receiving = wire.in_flight(Operation::Receive(wire.direction.source()));
-        self.bulk == Bulk::Wanted && wire.open && self.queue.is_empty() && !receiving
+        self.bulk == Bulk::Wanted && wire.open && self.buffers_held() == 0 && !receiving
     }
 
-    /// Forgets what could not be delivered; a buffer that the kernel is sending from is kept.
+    /// Forgets what could not be delivered. A buffer that is being sent comes back by itself.
     pub fn drop_unsent<K: Kernel>(&mut self, wire: &mut Wire<'_, K>) {
-        let sending = wire.in_flight(Operation::Send(wire.direction.sink()));
-        let kept = if sending { self.queue.first(wire.kernel.links()) } else { None };
-        if kept.is_some() {
-            self.queue.pop(wire.kernel.links());
-        }
-        while let Some(buffer) = self.queue.pop(wire.kernel.links()) {
+        while let Some((buffer, _)) = self.queue.pop(wire.kernel.links()) {
             wire.kernel.release(buffer);
-        }
-        if let Some((buffer, length)) = kept {
-            self.queue.push(wire.kernel.links(), buffer, length);
         }
         self.end_bulk(wire.kernel);
     }
 
-    fn send_first<K: Kernel>(&self, wire: &mut Wire<'_, K>) {
+    fn send_first<K: Kernel>(&mut self, wire: &mut Wire<'_, K>) {
         let sink = wire.direction.sink();
         if wire.open
             && !wire.in_flight(Operation::Send(sink))
-            && let Some((buffer, length)) = self.queue.first(wire.kernel.links())
+            && let Some((buffer, length)) = self.queue.pop(wire.kernel.links())
         {
             // Nothing follows but the end, and one segment carries both.
-            let last = self.source == Source::Ended && self.queue.count() == 1;
+            let last = self.source == Source::Ended && self.queue.is_empty();
+            self.sending = length;
             wire.in_flight.insert(Operation::Send(sink));
             wire.kernel.send(sink, buffer, (self.sent, length), last);
         }
@@ -185,7 +183,7 @@ impl Pump {
                 self.cancelling = true;
                 wire.kernel.cancel(Operation::Receive(wire.direction.source()));
             }
-        } else if self.waiting || !wire.open || !self.queue.is_empty() || self.bulk == Bulk::Wanted
+        } else if self.waiting || !wire.open || self.buffers_held() > 0 || self.bulk == Bulk::Wanted
         {
             // It goes on when the buffer, the server, the send or the pipe is there.
         } else if self.has_room {
@@ -208,12 +206,12 @@ impl Pump {
             Supply::Low => 1,
             Supply::Stalled => return self.receive_what_can_be_sent(wire, receiving),
         };
-        let enough = self.queue.count() >= max || self.bulk == Bulk::Wanted;
+        let enough = self.buffers_held() >= max || self.bulk == Bulk::Wanted;
         if receiving && enough && !self.cancelling {
             self.cancelling = true;
             wire.kernel.cancel(Operation::Receive(source));
         } else if !receiving && !self.waiting {
-            let little = self.queue.count() <= max / 2 && self.bulk != Bulk::Wanted;
+            let little = self.buffers_held() <= max / 2 && self.bulk != Bulk::Wanted;
             if little {
                 wire.receive(self.may_receive_many(wire.direction));
             }

@@ -119,11 +119,11 @@ impl Session {
                 self.on_reached(direction, reached, now, kernel);
                 self.advance(direction, now, kernel);
             }
-            Event::Sent { side, bytes } => {
+            Event::Sent { side, buffer, bytes } => {
                 let direction = direction_from(side.other());
                 let (pump, mut wire) = self.pump(direction, kernel);
                 let before = pump.delivered;
-                let reached = pump.on_sent(&mut wire, bytes);
+                let reached = pump.on_sent(&mut wire, buffer, bytes);
                 self.note_progress(direction, before, now);
                 self.on_reached(direction, reached, now, kernel);
                 self.advance(direction, now, kernel);

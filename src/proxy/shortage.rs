@@ -14,7 +14,7 @@ const SHORTAGE_MAX: Duration = Duration::from_millis(100);
 impl Running {
     /// Lets those who found no buffer try again, as many as there are buffers now.
     pub(super) fn serve_waiting(&mut self) {
-        self.tools.ring.buffers_mut().provide();
+        self.tools.ring.provide_buffers();
         let free = usize::from(self.tools.ring.buffers().provided());
         if free > 0 || self.tools.waiting.is_empty() {
             self.shortage_until = None;
@@ -28,7 +28,7 @@ impl Running {
         while told < free {
             let Some((key, side)) = self.tools.waiting.pop_front() else { break };
             // One that has ended meanwhile takes no buffer.
-            told += usize::from(self.tell(key, Event::BufferFree(side)));
+            told += usize::from(self.tell(key, Event::BufferFree(side)).is_ok());
         }
     }
 

@@ -21,7 +21,6 @@ use crate::proxy::kernel::{Event, Operation};
 use crate::proxy::legs::{Admitted, Legs, Tools, Wired};
 use crate::proxy::listen::Listeners;
 use crate::proxy::pick::Local;
-use crate::proxy::queue::Links;
 use crate::proxy::session::{Rules, Session};
 use crate::proxy::slots::{Key, Slots};
 use crate::proxy::spares::Spares;
@@ -33,6 +32,7 @@ use crate::shared::records::SessionRecord;
 use crate::shared::state::SharedState;
 use crate::shared::table::Table;
 use crate::sys::buffer::{BUFFER_SIZE, Supply};
+use crate::sys::buffer_queue::BufferLinks;
 use crate::sys::pipe::{Pipes, size_of_each};
 use crate::sys::ring::{Completion, Ring};
 use crate::sys::thread::pin;
@@ -152,7 +152,7 @@ impl Running {
             tools: Tools {
                 local: Rc::clone(&local),
                 table: worker.seam.table.load_full(),
-                links: Links::new(ring.buffers().count()),
+                links: BufferLinks::new(ring.buffers().count()),
                 ring,
                 pipes: Pipes::new(PIPES_PER_WORKER, size_of_each(pipes)),
                 waiting: VecDeque::new(),
@@ -259,8 +259,8 @@ impl Running {
     }
 
     fn dispatch(&mut self, completion: Completion) {
-        match Token::unpack(completion.token) {
-            Some(Token::Session(key, operation)) => self.answer(key, operation, &completion),
+        match Token::unpack(completion.user_data) {
+            Some(Token::Session(key, operation)) => self.answer(key, operation, completion),
             Some(Token::Accept(listener)) => {
                 let admitted = self.listeners.on_accepted(listener, completion, self.now);
                 admitted.into_iter().for_each(|admitted| self.begin(admitted));
@@ -301,24 +301,30 @@ impl Running {
     }
 
     /// An operation of a session answered.
-    fn answer(&mut self, key: Key, operation: Operation, completion: &Completion) {
-        let event = token::event(operation, completion);
-        if !self.tell(key, event) {
-            if let Some(buffer) = completion.buffer {
-                self.tools.ring.buffers_mut().release(buffer);
-            }
+    fn answer(&mut self, key: Key, operation: Operation, completion: Completion) {
+        let Some(event) = token::event(operation, completion) else {
+            debug_assert!(false, "a send returns its buffer");
+            return;
+        };
+        if let Err(event) = self.tell(key, event) {
             self.local.seam.cells.of(self.local.index).stale_completions.add(1);
-            debug_assert!(false, "a session ends after its last completion: {completion:?}");
+            debug_assert!(false, "a session ends after its last completion: {event:?}");
+            if let Some(buffer) = event.into_buffer() {
+                self.tools.ring.release(buffer);
+            }
         }
     }
 
-    /// Tells a session what happened; false if it has ended already.
-    pub(super) fn tell(&mut self, key: Key, event: Event) -> bool {
-        let Some(live) = self.sessions.get(key) else { return false };
+    /// Tells a session what happened.
+    ///
+    /// # Errors
+    /// It has ended already: the event.
+    pub(super) fn tell(&mut self, key: Key, event: Event) -> Result<(), Event> {
+        let Some(live) = self.sessions.get(key) else { return Err(event) };
         let mut wired = Wired { tools: &mut self.tools, legs: &mut live.legs, key };
         live.session.on(event, self.now, &mut wired);
         self.after_event(key);
-        true
+        Ok(())
     }
 
     fn stop(&mut self, slot: u32, end: End) {
@@ -379,7 +385,7 @@ impl Running {
         self.wheel.advance(self.now, &mut due);
         for slot in due.drain(..) {
             if let Some((key, _)) = self.sessions.at(slot) {
-                self.tell(key, Event::Deadline);
+                self.tell(key, Event::Deadline).ok();
             }
         }
         self.due = due;
@@ -432,14 +438,7 @@ impl Running {
     /// Waits for what the kernel still holds: the watch of the waker.
     fn end_ring(&mut self) {
         self.tools.ring.cancel(Token::Wake.pack());
-        for _ in 0..100 {
-            if self.tools.ring.in_flight() == 0 {
-                return;
-            }
-            let now = self.tools.ring.now();
-            drop(self.tools.ring.wait(now, Some(now + Duration::from_millis(10))));
-            while self.tools.ring.completion().is_some() {}
-        }
+        self.tools.ring.finish(Duration::from_secs(1));
     }
 }
 

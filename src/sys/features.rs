@@ -207,8 +207,8 @@ fn receive_two(ring: &mut Ring, client: &mut TcpStream) -> io::Result<()> {
         let length = completion.result?;
         let buffer = completion.buffer;
         let buffer = buffer.ok_or_else(|| io::Error::other("it received into no buffer"))?;
-        let is_right = length > 0 && ring.buffers().bytes(buffer, (0, length)) == message;
-        ring.buffers_mut().release(buffer);
+        let is_right = length > 0 && ring.buffers().bytes(&buffer, (0, length)) == message;
+        ring.release(buffer);
         if !is_right {
             return Err(io::Error::other("it received something else"));
         }

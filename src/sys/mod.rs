@@ -3,6 +3,8 @@
 #![expect(unsafe_code, reason = "the only folder for it")]
 
 pub mod buffer;
+pub mod buffer_queue;
+pub mod ids;
 pub mod pipe;
 pub mod ring;
 pub mod socket;

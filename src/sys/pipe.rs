@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 
+use crate::sys::ids::{Id, IdPool};
+
 /// Bytes of the largest pipe (figures: `bench/DECISIONS.md`).
 const SIZE_MAX: u32 = 512 * 1024;
 
@@ -28,28 +30,28 @@ pub fn size_of_each(pipes: usize) -> u32 {
 /// far below.
 const SPLICE_MAX: usize = 1024 * 1024;
 
-/// A pipe of the pool of a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PipeId(pub u16);
+/// One pipe of a worker.
+#[derive(Debug)]
+pub struct Pipe {
+    output: OwnedFd,
+    input: OwnedFd,
+}
+
+/// The right to use one pipe of a worker.
+pub type PipeId = Id<Pipe>;
 
 /// The pipes of a worker.
 #[derive(Debug)]
 pub struct Pipes {
     pipes: Vec<Option<Pipe>>,
     /// Empty pipes that no session holds, last in, first out.
-    idle: Vec<u16>,
-    /// Places whose pipe was closed, or never made.
-    vacant: Vec<u16>,
+    idle: Vec<PipeId>,
+    /// The ids of pipes that were closed, or not made yet.
+    vacant: IdPool<Pipe>,
     held: usize,
     taken: u64,
     /// Of each, in bytes.
     size: u32,
-}
-
-#[derive(Debug)]
-struct Pipe {
-    output: OwnedFd,
-    input: OwnedFd,
 }
 
 impl Pipes {
@@ -60,7 +62,7 @@ impl Pipes {
             size,
             pipes: (0..max).map(|_| None).collect(),
             idle: Vec::with_capacity(usize::from(max)),
-            vacant: (0..max).rev().collect(),
+            vacant: IdPool::new(max),
             held: 0,
             taken: 0,
         }
@@ -69,38 +71,41 @@ impl Pipes {
     /// An empty pipe, which the caller holds now; none when all are held, no descriptor is left, or
     /// the kernel allows only a small one.
     pub fn take(&mut self) -> Option<PipeId> {
-        let id = match self.idle.pop() {
-            Some(id) => id,
-            None => {
-                let id = *self.vacant.last()?;
-                self.pipes[usize::from(id)] = Some(Pipe::new(self.size)?);
-                self.vacant.pop();
-                id
-            }
-        };
+        let pipe = self.idle.pop().or_else(|| self.make())?;
         self.held += 1;
         self.taken += 1;
-        Some(PipeId(id))
+        Some(pipe)
+    }
+
+    fn make(&mut self) -> Option<PipeId> {
+        let id = self.vacant.take()?;
+        let place = &mut self.pipes[self.vacant.index(&id)];
+        *place = Pipe::new(self.size);
+        if place.is_none() {
+            self.vacant.give_back(id);
+            return None;
+        }
+        Some(id)
     }
 
     /// Takes an empty pipe back.
     pub fn give_back(&mut self, pipe: PipeId) {
         self.held -= 1;
-        self.idle.push(pipe.0);
+        self.idle.push(pipe);
     }
 
     /// Closes a pipe that may hold bytes: in the pool they would go to another session.
     pub fn discard(&mut self, pipe: PipeId) {
         self.held -= 1;
-        self.pipes[usize::from(pipe.0)] = None;
-        self.vacant.push(pipe.0);
+        self.pipes[self.vacant.index(&pipe)] = None;
+        self.vacant.give_back(pipe);
     }
 
     /// Closes every pipe that no session holds.
     pub fn close_idle(&mut self) {
-        for id in self.idle.drain(..) {
-            self.pipes[usize::from(id)] = None;
-            self.vacant.push(id);
+        for pipe in self.idle.drain(..) {
+            self.pipes[self.vacant.index(&pipe)] = None;
+            self.vacant.give_back(pipe);
         }
     }
 
@@ -127,8 +132,8 @@ impl Pipes {
     ///
     /// # Errors
     /// `EAGAIN`: the socket is empty, or the pipe has no slot left. Else the error of the socket.
-    pub fn fill(&self, pipe: PipeId, socket: impl AsFd) -> Result<usize, Errno> {
-        let pipe = self.pipes[usize::from(pipe.0)].as_ref().ok_or(Errno::EBADF)?;
+    pub fn fill(&self, pipe: &PipeId, socket: impl AsFd) -> Result<usize, Errno> {
+        let pipe = self.pipes[self.vacant.index(pipe)].as_ref().ok_or(Errno::EBADF)?;
         splice(socket, None, &pipe.input, None, SPLICE_MAX, flags())
     }
 
@@ -136,8 +141,8 @@ impl Pipes {
     ///
     /// # Errors
     /// `EAGAIN`: the socket has no room now. Else the error of the socket.
-    pub fn drain(&self, pipe: PipeId, socket: impl AsFd, pending: usize) -> Result<usize, Errno> {
-        let pipe = self.pipes[usize::from(pipe.0)].as_ref().ok_or(Errno::EBADF)?;
+    pub fn drain(&self, pipe: &PipeId, socket: impl AsFd, pending: usize) -> Result<usize, Errno> {
+        let pipe = self.pipes[self.vacant.index(pipe)].as_ref().ok_or(Errno::EBADF)?;
         // Never SPLICE_F_MORE: it delays the last segment by 200 ms.
         splice(&pipe.output, None, socket, None, pending.min(SPLICE_MAX), flags())
     }
@@ -171,11 +176,11 @@ mod tests {
     #[test]
     fn the_pool_is_bounded_and_lends_a_returned_pipe_again() {
         let mut pipes = Pipes::new(2, SIZE_MIN);
-        let first = pipes.take().unwrap();
-        let second = pipes.take().unwrap();
-        assert_eq!(pipes.take(), None);
+        let (first, second) = (pipes.take().unwrap(), pipes.take().unwrap());
+        assert!(pipes.take().is_none());
+        let index = second.index();
         pipes.give_back(second);
-        assert_eq!(pipes.take(), Some(second));
+        assert_eq!(pipes.take().unwrap().index(), index);
         pipes.discard(first);
         assert!(pipes.take().is_some());
         assert_eq!(pipes.held(), 2);
@@ -190,6 +195,6 @@ mod tests {
         pipes.give_back(pipe);
         pipes.close_idle();
         assert!(!pipes.has_idle() && pipes.pipes[0].is_none());
-        assert_eq!(pipes.take(), Some(pipe));
+        assert!(pipes.take().is_some());
     }
 }

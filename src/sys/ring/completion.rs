@@ -8,7 +8,7 @@ use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, cqueue};
 use nix::errno::Errno;
 
-use super::{ACCEPT, NOBODY, Ring, WAIT_TIMER};
+use super::{ACCEPT, NOBODY, Ring, SEND, WAIT_TIMER};
 use crate::sys::buffer::BufferId;
 use crate::sys::socket::Socket;
 
@@ -16,14 +16,14 @@ use crate::sys::socket::Socket;
 #[derive(Debug)]
 pub struct Completion {
     /// The user data that the operation was given.
-    pub token: u64,
+    pub user_data: u64,
     /// What the system call would have returned.
     pub result: Result<u32, Errno>,
     /// Whether the operation continues and will complete again. Nothing else tells.
     pub more: bool,
     /// Whether the socket that was received from holds more bytes, or its end (kernel 5.19).
     pub left: bool,
-    /// The buffer that bytes were received into; the caller holds it now.
+    /// The buffer that bytes were received into, or that was sent from; the caller holds it now.
     pub buffer: Option<BufferId>,
     /// The connection that was accepted.
     pub socket: Option<Socket>,
@@ -74,9 +74,9 @@ impl Ring {
 
     /// The next completion, if there is one.
     pub fn completion(&mut self) -> Option<Completion> {
-        if let Some((token, result)) = self.sent.pop_front() {
-            let (more, left) = (false, false);
-            return Some(Completion { token, result, more, left, buffer: None, socket: None });
+        if let Some((user_data, buffer, result)) = self.sent.pop_front() {
+            let (more, left, buffer) = (false, false, Some(buffer));
+            return Some(Completion { user_data, result, more, left, buffer, socket: None });
         }
         loop {
             let Some(entry) = self.uring.completion().next() else {
@@ -102,9 +102,18 @@ impl Ring {
                 // SAFETY: the kernel made this descriptor for the accept, and nobody else owns it.
                 Socket::from_descriptor(unsafe { OwnedFd::from_raw_fd(result) })
             });
-            let buffer = cqueue::buffer_select(entry.flags()).map(|id| self.buffers.adopt(id));
+            let (user_data, buffer) = if entry.user_data() & (ACCEPT | SEND) == SEND {
+                let Some((user_data, buffer)) = self.take_sending(entry.user_data()) else {
+                    debug_assert!(false, "a send in flight holds its buffer");
+                    continue;
+                };
+                (user_data, Some(buffer))
+            } else {
+                let index = cqueue::buffer_select(entry.flags());
+                (entry.user_data() & !ACCEPT, index.map(|index| self.buffers.adopt(index)))
+            };
             return Some(Completion {
-                token: entry.user_data() & !ACCEPT,
+                user_data,
                 socket,
                 result: u32::try_from(result).map_err(|_| Errno::from_raw(-result)),
                 more,
@@ -112,6 +121,12 @@ impl Ring {
                 buffer,
             });
         }
+    }
+
+    /// The user data of a completed send, and the buffer that it was sent from.
+    fn take_sending(&mut self, user_data: u64) -> Option<(u64, BufferId)> {
+        let index = usize::try_from(user_data & !SEND).ok()?;
+        self.sending.get_mut(index)?.take()
     }
 
     /// Waits until no operation is in flight, at most for `time`. Completions are dropped. The

@@ -4,6 +4,7 @@
 //! the wait timer. So it lives until the completion of the operation, whatever the caller does, and
 //! the interface is safe. See `io_uring(7)` and `io_uring_enter(2)`.
 
+mod buffers;
 mod completion;
 mod setup;
 #[cfg(test)]
@@ -45,6 +46,13 @@ const WAIT_TIMER: u64 = u64::MAX - 1;
 /// Marks the user data of accepts, so that only their results are taken for descriptors.
 const ACCEPT: u64 = 1 << 63;
 
+/// Marks the user data of sends. The rest of it is the index of the buffer.
+const SEND: u64 = 1 << 62;
+
+/// Names a send in flight, to cancel it.
+#[derive(Debug, Clone, Copy)]
+pub struct SendKey(u16);
+
 /// What a poll waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
@@ -62,12 +70,14 @@ pub struct Ring {
     /// The addresses of connects that were pushed but not submitted. The kernel copies them at
     /// submission (`IORING_FEAT_SUBMIT_STABLE`), so all are free after the next enter.
     connects: Vec<SockAddr>,
+    /// The buffers that the kernel sends from, by index, and the user data of their sends.
+    sending: Box<[Option<(u64, BufferId)>]>,
     /// Operations that will still complete.
     in_flight: usize,
     /// Whether the completion that is being handled is the only one of its turn.
     alone: bool,
     /// Sends that were done without the ring, and their results.
-    sent: VecDeque<(u64, Result<u32, Errno>)>,
+    sent: VecDeque<(u64, BufferId, Result<u32, Errno>)>,
     /// Whether a multishot accept is safe on this kernel.
     accepts_many: bool,
     /// How the ring waits.
@@ -118,6 +128,7 @@ impl Ring {
         let version = KernelVersion::of_this_kernel();
         Ok(Self {
             uring,
+            sending: (0..buffers.count()).map(|_| None).collect(),
             buffers,
             connects: Vec::with_capacity(capacity),
             in_flight: 0,
@@ -131,7 +142,7 @@ impl Ring {
     }
 
     /// Accepts connections until cancelled, or one only; [`Completion::more`] tells which.
-    pub fn accept(&mut self, listener: &OwnedFd, token: u64, multishot: bool) {
+    pub fn accept(&mut self, listener: &OwnedFd, user_data: u64, multishot: bool) {
         let listener = Fd(listener.as_raw_fd());
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let entry = if multishot && self.accepts_many {
@@ -140,12 +151,12 @@ impl Ring {
             let none = std::ptr::null_mut();
             opcode::Accept::new(listener, none, std::ptr::null_mut()).flags(flags).build()
         };
-        self.start(entry, token, ACCEPT);
+        self.start(entry, user_data, ACCEPT);
     }
 
     /// Receives into buffers of the ring: once, or until it is cancelled, the stream ends, fails,
     /// or no buffer is left.
-    pub fn receive(&mut self, socket: &Socket, token: u64, multishot: bool) {
+    pub fn receive(&mut self, socket: &Socket, user_data: u64, multishot: bool) {
         let socket = Fd(socket.descriptor());
         let entry = if multishot {
             opcode::RecvMulti::new(socket, GROUP).build()
@@ -157,26 +168,10 @@ impl Ring {
                 .build()
                 .flags(Flags::BUFFER_SELECT)
         };
-        self.start(entry, token, 0);
+        self.start(entry, user_data, 0);
     }
 
-    /// Receives what is there now behind the first `filled` bytes of a buffer that the caller
-    /// holds, without a submission. Returns how many bytes; 0 is the end of the stream. No receive
-    /// is in flight on the socket.
-    ///
-    /// # Errors
-    /// As recv(2); EAGAIN: nothing is there.
-    pub fn receive_rest(
-        &mut self,
-        socket: &Socket,
-        buffer: BufferId,
-        filled: u32,
-    ) -> Result<u32, Errno> {
-        let received = socket.receive(self.buffers.room(buffer, filled))?;
-        u32::try_from(received).map_err(|_| Errno::EOVERFLOW)
-    }
-
-    /// Sends `range` of a buffer that the caller holds, and continues to hold until the completion.
+    /// Sends `range` of a buffer. The ring holds the buffer until the completion, which returns it.
     /// A send may complete with less than all. With `more` the last segment is held back
     /// (`MSG_MORE`, send(2)) until more is sent, or the end.
     ///
@@ -187,28 +182,31 @@ impl Ring {
     pub fn send(
         &mut self,
         socket: &Socket,
-        token: u64,
+        user_data: u64,
         buffer: BufferId,
         range: (u32, u32),
         more: bool,
-    ) {
-        let bytes = self.buffers.bytes(buffer, range);
+    ) -> SendKey {
+        let bytes = self.buffers.bytes(&buffer, range);
+        let index = buffer.index();
         if self.alone {
             let sent = socket.send(bytes, more);
             if sent != Err(Errno::EAGAIN) {
-                self.sent.push_back((token, sent));
-                return;
+                self.sent.push_back((user_data, buffer, sent));
+                return SendKey(index);
             }
         }
         let (start, length) = (bytes.as_ptr(), range.1 - range.0);
         let entry = opcode::Send::new(Fd(socket.descriptor()), start, length)
             .flags(send_flags(more))
             .build();
-        self.start(entry, token, 0);
+        self.sending[usize::from(index)] = Some((user_data, buffer));
+        self.start(entry, u64::from(index), SEND);
+        SendKey(index)
     }
 
     /// Connects.
-    pub fn connect(&mut self, socket: &Socket, address: SocketAddr, token: u64) {
+    pub fn connect(&mut self, socket: &Socket, address: SocketAddr, user_data: u64) {
         // The address must not move. And a submission between here and the push of its entry would
         // take it for one that the kernel has copied.
         while self.connects.len() == self.connects.capacity() || self.uring.submission().is_full() {
@@ -218,36 +216,41 @@ impl Ring {
         let Some(address) = self.connects.last() else { return };
         let address = (address.as_ptr().cast(), address.len());
         let entry = opcode::Connect::new(Fd(socket.descriptor()), address.0, address.1).build();
-        self.start(entry, token, 0);
+        self.start(entry, user_data, 0);
     }
 
     /// Completes once the socket is ready.
-    pub fn poll(&mut self, socket: &Socket, token: u64, readiness: Readiness) {
+    pub fn poll(&mut self, socket: &Socket, user_data: u64, readiness: Readiness) {
         let events = match readiness {
             Readiness::Readable => libc::POLLIN | libc::POLLRDHUP,
             Readiness::Writable => libc::POLLOUT,
         };
-        self.start_poll(socket.descriptor(), events, token);
+        self.start_poll(socket.descriptor(), events, user_data);
     }
 
     /// Completes once another thread wakes this worker.
-    pub fn watch(&mut self, waker: &Waker, token: u64) {
-        self.start_poll(waker.descriptor(), libc::POLLIN, token);
+    pub fn watch(&mut self, waker: &Waker, user_data: u64) {
+        self.start_poll(waker.descriptor(), libc::POLLIN, user_data);
     }
 
-    fn start_poll(&mut self, descriptor: RawFd, events: libc::c_short, token: u64) {
+    fn start_poll(&mut self, descriptor: RawFd, events: libc::c_short, user_data: u64) {
         let events = u32::from(events.cast_unsigned());
-        self.start(opcode::PollAdd::new(Fd(descriptor), events).build(), token, 0);
+        self.start(opcode::PollAdd::new(Fd(descriptor), events).build(), user_data, 0);
     }
 
     /// Asks the accept with this user data to end; it completes once more.
-    pub fn cancel_accept(&mut self, token: u64) {
-        self.cancel(token | ACCEPT);
+    pub fn cancel_accept(&mut self, user_data: u64) {
+        self.cancel(user_data | ACCEPT);
+    }
+
+    /// Asks a send to end; it completes once more.
+    pub fn cancel_send(&mut self, key: SendKey) {
+        self.cancel(u64::from(key.0) | SEND);
     }
 
     /// Asks the operation with this user data to end; it completes once more.
-    pub fn cancel(&mut self, token: u64) {
-        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(token)).build();
+    pub fn cancel(&mut self, user_data: u64) {
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(user_data)).build();
         self.push(&entry.user_data(NOBODY));
     }
 
@@ -269,32 +272,12 @@ impl Ring {
         self.in_flight
     }
 
-    /// The buffers.
-    #[must_use]
-    pub const fn buffers(&self) -> &Buffers {
-        &self.buffers
-    }
-
-    /// The buffers, to release one.
-    pub const fn buffers_mut(&mut self) -> &mut Buffers {
-        &mut self.buffers
-    }
-
-    /// Gives the memory of the buffers back to the system, if no buffer holds bytes: neither one of
-    /// a session, nor one of a receive whose completion was not looked at yet (a full submission
-    /// queue is submitted within a turn, and what is there is received at once).
-    pub fn give_back_memory(&mut self) {
-        if self.uring.completion().is_empty() && !self.overflown() {
-            self.buffers.give_back_memory();
-        }
-    }
-
     /// Pushes an operation that will complete. `mark` is added to the user data of the caller.
-    fn start(&mut self, entry: Entry, token: u64, mark: u64) {
+    fn start(&mut self, entry: Entry, user_data: u64, mark: u64) {
         // The ring would not know the completion of another one, or lose count of it.
-        assert!(token < ACCEPT, "user data is below 2^63");
+        assert!(user_data < SEND, "user data is below 2^62");
         self.in_flight += 1;
-        self.push(&entry.user_data(token | mark));
+        self.push(&entry.user_data(user_data | mark));
     }
 
     fn push(&mut self, entry: &Entry) {

@@ -18,7 +18,7 @@ fn received() -> (Ring, Socket, BufferId, TcpStream) {
     ring.receive(&socket, 1, false);
     ring.wait(Duration::ZERO, TIMEOUT).unwrap();
     let received = ring.completion().unwrap();
-    assert_eq!((received.token, received.result), (1, Ok(1)));
+    assert_eq!((received.user_data, received.result), (1, Ok(1)));
     (ring, socket, received.buffer.unwrap(), peer)
 }
 
@@ -27,14 +27,16 @@ fn a_send_after_the_only_completion_completes_in_the_same_turn() {
     let (mut ring, socket, buffer, mut peer) = received();
     ring.send(&socket, 2, buffer, (0, 1), false);
     let sent = ring.completion().unwrap();
-    assert_eq!((sent.token, sent.result, sent.more), (2, Ok(1), false));
+    assert_eq!((sent.user_data, sent.result, sent.more), (2, Ok(1), false));
     assert!(ring.completion().is_none());
     peer.read_exact(&mut [0]).unwrap();
 
-    ring.send(&socket, 3, buffer, (0, 1), false);
+    ring.send(&socket, 3, sent.buffer.unwrap(), (0, 1), false);
     assert!(ring.completion().is_none(), "after the last completion it goes to the ring");
     ring.wait(Duration::ZERO, TIMEOUT).unwrap();
-    assert_eq!(ring.completion().unwrap().token, 3);
+    let sent = ring.completion().unwrap();
+    assert_eq!((sent.user_data, sent.result), (3, Ok(1)));
+    assert!(sent.buffer.is_some(), "it comes back");
     peer.read_exact(&mut [0]).unwrap();
 }
 
@@ -68,7 +70,7 @@ fn connects_to_a_full_submission_queue_keep_their_addresses() {
 
 #[test]
 fn a_send_to_a_full_socket_completes_once_there_is_room() {
-    let (mut ring, socket, buffer, mut peer) = received();
+    let (mut ring, socket, mut buffer, mut peer) = received();
     let whole = (0, u32::try_from(BUFFER_SIZE).unwrap());
     let (mut taken, mut sends) = (0, 0);
     loop {
@@ -76,6 +78,7 @@ fn a_send_to_a_full_socket_completes_once_there_is_room() {
         sends += 1;
         let Some(sent) = ring.completion() else { break };
         taken += u64::from(sent.result.unwrap());
+        buffer = sent.buffer.unwrap();
         assert!(sends < 10_000, "{taken} bytes fit into one socket");
     }
     let count = move || {
@@ -85,7 +88,7 @@ fn a_send_to_a_full_socket_completes_once_there_is_room() {
     let reader = std::thread::spawn(count);
     ring.wait(Duration::ZERO, TIMEOUT).unwrap();
     let sent = ring.completion().unwrap();
-    assert_eq!(sent.token, 2);
+    assert_eq!(sent.user_data, 2);
     taken += u64::from(sent.result.unwrap());
     socket.shut_down();
     assert_eq!(reader.join().unwrap() as u64, taken);
@@ -94,15 +97,15 @@ fn a_send_to_a_full_socket_completes_once_there_is_room() {
 #[test]
 fn memory_with_a_completion_that_was_not_read_is_not_given_back() {
     let (mut ring, socket, buffer, mut peer) = received();
-    ring.buffers_mut().release(buffer);
+    ring.release(buffer);
     peer.write_all(b"whole").unwrap();
     ring.receive(&socket, 2, false);
     // As a full submission queue does within a turn.
     ring.submit();
     ring.give_back_memory();
     let received = ring.completion().unwrap();
-    assert_eq!((received.token, received.result), (2, Ok(5)));
-    assert_eq!(ring.buffers().bytes(received.buffer.unwrap(), (0, 5)), b"whole");
+    assert_eq!((received.user_data, received.result), (2, Ok(5)));
+    assert_eq!(ring.buffers().bytes(&received.buffer.unwrap(), (0, 5)), b"whole");
 }
 
 const fn millis(millis: u64) -> Duration {
@@ -175,18 +178,18 @@ fn a_timer_whose_completion_was_not_read_is_armed_again() {
 #[test]
 fn a_wait_until_now_returns_at_once_with_the_completions() {
     let (mut ring, socket, buffer, mut peer) = received();
-    ring.buffers_mut().release(buffer);
+    ring.release(buffer);
     let now = Duration::from_secs(7);
     ring.wait(now, Some(now)).unwrap();
     assert!(ring.completion().is_none());
     ring.receive(&socket, 2, false);
     peer.write_all(b"x").unwrap();
     ring.wait(now, Some(now)).unwrap();
-    assert_eq!(ring.completion().unwrap().token, 2);
+    assert_eq!(ring.completion().unwrap().user_data, 2);
 }
 
 #[test]
-#[should_panic(expected = "user data is below 2^63")]
+#[should_panic(expected = "user data is below 2^62")]
 fn user_data_of_the_ring_itself_is_refused() {
     let (mut ring, socket, ..) = received();
     ring.receive(&socket, NOBODY, false);
@@ -199,4 +202,22 @@ fn an_operation_in_flight_ends_before_finish_returns() {
     ring.cancel(2);
     ring.finish(Duration::from_secs(20));
     assert_eq!(ring.in_flight(), 0);
+}
+
+#[test]
+fn a_cancelled_send_completes_and_returns_its_buffer() {
+    let (mut ring, socket, mut buffer, _peer) = received();
+    let whole = (0, u32::try_from(BUFFER_SIZE).unwrap());
+    let key = loop {
+        let key = ring.send(&socket, 2, buffer, whole, false);
+        let Some(sent) = ring.completion() else { break key };
+        buffer = sent.buffer.unwrap();
+    };
+    assert_eq!(ring.buffers().held(), 1, "the send holds it");
+    ring.cancel_send(key);
+    ring.wait(Duration::ZERO, TIMEOUT).unwrap();
+    let sent = ring.completion().unwrap();
+    assert_eq!((sent.user_data, sent.result), (2, Err(Errno::ECANCELED)));
+    ring.release(sent.buffer.unwrap());
+    assert_eq!(ring.buffers().held(), 0);
 }
