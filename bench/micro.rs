@@ -25,7 +25,7 @@ use evenkeel::shared::schedule::Schedule;
 use evenkeel::shared::server::{Server, ServerShared};
 use evenkeel::shared::state::SharedState;
 use evenkeel::shared::table::{Backend, Table};
-use evenkeel::sys::interfaces::Here;
+use evenkeel::sys::local_addresses::LocalAddresses;
 use evenkeel::sys::waker::Waker;
 use evenkeel::terms::{ServerId, WorkerIndex};
 
@@ -128,7 +128,7 @@ fn tables(servers: u32, effort: Effort) {
     let parsed = timed(&mut || drop(black_box(file::parse(&text, "bench.toml"))));
     print(&format!("parse a file of {servers} servers"), parsed, few);
     let config = file::parse(&text, "bench.toml").expect("it is a valid file");
-    let (mut roster, here) = (Roster::new(2), Here::of([]));
+    let (mut roster, here) = (Roster::new(2), LocalAddresses::of([]));
     let merged = timed(&mut || roster.merge(&config, BTreeMap::new(), &here, Instant::now()));
     print(&format!("merge {servers} servers"), merged, few);
     let bound = Bound::new();

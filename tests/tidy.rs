@@ -15,7 +15,7 @@ use house::{PLANES, Source, Text, root, sources, texts};
 /// such as `src/control/file` is one module.
 const LAYERS: &[&[&str]] = &[
     &["terms", "sys", "shared", "observe", "control", "proxy"],
-    &["sys::child", "sys::ids", "sys::interfaces", "sys::kernel_version"],
+    &["sys::child", "sys::ids", "sys::kernel_version", "sys::local_addresses"],
     &["sys::buffer", "sys::pipe"],
     &["sys::buffer_queue"],
     &["sys::scheduler", "sys::thread", "sys::wait_timer"],

@@ -27,8 +27,8 @@ use crate::shared::phase::{Phase, PhaseCell};
 use crate::shared::records::Records;
 use crate::shared::state::SharedState;
 use crate::sys::features;
-use crate::sys::interfaces::Here;
 use crate::sys::kernel_version::KernelVersion;
+use crate::sys::local_addresses::LocalAddresses;
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
 
@@ -247,7 +247,7 @@ async fn control(
         answers.iter().map(|(host, answer)| (host.clone(), answer.addresses.clone())).collect();
     prepared.count_names(&config, &answers);
     let mut roster = Roster::new(prepared.workers);
-    roster.merge(&config, addresses, &Here::now(), started);
+    roster.merge(&config, addresses, &LocalAddresses::now(), started);
     let table = roster.table(1, &prepared.bound);
 
     let (events_sender, events) = channel::bounded(EVENTS_WAITING);

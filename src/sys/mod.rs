@@ -13,8 +13,8 @@ pub mod waker;
 
 pub mod child;
 pub mod features;
-pub mod interfaces;
 pub mod kernel_version;
+pub mod local_addresses;
 pub mod probe_socket;
 pub mod scheduler;
 pub mod thread;

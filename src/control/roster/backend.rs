@@ -16,7 +16,7 @@ use crate::control::roster::server::{Happened, Member, Orders, ServerBook};
 use crate::shared::schedule::{Schedule, Share};
 use crate::shared::server::Server;
 use crate::shared::table;
-use crate::sys::interfaces::Here;
+use crate::sys::local_addresses::LocalAddresses;
 
 /// A backend as configured.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) struct Facts<'a> {
     /// Where this balancer itself listens.
     pub(super) own: &'a [SocketAddr],
     /// The addresses of the machine that it runs on.
-    pub(super) here: &'a Here,
+    pub(super) here: &'a LocalAddresses,
     pub(super) orders: &'a AllOrders,
     pub(super) past: &'a mut Past,
     pub(super) news: &'a mut Vec<News>,

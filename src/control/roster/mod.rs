@@ -15,7 +15,7 @@ use crate::shared::limit::Limit;
 use crate::shared::orders::ServerName;
 use crate::shared::snapshot::ProbeResult;
 use crate::shared::table::{Frontend, FrontendShared, Listener, Table};
-use crate::sys::interfaces::Here;
+use crate::sys::local_addresses::LocalAddresses;
 use crate::terms::ServerId;
 
 mod backend;
@@ -96,7 +96,13 @@ impl Roster {
     /// Takes over a configuration, with answers for the names in it that had none yet. What is
     /// the same as before keeps its health, its counters and what an operator has set. No name may
     /// lead from `here`, the machine that this runs on, back to it.
-    pub fn merge(&mut self, config: &Config, answers: Answers, here: &Here, now: Instant) {
+    pub fn merge(
+        &mut self,
+        config: &Config,
+        answers: Answers,
+        here: &LocalAddresses,
+        now: Instant,
+    ) {
         for (host, found) in answers.into_iter().filter(|(_, found)| !found.is_empty()) {
             // What has been answered since these were asked for is newer.
             self.answers.entry(host).or_insert(found);
@@ -158,7 +164,7 @@ impl Roster {
         &mut self,
         host: &str,
         addresses: &[IpAddr],
-        here: &Here,
+        here: &LocalAddresses,
         now: Instant,
     ) -> bool {
         if addresses.is_empty() || self.answers.get(host).is_some_and(|known| known == addresses) {

@@ -28,8 +28,8 @@ fn at(name: &str, address: &str) -> String {
 }
 
 /// The machine that the books are of.
-fn here() -> Here {
-    Here::of(["198.51.100.7".parse().unwrap()])
+fn here() -> LocalAddresses {
+    LocalAddresses::of(["198.51.100.7".parse().unwrap()])
 }
 
 struct Scene {

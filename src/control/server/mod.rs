@@ -25,7 +25,7 @@ use crate::shared::phase::Phase;
 use crate::shared::snapshot::Snapshot;
 use crate::shared::state::SharedState;
 use crate::shared::table::Table;
-use crate::sys::interfaces::Here;
+use crate::sys::local_addresses::LocalAddresses;
 
 mod inbox;
 mod reloading;
@@ -238,8 +238,12 @@ impl Server {
         }
         match answer {
             Ok(answer) => {
-                let moved =
-                    self.roster.resolved(&host, &answer.addresses, &Here::now(), Instant::now());
+                let moved = self.roster.resolved(
+                    &host,
+                    &answer.addresses,
+                    &LocalAddresses::now(),
+                    Instant::now(),
+                );
                 if moved {
                     self.fit_sessions();
                 } else {

@@ -12,7 +12,7 @@ use crate::control::roster::{Answers, Bound};
 use crate::control::server::Server;
 use crate::control::server::inbox::Read;
 use crate::shared::phase::Phase;
-use crate::sys::interfaces::Here;
+use crate::sys::local_addresses::LocalAddresses;
 
 /// An address that an earlier reload gave up is free once the workers have left it, which takes
 /// them a turn. So long, and so often, it is tried again.
@@ -184,7 +184,7 @@ impl Server {
         }
         let addresses: Answers =
             answers.iter().map(|(host, answer)| (host.clone(), answer.addresses.clone())).collect();
-        self.roster.merge(&config, addresses, &Here::now(), Instant::now());
+        self.roster.merge(&config, addresses, &LocalAddresses::now(), Instant::now());
         let gone = self.bound.keys().filter(|address| !bound.contains_key(address));
         self.reloading.given_up.extend(gone);
         self.bound = bound;

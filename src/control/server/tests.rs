@@ -72,7 +72,7 @@ impl Scene {
         let config = file::load(&folder.join("e.toml")).unwrap();
         let started = Instant::now();
         let mut roster = Roster::new(1);
-        roster.merge(&config, Answers::new(), &Here::default(), started);
+        roster.merge(&config, Answers::new(), &LocalAddresses::default(), started);
         let bound = listeners::bind(&config, 1, &Bound::new()).unwrap();
         let (events, events_receiver) = crossbeam::channel::bounded(8);
         let (requests, requests_receiver) = mpsc::channel(8);
