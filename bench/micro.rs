@@ -25,7 +25,7 @@ use evenkeel::shared::schedule::Schedule;
 use evenkeel::shared::server::{Endpoint, ServerShared};
 use evenkeel::shared::state::SharedState;
 use evenkeel::shared::table::{Backend, Table};
-use evenkeel::sys::interfaces::Here;
+use evenkeel::sys::local_addresses::LocalAddresses;
 use evenkeel::sys::waker::Waker;
 use evenkeel::terms::{EndpointId, ServerId, WorkerIndex};
 
@@ -128,7 +128,7 @@ fn tables(servers: u32, effort: Effort) {
     let parsed = timed(&mut || drop(black_box(file::parse(&text, "bench.toml"))));
     print(&format!("parse a file of {servers} servers"), parsed, few);
     let config = file::parse(&text, "bench.toml").expect("it is a valid file");
-    let (mut cluster, here) = (Cluster::new(2), Here::of([]));
+    let (mut cluster, here) = (Cluster::new(2), LocalAddresses::of([]));
     let merged = timed(&mut || cluster.merge(&config, BTreeMap::new(), &here, Instant::now()));
     print(&format!("merge {servers} servers"), merged, few);
     let bound = Bound::new();

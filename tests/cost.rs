@@ -29,7 +29,7 @@ use evenkeel::shared::schedule::Schedule;
 use evenkeel::shared::server::{Endpoint, ServerShared};
 use evenkeel::shared::state::SharedState;
 use evenkeel::shared::table::{Backend, Frontend, FrontendShared, Listener, Table};
-use evenkeel::sys::release::Release;
+use evenkeel::sys::kernel_version::KernelVersion;
 use evenkeel::sys::thread::{allowed_cores, pin};
 use evenkeel::sys::waker::Waker;
 use evenkeel::terms::{EndpointId, ServerId, WorkerIndex};
@@ -242,11 +242,11 @@ fn at_saturation_a_request_costs_less_than_a_tenth_of_a_system_call() {
 }
 
 /// The kernel from which on a ring can say that its waiting is for no disk.
-const SAYS_SO: Release = Release(6, 15, 0);
+const SAYS_SO: KernelVersion = KernelVersion(6, 15, 0);
 
 #[test]
 fn who_waits_for_clients_does_not_count_as_waiting_for_a_disk() {
-    if Release::of_this_kernel().unwrap() < SAYS_SO {
+    if KernelVersion::of_this_kernel().unwrap() < SAYS_SO {
         let name = "who_waits_for_clients_does_not_count_as_waiting_for_a_disk";
         skip(name, "needs kernel 6.15: an older one counts every wait of a ring so");
         return;

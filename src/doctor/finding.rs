@@ -6,11 +6,11 @@ use std::io::{self, Write};
 #[derive(Debug)]
 pub(super) struct Finding {
     pub(super) verdict: Verdict,
-    /// What was looked at.
+    /// What was examined.
     pub(super) subject: &'static str,
-    /// What was found there, and what that means.
+    /// What was found, and what it means.
     pub(super) text: String,
-    /// The one command that mends it.
+    /// The command that remedies it.
     pub(super) remedy: Option<String>,
 }
 
@@ -44,7 +44,7 @@ impl Finding {
         Self { verdict: Verdict::Failed, subject, text: text.into(), remedy }
     }
 
-    /// A thing that this machine does not show: worth a look, and no fault.
+    /// A value that cannot be read here: a warning without a remedy.
     pub(super) fn unknown(subject: &'static str, text: impl Into<String>) -> Self {
         Self { verdict: Verdict::Warning, subject, text: text.into(), remedy: None }
     }
@@ -64,7 +64,7 @@ pub(super) fn report(out: &mut dyn Write, findings: &[Finding]) -> io::Result<bo
     for finding in findings {
         writeln!(out, "{:<8} {}: {}", finding.verdict.name(), finding.subject, finding.text)?;
         if let Some(remedy) = &finding.remedy {
-            writeln!(out, "{:<8}   to mend it: {remedy}", "")?;
+            writeln!(out, "{:<8}   remedy: {remedy}", "")?;
         }
     }
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_told_with_its_command_and_as_the_answer() {
+    fn a_failure_is_reported_with_its_remedy_and_as_the_result() {
         let mut out = Vec::new();
         let findings = [
             Finding::ok("cores", "2"),
@@ -103,13 +103,13 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("ok       cores: 2\n"), "{text}");
         assert!(text.contains("failed   io_uring: forbidden\n"), "{text}");
-        assert!(text.contains("to mend it: sysctl -w kernel.io_uring_disabled=0\n"), "{text}");
+        assert!(text.contains("remedy: sysctl -w kernel.io_uring_disabled=0\n"), "{text}");
         assert!(text.contains("failed: 1, warnings: 0, ok: 1"), "{text}");
         assert!(text.contains("/etc/sysctl.d/"), "{text}");
     }
 
     #[test]
-    fn warnings_alone_are_no_failure() {
+    fn a_warning_is_no_failure() {
         let mut out = Vec::new();
         let findings = [Finding::warning("backlog", "cut", "sysctl -w net.core.somaxconn=4096")];
         assert!(report(&mut out, &findings).unwrap());

@@ -5,38 +5,37 @@ use std::io;
 use nix::sys::utsname;
 
 use crate::doctor::finding::Finding;
-use crate::sys::features::{RingFeatures, RingProblem, ring_features};
-use crate::sys::release::Release;
+use crate::sys::features::{RingProblem, try_multishot_accept, try_multishot_receive};
+use crate::sys::kernel_version::KernelVersion;
+use crate::sys::ring::RingFeatures;
 
 /// The oldest kernel that has all that a worker needs: `SINGLE_ISSUER` with `DEFER_TASKRUN`.
-const FLOOR: Release = Release(6, 1, 0);
+const FLOOR: KernelVersion = KernelVersion(6, 1, 0);
 
 pub(super) fn examine(available: Result<(), RingProblem>) -> Vec<Finding> {
     let release = utsname::uname()
         .map(|names| names.release().to_string_lossy().into_owned())
         .unwrap_or_default();
-    let version = Release::parse(&release);
-    let mut findings = vec![release_finding(&release, version)];
+    let version = KernelVersion::parse(&release);
+    let mut findings = vec![version_finding(&release, version)];
     match available {
         Ok(()) => {
-            findings.push(Finding::ok(
-                "io_uring",
-                "there and allowed, with SINGLE_ISSUER and DEFER_TASKRUN",
+            let text = "available, with SINGLE_ISSUER and DEFER_TASKRUN";
+            findings.push(Finding::ok("io_uring", text));
+            findings.extend(feature_findings(RingFeatures::of_this_kernel()));
+            // A worker does not use it on the kernels that invent descriptors.
+            let invents = version.is_some_and(KernelVersion::invents_descriptors);
+            let accept = if invents { Ok(()) } else { try_multishot_accept() };
+            findings.push(trial_finding(
+                "io_uring multishot accept",
+                &accept,
+                "tried on loopback: one submission accepts every connection",
             ));
-            match ring_features() {
-                Ok(mut features) => {
-                    if version.is_some_and(Release::invents_descriptors) {
-                        // Whatever the trial gave, it is not used on this kernel.
-                        features.multishot_accept = Ok(());
-                    }
-                    findings.extend(feature_findings(&features));
-                }
-                Err(error) => findings.push(Finding::failed(
-                    "io_uring operations",
-                    format!("the ring does not list them: {error}"),
-                    "let the sandbox allow io_uring_register",
-                )),
-            }
+            findings.push(trial_finding(
+                "io_uring multishot receive",
+                &try_multishot_receive(),
+                "tried on loopback: into a buffer ring, so that idle sessions hold no buffer",
+            ));
         }
         Err(problem) => {
             findings.push(Finding::failed("io_uring", problem.cause(), problem.remedy()));
@@ -45,73 +44,63 @@ pub(super) fn examine(available: Result<(), RingProblem>) -> Vec<Finding> {
     findings
 }
 
-fn release_finding(release: &str, version: Option<Release>) -> Finding {
+fn version_finding(release: &str, version: Option<KernelVersion>) -> Finding {
     let subject = "kernel";
+    let upgrade = "apt-get install --only-upgrade 'linux-image-*' && reboot";
     match version {
-        None => Finding::unknown(subject, format!("{release}: no version; 6.1 is needed")),
-        Some(version) if version < FLOOR => Finding::failed(
-            subject,
-            format!("{release}; 6.1 or newer is needed"),
-            "apt-get install --only-upgrade 'linux-image-*' && reboot",
-        ),
+        None => Finding::unknown(subject, format!("{release} is not a version; 6.1 is needed")),
+        Some(version) if version < FLOOR => {
+            Finding::failed(subject, format!("{release}; 6.1 or newer is needed"), upgrade)
+        }
         Some(version) if version.invents_descriptors() => Finding::warning(
             subject,
             format!(
-                "{release}; 6.6.1 to 6.7.4 may answer a multishot accept with a descriptor that \
-                 is none, so that evenkeel accepts one at a time"
+                "{release}; from 6.6.1 to 6.7.4 a multishot accept may return a descriptor that \
+                 does not exist, so evenkeel accepts connections one at a time"
             ),
-            "apt-get install --only-upgrade 'linux-image-*' && reboot",
+            upgrade,
         ),
         Some(_) => Finding::ok(subject, format!("{release}; 6.1 or newer is needed")),
     }
 }
 
-fn feature_findings(features: &RingFeatures) -> Vec<Finding> {
+fn feature_findings(features: io::Result<RingFeatures>) -> Vec<Finding> {
+    let subject = "io_uring operations";
+    let RingFeatures { ext_arg, operations } = match features {
+        Ok(features) => features,
+        Err(error) => {
+            let text = format!("the ring does not list them: {error}");
+            let remedy = "let the sandbox allow io_uring_register";
+            return vec![Finding::failed(subject, text, remedy)];
+        }
+    };
     let upgrade = "boot kernel 6.1 or newer, or let the sandbox allow it";
-    let (known, unknown): (Vec<_>, Vec<_>) = features.operations.iter().partition(|(_, k)| *k);
-    let names = |list: &[(&'static str, bool)]| {
-        list.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    let names = |wanted: bool| {
+        let some = operations.iter().filter(|(_, known)| *known == wanted);
+        some.map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
     };
+    let unknown = names(false);
     let operations = if unknown.is_empty() {
-        Finding::ok("io_uring operations", names(&known))
+        Finding::ok(subject, names(true))
     } else {
-        let text = format!("the ring does not know: {}", names(&unknown));
-        Finding::failed("io_uring operations", text, upgrade)
+        Finding::failed(subject, format!("the ring does not know: {unknown}"), upgrade)
     };
-    let ext_arg = if features.ext_arg {
-        Finding::ok("io_uring EXT_ARG", "one system call submits and waits with a timeout")
+    let subject = "io_uring EXT_ARG";
+    let ext_arg = if ext_arg {
+        Finding::ok(subject, "one system call submits and waits with a timeout")
     } else {
-        Finding::failed("io_uring EXT_ARG", "missing: a worker cannot wait with a timeout", upgrade)
+        Finding::failed(subject, "missing: a worker cannot wait with a timeout", upgrade)
     };
-    vec![
-        operations,
-        ext_arg,
-        tried(
-            "io_uring multishot accept",
-            &features.multishot_accept,
-            "tried on loopback: one submission accepts every connection",
-        ),
-        tried(
-            "io_uring multishot receive",
-            &features.multishot_receive,
-            "tried on loopback: into a buffer ring, so that idle sessions hold no buffer",
-        ),
-    ]
+    vec![operations, ext_arg]
 }
 
-fn tried(subject: &'static str, outcome: &io::Result<()>, works: &str) -> Finding {
-    let failed = |error: &io::Error, remedy: &str| {
-        Finding::failed(subject, format!("tried on loopback, and failed: {error}"), remedy)
+fn trial_finding(subject: &'static str, outcome: &io::Result<()>, works: &str) -> Finding {
+    let Err(error) = outcome else { return Finding::ok(subject, works) };
+    let remedy = match error.kind() {
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable => "ip link set lo up",
+        _ => "boot another kernel, 6.1 or newer",
     };
-    match outcome {
-        Ok(()) => Finding::ok(subject, works),
-        Err(error) => match error.kind() {
-            io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable => {
-                failed(error, "ip link set lo up")
-            }
-            _ => failed(error, "boot another kernel, 6.1 or newer"),
-        },
-    }
+    Finding::failed(subject, format!("tried on loopback, and failed: {error}"), remedy)
 }
 
 #[cfg(test)]
@@ -120,7 +109,7 @@ mod tests {
     use crate::doctor::finding::Verdict;
 
     #[test]
-    fn old_kernels_fail_and_the_bogus_ones_are_warned_of() {
+    fn an_old_kernel_fails_and_one_that_invents_descriptors_is_a_warning() {
         for (release, verdict) in [
             ("5.15.0-91-generic", Verdict::Failed),
             ("6.0.19", Verdict::Failed),
@@ -131,23 +120,20 @@ mod tests {
             ("6.7.5", Verdict::Ok),
             ("6.18.44", Verdict::Ok),
         ] {
-            let finding = release_finding(release, Release::parse(release));
+            let finding = version_finding(release, KernelVersion::parse(release));
             assert_eq!(finding.verdict, verdict, "{release}");
         }
     }
 
     #[test]
-    fn what_the_ring_lacks_is_named() {
-        let features = RingFeatures {
-            ext_arg: true,
-            operations: vec![("accept", true), ("connect", false)],
-            multishot_accept: Ok(()),
-            multishot_receive: Err(io::Error::from(nix::errno::Errno::ENETUNREACH)),
-        };
-        let findings = feature_findings(&features);
-        assert_eq!(findings[0].verdict, Verdict::Failed);
+    fn missing_features_are_named() {
+        let operations = vec![("accept", true), ("connect", false)];
+        let findings = feature_findings(Ok(RingFeatures { ext_arg: true, operations }));
+        let verdicts: Vec<Verdict> = findings.iter().map(|finding| finding.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Failed, Verdict::Ok]);
         assert!(findings[0].text.ends_with(": connect"), "{}", findings[0].text);
-        assert_eq!(findings[2].verdict, Verdict::Ok);
-        assert_eq!(findings[3].remedy.as_deref(), Some("ip link set lo up"));
+        let error = io::Error::from(nix::errno::Errno::ENETUNREACH);
+        let finding = trial_finding("a trial", &Err(error), "it works");
+        assert_eq!(finding.remedy.as_deref(), Some("ip link set lo up"));
     }
 }

@@ -1,4 +1,4 @@
-//! Limits and settings, against what a configuration asks for.
+//! The limits and settings of this machine, compared with what a configuration needs.
 
 use std::fs;
 use std::io;
@@ -18,18 +18,18 @@ use crate::run::{identity, limits};
 use crate::sys::features::rings_that_fit;
 use crate::sys::pipe::size_of_each;
 
-/// What is wanted of this machine.
+/// What the configuration needs of this machine.
 #[derive(Debug)]
 struct Needs {
-    /// The largest of the frontends.
+    /// The largest backlog of the frontends.
     backlog: u64,
-    /// Addresses of servers: each has its own range of ports.
+    /// The number of server addresses: each has its own range of local ports.
     servers: u64,
-    /// Of frontends, and of servers on this machine.
+    /// The ports of frontends, and of servers on this machine.
     local_ports: Vec<u16>,
 }
 
-/// Fewer sessions than this surprise somebody one day.
+/// A limit below this is worth a warning if nobody has chosen it.
 const SESSIONS_FEW: u32 = 1000;
 
 impl Needs {
@@ -37,7 +37,7 @@ impl Needs {
         let servers = config.backends.iter().flat_map(|backend| &backend.servers);
         let binds = config.frontends.iter().flat_map(|frontend| &frontend.bind);
         let mut local_ports: Vec<u16> = binds.map(|(address, _)| address.port()).collect();
-        local_ports.extend(servers.clone().filter_map(|server| port_here(&server.address)));
+        local_ports.extend(servers.clone().filter_map(|server| local_port(&server.address)));
         local_ports.sort_unstable();
         local_ports.dedup();
         let backlogs = config.frontends.iter().map(|frontend| u64::from(frontend.backlog));
@@ -45,10 +45,10 @@ impl Needs {
     }
 }
 
-/// `rings`: whether a ring can be made here at all.
+/// `rings`: whether a ring can be made here.
 ///
 /// # Errors
-/// There is no configuration, and no default one.
+/// No configuration is given, and the default one cannot be made.
 pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Finding>> {
     let defaults = defaults()?;
     let needs = config.map_or_else(
@@ -103,7 +103,7 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
     Ok(findings)
 }
 
-/// Every key at its default; its addresses mean nothing.
+/// Every key at its default. Its addresses are placeholders.
 fn defaults() -> io::Result<Config> {
     let (bind, server) = ("127.0.0.1:80".to_owned(), "127.0.0.1:81".to_owned());
     file::from_arguments(&[bind], &[server])
@@ -115,16 +115,16 @@ fn cores_finding(cores: usize, workers: Option<usize>) -> Finding {
     match workers {
         Some(workers) if workers > cores => Finding::warning(
             subject,
-            format!("{workers} workers share {cores}, and wait for one another"),
+            format!("{workers} workers share {cores} cores, and wait for each other"),
             "global.workers = \"auto\"",
         ),
-        Some(1) => Finding::ok(subject, format!("{cores} may be used, by one worker")),
-        Some(workers) => Finding::ok(subject, format!("{cores} may be used, by {workers} workers")),
-        None => Finding::ok(subject, format!("{cores} may be used, by a worker each")),
+        Some(1) => Finding::ok(subject, format!("{cores} available, for one worker")),
+        Some(workers) => Finding::ok(subject, format!("{cores} available, for {workers} workers")),
+        None => Finding::ok(subject, format!("{cores} available, for one worker each")),
     }
 }
 
-/// Users and groups that are not there.
+/// Users and groups of the configuration that do not exist.
 fn accounts(config: &Config) -> Vec<Finding> {
     let missing = identity::missing(config).into_iter();
     let finding = |line: String| {
@@ -134,8 +134,8 @@ fn accounts(config: &Config) -> Vec<Finding> {
     missing.map(finding).collect()
 }
 
-/// `sessions`: what the hard limit holds by the same reckoning as `run`'s, or its refusal;
-/// `is_auto`: nobody has chosen it.
+/// `sessions`: how many sessions the hard limit allows, as `run` calculates it, or its error.
+/// `is_auto`: the configuration does not set it.
 fn descriptors(hard: u64, sessions: Result<&u32, &String>, is_auto: bool) -> Finding {
     let subject = "file descriptors";
     let more = hard.saturating_mul(2).max(65_536);
@@ -161,9 +161,9 @@ fn memlock(workers: usize, (whole, small): (usize, usize)) -> Finding {
     }
     let text = format!("{whole} of {workers} rings fit within RLIMIT_MEMLOCK, tried as this user");
     if small >= workers {
-        return Finding::warning(subject, format!("{text}; workers make smaller ones"), remedy);
+        return Finding::warning(subject, format!("{text}; workers make smaller rings"), remedy);
     }
-    Finding::failed(subject, format!("{text}, {small} of the smallest"), remedy)
+    Finding::failed(subject, format!("{text}, and {small} of the smallest size"), remedy)
 }
 
 fn somaxconn(somaxconn: u64, backlog: u64) -> Finding {
@@ -173,7 +173,9 @@ fn somaxconn(somaxconn: u64, backlog: u64) -> Finding {
     }
     Finding::warning(
         subject,
-        format!("{somaxconn} cuts the backlog of {backlog}: a burst of clients waits a second"),
+        format!(
+            "{somaxconn} limits the backlog of {backlog}: in a burst, clients retry after a second"
+        ),
         format!("sysctl -w net.core.somaxconn={backlog}"),
     )
 }
@@ -183,21 +185,21 @@ fn range(text: &str) -> Option<RangeInclusive<u16>> {
     Some(low.parse().ok()?..=high.trim().parse().ok()?)
 }
 
-/// What is asked for where there are too few ports: all but those that services listen on.
+/// The recommended range if there are too few ports: all but those that services listen on.
 const WIDE: RangeInclusive<u16> = 10_240..=65_535;
 
-/// A session holds a local port toward its server's address; after the close, the side that closed
-/// first holds it for another minute.
+/// A session needs a local port for the address of its server. After the close, the side that
+/// closed first keeps it for another minute (TIME-WAIT).
 fn port_range(range: &RangeInclusive<u16>, sessions: u64, servers: u64) -> Finding {
     let subject = "net.ipv4.ip_local_port_range";
     let ports = range.len() as u64;
     let text = format!(
-        "{} to {}: {ports} sessions at a time to a server's address",
+        "{} to {}: {ports} concurrent sessions for each server address",
         range.start(),
         range.end()
     );
     if servers > 0 && ports * servers < sessions {
-        let text = format!("{text}, {servers} addresses, and {sessions} sessions may come");
+        let text = format!("{text}; {servers} addresses are too few for {sessions} sessions");
         let remedy = if ports < WIDE.len() as u64 {
             format!("sysctl -w {subject}=\"{} {}\"", WIDE.start(), WIDE.end())
         } else {
@@ -208,8 +210,8 @@ fn port_range(range: &RangeInclusive<u16>, sessions: u64, servers: u64) -> Findi
     Finding::ok(subject, text)
 }
 
-/// A port of ours in that range may be taken by any outgoing connection while its owner is away;
-/// a connection to a dead local server may even meet itself.
+/// An outgoing connection may take a port in that range while its frontend or server restarts. A
+/// connection to a local server that is down may even be connected to itself.
 fn own_ports(range: &RangeInclusive<u16>, reserved: &str, ports: &[u16]) -> Finding {
     let subject = "net.ipv4.ip_local_reserved_ports";
     let held = |port: u16| {
@@ -219,15 +221,16 @@ fn own_ports(range: &RangeInclusive<u16>, reserved: &str, ports: &[u16]) -> Find
             matches!((low, high), (Ok(low), Ok(high)) if (low..=high).contains(&port))
         })
     };
-    let loose: Vec<_> = ports.iter().filter(|port| range.contains(port) && !held(**port)).collect();
-    if loose.is_empty() {
-        return Finding::ok(subject, "no port of ours may be taken by an outgoing connection");
+    let at_risk: Vec<_> =
+        ports.iter().filter(|port| range.contains(port) && !held(**port)).collect();
+    if at_risk.is_empty() {
+        return Finding::ok(subject, "no outgoing connection can take a port of the configuration");
     }
-    let list = loose.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let list = at_risk.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let all = if reserved.is_empty() { list.clone() } else { format!("{reserved},{list}") };
     Finding::warning(
         subject,
-        format!("{list}: an outgoing connection may take it while its owner restarts"),
+        format!("an outgoing connection may take {list} while its frontend or server restarts"),
         format!("sysctl -w net.ipv4.ip_local_reserved_ports={all}"),
     )
 }
@@ -236,32 +239,32 @@ fn congestion_control(name: &str) -> Finding {
     Finding::ok(
         "net.ipv4.tcp_congestion_control",
         format!(
-            "{name}: the pace at which bytes leave for clients and servers; cubic suits a wired \
-             network, bbr one that loses packets (radio)"
+            "{name}: the sending rate to clients and servers; cubic suits a wired network, bbr a \
+             network that loses packets (radio)"
         ),
     )
 }
 
-/// It hands those who wait in a listening socket over to another one of the same address. All of
-/// ours close together, whether the address goes or the process, and no other program may share
-/// the port: either value will do.
+/// It moves the connections that wait in a listening socket that is closed to another socket of the
+/// same address. The sockets of an address are closed together, and no other program may share
+/// the port: either value works.
 fn migrate_req(value: &str) -> Finding {
     Finding::ok(
         "net.ipv4.tcp_migrate_req",
-        format!("{value}: no matter, the listening sockets of an address close together"),
+        format!("{value}: either value works, all sockets of an address are closed together"),
     )
 }
 
-/// `wanted`: bytes of a pipe.
+/// `wanted`: the bytes of a pipe.
 fn pipe_size(bytes: u64, wanted: u64) -> Finding {
     let subject = "fs.pipe-max-size";
     let kib = bytes / 1024;
     if bytes >= wanted {
-        return Finding::ok(subject, format!("{kib} KiB, for pipes that bulk is spliced through"));
+        return Finding::ok(subject, format!("{kib} KiB, for the pipes of splice"));
     }
     Finding::warning(
         subject,
-        format!("{kib} KiB: bulk is spliced in small pieces"),
+        format!("{kib} KiB: bulk data is spliced in small pieces"),
         "sysctl -w fs.pipe-max-size=1048576",
     )
 }
@@ -270,25 +273,25 @@ fn page_size() -> Option<u64> {
     u64::try_from(sysconf(SysconfVar::PAGE_SIZE).ok()??).ok()
 }
 
-/// Beyond the limit, a plain user's new pipes do not grow, and then have one or two pages
-/// (pipe(7)); 0 is no limit. `each`: pages of a pipe.
+/// Beyond the limit, new pipes of a plain user cannot grow, and have one or two pages (pipe(7)); 0
+/// is no limit. `each`: the pages of a pipe.
 fn pipe_pages(pages: u64, each: u64, workers: usize) -> Finding {
     let subject = "fs.pipe-user-pages-soft";
     let (pipes, wanted) = (pages / each, workers as u64 * u64::from(PIPES_PER_WORKER));
     if pages == 0 {
-        return Finding::ok(subject, "no limit on a plain user's pipes");
+        return Finding::ok(subject, "no limit on the pipes of a plain user");
     }
-    let text = format!("{pages} pages are {pipes} pipes for a plain user, {wanted} are wanted");
+    let text = format!("{pages} pages are {pipes} pipes for a plain user, {wanted} are needed");
     if pipes < wanted {
         let command = format!("sysctl -w fs.pipe-user-pages-soft={}", wanted * each);
-        let text = format!("{text}; others are small, or their bulk is copied");
+        let text = format!("{text}; further sessions use small pipes, or are copied");
         return Finding::warning(subject, text, command);
     }
     Finding::ok(subject, text)
 }
 
-/// The port of a server that is on this machine, as far as its address tells.
-fn port_here(address: &ServerAddress) -> Option<u16> {
+/// The port of a server, if its address shows that it is on this machine.
+fn local_port(address: &ServerAddress) -> Option<u16> {
     match address {
         ServerAddress::Ip(address) => is_loopback(address).then(|| address.port()),
         ServerAddress::Name { host, port } => (host == "localhost").then_some(*port),
@@ -305,7 +308,7 @@ mod tests {
     use crate::doctor::finding::Verdict;
 
     #[test]
-    fn what_run_would_refuse_fails_in_its_words() {
+    fn a_limit_that_run_refuses_fails_with_the_same_message() {
         let finding =
             descriptors(20_000, Err(&"sessions_max = 20000 takes 40256".to_owned()), false);
         let more = descriptors(131_072, Err(&"too many".to_owned()), false).remedy.unwrap();
@@ -318,14 +321,14 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_that_the_kernel_cuts_is_a_warning_with_the_command() {
+    fn a_backlog_above_somaxconn_is_a_warning_with_its_remedy() {
         let finding = somaxconn(128, 4096);
         assert_eq!(finding.remedy.as_deref(), Some("sysctl -w net.core.somaxconn=4096"));
         assert_eq!(somaxconn(4096, 4096).verdict, Verdict::Ok);
     }
 
     #[test]
-    fn ports_are_counted_per_server_address() {
+    fn ports_are_counted_for_each_server_address() {
         let range = range("32768\t60999").unwrap();
         assert_eq!(port_range(&range, 100_000, 4).verdict, Verdict::Ok);
         assert_eq!(port_range(&range, 100_000, 2).verdict, Verdict::Warning);
@@ -336,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_of_ours_that_is_ephemeral_and_not_reserved_is_a_warning() {
+    fn a_configured_port_that_is_ephemeral_and_not_reserved_is_a_warning() {
         let range = 32768..=60999;
         assert_eq!(own_ports(&range, "", &[80, 8080]).verdict, Verdict::Ok);
         assert_eq!(own_ports(&range, "1-2,40000-40005", &[40001]).verdict, Verdict::Ok);
@@ -355,14 +358,14 @@ mod tests {
     }
 
     #[test]
-    fn rings_that_do_not_fit_at_all_fail_and_smaller_ones_are_a_warning() {
+    fn rings_that_fit_only_in_small_size_are_a_warning() {
         assert_eq!(memlock(4, (0, 3)).verdict, Verdict::Failed);
         assert_eq!(memlock(4, (3, 4)).verdict, Verdict::Warning);
         assert_eq!(memlock(4, (4, 4)).verdict, Verdict::Ok);
     }
 
     #[test]
-    fn pipes_that_are_few_or_small_are_warnings() {
+    fn few_or_small_pipes_are_warnings() {
         assert_eq!(pipe_pages(0, 64, 4).verdict, Verdict::Ok);
         assert_eq!(pipe_pages(16_384, 64, 4).verdict, Verdict::Ok);
         let finding = pipe_pages(16_384, 64, 5);

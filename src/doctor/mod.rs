@@ -1,7 +1,8 @@
-//! `evenkeel doctor`: what this kernel, these limits and this machine give, and what to change.
+//! `evenkeel doctor`: what the kernel, the limits and the settings of this machine allow, and what
+//! to change.
 //!
-//! One line a thing: ok, warning (it works, and could work better or longer), or failed (evenkeel
-//! does not run, or not as configured), each of the last two with the command that mends it.
+//! One line for each finding: ok, warning (evenkeel works, and could work better or longer), or
+//! failed (evenkeel does not run, or not as configured). The last two name a remedy.
 
 mod finding;
 mod kernel;
@@ -12,8 +13,8 @@ use std::io::{self, Write};
 use crate::control::config::Config;
 use crate::sys::features::ring_available;
 
-/// Looks at this machine and writes what it found; `config` says how much is wanted of it (none:
-/// the defaults). True when nothing failed.
+/// Examine this machine and write the findings. `config` tells what is needed (none: the
+/// defaults). Returns true if nothing failed.
 ///
 /// # Errors
 /// `out` cannot be written to.

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::proxy::buffer_queue::Links;
 use crate::proxy::route::WorkerHandle;
 use crate::proxy::slots::Key;
 use crate::shared::table::Table;
+use crate::sys::buffer_queue::BufferLinks;
 use crate::sys::pipe::Pipes;
 use crate::sys::ring::Ring;
 use crate::terms::Side;
@@ -20,7 +20,7 @@ pub(super) struct WorkerContext {
     pub(super) table: Arc<Table>,
     pub(super) ring: Ring,
     pub(super) pipes: Pipes,
-    pub(super) links: Links,
+    pub(super) links: BufferLinks,
     /// Receives that found no buffer, first come first served.
     pub(super) waiting: VecDeque<(Key, Side)>,
     /// A descriptor was released in this turn.

@@ -4,6 +4,8 @@
 //!
 //! Pure: what to do next follows from what is held and what is in flight.
 
+use std::mem;
+
 use nix::errno::Errno;
 
 use crate::proxy::io::{Io, Operation};
@@ -45,7 +47,7 @@ impl Pump {
             Ok(Some((buffer, mut length))) => {
                 let rest = if left && !more && (length as usize) < BUFFER_SIZE {
                     // The end, most of the time: all bytes that were there are in the buffer.
-                    pump_io.io.receive_rest(side, buffer, length)
+                    pump_io.io.receive_rest(side, &buffer, length)
                 } else {
                     Err(Errno::EAGAIN)
                 };
@@ -80,24 +82,27 @@ impl Pump {
         Reached::Waiting
     }
 
-    /// Takes what a send answered.
+    /// Takes what a send answered, and the buffer that it was sent from.
     pub fn on_sent<I: Io>(
         &mut self,
         pump_io: &mut PumpIo<'_, I>,
+        buffer: BufferId,
         bytes: Result<u32, Errno>,
     ) -> Reached {
         pump_io.in_flight.remove(Operation::Send(pump_io.direction.sink()));
+        let length = mem::take(&mut self.sending);
+        if let Ok(bytes) = bytes {
+            self.count(u64::from(bytes));
+            self.sent += bytes;
+        }
+        if self.sent < length && !self.is_finished() {
+            self.queue.push_front(pump_io.io.links(), buffer, length);
+        } else {
+            self.sent = 0;
+            pump_io.io.release(buffer);
+        }
         match bytes {
-            Ok(bytes) => {
-                self.count(u64::from(bytes));
-                self.sent += bytes;
-                if let Some((_, length)) = self.queue.first(pump_io.io.links())
-                    && self.sent >= length
-                {
-                    self.pop(pump_io.io);
-                }
-                Reached::Waiting
-            }
+            Ok(_) => Reached::Waiting,
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECANCELED) => Reached::Waiting,
             Err(errno) => Reached::SinkFailed(errno),
         }
@@ -116,7 +121,7 @@ impl Pump {
                 }
             }
             self.send_first(pump_io);
-            if self.queue.is_empty() && self.source != Source::Open {
+            if self.buffers_held() == 0 && self.source != Source::Open {
                 return Reached::End;
             }
             if !self.is_ready_to_splice(pump_io) {
@@ -134,33 +139,26 @@ impl Pump {
     /// received before go out before the first spliced one.
     fn is_ready_to_splice<I: Io>(&self, pump_io: &PumpIo<'_, I>) -> bool {
         let receiving = pump_io.in_flight(Operation::Receive(pump_io.direction.source()));
-        self.bulk == Bulk::Wanted && pump_io.open && self.queue.is_empty() && !receiving
+        self.bulk == Bulk::Wanted && pump_io.open && self.buffers_held() == 0 && !receiving
     }
 
-    /// Forgets what could not be delivered; a buffer that the kernel is sending from is kept.
+    /// Forgets what could not be delivered. A buffer that is being sent comes back by itself.
     pub fn drop_unsent<I: Io>(&mut self, pump_io: &mut PumpIo<'_, I>) {
-        let sending = pump_io.in_flight(Operation::Send(pump_io.direction.sink()));
-        let kept = if sending { self.queue.first(pump_io.io.links()) } else { None };
-        if kept.is_some() {
-            self.queue.pop(pump_io.io.links());
-        }
-        while let Some(buffer) = self.queue.pop(pump_io.io.links()) {
+        while let Some((buffer, _)) = self.queue.pop(pump_io.io.links()) {
             pump_io.io.release(buffer);
-        }
-        if let Some((buffer, length)) = kept {
-            self.queue.push(pump_io.io.links(), buffer, length);
         }
         self.end_bulk(pump_io.io);
     }
 
-    fn send_first<I: Io>(&self, pump_io: &mut PumpIo<'_, I>) {
+    fn send_first<I: Io>(&mut self, pump_io: &mut PumpIo<'_, I>) {
         let sink = pump_io.direction.sink();
         if pump_io.open
             && !pump_io.in_flight(Operation::Send(sink))
-            && let Some((buffer, length)) = self.queue.first(pump_io.io.links())
+            && let Some((buffer, length)) = self.queue.pop(pump_io.io.links())
         {
             // Nothing follows but the end, and one segment carries both.
-            let last = self.source == Source::Ended && self.queue.count() == 1;
+            let last = self.source == Source::Ended && self.queue.is_empty();
+            self.sending = length;
             pump_io.in_flight.insert(Operation::Send(sink));
             pump_io.io.send(sink, buffer, (self.sent, length), last);
         }
@@ -187,7 +185,7 @@ impl Pump {
             }
         } else if self.waiting
             || !pump_io.open
-            || !self.queue.is_empty()
+            || self.buffers_held() > 0
             || self.bulk == Bulk::Wanted
         {
             // It goes on when the buffer, the server, the send or the pipe is there.
@@ -211,12 +209,12 @@ impl Pump {
             Supply::Low => 1,
             Supply::Stalled => return self.receive_what_can_be_sent(pump_io, receiving),
         };
-        let enough = self.queue.count() >= max || self.bulk == Bulk::Wanted;
+        let enough = self.buffers_held() >= max || self.bulk == Bulk::Wanted;
         if receiving && enough && !self.cancelling {
             self.cancelling = true;
             pump_io.io.cancel(Operation::Receive(source));
         } else if !receiving && !self.waiting {
-            let little = self.queue.count() <= max / 2 && self.bulk != Bulk::Wanted;
+            let little = self.buffers_held() <= max / 2 && self.bulk != Bulk::Wanted;
             if little {
                 pump_io.receive(self.may_receive_many(pump_io.direction));
             }

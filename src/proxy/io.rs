@@ -4,8 +4,8 @@
 
 use nix::errno::Errno;
 
-use crate::proxy::buffer_queue::Links;
 use crate::sys::buffer::{BufferId, Supply};
+use crate::sys::buffer_queue::BufferLinks;
 use crate::sys::pipe::PipeId;
 use crate::sys::ring::Readiness;
 use crate::terms::{ConnectFailure, Side};
@@ -99,7 +99,7 @@ impl Operations {
 }
 
 /// What happened to a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// The attempt to connect has ended.
     Connected(Result<(), ConnectFailure>),
@@ -118,6 +118,8 @@ pub enum Event {
     Sent {
         /// To whom.
         side: Side,
+        /// The buffer that it was sent from; the session holds it again.
+        buffer: BufferId,
         /// How many bytes.
         bytes: Result<u32, Errno>,
     },
@@ -131,6 +133,19 @@ pub enum Event {
     ServerFree,
     /// The time of [`crate::proxy::session::Session::deadline`] has come.
     Deadline,
+}
+
+impl Event {
+    /// The buffer that the session would hold now.
+    #[must_use]
+    pub fn into_buffer(self) -> Option<BufferId> {
+        match self {
+            Self::Received { bytes: Ok(Some((buffer, _))), .. } | Self::Sent { buffer, .. } => {
+                Some(buffer)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The PROXY header or the ClientHello of a client is not one.
@@ -151,8 +166,8 @@ pub trait Io {
     /// Receives from `side`: with `many` until cancelled, an end or an error; else, and where
     /// buffers are scarce, once. [`Event::Received`] tells by `more`.
     fn receive(&mut self, side: Side, many: bool);
-    /// Sends `range` of a buffer that the session holds, and holds until [`Event::Sent`]. What is
-    /// `last` may wait for the end that follows at once, and go with it.
+    /// Sends `range` of a buffer, which comes back with [`Event::Sent`]. What is `last` may wait
+    /// for the end that follows at once, and go with it.
     fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32), last: bool);
     /// Waits until `side` is ready.
     fn wait_ready(&mut self, side: Side, readiness: Readiness);
@@ -174,7 +189,7 @@ pub trait Io {
     ///
     /// # Errors
     /// `EAGAIN` and `EINTR`: nothing was received. Else it was reset; nothing else will say so.
-    fn receive_rest(&mut self, side: Side, buffer: BufferId, filled: u32) -> Result<u32, Errno>;
+    fn receive_rest(&mut self, side: Side, buffer: &BufferId, filled: u32) -> Result<u32, Errno>;
     /// Whether `side` has ended and all it said has been received. No receive is in flight.
     ///
     /// # Errors
@@ -192,7 +207,7 @@ pub trait Io {
     /// Bytes sent to `side` and not yet acknowledged by its kernel.
     fn unacknowledged(&self, side: Side) -> u32;
     /// The links of all buffers.
-    fn links(&mut self) -> &mut Links;
+    fn links(&mut self) -> &mut BufferLinks;
     /// Gives a buffer back.
     fn release(&mut self, buffer: BufferId);
     /// How far the buffers of the worker go.
@@ -208,12 +223,12 @@ pub trait Io {
     ///
     /// # Errors
     /// As splice(2).
-    fn fill(&mut self, pipe: PipeId, side: Side) -> Result<usize, Errno>;
+    fn fill(&mut self, pipe: &PipeId, side: Side) -> Result<usize, Errno>;
     /// Moves bytes from the pipe to `side`, at once.
     ///
     /// # Errors
     /// As splice(2).
-    fn drain(&mut self, pipe: PipeId, side: Side, pending: usize) -> Result<usize, Errno>;
+    fn drain(&mut self, pipe: &PipeId, side: Side, pending: usize) -> Result<usize, Errno>;
 }
 
 #[cfg(test)]

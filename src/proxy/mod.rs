@@ -31,7 +31,6 @@ mod shortage;
 mod scheduling;
 
 pub mod io;
-pub mod buffer_queue;
 mod slots;
 mod user_data;
 pub mod timer_wheel;

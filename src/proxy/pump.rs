@@ -1,8 +1,8 @@
-//! A pump: one direction of a session, and what is known of it. What it does is in `proxy::relay`
+//! A pump: one direction of a session, and what is known of it. What it does is in `copy`
 //! (copying) and `proxy::splice` (bulk).
 
-use crate::proxy::buffer_queue::Queue;
 use crate::proxy::io::{Io, Operation, Operations};
+use crate::sys::buffer_queue::BufferQueue;
 use crate::sys::pipe::PipeId;
 use crate::terms::Direction;
 use nix::errno::Errno;
@@ -13,8 +13,10 @@ pub(super) const FULL_READS_PARDON: i16 = 64;
 /// One direction of a session.
 #[derive(Debug, Default)]
 pub struct Pump {
-    /// Received and not yet wholly sent.
-    pub(super) queue: Queue,
+    /// Received and not yet wholly sent, without the buffer that is being sent.
+    pub(super) queue: BufferQueue,
+    /// The length of the buffer that is being sent; 0: no send is in flight.
+    pub(super) sending: u32,
     /// Bytes of the first buffer that have been sent.
     pub(super) sent: u32,
     /// Bytes that the sink's kernel has taken.
@@ -100,7 +102,7 @@ impl<I: Io> PumpIo<'_, I> {
 }
 
 /// How far a direction is with splicing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, PartialEq, Eq, Default)]
 pub enum Bulk {
     /// It is copied.
     #[default]
@@ -112,7 +114,7 @@ pub enum Bulk {
 }
 
 /// The state of a direction that is spliced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, PartialEq, Eq, Default)]
 pub struct Splicing {
     /// Held while `pending` may be above zero.
     pub(super) pipe: Option<PipeId>,
@@ -125,7 +127,7 @@ pub struct Splicing {
 impl Bulk {
     /// Bytes that wait in a pipe.
     #[must_use]
-    pub const fn pending(self) -> u32 {
+    pub const fn pending(&self) -> u32 {
         match self {
             Self::Splicing(splicing) => splicing.pending,
             Self::No | Self::Wanted => 0,
@@ -146,22 +148,14 @@ impl Pump {
         }
     }
 
-    /// Gives the first buffer back.
-    pub(super) fn pop<I: Io>(&mut self, io: &mut I) {
-        self.sent = 0;
-        if let Some(buffer) = self.queue.pop(io.links()) {
-            io.release(buffer);
-        }
-    }
-
     /// Buffers that hold its bytes.
     pub(super) const fn buffers_held(&self) -> u16 {
-        self.queue.count()
+        self.queue.count() + (self.sending > 0) as u16
     }
 
     /// Whether bytes are held that the sink has not taken.
     pub(super) const fn holds_bytes(&self) -> bool {
-        !self.queue.is_empty() || self.bulk.pending() > 0
+        self.buffers_held() > 0 || self.bulk.pending() > 0
     }
 
     /// The sink has taken so many bytes.
@@ -171,7 +165,7 @@ impl Pump {
     }
 
     /// Goes back to copying.
-    pub(super) const fn copy_again(&mut self, full_reads: i16) {
+    pub(super) fn copy_again(&mut self, full_reads: i16) {
         self.bulk = Bulk::No;
         self.full_reads = full_reads;
     }

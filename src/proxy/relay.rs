@@ -95,7 +95,7 @@ impl Session {
     fn may_replay(&self) -> bool {
         let [inward, outward] = &self.pumps;
         let untouched = inward.delivered == 0 && outward.delivered == 0 && !outward.is_finished();
-        untouched && !inward.queue.is_empty() && outward.queue.is_empty()
+        untouched && inward.buffers_held() > 0 && outward.buffers_held() == 0
     }
 
     /// How long silence may last now.

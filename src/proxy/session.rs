@@ -157,11 +157,11 @@ impl Session {
                 self.on_reached(direction, reached, now, io);
                 self.advance(direction, now, io);
             }
-            Event::Sent { side, bytes } => {
+            Event::Sent { side, buffer, bytes } => {
                 let direction = direction_from(side.other());
                 let (pump, mut pump_io) = self.pump(direction, io);
                 let before = pump.delivered;
-                let reached = pump.on_sent(&mut pump_io, bytes);
+                let reached = pump.on_sent(&mut pump_io, buffer, bytes);
                 self.note_progress(direction, before, now);
                 self.on_reached(direction, reached, now, io);
                 self.advance(direction, now, io);

@@ -13,7 +13,7 @@ const SHORTAGE_MAX: Duration = Duration::from_millis(100);
 impl Running {
     /// Lets those who found no buffer try again, as many as there are buffers now.
     pub(super) fn serve_waiting(&mut self) {
-        self.context.ring.buffers_mut().provide();
+        self.context.ring.provide_buffers();
         let free = usize::from(self.context.ring.buffers().provided());
         if free > 0 || self.context.waiting.is_empty() {
             self.shortage_until = None;
@@ -27,7 +27,7 @@ impl Running {
         while told < free {
             let Some((key, side)) = self.context.waiting.pop_front() else { break };
             // One that has ended meanwhile takes no buffer.
-            told += usize::from(self.tell(key, Event::BufferFree(side)));
+            told += usize::from(self.tell(key, Event::BufferFree(side)).is_ok());
         }
     }
 

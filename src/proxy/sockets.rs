@@ -6,7 +6,6 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use crate::proxy::access::{NewClient, SessionPermit};
-use crate::proxy::buffer_queue::Links;
 use crate::proxy::context::WorkerContext;
 use crate::proxy::io::{Closing, Io, Operation};
 use crate::proxy::route::{ServerPermit, choose};
@@ -18,8 +17,9 @@ use crate::shared::events::WorkerEvent;
 use crate::shared::server::Endpoint;
 use crate::shared::table::Frontend;
 use crate::sys::buffer::{BufferId, Supply};
+use crate::sys::buffer_queue::BufferLinks;
 use crate::sys::pipe::PipeId;
-use crate::sys::ring::Readiness;
+use crate::sys::ring::{Readiness, SendKey};
 use crate::sys::socket::{Socket, ephemeral_ports};
 use crate::terms::{ConnectFailure, Direction, Side};
 
@@ -40,6 +40,8 @@ enum Nagle {
 pub(super) struct SessionSockets {
     client: Option<Socket>,
     server: Option<Socket>,
+    /// The last send to each side.
+    sends: [Option<SendKey>; 2],
     nagle: Nagle,
     /// How the last attempt to connect failed.
     failed: Option<ConnectFailure>,
@@ -65,6 +67,7 @@ impl SessionSockets {
             address: if log { socket.peer().ok() } else { None },
             client: Some(socket),
             server: None,
+            sends: [None; 2],
             nagle: Nagle::Enabled,
             failed: None,
             server_permit: None,
@@ -177,13 +180,14 @@ impl Io for SessionIo<'_> {
     }
 
     fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32), last: bool) {
-        let Some(socket) = self.sockets.socket(side) else { return };
+        let Some(socket) = self.sockets.socket(side) else { return self.release(buffer) };
         let nagle = if side == Side::Server { self.sockets.nagle } else { Nagle::Disabled };
         if nagle == Nagle::DisableNow {
             socket.do_not_delay();
         }
         let user_data = self.user_data(Operation::Send(side));
-        self.context.ring.send(socket, user_data, buffer, range, last);
+        let key = self.context.ring.send(socket, user_data, buffer, range, last);
+        self.sockets.sends[side as usize] = Some(key);
         match nagle {
             Nagle::Enabled => self.sockets.nagle = Nagle::DisableNow,
             Nagle::DisableNow => self.sockets.nagle = Nagle::Disabled,
@@ -198,7 +202,7 @@ impl Io for SessionIo<'_> {
     }
 
     fn wait_for_buffer(&mut self, side: Side) {
-        if !self.context.ring.buffers_mut().deepen() {
+        if !self.context.ring.deepen_buffers() {
             let worker = &self.context.worker;
             worker.shared.cells.of(worker.index).buffer_waits.add(1);
         }
@@ -221,8 +225,14 @@ impl Io for SessionIo<'_> {
     }
 
     fn cancel(&mut self, operation: Operation) {
-        let user_data = self.user_data(operation);
-        self.context.ring.cancel(user_data);
+        match operation {
+            Operation::Send(side) => {
+                if let Some(key) = self.sockets.sends[side as usize] {
+                    self.context.ring.cancel_send(key);
+                }
+            }
+            _ => self.context.ring.cancel(self.user_data(operation)),
+        }
     }
 
     fn is_connected_to_itself(&mut self) -> bool {
@@ -233,7 +243,7 @@ impl Io for SessionIo<'_> {
         ephemeral_ports().contains(&server.address.port()) && socket.is_at(server.address)
     }
 
-    fn receive_rest(&mut self, side: Side, buffer: BufferId, filled: u32) -> Result<u32, Errno> {
+    fn receive_rest(&mut self, side: Side, buffer: &BufferId, filled: u32) -> Result<u32, Errno> {
         let socket = self.sockets.socket(side).ok_or(Errno::EBADF)?;
         self.context.ring.receive_rest(socket, buffer, filled)
     }
@@ -282,12 +292,12 @@ impl Io for SessionIo<'_> {
         self.sockets.socket(side).map_or(0, Socket::unacknowledged)
     }
 
-    fn links(&mut self) -> &mut Links {
+    fn links(&mut self) -> &mut BufferLinks {
         &mut self.context.links
     }
 
     fn release(&mut self, buffer: BufferId) {
-        self.context.ring.buffers_mut().release(buffer);
+        self.context.ring.release(buffer);
     }
 
     fn supply(&self) -> Supply {
@@ -312,12 +322,12 @@ impl Io for SessionIo<'_> {
         self.context.released = true;
     }
 
-    fn fill(&mut self, pipe: PipeId, side: Side) -> Result<usize, Errno> {
+    fn fill(&mut self, pipe: &PipeId, side: Side) -> Result<usize, Errno> {
         let socket = self.sockets.socket(side).ok_or(Errno::EBADF)?;
         self.context.pipes.fill(pipe, socket)
     }
 
-    fn drain(&mut self, pipe: PipeId, side: Side, pending: usize) -> Result<usize, Errno> {
+    fn drain(&mut self, pipe: &PipeId, side: Side, pending: usize) -> Result<usize, Errno> {
         let socket = self.sockets.socket(side).ok_or(Errno::EBADF)?;
         self.context.pipes.drain(pipe, socket, pending)
     }

@@ -4,6 +4,8 @@
 //! only says when a socket is ready, and the splices are plain system calls. A pipe is held only
 //! while bytes wait in it, or are about to: an idle session holds none.
 
+use std::mem;
+
 use nix::errno::Errno;
 
 use crate::proxy::io::{Io, Operation};
@@ -34,7 +36,7 @@ enum Stop {
 impl Pump {
     /// Changes over to splicing, if there is a pipe; else goes on copying.
     pub(super) fn start_splicing<I: Io>(&mut self, pump_io: &mut PumpIo<'_, I>) -> bool {
-        debug_assert!(self.queue.is_empty());
+        debug_assert!(self.buffers_held() == 0);
         let Some(pipe) = pump_io.io.take_pipe() else {
             self.bulk = Bulk::No;
             return false;
@@ -51,19 +53,20 @@ impl Pump {
         if pump_io.in_flight.contains(readable) || pump_io.in_flight.contains(writable) {
             return Reached::Waiting;
         }
-        let Bulk::Splicing(mut splicing) = self.bulk else { return Reached::Waiting };
-        let Some(pipe) = splicing.pipe.or_else(|| pump_io.io.take_pipe()) else {
+        let Bulk::Splicing(splicing) = &mut self.bulk else { return Reached::Waiting };
+        let mut splicing = mem::take(splicing);
+        let Some(pipe) = splicing.pipe.take().or_else(|| pump_io.io.take_pipe()) else {
             // Every pipe is held by a session whose sink is full: copy for a while.
             self.copy_again(-FULL_READS_PARDON);
             return Reached::Waiting;
         };
         let before = self.delivered;
-        let stop = self.splice_until_stopped(pump_io, pipe, &mut splicing.pending);
+        let stop = self.splice_until_stopped(pump_io, &pipe, &mut splicing.pending);
         let moved = self.delivered - before;
-        splicing.pipe = Some(pipe);
         if splicing.pending == 0 {
             pump_io.io.give_back_pipe(pipe);
-            splicing.pipe = None;
+        } else {
+            splicing.pipe = Some(pipe);
         }
         match stop {
             Stop::SinkFull => {
@@ -101,7 +104,7 @@ impl Pump {
     fn splice_until_stopped<I: Io>(
         &mut self,
         pump_io: &mut PumpIo<'_, I>,
-        pipe: PipeId,
+        pipe: &PipeId,
         pending: &mut u32,
     ) -> Stop {
         let (source, sink) = (pump_io.direction.source(), pump_io.direction.sink());
@@ -145,13 +148,13 @@ impl Pump {
 
     /// Lets go of the pipe, with whatever is in it.
     pub(super) fn end_bulk<I: Io>(&mut self, io: &mut I) {
-        if let Bulk::Splicing(Splicing { pipe: Some(pipe), pending, .. }) = self.bulk {
+        let bulk = mem::take(&mut self.bulk);
+        if let Bulk::Splicing(Splicing { pipe: Some(pipe), pending, .. }) = bulk {
             if pending == 0 {
                 io.give_back_pipe(pipe);
             } else {
                 io.discard_pipe(pipe);
             }
         }
-        self.bulk = Bulk::No;
     }
 }

@@ -19,8 +19,8 @@ pub(super) enum UserData {
 }
 
 /// Kinds above those of [`Operation::index`].
-const ACCEPT: u8 = 0x40;
-const WAKE: u8 = 0x41;
+const ACCEPT: u8 = 0x20;
+const WAKE: u8 = 0x21;
 
 impl UserData {
     /// As a number.
@@ -49,17 +49,19 @@ impl UserData {
     }
 }
 
-/// The event that a completion is to its session.
-pub(super) fn event(operation: Operation, completion: &Completion) -> Event {
-    match operation {
+/// The event that a completion is to its session; none of a send without its buffer.
+pub(super) fn event(operation: Operation, completion: Completion) -> Option<Event> {
+    Some(match operation {
         Operation::Receive(side) => received(side, completion),
-        Operation::Send(side) => Event::Sent { side, bytes: completion.result },
+        Operation::Send(side) => {
+            Event::Sent { side, buffer: completion.buffer?, bytes: completion.result }
+        }
         Operation::Ready(side, readiness) => Event::Ready(side, readiness),
         Operation::Connect => Event::Connected(connected(completion.result)),
-    }
+    })
 }
 
-fn received(side: Side, completion: &Completion) -> Event {
+fn received(side: Side, completion: Completion) -> Event {
     let bytes = match (completion.result, completion.buffer) {
         (Ok(0), buffer) => {
             debug_assert!(buffer.is_none(), "the end brings no buffer");

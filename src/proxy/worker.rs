@@ -16,7 +16,6 @@ use arc_swap::{ArcSwap, Cache};
 
 use crate::proxy::PIPES_PER_WORKER;
 use crate::proxy::access::NewClient;
-use crate::proxy::buffer_queue::Links;
 use crate::proxy::context::WorkerContext;
 use crate::proxy::io::{Event, Operation};
 use crate::proxy::listeners::Listeners;
@@ -33,6 +32,7 @@ use crate::shared::phase::Phase;
 use crate::shared::state::SharedState;
 use crate::shared::table::Table;
 use crate::sys::buffer::BUFFER_SIZE;
+use crate::sys::buffer_queue::BufferLinks;
 use crate::sys::pipe::{Pipes, size_of_each};
 use crate::sys::ring::{Completion, Ring};
 use crate::sys::thread::pin;
@@ -150,7 +150,7 @@ impl Running {
             context: WorkerContext {
                 worker: Rc::clone(&handle),
                 table: shared.table.load_full(),
-                links: Links::new(ring.buffers().count()),
+                links: BufferLinks::new(ring.buffers().count()),
                 ring,
                 pipes: Pipes::new(PIPES_PER_WORKER, size_of_each(pipes)),
                 waiting: VecDeque::new(),
@@ -253,9 +253,9 @@ impl Running {
     }
 
     fn dispatch(&mut self, completion: Completion) {
-        match UserData::unpack(completion.token) {
+        match UserData::unpack(completion.user_data) {
             Some(UserData::Session(key, operation)) => {
-                self.on_completed(key, operation, &completion);
+                self.on_completed(key, operation, completion);
             }
             Some(UserData::Accept(listener)) => {
                 let client = self.listeners.on_accepted(listener, completion, self.now);
@@ -310,20 +310,30 @@ impl Running {
     }
 
     /// An operation of a session has completed.
-    fn on_completed(&mut self, key: Key, operation: Operation, completion: &Completion) {
-        let event = user_data::event(operation, completion);
-        if !self.tell(key, event) {
-            if let Some(buffer) = completion.buffer {
-                self.context.ring.buffers_mut().release(buffer);
-            }
+    fn on_completed(&mut self, key: Key, operation: Operation, completion: Completion) {
+        let Some(event) = user_data::event(operation, completion) else {
+            debug_assert!(false, "a send returns its buffer");
+            return;
+        };
+        if let Err(event) = self.tell(key, event) {
             self.worker.shared.cells.of(self.worker.index).stale_completions.add(1);
-            debug_assert!(false, "a session ends after its last completion: {completion:?}");
+            debug_assert!(false, "a session ends after its last completion: {event:?}");
+            if let Some(buffer) = event.into_buffer() {
+                self.context.ring.release(buffer);
+            }
         }
     }
 
-    /// Tells a session what happened; false if it has ended already.
-    pub(super) fn tell(&mut self, key: Key, event: Event) -> bool {
-        self.with(key, |session, now, io| session.on(event, now, io))
+    /// Tells a session what happened.
+    ///
+    /// # Errors
+    /// It has ended already: the event.
+    pub(super) fn tell(&mut self, key: Key, event: Event) -> Result<(), Event> {
+        if self.sessions.get(key).is_none() {
+            return Err(event);
+        }
+        self.with(key, |session, now, io| session.on(event, now, io));
+        Ok(())
     }
 
     /// Ends a session now, if it has not ended.
@@ -341,8 +351,8 @@ impl Running {
     }
 
     /// Lets a session `act`, then does what it asks for: count, choose a server, wait, end.
-    fn with(&mut self, key: Key, act: impl FnOnce(&mut Session, Tick, &mut SessionIo<'_>)) -> bool {
-        let Some(Live { session, sockets }) = self.sessions.get(key) else { return false };
+    fn with(&mut self, key: Key, act: impl FnOnce(&mut Session, Tick, &mut SessionIo<'_>)) {
+        let Some(Live { session, sockets }) = self.sessions.get(key) else { return };
         let (context, now) = (&mut self.context, self.now);
         // A session that has just begun needs a server before anything else.
         Self::route(session, sockets, context, now, key);
@@ -359,7 +369,6 @@ impl Running {
             self.timers.set(key.slot, Tick::NEVER);
             self.retire(live);
         }
-        true
     }
 
     /// Chooses a server for the session as long as it needs one.
@@ -382,7 +391,7 @@ impl Running {
         self.timers.advance(self.now, &mut due);
         for slot in due.drain(..) {
             if let Some((key, _)) = self.sessions.at(slot) {
-                self.tell(key, Event::Deadline);
+                self.tell(key, Event::Deadline).ok();
             }
         }
         self.due = due;
@@ -418,14 +427,7 @@ impl Running {
     /// Waits for what the kernel still holds: the watch of the waker.
     fn end_ring(&mut self) {
         self.context.ring.cancel(UserData::Wake.pack());
-        for _ in 0..100 {
-            if self.context.ring.in_flight() == 0 {
-                return;
-            }
-            let now = self.context.ring.now();
-            drop(self.context.ring.wait(now, Some(now + Duration::from_millis(10))));
-            while self.context.ring.completion().is_some() {}
-        }
+        self.context.ring.finish(Duration::from_secs(1));
     }
 }
 

@@ -26,7 +26,7 @@ use crate::shared::phase::{Phase, PhaseCell};
 use crate::shared::records::Records;
 use crate::shared::state::SharedState;
 use crate::sys::features;
-use crate::sys::interfaces::Here;
+use crate::sys::local_addresses::LocalAddresses;
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
 
@@ -242,7 +242,7 @@ async fn control(
         answers.iter().map(|(host, answer)| (host.clone(), answer.addresses.clone())).collect();
     prepared.count_names(&config, &answers);
     let mut cluster = Cluster::new(prepared.workers);
-    cluster.merge(&config, addresses, &Here::now(), started);
+    cluster.merge(&config, addresses, &LocalAddresses::now(), started);
     let table = cluster.table(1, &prepared.bound);
 
     let (events_sender, events) = channel::bounded(EVENTS_WAITING);

@@ -1,8 +1,8 @@
-//! The buffers of a worker: memory of our own, a few of them provided to the kernel's buffer ring.
+//! The buffers of a worker: memory of our own, of which the kernel's buffer ring holds a few.
 //!
-//! The ring is kept shallow and refilled last in, first out, so that bytes land in memory that is
-//! still in the cache (a ring that walks through all its memory lost a third of bulk throughput).
-//! The memory is ours, not mapped by the kernel (CVE-2024-0582 was in that kind of ring).
+//! The ring is kept shallow and refilled last in, first out, so that bytes are received into memory
+//! that is still in the cache (a ring that walks through all its memory lost a third of bulk
+//! throughput). The memory is not mapped by the kernel (CVE-2024-0582 was in that kind of ring).
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -12,18 +12,20 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
-/// Bytes in one buffer: what one receive takes at most. Two full ones in a row are bulk.
+use crate::sys::ids::{Id, IdPool};
+
+/// Bytes in one buffer: the most that one receive takes. Two full buffers in a row are bulk.
 pub const BUFFER_SIZE: usize = 16 * 1024;
 
-/// Buffers that the kernel holds, ready to receive into: what one turn may take from all sessions
-/// together before receives have to be armed again. A kernel since 6.13 receives for about 40 in
-/// one enter, and more buffers are only colder; an older one for all that are ready.
+/// Buffers that the kernel holds to receive into: what all sessions together may receive in one
+/// turn before their receives have to be armed again. A kernel since 6.13 receives for about 40
+/// sessions in one enter, so more buffers are only colder; an older one for all that are ready.
 const DEPTH: u16 = 64;
 
-/// How deep the ring becomes where that was too little, as long as it is.
+/// The depth of the ring when that was too little, as long as it is.
 const RING_ENTRIES: u16 = 1024;
 
-/// So many refills in a row that took less than half of the ring make it shallower.
+/// After so many refills in a row that took less than half of the ring, it becomes shallower.
 const REFILLS: u16 = 128;
 
 /// How far the buffers of a worker go.
@@ -38,27 +40,29 @@ pub enum Supply {
     Stalled,
 }
 
-/// One buffer of a worker. Held by whoever was given it, until it is released.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BufferId(pub u16);
+/// A buffer of a worker: [`BUFFER_SIZE`] bytes.
+#[derive(Debug)]
+pub enum Buffer {}
+
+/// The right to use one buffer of a worker, until it is released.
+pub type BufferId = Id<Buffer>;
 
 /// All buffers of a worker.
 #[derive(Debug)]
 pub struct Buffers {
     memory: Mapping,
     ring: Mapping,
-    /// Buffers that nobody holds, last in, first out.
-    free: Vec<u16>,
+    /// What is not lent is held neither by a session nor by the kernel.
+    ids: IdPool<Buffer>,
     /// How many the kernel holds.
     provided: u16,
     /// How many it should hold.
     depth: u16,
-    /// It has asked for more than it held.
+    /// The kernel has asked for more than it held.
     too_shallow: bool,
-    /// Refills since the depth was last looked at, and the most that one of them took.
+    /// Refills since the depth was last checked, and the most that one of them took.
     refills: (u16, u16),
     tail: u16,
-    count: u16,
     /// The most that sessions held at once since memory was last given back.
     held_most: usize,
     /// Buffers that were filled in this turn: their bytes have had no chance to be sent yet.
@@ -68,8 +72,8 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// `count` buffers (at least 8, at most 65,535). Memory is reserved, and used only once bytes
-    /// have been received into it.
+    /// `count` buffers (at least 8, at most 65,535). Memory is reserved, and taken only when bytes
+    /// are received into it.
     ///
     /// # Errors
     /// ENOMEM.
@@ -77,18 +81,16 @@ impl Buffers {
         let count = count.max(8);
         let memory = Mapping::new(usize::from(count) * BUFFER_SIZE)?;
         let ring = Mapping::new(usize::from(RING_ENTRIES) * size_of::<BufRingEntry>())?;
-        // Highest first, so that the lowest are taken first and the memory in use stays together.
-        let free = (0..count).rev().collect();
         let mut buffers = Self {
             memory,
             ring,
-            free,
+            // The lowest are lent first, so that the memory in use stays together.
+            ids: IdPool::new(count),
             provided: 0,
             depth: DEPTH,
             too_shallow: false,
             refills: (0, 0),
             tail: 0,
-            count,
             held_most: 0,
             filled: 0,
             stalled: false,
@@ -97,41 +99,41 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// Where the kernel finds the ring, and its number of entries: for registering.
+    /// The address of the ring and its number of entries, to register it.
     pub(crate) fn ring(&self) -> (u64, u16) {
         (self.ring.start.as_ptr() as u64, RING_ENTRIES)
     }
 
-    /// The kernel has taken this one to receive into, and filled it: the caller holds it now.
-    pub(crate) fn adopt(&mut self, id: u16) -> BufferId {
+    /// The kernel has received into this buffer: the caller holds it now.
+    pub(super) fn adopt(&mut self, index: u16) -> BufferId {
         self.provided -= 1;
         self.filled += 1;
         self.held_most = self.held_most.max(self.held());
-        BufferId(id)
+        self.ids.id(index)
     }
 
     /// Takes a buffer back from its holder.
-    pub fn release(&mut self, buffer: BufferId) {
-        debug_assert!(!self.free.contains(&buffer.0), "a buffer is released once");
-        self.free.push(buffer.0);
+    pub(super) fn release(&mut self, buffer: BufferId) {
+        self.ids.give_back(buffer);
     }
 
-    /// Gives free buffers to the kernel until its ring is as full as it may be. Once a turn.
-    pub fn provide(&mut self) {
+    /// Gives free buffers to the kernel until its ring has its depth. Once a turn.
+    pub(super) fn provide(&mut self) {
         let before = self.tail;
         self.adapt_depth();
         while self.provided < self.depth {
-            let Some(id) = self.free.pop() else { break };
+            let Some(index) = self.ids.take().map(|id| id.index()) else { break };
             let entries = self.ring.start.cast::<BufRingEntry>();
-            let index = usize::from(self.tail & (RING_ENTRIES - 1));
-            // SAFETY: the mapping holds RING_ENTRIES entries, and the index is below that.
-            let mut entry = unsafe { entries.add(index) };
+            let place = usize::from(self.tail & (RING_ENTRIES - 1));
+            // SAFETY: the mapping holds RING_ENTRIES entries, and the place is below that.
+            let mut entry = unsafe { entries.add(place) };
             // SAFETY: it is aligned and initialised (zero bytes are a valid entry), and the kernel
             // reads entries from head to tail only: this one is not there yet.
             let entry = unsafe { entry.as_mut() };
-            entry.set_addr(self.memory.start.as_ptr() as u64 + u64::from(id) * BUFFER_SIZE as u64);
+            let start = u64::from(index) * BUFFER_SIZE as u64;
+            entry.set_addr(self.memory.start.as_ptr() as u64 + start);
             entry.set_len(u32::try_from(BUFFER_SIZE).unwrap_or(u32::MAX));
-            entry.set_bid(id);
+            entry.set_bid(index);
             self.tail = self.tail.wrapping_add(1);
             self.provided += 1;
         }
@@ -150,7 +152,7 @@ impl Buffers {
     /// send that finds room in the socket is answered within a turn.
     pub(super) fn end_turn(&mut self) {
         let held = self.held().saturating_sub(std::mem::take(&mut self.filled));
-        let count = usize::from(self.count);
+        let count = usize::from(self.count());
         // Two bounds, so that one session does not make the answer change at every turn.
         self.stalled = held * 8 > count * if self.stalled { 3 } else { 4 };
     }
@@ -161,7 +163,8 @@ impl Buffers {
         self.refills = (refills + 1, most);
         if std::mem::take(&mut self.too_shallow) {
             // What one turn fills is a part of what there is, or the reserve would be gone at once.
-            let most = (self.count / 4).clamp(DEPTH.min(self.count), RING_ENTRIES);
+            let count = self.count();
+            let most = (count / 4).clamp(DEPTH.min(count), RING_ENTRIES);
             self.depth = self.depth.saturating_mul(2).min(most);
             self.refills = (0, 0);
         } else if refills >= REFILLS {
@@ -172,28 +175,29 @@ impl Buffers {
         }
     }
 
-    /// How many the kernel holds, ready to receive into.
+    /// How many the kernel holds to receive into.
     #[must_use]
     pub const fn provided(&self) -> u16 {
         self.provided
     }
 
-    /// The kernel found no buffer in its ring: it is given more from the next turn on. False if
-    /// there are none to give, because sessions hold them.
-    pub fn deepen(&mut self) -> bool {
-        self.too_shallow |= !self.free.is_empty();
-        !self.free.is_empty()
+    /// The kernel found no buffer in its ring: it gets more from the next turn on. False if there
+    /// are none to give, because sessions hold them.
+    pub(super) const fn deepen(&mut self) -> bool {
+        let some_are_free = self.ids.free() > 0;
+        self.too_shallow |= some_are_free;
+        some_are_free
     }
 
-    /// Whether a burst used memory that is now not needed.
+    /// Whether a burst used memory that is not needed any more.
     #[must_use]
     pub fn has_slack(&self) -> bool {
         let used = self.held_most.max(usize::from(self.depth));
         self.held() == 0 && used > usize::from(DEPTH)
     }
 
-    /// Gives the memory of all buffers back to the system, if no session holds one. No answer may
-    /// be unread: its bytes would become zeros.
+    /// Gives the memory of all buffers back to the system, if no session holds one. No completion
+    /// of a receive may be unread: its bytes would become zeros.
     pub(super) fn give_back_memory(&mut self) {
         if self.held() == 0 {
             self.held_most = 0;
@@ -202,13 +206,19 @@ impl Buffers {
         }
     }
 
-    /// How far they go.
+    /// Never unmaps the memory: the kernel may still write into it.
+    pub(super) const fn leave_mapped(&mut self) {
+        self.memory.stays = true;
+        self.ring.stays = true;
+    }
+
+    /// How far the buffers go.
     #[must_use]
     pub fn supply(&self) -> Supply {
-        let free = self.free.len() + usize::from(self.provided);
+        let free = self.ids.free() + usize::from(self.provided);
         if self.stalled {
             Supply::Stalled
-        } else if free < usize::from(self.count) / 4 {
+        } else if free < usize::from(self.count()) / 4 {
             Supply::Low
         } else {
             Supply::Ample
@@ -218,45 +228,45 @@ impl Buffers {
     /// How many sessions hold.
     #[must_use]
     pub fn held(&self) -> usize {
-        usize::from(self.count) - self.free.len() - usize::from(self.provided)
+        usize::from(self.count()) - self.ids.free() - usize::from(self.provided)
     }
 
     /// How many there are.
     #[must_use]
     pub const fn count(&self) -> u16 {
-        self.count
+        self.ids.count()
     }
 
-    /// The room behind the first `filled` bytes of a buffer that the caller holds.
-    pub(crate) fn room(&mut self, buffer: BufferId, filled: u32) -> &mut [u8] {
-        let filled = filled as usize;
-        assert!(buffer.0 < self.count, "buffers are made by adopt");
+    /// The room behind the first `filled` bytes of a buffer.
+    pub(super) fn room(&mut self, buffer: &BufferId, filled: u32) -> &mut [u8] {
+        let (index, filled) = (self.ids.index(buffer), filled as usize);
         assert!(filled <= BUFFER_SIZE, "a part of a buffer: {filled} bytes");
-        // SAFETY: the buffer lies in the mapping.
-        let start = unsafe { self.memory.start.add(usize::from(buffer.0) * BUFFER_SIZE + filled) };
-        // SAFETY: these bytes lie in one buffer of the mapping, zero or received; the kernel writes
-        // into none that it has not been given (again) by `provide`, and `&mut self` is borrowed.
+        // SAFETY: the index is below the number of buffers, which the mapping holds.
+        let start = unsafe { self.memory.start.add(index * BUFFER_SIZE + filled) };
+        // SAFETY: these bytes lie in one buffer of the mapping, zero or received. Its only id is
+        // here, so neither a receive nor a send of the kernel uses it, and `self` is borrowed.
         unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), BUFFER_SIZE - filled) }
     }
 
-    /// What was received into a buffer that the caller holds, or a part of it.
-    pub(crate) fn bytes(&self, buffer: BufferId, (from, to): (u32, u32)) -> &[u8] {
-        let (from, to) = (from as usize, to as usize);
-        assert!(buffer.0 < self.count, "buffers are made by adopt");
+    /// What was received into a buffer, or a part of it.
+    pub(super) fn bytes(&self, buffer: &BufferId, (from, to): (u32, u32)) -> &[u8] {
+        let (index, from, to) = (self.ids.index(buffer), from as usize, to as usize);
         assert!(from < to && to <= BUFFER_SIZE, "a part of a buffer: {from} to {to}");
-        // SAFETY: the buffer lies in the mapping.
-        let start = unsafe { self.memory.start.add(usize::from(buffer.0) * BUFFER_SIZE + from) };
-        // SAFETY: these bytes lie in one buffer of the mapping, zero or received, and the kernel
-        // writes into none that it has not been given (again) by `provide`.
+        // SAFETY: the index is below the number of buffers, which the mapping holds.
+        let start = unsafe { self.memory.start.add(index * BUFFER_SIZE + from) };
+        // SAFETY: these bytes lie in one buffer of the mapping, zero or received. Its only id is
+        // here, so that no receive of the kernel writes into it.
         unsafe { std::slice::from_raw_parts(start.as_ptr(), to - from) }
     }
 }
 
-/// Anonymous memory that is given back when dropped.
+/// Anonymous memory, unmapped when it is dropped.
 #[derive(Debug)]
 struct Mapping {
     start: NonNull<u8>,
     length: NonZeroUsize,
+    /// It is never unmapped.
+    stays: bool,
 }
 
 impl Mapping {
@@ -272,22 +282,25 @@ impl Mapping {
         // would turn the first byte of a session into 2 MiB of memory. Without the advice (a kernel
         // without huge pages) nothing is lost.
         unsafe { madvise(start, length.get(), MmapAdvise::MADV_NOHUGEPAGE) }.ok();
-        Ok(Self { start: start.cast(), length })
+        Ok(Self { start: start.cast(), length, stays: false })
     }
 
-    /// Makes every byte zero again, without memory behind it until it is next written.
+    /// Makes every byte zero, without memory behind it until it is next written.
     fn discard(&self) {
         let start = self.start.cast();
-        // SAFETY: the range is this mapping, private and anonymous; its owner says that no byte of
-        // it is still wanted. A receive that writes into it meanwhile just finds a fresh page.
+        // SAFETY: the range is this mapping, private and anonymous, and no reference into it exists
+        // while `Buffers::give_back_memory` runs. A receive into it finds a fresh page.
         unsafe { madvise(start, self.length.get(), MmapAdvise::MADV_DONTNEED) }.ok();
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping was made by `new` with this length, and nothing borrows from it: the
-        // ring that the kernel might still write through is gone before its buffers (sys::ring).
+        if self.stays {
+            return;
+        }
+        // SAFETY: the mapping was made by `new` with this length, and nothing borrows from it. The
+        // ring through which the kernel could write into it was dropped before (`sys::ring`).
         unsafe { munmap(self.start.cast(), self.length.get()) }.ok();
     }
 }
@@ -296,17 +309,25 @@ impl Drop for Mapping {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_memory_of_a_burst_is_given_back_once_nobody_holds_a_buffer() {
-        let mut buffers = Buffers::new(600).unwrap();
-        let mut held = Vec::new();
-        for _ in 0..3 {
-            let ids: Vec<u16> = (0..600).filter(|id| !buffers.free.contains(id)).collect();
-            held.extend(ids.into_iter().skip(held.len()).map(|id| buffers.adopt(id)));
-            buffers.provide();
-        }
-        assert!(held.len() > usize::from(DEPTH) && !buffers.has_slack(), "{}", held.len());
+    /// `count` of the buffers that the kernel holds, as if it had received into them.
+    fn received(buffers: &mut Buffers, count: u16) -> Vec<BufferId> {
+        let lent = (0..buffers.count()).filter(|index| buffers.ids.is_lent(*index));
+        let some: Vec<u16> = lent.take(usize::from(count)).collect();
+        some.into_iter().map(|index| buffers.adopt(index)).collect()
+    }
+
+    fn release(buffers: &mut Buffers, held: Vec<BufferId>) {
         held.into_iter().for_each(|buffer| buffers.release(buffer));
+    }
+
+    #[test]
+    fn the_memory_of_a_burst_is_given_back_once_no_session_holds_a_buffer() {
+        let mut buffers = Buffers::new(600).unwrap();
+        assert!(buffers.deepen());
+        buffers.provide();
+        let held = received(&mut buffers, 2 * DEPTH);
+        assert!(!buffers.has_slack());
+        release(&mut buffers, held);
         assert!(buffers.has_slack());
         buffers.give_back_memory();
         assert!(!buffers.has_slack());
@@ -315,7 +336,7 @@ mod tests {
     #[test]
     fn more_than_half_held_for_longer_than_a_turn_is_a_stall_until_it_is_clearly_less() {
         let mut buffers = Buffers::new(64).unwrap();
-        let mut held: Vec<BufferId> = (0..40).map(|id| buffers.adopt(id)).collect();
+        let mut held = received(&mut buffers, 40);
         buffers.end_turn();
         assert_eq!(buffers.supply(), Supply::Ample, "they were filled in this turn");
         buffers.end_turn();
@@ -333,31 +354,28 @@ mod tests {
         assert!(buffers.deepen() && buffers.deepen());
         buffers.provide();
         assert_eq!(buffers.provided, 2 * DEPTH, "twice as deep, however often it was asked for");
-        let turn = |buffers: &mut Buffers, taken: u16| {
-            let ids: Vec<u16> = (0..600).filter(|id| !buffers.free.contains(id)).collect();
-            let ids = ids.into_iter().take(usize::from(taken));
-            let taken: Vec<BufferId> = ids.map(|id| buffers.adopt(id)).collect();
-            taken.into_iter().for_each(|buffer| buffers.release(buffer));
+        let turn = |buffers: &mut Buffers, count: u16| {
+            let held = received(buffers, count);
+            release(buffers, held);
             buffers.provide();
         };
         (0..1000).for_each(|_| turn(&mut buffers, DEPTH + 1));
         assert_eq!(buffers.provided, 2 * DEPTH);
         (0..1000).for_each(|_| turn(&mut buffers, 2));
         assert_eq!(buffers.depth, DEPTH);
-        buffers.free.clear();
+        while buffers.ids.take().is_some() {}
         assert!(!buffers.deepen(), "there is none to give");
     }
 
     #[test]
-    fn what_was_released_last_is_provided_first() {
+    fn a_buffer_that_is_released_is_provided_next() {
         let mut buffers = Buffers::new(300).unwrap();
-        let first = buffers.adopt(0);
-        let second = buffers.adopt(1);
+        let held = received(&mut buffers, 2);
+        let indices: Vec<u16> = held.iter().map(Id::index).collect();
         assert_eq!(buffers.held(), 2);
-        buffers.release(second);
-        buffers.release(first);
+        release(&mut buffers, held);
         buffers.provide();
         assert_eq!((buffers.held(), buffers.provided), (0, DEPTH));
-        assert!(!buffers.free.contains(&0) && !buffers.free.contains(&1));
+        assert!(indices.into_iter().all(|index| buffers.ids.is_lent(index)));
     }
 }

@@ -1,18 +1,20 @@
-//! The kernel behind safe types: the only folder with `unsafe` in it.
+//! Safe types over system calls and io_uring. No other folder contains `unsafe`.
 
-#![expect(unsafe_code, reason = "this is the folder for it")]
+#![expect(unsafe_code, reason = "the only folder for it")]
 
-mod alarm;
 pub mod buffer;
+pub mod buffer_queue;
+pub mod ids;
 pub mod pipe;
 pub mod ring;
 pub mod socket;
+mod wait_timer;
 pub mod waker;
 
 pub mod child;
 pub mod features;
-pub mod interfaces;
+pub mod kernel_version;
+pub mod local_addresses;
 pub mod probe_socket;
-pub mod release;
 pub mod scheduler;
 pub mod thread;

@@ -1,109 +1,115 @@
-//! Pipes for splice(2), in a pool that is bounded and holds only empty ones.
+//! Pipes for splice(2), in a bounded pool of empty pipes.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 
-/// The most that a pipe is made for (figures: `bench/DECISIONS.md`).
+use crate::sys::ids::{Id, IdPool};
+
+/// Bytes of the largest pipe (figures: `bench/DECISIONS.md`).
 const SIZE_MAX: u32 = 512 * 1024;
 
-/// The least that is worth a pipe: past `fs.pipe-user-pages-soft` a plain user's pipes are one or
-/// two pages (pipe(7)), and copying is faster.
+/// Bytes of the smallest pipe that is worth having: past `fs.pipe-user-pages-soft` the pipes of a
+/// plain user are one or two pages (pipe(7)), and copying is faster.
 const SIZE_MIN: u32 = 64 * 1024;
 
-/// What a plain user's pipes may have together, where nobody has changed it: 16,384 pages.
-const ALL: u32 = 64 * 1024 * 1024;
+/// Bytes of all pipes of a plain user by the default of `fs.pipe-user-pages-soft`: 16,384 pages.
+const USER_BYTES_MAX: u32 = 64 * 1024 * 1024;
 
-/// Bytes of each of so many pipes of a process: as large as is of use, and as all of them may be
-/// without privilege.
+/// The size in bytes of each of the `pipes` of a process: as large as useful, and so that all of
+/// them fit without privilege.
 #[must_use]
 pub fn size_of_each(pipes: usize) -> u32 {
-    let share = ALL / u32::try_from(pipes.max(1)).unwrap_or(u32::MAX);
+    let share = USER_BYTES_MAX / u32::try_from(pipes.max(1)).unwrap_or(u32::MAX);
     let power = share.checked_ilog2().map_or(0, |power| 1 << power);
     power.clamp(SIZE_MIN, SIZE_MAX)
 }
 
-/// Bytes asked of one splice at most; the kernel's own limit is far above, a pipe's far below.
+/// The most bytes that one splice asks for. The limit of the kernel is far above, that of a pipe
+/// far below.
 const SPLICE_MAX: usize = 1024 * 1024;
 
-/// A pipe of the pool of a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PipeId(pub u16);
+/// One pipe of a worker.
+#[derive(Debug)]
+pub struct Pipe {
+    output: OwnedFd,
+    input: OwnedFd,
+}
+
+/// The right to use one pipe of a worker.
+pub type PipeId = Id<Pipe>;
 
 /// The pipes of a worker.
 #[derive(Debug)]
 pub struct Pipes {
     pipes: Vec<Option<Pipe>>,
-    /// Empty pipes that nobody holds, last in, first out.
-    idle: Vec<u16>,
-    /// Places whose pipe was closed, or never made.
-    vacant: Vec<u16>,
+    /// Empty pipes that no session holds, last in, first out.
+    idle: Vec<PipeId>,
+    /// The ids of pipes that were closed, or not made yet.
+    vacant: IdPool<Pipe>,
     held: usize,
     taken: u64,
     /// Of each, in bytes.
     size: u32,
 }
 
-#[derive(Debug)]
-struct Pipe {
-    output: OwnedFd,
-    input: OwnedFd,
-}
-
 impl Pipes {
-    /// At most `max` pipes of `size` bytes, made when they are first needed.
+    /// At most `max` pipes of `size` bytes. Each is made when it is first needed.
     #[must_use]
     pub fn new(max: u16, size: u32) -> Self {
         Self {
             size,
             pipes: (0..max).map(|_| None).collect(),
             idle: Vec::with_capacity(usize::from(max)),
-            vacant: (0..max).rev().collect(),
+            vacant: IdPool::new(max),
             held: 0,
             taken: 0,
         }
     }
 
-    /// An empty pipe for the caller to hold; none when all are held, descriptors ran out, or the
-    /// kernel would give a small one only.
+    /// An empty pipe, which the caller holds now; none when all are held, no descriptor is left, or
+    /// the kernel allows only a small one.
     pub fn take(&mut self) -> Option<PipeId> {
-        let id = match self.idle.pop() {
-            Some(id) => id,
-            None => {
-                let id = *self.vacant.last()?;
-                self.pipes[usize::from(id)] = Some(Pipe::new(self.size)?);
-                self.vacant.pop();
-                id
-            }
-        };
+        let pipe = self.idle.pop().or_else(|| self.make())?;
         self.held += 1;
         self.taken += 1;
-        Some(PipeId(id))
+        Some(pipe)
+    }
+
+    fn make(&mut self) -> Option<PipeId> {
+        let id = self.vacant.take()?;
+        let place = &mut self.pipes[self.vacant.index(&id)];
+        *place = Pipe::new(self.size);
+        if place.is_none() {
+            self.vacant.give_back(id);
+            return None;
+        }
+        Some(id)
     }
 
     /// Takes an empty pipe back.
     pub fn give_back(&mut self, pipe: PipeId) {
         self.held -= 1;
-        self.idle.push(pipe.0);
+        self.idle.push(pipe);
     }
 
-    /// Closes a pipe that may hold bytes: in the pool they would go to a stranger.
+    /// Closes a pipe that may hold bytes: in the pool they would go to another session.
     pub fn discard(&mut self, pipe: PipeId) {
         self.held -= 1;
-        self.pipes[usize::from(pipe.0)] = None;
-        self.vacant.push(pipe.0);
+        self.pipes[self.vacant.index(&pipe)] = None;
+        self.vacant.give_back(pipe);
     }
 
-    /// Closes every pipe that nobody holds.
+    /// Closes every pipe that no session holds.
     pub fn close_idle(&mut self) {
-        for id in self.idle.drain(..) {
-            self.pipes[usize::from(id)] = None;
-            self.vacant.push(id);
+        for pipe in self.idle.drain(..) {
+            self.pipes[self.vacant.index(&pipe)] = None;
+            self.vacant.give_back(pipe);
         }
     }
 
-    /// Whether there are pipes that nobody holds.
+    /// Whether there are pipes that no session holds.
     #[must_use]
     pub const fn has_idle(&self) -> bool {
         !self.idle.is_empty()
@@ -115,7 +121,7 @@ impl Pipes {
         self.taken
     }
 
-    /// How many are held.
+    /// How many pipes sessions hold.
     #[must_use]
     pub const fn held(&self) -> usize {
         self.held
@@ -125,19 +131,19 @@ impl Pipes {
     /// pipe had room. The socket must be non-blocking: the flag of splice(2) covers the pipe only.
     ///
     /// # Errors
-    /// `EAGAIN`: the socket is empty, or the pipe out of slots; and what the socket says.
-    pub fn fill(&self, pipe: PipeId, socket: impl AsFd) -> Result<usize, Errno> {
-        let pipe = self.pipes[usize::from(pipe.0)].as_ref().ok_or(Errno::EBADF)?;
+    /// `EAGAIN`: the socket is empty, or the pipe has no slot left. Else the error of the socket.
+    pub fn fill(&self, pipe: &PipeId, socket: impl AsFd) -> Result<usize, Errno> {
+        let pipe = self.pipes[self.vacant.index(pipe)].as_ref().ok_or(Errno::EBADF)?;
         splice(socket, None, &pipe.input, None, SPLICE_MAX, flags())
     }
 
     /// Moves at most `pending` bytes from the pipe into `socket`.
     ///
     /// # Errors
-    /// `EAGAIN`: the socket takes none now; and what the socket says.
-    pub fn drain(&self, pipe: PipeId, socket: impl AsFd, pending: usize) -> Result<usize, Errno> {
-        let pipe = self.pipes[usize::from(pipe.0)].as_ref().ok_or(Errno::EBADF)?;
-        // Never SPLICE_F_MORE: it holds the last segment back for 200 ms.
+    /// `EAGAIN`: the socket has no room now. Else the error of the socket.
+    pub fn drain(&self, pipe: &PipeId, socket: impl AsFd, pending: usize) -> Result<usize, Errno> {
+        let pipe = self.pipes[self.vacant.index(pipe)].as_ref().ok_or(Errno::EBADF)?;
+        // Never SPLICE_F_MORE: it delays the last segment by 200 ms.
         splice(&pipe.output, None, socket, None, pending.min(SPLICE_MAX), flags())
     }
 }
@@ -149,7 +155,7 @@ const fn flags() -> SpliceFFlags {
 impl Pipe {
     fn new(size: u32) -> Option<Self> {
         let (output, input) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).ok()?;
-        // A refusal to grow (EPERM, EBUSY) leaves the size as it was; what counts is what it is.
+        // If the kernel refuses to grow it (EPERM, EBUSY), its size stays as it was.
         fcntl(&input, FcntlArg::F_SETPIPE_SZ(i32::try_from(size).ok()?)).ok();
         let size = fcntl(&input, FcntlArg::F_GETPIPE_SZ).ok()?;
         (size.unsigned_abs() >= SIZE_MIN).then_some(Self { output, input })
@@ -161,20 +167,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_pipes_fit_into_what_a_plain_user_may_have() {
+    fn all_pipes_fit_into_the_limit_of_a_plain_user() {
         let sizes = [64, 128, 256, 512].map(size_of_each);
         assert_eq!(sizes, [512, 512, 256, 128].map(|kib| kib * 1024));
         assert_eq!(size_of_each(100_000), SIZE_MIN);
     }
 
     #[test]
-    fn the_pool_is_bounded_and_reuses_what_comes_back() {
+    fn the_pool_is_bounded_and_lends_a_returned_pipe_again() {
         let mut pipes = Pipes::new(2, SIZE_MIN);
-        let first = pipes.take().unwrap();
-        let second = pipes.take().unwrap();
-        assert_eq!(pipes.take(), None);
+        let (first, second) = (pipes.take().unwrap(), pipes.take().unwrap());
+        assert!(pipes.take().is_none());
+        let index = second.index();
         pipes.give_back(second);
-        assert_eq!(pipes.take(), Some(second));
+        assert_eq!(pipes.take().unwrap().index(), index);
         pipes.discard(first);
         assert!(pipes.take().is_some());
         assert_eq!(pipes.held(), 2);
@@ -189,6 +195,6 @@ mod tests {
         pipes.give_back(pipe);
         pipes.close_idle();
         assert!(!pipes.has_idle() && pipes.pipes[0].is_none());
-        assert_eq!(pipes.take(), Some(pipe));
+        assert!(pipes.take().is_some());
     }
 }

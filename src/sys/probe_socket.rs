@@ -1,15 +1,15 @@
 //! A connection of a probe, on the ring of tokio-uring.
 //!
-//! tokio-uring 0.5 has a connect of its own that keeps its socket until it ends, so that a deadline
-//! would leave the socket in SYN-SENT; and a dropped operation cancels nothing. So the sockets are
-//! ours, each operation owns what the kernel uses, and a deadline is shutdown(2) followed by
-//! waiting for the operation, never by dropping it.
+//! The connect of tokio-uring 0.5 keeps its socket until it completes, so that a deadline would
+//! leave the socket in SYN-SENT, and dropping an operation does not cancel it. Therefore the
+//! sockets are made here, each operation owns the memory that the kernel uses, and a deadline calls
+//! shutdown(2) and then waits for the operation; it never drops it.
 //!
-//! `UnsubmittedOneshot` can be called without `unsafe` and trusts that the memory behind the entry
-//! outlives the operation. Here it does: the socket and the memory travel with the operation behind
-//! a `ManuallyDrop` that only its completion opens. Should a future be dropped in mid-operation (a
-//! runtime that ends; tokio-uring then frees what it holds before it cancels), the memory leaks
-//! instead of being freed under the kernel's hand.
+//! `UnsubmittedOneshot` can be called without `unsafe`, but requires that the memory of the entry
+//! outlives the operation. Here it does: the operation owns the socket and the memory in a
+//! `ManuallyDrop` that only its completion opens. If a future is dropped while its operation is in
+//! flight (the runtime ends; tokio-uring then frees what it holds before it cancels), the memory is
+//! leaked instead of freed.
 
 use std::io;
 use std::marker::PhantomData;
@@ -27,18 +27,18 @@ use tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
 
 use crate::sys::socket::is_reached_by;
 
-/// Between two orders to shut down, when an operation did not end by the first.
+/// The time between two calls of shutdown(2), if an operation did not complete after the first.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Why a probe's connection did not do what it was asked.
+/// Why an operation of a probe failed.
 #[derive(Debug)]
 pub enum ProbeError {
-    /// The deadline came first.
+    /// The deadline passed.
     Deadline,
-    /// The connection was to itself: nobody listens on a port of this machine's ephemeral range,
-    /// and the kernel chose that very port for us (RFC 9293, 3.5: simultaneous open).
+    /// The socket was connected to itself: nobody listens on a port of the ephemeral range of this
+    /// machine, and the kernel chose the same port for this end (RFC 9293, 3.5: simultaneous open).
     Itself,
-    /// What the kernel said.
+    /// The error of the kernel.
     Failed(io::Error),
 }
 
@@ -48,9 +48,8 @@ impl From<io::Error> for ProbeError {
     }
 }
 
-/// A connection of a probe. Dropping it between operations closes it at once, by a reset: neither
-/// side keeps a TIME-WAIT for it, and an answer that nobody reads to its end is cut short. (HAProxy
-/// resets its checks for the same reason.)
+/// A connection of a probe. When it is dropped, it is reset: neither side keeps a TIME-WAIT for it,
+/// and the rest of an answer is not transmitted. (HAProxy resets its checks for the same reason.)
 #[derive(Debug)]
 pub struct ProbeSocket {
     socket: Rc<Socket>,
@@ -58,12 +57,12 @@ pub struct ProbeSocket {
 }
 
 impl ProbeSocket {
-    /// Connects; `deadline` is for all that is done with the connection.
+    /// Connects. `deadline` holds for this and all further operations.
     ///
     /// # Errors
-    /// As [`ProbeError`]; then no descriptor is left behind.
+    /// As [`ProbeError`]. No descriptor is leaked.
     pub async fn connect(peer: SocketAddr, deadline: Instant) -> Result<Self, ProbeError> {
-        // Blocking mode: the ring waits for the socket; O_NONBLOCK would make it answer EAGAIN.
+        // Blocking: the ring waits for the socket. With O_NONBLOCK it would complete with EAGAIN.
         let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
         Self::connect_by(socket, peer, deadline).await
     }
@@ -105,8 +104,8 @@ impl ProbeSocket {
         Ok(())
     }
 
-    /// Receives into `buffer` from `filled` on; gives the buffer back, and how many bytes came: 0
-    /// is the end of the stream, or a full buffer.
+    /// Receives into `buffer` from `filled` on. Returns the buffer and how many bytes were
+    /// received: 0 is the end of the stream, or a full buffer.
     ///
     /// # Errors
     /// As [`ProbeError`].
@@ -122,14 +121,14 @@ impl ProbeSocket {
         let entry = opcode::Recv::new(self.descriptor(), room.as_mut_ptr(), length).build();
         let (done, buffer) = self.run(entry, buffer).await;
         match done? {
-            // A shut down socket is at its end: that was us.
+            // A socket that this end has shut down reads as ended.
             0 if Instant::now() >= self.deadline => Err(ProbeError::Deadline),
             received => Ok((buffer, received)),
         }
     }
 
-    /// Runs one operation to its end, which a shutdown(2) brings about when the deadline comes
-    /// first. What was done in spite of that is given as done.
+    /// Waits for the completion of one operation. At the deadline shutdown(2) makes it complete; if
+    /// it has succeeded all the same, that is the result.
     async fn run<M: Unpin + 'static>(
         &self,
         entry: squeue::Entry,
@@ -144,7 +143,7 @@ impl ProbeSocket {
             if let Ok(ended) = timeout_at(wait, &mut operation).await {
                 break ended;
             }
-            // ENOTCONN: it has just ended by itself.
+            // ENOTCONN: the connection has just ended by itself.
             drop(self.socket.shutdown(Shutdown::Both));
             wait = Instant::now() + AGAIN;
         };
@@ -168,10 +167,10 @@ impl ProbeSocket {
     }
 }
 
-/// What an operation in flight owns. Not dropped before its completion; leaked if that never comes.
+/// What an operation in flight owns. It is dropped after the completion; without one it is leaked.
 struct Held<M>(ManuallyDrop<(Rc<Socket>, M)>);
 
-/// Opens [`Held`] when the kernel is done with it.
+/// Opens [`Held`] at the completion.
 struct Finish<M>(PhantomData<M>);
 
 impl<M> OneshotOutputTransform for Finish<M> {
@@ -204,7 +203,8 @@ mod tests {
         Instant::now() + time
     }
 
-    /// A listener whose queue is full, so that the kernel drops further SYNs; with what fills it.
+    /// A listener whose queue is full, so that the kernel drops further SYNs; the sockets that fill
+    /// it.
     fn black_hole() -> (Socket, Vec<Socket>, SocketAddr) {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         listener.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_says_something_and_hears_the_answer() {
+    fn a_probe_sends_a_request_and_receives_the_answer() {
         let (listener, address) = listener();
         let server = std::thread::spawn(move || {
             let (mut client, _) = listener.accept().unwrap();
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_leaves_by_a_reset() {
+    fn a_probe_closes_its_connection_by_a_reset() {
         let (listener, address) = listener();
         tokio_uring::start(async {
             drop(ProbeSocket::connect(address, within(LONG)).await.unwrap());
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_connect_says_so() {
+    fn a_refused_connect_reports_it() {
         let (listener, address) = listener();
         drop(listener);
         let result =
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connect_that_nobody_answers_ends_at_its_deadline() {
+    fn a_connect_without_an_answer_ends_at_its_deadline() {
         let (_listener, _fillers, address) = black_hole();
         tokio_uring::start(async {
             let started = Instant::now();
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_accepts_and_is_silent_is_left_at_the_deadline() {
+    fn a_receive_from_a_silent_server_ends_at_the_deadline() {
         let (_listener, address) = listener();
         tokio_uring::start(async {
             let started = Instant::now();
@@ -296,13 +296,13 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_came_before_the_deadline_is_not_late() {
+    fn an_answer_that_arrived_before_the_deadline_counts() {
         let (listener, address) = listener();
         tokio_uring::start(async {
             let probe = ProbeSocket::connect(address, within(SOON)).await.unwrap();
             let (mut server, _) = listener.accept().unwrap();
             server.write_all(b"yes").unwrap();
-            // The thread is kept from looking until after the deadline, as by SIGSTOP.
+            // The thread does not run until after the deadline, as after SIGSTOP.
             while Instant::now() < probe.deadline + SOON {
                 std::thread::yield_now();
             }
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn no_end_of_a_probe_leaks_a_descriptor() {
+    fn no_failed_or_finished_probe_leaks_a_descriptor() {
         const ROUNDS: usize = 600;
         let (listening, open) = listener();
         let (dead, refused) = listener();
@@ -337,14 +337,14 @@ mod tests {
                 assert!(ProbeSocket::connect(refused, within(LONG)).await.is_err());
                 assert!(ProbeSocket::connect(hole, Instant::now()).await.is_err());
             }
-            // Other tests of this process have some, too.
+            // Other tests of this process open descriptors, too.
             let after = descriptors();
             assert!(after < before + ROUNDS / 2, "{before} descriptors became {after}");
         });
     }
 
     #[test]
-    fn a_runtime_can_end_in_the_middle_of_a_probe() {
+    fn a_runtime_can_end_while_a_probe_is_in_flight() {
         let (_listener, address) = listener();
         tokio_uring::start(async {
             let probe = ProbeSocket::connect(address, within(LONG)).await.unwrap();

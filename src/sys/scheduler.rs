@@ -1,4 +1,4 @@
-//! How the kernel's scheduler treats the calling thread (sched(7)).
+//! The scheduling policy of the calling thread, and how long it waits for a core (sched(7)).
 
 use std::fs::File;
 use std::io;
@@ -8,23 +8,24 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc;
 
-/// Of the policies for threads without deadlines, the two that anybody may change between.
+/// The two scheduling policies that a thread may change between without privilege.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
-    /// `SCHED_OTHER`, which every thread begins with: as it wakes, it may take its core from the
-    /// thread that runs there.
+    /// `SCHED_OTHER`, the default: a thread that wakes may preempt the thread that runs on its
+    /// core.
     Other,
-    /// `SCHED_BATCH`: as it wakes, it waits for that thread to sleep or to have had its slice,
-    /// which is seen at the clock's next tick (`check_preempt_wakeup_fair` in kernel/sched/fair.c).
+    /// `SCHED_BATCH`: a thread that wakes waits until that thread sleeps or has used its slice,
+    /// which the kernel checks at the next tick (`check_preempt_wakeup_fair` in
+    /// kernel/sched/fair.c).
     Batch,
 }
 
 impl Policy {
-    /// Of the calling thread; none: it was given another (`chrt`, systemd's
+    /// The policy of the calling thread; none if it was given another one (`chrt`, systemd's
     /// `CPUSchedulingPolicy=`).
     #[must_use]
     pub fn of_this_thread() -> Option<Self> {
-        // SAFETY: the call takes a thread's number (0: the caller) and no memory.
+        // SAFETY: the argument is a thread id (0: the caller); the call reads no memory.
         match unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) } {
             OTHER => Some(Self::Other),
             BATCH => Some(Self::Batch),
@@ -32,7 +33,7 @@ impl Policy {
         }
     }
 
-    /// Gives it to the calling thread.
+    /// Sets the policy of the calling thread.
     ///
     /// # Errors
     /// `EPERM`: a filter of system calls forbids it.
@@ -42,8 +43,8 @@ impl Policy {
             Self::Batch => BATCH,
         };
         let priority = libc::c_int::from(0u8); // all of `struct sched_param`
-        // SAFETY: the kernel reads one int behind the pointer, which lives until the call returns.
-        // (A raw call, as musl answers ENOSYS to its own.)
+        // SAFETY: the kernel reads one int at the pointer, and `priority` lives until the call
+        // returns. (A raw call: the function of musl returns ENOSYS.)
         let answer =
             unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const priority) };
         Errno::result(answer).map(drop)
@@ -53,7 +54,7 @@ impl Policy {
 const OTHER: libc::c_long = libc::SCHED_OTHER as libc::c_long;
 const BATCH: libc::c_long = libc::SCHED_BATCH as libc::c_long;
 
-/// How long a thread has waited for a core, and how often it was given one, since it began.
+/// How long a thread has waited for a core, and how often it was given one, since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Waits {
     /// Ready, and not running.
@@ -62,13 +63,13 @@ pub struct Waits {
     pub count: u64,
 }
 
-/// Where the kernel says so: `/proc/thread-self/schedstat`
+/// The file with these figures: `/proc/thread-self/schedstat`
 /// (Documentation/scheduler/sched-stats.rst).
 #[derive(Debug)]
 pub struct WaitsFile(File);
 
 impl WaitsFile {
-    /// Of the calling thread, whoever reads it later.
+    /// The file of the calling thread. Other threads may read it.
     ///
     /// # Errors
     /// /proc is not there, or no descriptor is left.
@@ -76,7 +77,7 @@ impl WaitsFile {
         File::open("/proc/thread-self/schedstat").map(Self)
     }
 
-    /// As of now; none if this kernel does not count them (`CONFIG_SCHED_INFO`).
+    /// The present figures; none if this kernel does not count them (`CONFIG_SCHED_INFO`).
     #[must_use]
     pub fn read(&self) -> Option<Waits> {
         let mut bytes = [0; 64]; // three numbers of 20 digits at most
@@ -85,7 +86,7 @@ impl WaitsFile {
     }
 }
 
-/// Nanoseconds run, nanoseconds waited, times given a core.
+/// Reads: nanoseconds run, nanoseconds waited, times given a core.
 fn parse(text: &str) -> Option<Waits> {
     let mut numbers = text.split_whitespace().skip(1).map(str::parse);
     let (time, count) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
@@ -97,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_is_adopted_by_the_calling_thread_alone() {
+    fn a_policy_is_set_for_the_calling_thread_alone() {
         let other = std::thread::spawn(|| {
             assert_eq!(Policy::of_this_thread(), Some(Policy::Other));
             Policy::Batch.adopt().unwrap();
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_counts_nothing_is_not_believed() {
+    fn figures_of_a_kernel_that_counts_nothing_are_refused() {
         assert_eq!(
             parse("12 3400 5\n"),
             Some(Waits { time: Duration::from_nanos(3400), count: 5 })

@@ -1,9 +1,9 @@
-//! Sockets of sessions: what is done to them by plain system calls.
+//! TCP sockets of sessions and listeners, by plain system calls.
 
 use std::io::{self, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -30,40 +30,38 @@ impl Socket {
         Ok(Self(socket.into()))
     }
 
-    /// Adopts a descriptor that an accept on the ring has answered with.
-    pub(crate) fn accepted(descriptor: RawFd) -> Self {
-        // SAFETY: the kernel has just made this descriptor for us (an accept completion), and its
-        // number is given to nobody else.
-        Self(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    /// A connection that was accepted. Its descriptor is non-blocking.
+    pub(crate) const fn from_descriptor(descriptor: OwnedFd) -> Self {
+        Self(descriptor)
     }
 
-    /// Its number as a descriptor.
+    /// The number of its descriptor.
     #[must_use]
     pub fn number(&self) -> u64 {
         u64::from(self.0.as_raw_fd().unsigned_abs())
     }
 
-    /// The address of the other end, IPv4 also where it came as `::ffff:a.b.c.d`.
+    /// The address of the peer; as IPv4 if it is an IPv4-mapped one (`::ffff:a.b.c.d`).
     ///
     /// # Errors
-    /// `ENOTCONN`: it has gone already.
+    /// `ENOTCONN`: the peer has left already.
     pub fn peer(&self) -> io::Result<SocketAddr> {
         let address = SockRef::from(&self.0).peer_addr()?.as_socket();
         let address = address.ok_or(io::ErrorKind::Unsupported)?;
         Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
 
-    /// Whether it is at this address itself. If it was connected to it, it is connected to itself:
-    /// the port was in the range of ephemeral ports, nobody listened there, and the kernel gave us
-    /// the very port that we connected to.
+    /// Whether its own address is this one. If that is also the address that it connected to, it is
+    /// connected to itself: the port was an ephemeral one, nobody listened there, and the kernel
+    /// chose the same port for this end.
     #[must_use]
     pub fn is_at(&self, address: SocketAddr) -> bool {
         let own = SockRef::from(&self.0).local_addr().ok().and_then(|own| own.as_socket());
         own.is_some_and(|own| is_reached_by(own, address))
     }
 
-    /// Nothing is held back any more (`TCP_NODELAY`, tcp(7)): whoever wrote small messages has
-    /// decided already. The first is not held back in any case. What waits goes out now.
+    /// Turns Nagle's algorithm off (`TCP_NODELAY`, tcp(7)), and sends what it has held back. (It
+    /// never holds the first message back.)
     pub fn do_not_delay(&self) {
         drop(SockRef::from(&self.0).set_tcp_nodelay(true));
     }
@@ -77,13 +75,13 @@ impl Socket {
         recv(self.0.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT)
     }
 
-    /// Whether the end of the stream is the next to be read. If it is, it is received, together with
-    /// an urgent byte (RFC 6093) in front of it. Receives leave that byte out, and a peek does not
-    /// take it from the queue: unread, it would turn a close into a reset (`__tcp_close` in
+    /// Whether the end of the stream is the next to be read. If it is, it is received, together
+    /// with an urgent byte (RFC 6093) in front of it. Receives leave that byte out, and a peek does
+    /// not take it from the queue: unread, it would turn a close into a reset (`__tcp_close` in
     /// net/ipv4/tcp.c).
     ///
     /// # Errors
-    /// What the socket says: a reset, which no later read will tell.
+    /// The error of the socket: a reset, which no later receive reports.
     pub fn has_ended(&self) -> Result<bool, Errno> {
         let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         match recv(self.0.as_raw_fd(), &mut [0], peek) {
@@ -93,16 +91,17 @@ impl Socket {
         }
     }
 
-    /// Whether the end that was read of this stream was sent (FIN). A reset leaves an end as well,
-    /// once a send has taken its error. What the kernel says is left to read counts a FIN even when
-    /// it was read (`TCP_INQ`, kernel 4.18; `tcp_inq_hint` in net/ipv4/tcp.c).
+    /// Whether the end that was read of this stream was sent by the peer (FIN). After a reset a
+    /// socket reads as ended too, once a send has taken its error. The number of bytes that are
+    /// left to read includes a FIN, even one that was read (`TCP_INQ`, kernel 4.18; `tcp_inq_hint`
+    /// in net/ipv4/tcp.c).
     #[must_use]
     pub fn ended_in_order(&self) -> bool {
         let (mut byte, mut space) = ([0], cmsg_space!(libc::c_int));
         let mut part = [IoSliceMut::new(&mut byte)];
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        let asked = setsockopt(&self.0, TellLeft, &true);
-        let read = asked
+        let enabled = setsockopt(&self.0, BytesLeft, &true);
+        let read = enabled
             .and_then(|()| recvmsg::<()>(self.0.as_raw_fd(), &mut part, Some(&mut space), flags));
         let messages = read.and_then(|read| Ok(read.cmsgs()?.collect::<Vec<_>>()));
         messages.unwrap_or_default().iter().any(|message| match message {
@@ -115,8 +114,8 @@ impl Socket {
         })
     }
 
-    /// Sends what there is room for now; it may be less than all. With `more` the last segment is
-    /// held back (`MSG_MORE`, send(2)).
+    /// Sends as much as there is room for now. With `more` the last segment is held back
+    /// (`MSG_MORE`, send(2)).
     ///
     /// # Errors
     /// As send(2); EAGAIN: there is no room.
@@ -126,18 +125,18 @@ impl Socket {
         u32::try_from(sent).map_err(|_| Errno::EOVERFLOW)
     }
 
-    /// Ends our direction: the peer reads the end after what was sent (FIN).
+    /// Shuts the sending direction down: the peer reads what was sent, then the end (FIN).
     pub fn shut_down(&self) {
-        // ENOTCONN: the peer has reset it, which is reported where its bytes are read.
+        // ENOTCONN: the peer has reset the connection, which a receive reports.
         drop(SockRef::from(&self.0).shutdown(Shutdown::Write));
     }
 
-    /// Makes the close that follows a reset (RST), with nothing left to send.
+    /// Makes the next close an abort (RST): what is not sent yet is dropped.
     pub fn abort_on_close(&self) {
         drop(SockRef::from(&self.0).set_linger(Some(Duration::ZERO)));
     }
 
-    /// Bytes that were sent and that the peer's kernel has not acknowledged (SIOCOUTQ, tcp(7)).
+    /// Bytes that were sent and that the peer has not acknowledged (SIOCOUTQ, tcp(7)).
     #[must_use]
     pub fn unacknowledged(&self) -> u32 {
         let mut bytes: libc::c_int = 0;
@@ -170,23 +169,25 @@ impl AsFd for Socket {
     }
 }
 
-/// The flags of a send; with `more` one that holds the last segment back.
+/// The flags of a send. With `more` the last segment is held back.
 pub(crate) const fn send_flags(more: bool) -> libc::c_int {
     libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 }
 }
 
-/// Whether who connects to `address` may have met this socket of its own machine.
+/// Whether a connection to `address` may have reached the socket of this machine that is bound to
+/// `own`.
 pub(crate) fn is_reached_by(own: SocketAddr, address: SocketAddr) -> bool {
-    // The kernel takes the unspecified address for its own machine.
+    // A connection to the unspecified address reaches the own machine.
     let host = address.ip().to_canonical();
     own.port() == address.port() && (host.is_unspecified() || own.ip().to_canonical() == host)
 }
 
-/// What is left to read comes with each recvmsg(2), as a control message (`TCP_INQ`).
+/// Each recvmsg(2) returns the number of bytes that are left to read, as a control message
+/// (`TCP_INQ`).
 #[derive(Debug, Clone, Copy)]
-struct TellLeft;
+struct BytesLeft;
 
-nix::setsockopt_impl!(TellLeft, libc::IPPROTO_TCP, libc::TCP_INQ, bool, SetBool);
+nix::setsockopt_impl!(BytesLeft, libc::IPPROTO_TCP, libc::TCP_INQ, bool, SetBool);
 
 nix::ioctl_read_bad!(
     /// SIOCOUTQ
@@ -195,20 +196,20 @@ nix::ioctl_read_bad!(
     libc::c_int
 );
 
-/// The soft limit of descriptors, as it is now.
+/// The present soft limit of descriptors.
 #[must_use]
 pub fn descriptor_limit() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
 }
 
-/// Whether a descriptor could be had now.
+/// Whether a descriptor can be opened now.
 #[must_use]
 pub fn has_descriptors_left() -> bool {
     nix::sys::eventfd::EventFd::new().is_ok()
 }
 
-/// The ports that this kernel gives to sockets that ask for none (`ip_local_port_range`, ip(7)), as
-/// they were when first asked for; the default where it cannot be read.
+/// The ports that the kernel gives to sockets that ask for none (`ip_local_port_range`, ip(7)),
+/// read once; the default if it cannot be read.
 pub fn ephemeral_ports() -> &'static RangeInclusive<u16> {
     static PORTS: OnceLock<RangeInclusive<u16>> = OnceLock::new();
     PORTS.get_or_init(|| {
@@ -226,7 +227,7 @@ mod tests {
 
     use super::*;
 
-    /// A socket, and the other end of its connection.
+    /// A socket and its peer.
     fn pair() -> (Socket, TcpStream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -249,19 +250,19 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_was_sent_stays_one_through_a_reset() {
+    fn an_end_that_was_sent_stays_orderly_after_a_reset() {
         let (socket, peer) = pair();
         peer.shutdown(Shutdown::Write).unwrap();
         assert_eq!(read(&socket), Ok(0));
         assert!(socket.ended_in_order());
         SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
         drop(peer);
-        assert_eq!(socket.send(b"x", false), Err(Errno::EPIPE), "what was sent is refused");
+        assert_eq!(socket.send(b"x", false), Err(Errno::EPIPE));
         assert!(socket.ended_in_order());
     }
 
     #[test]
-    fn an_end_that_a_reset_left_is_none() {
+    fn an_end_that_is_left_by_a_reset_is_not_orderly() {
         let (socket, peer) = pair();
         assert!(!socket.ended_in_order());
         SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();

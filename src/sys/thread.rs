@@ -1,4 +1,4 @@
-//! Which cores a thread uses.
+//! The cores that a thread uses.
 
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -13,7 +13,7 @@ pub fn allowed_cores() -> Result<Vec<usize>, Errno> {
     Ok((0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false)).collect())
 }
 
-/// The calling thread, and each that it starts from now on, uses this core only
+/// Pins the calling thread, and each thread that it starts from now on, to this core
 /// (`sched_setaffinity(2)`).
 ///
 /// # Errors
@@ -24,5 +24,5 @@ pub fn pin(core: usize) -> Result<(), Errno> {
     sched_setaffinity(THIS, &only)
 }
 
-/// The calling thread, for `sched_getaffinity(2)` and `sched_setaffinity(2)`.
+/// The calling thread, in `sched_getaffinity(2)` and `sched_setaffinity(2)`.
 const THIS: Pid = Pid::from_raw(0);

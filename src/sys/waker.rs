@@ -1,18 +1,18 @@
-//! Wakes a worker out of its wait, from any thread (eventfd(2)).
+//! Wakes a worker from its wait, from any thread (eventfd(2)).
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-/// Wakes one worker; any thread may.
+/// Wakes one worker. Any thread may use it.
 #[derive(Debug)]
 pub struct Waker {
     counter: EventFd,
 }
 
 impl Waker {
-    /// A waker with an event counter of its own.
+    /// A waker with its own event counter.
     ///
     /// # Errors
     /// Out of descriptors.
@@ -21,13 +21,13 @@ impl Waker {
         Ok(Self { counter: EventFd::from_value_and_flags(0, flags)? })
     }
 
-    /// The worker's wait ends, or its next one ends at once.
+    /// Ends the wait of the worker, or its next one at once.
     pub fn wake(&self) {
         // A full counter (EAGAIN) means that the worker is woken already.
         self.counter.write(1).ok();
     }
 
-    /// Takes the wake-ups so far, so that the counter is no longer readable.
+    /// Takes the wake-ups so far, so that the counter is not readable any more.
     pub fn take(&self) {
         self.counter.read().ok();
     }

@@ -4,15 +4,16 @@
 //! Bytes are not stored: a stream is its name and an offset, so that a run of bytes is checked by
 //! arithmetic. Whatever arrives must be the next byte of the stream it should come from.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use evenkeel::proxy::buffer_queue::Links;
 use evenkeel::proxy::io::{Closing, Event, InvalidPreface, Io, Operation};
 use evenkeel::proxy::session::{Attempt, PickError, Session};
 use evenkeel::proxy::state::State;
-use evenkeel::sys::buffer::{BUFFER_SIZE, BufferId, Supply};
-use evenkeel::sys::pipe::PipeId;
+use evenkeel::sys::buffer::{BUFFER_SIZE, Buffer, BufferId, Supply};
+use evenkeel::sys::buffer_queue::BufferLinks;
+use evenkeel::sys::ids::IdPool;
+use evenkeel::sys::pipe::{Pipe, PipeId};
 use evenkeel::sys::ring::Readiness;
 use evenkeel::terms::{ConnectFailure, EndpointId, ServerId, Side};
 use nix::errno::Errno;
@@ -126,9 +127,11 @@ pub(crate) struct Simulated {
     /// The last bytes for each side wait for the end, which must follow at once.
     held_back: [bool; 2],
     row: VecDeque<Side>,
-    links: Links,
-    free: BTreeSet<u16>,
+    links: BufferLinks,
+    buffers: IdPool<Buffer>,
     contents: BTreeMap<u16, Run>,
+    pipe_ids: IdPool<Pipe>,
+    /// What is in the pipes that are held.
     pipes: BTreeMap<u16, VecDeque<Run>>,
     supply: Supply,
     /// Whether the receive of each side goes on by itself.
@@ -157,9 +160,10 @@ impl Simulated {
             sending: BTreeMap::new(),
             held_back: [false; 2],
             row: VecDeque::new(),
-            links: Links::new(BUFFERS),
-            free: (0..BUFFERS).collect(),
+            links: BufferLinks::new(BUFFERS),
+            buffers: IdPool::new(BUFFERS),
             contents: BTreeMap::new(),
+            pipe_ids: IdPool::new(PIPES),
             pipes: BTreeMap::new(),
             supply: Supply::Ample,
             many: [false; 2],
@@ -198,8 +202,8 @@ impl Simulated {
     /// Nothing is held, in flight or left open after the end.
     pub(crate) fn assert_all_returned(&self, session: &Session) {
         assert!(session.in_flight().is_empty() && self.armed.is_empty(), "in flight: {self:?}");
-        assert_eq!(self.free.len(), usize::from(BUFFERS), "buffers: {self:?}");
-        assert!(self.pipes.is_empty(), "pipes: {self:?}");
+        assert_eq!(self.buffers.free(), usize::from(BUFFERS), "buffers: {self:?}");
+        assert_eq!(self.pipe_ids.free(), usize::from(PIPES), "pipes: {self:?}");
         assert_eq!(self.closes, [1, self.attempts], "closes: {self:?}");
     }
 
@@ -297,7 +301,7 @@ impl Simulated {
     }
 
     fn kernel_answers(&mut self) -> Option<Event> {
-        if !self.row.is_empty() && !self.free.is_empty() && self.random.one_in(2) {
+        if !self.row.is_empty() && self.buffers.free() > 0 && self.random.one_in(2) {
             return self.row.pop_front().map(Event::BufferFree);
         }
         let choice = self.random.below(self.armed.len() as u64) as usize;
@@ -325,7 +329,7 @@ impl Simulated {
         if waiting > 0 {
             // Other sessions may have emptied the ring a moment ago.
             let emptied = self.random.one_in(20);
-            let buffer = if emptied { None } else { self.free.pop_first() };
+            let buffer = if emptied { None } else { self.buffers.take() };
             let Some(buffer) = buffer else {
                 self.starved += 1;
                 self.done(operation);
@@ -334,14 +338,14 @@ impl Simulated {
             let most = waiting.min(BUFFER_SIZE as u64);
             let length = if self.random.one_in(3) { self.random.below(most) + 1 } else { most };
             let run = self.take(side, length);
-            self.contents.insert(buffer, run);
+            self.contents.insert(buffer.index(), run);
             let more = self.many[index(side)] && !self.random.one_in(10);
             if !more {
                 self.done(operation);
             }
             let peer = &self.peers[index(side)];
             let left = peer.said > peer.taken || peer.ended || peer.reset;
-            let bytes = Ok(Some((BufferId(buffer), length as u32)));
+            let bytes = Ok(Some((buffer, length as u32)));
             // A hint may be missing, and the kernel may be wrong about what it hints at.
             let left = if self.random.one_in(4) { !left } else { left };
             return Some(Event::Received { side, bytes, more, left });
@@ -361,27 +365,31 @@ impl Simulated {
 
     fn answer_send(&mut self, side: Side, cancelled: bool) -> Option<Event> {
         let operation = Operation::Send(side);
-        let sent = |bytes| Some(Event::Sent { side, bytes });
-        let (buffer, (from, to), last) = self.sending[&operation.index()];
+        let (buffer, (from, to), last) = &self.sending[&operation.index()];
+        let (run, from, to, last) = (self.contents[&buffer.index()], *from, *to, *last);
         let room = WINDOW - self.peers[index(side)].unread.min(WINDOW);
         if let Some(errno) = self.send_error(side) {
-            self.done(operation);
-            return sent(Err(errno));
+            return self.sent(side, Err(errno));
         }
         if cancelled && (room == 0 || self.random.one_in(2)) {
-            self.done(operation);
-            return sent(Err(Errno::ECANCELED));
+            return self.sent(side, Err(Errno::ECANCELED));
         }
         if room == 0 {
             return None;
         }
         let most = u64::from(to - from).min(room);
         let length = if self.random.one_in(3) { self.random.below(most) + 1 } else { most };
-        let run = self.contents[&buffer.0];
         self.arrive(side, Run { start: run.start + u64::from(from), length, ..run });
-        self.done(operation);
         self.held_back[index(side)] = last && length == u64::from(to - from);
-        sent(Ok(length as u32))
+        self.sent(side, Ok(length as u32))
+    }
+
+    /// A send is done, and its buffer comes back.
+    fn sent(&mut self, side: Side, bytes: Result<u32, Errno>) -> Option<Event> {
+        let operation = Operation::Send(side);
+        self.done(operation);
+        let (buffer, ..) = self.sending.remove(&operation.index())?;
+        Some(Event::Sent { side, buffer, bytes })
     }
 
     fn send_error(&mut self, side: Side) -> Option<Errno> {
@@ -472,8 +480,8 @@ impl Io for Simulated {
 
     fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32), last: bool) {
         assert!(!self.held_back[index(side)], "what was the last is followed by more");
-        assert!(!self.free.contains(&buffer.0) && range.0 < range.1);
-        assert!(u64::from(range.1) <= self.contents[&buffer.0].length);
+        assert!(range.0 < range.1);
+        assert!(u64::from(range.1) <= self.contents[&buffer.index()].length);
         self.arm(Operation::Send(side));
         self.sending.insert(Operation::Send(side).index(), (buffer, range, last));
     }
@@ -506,7 +514,7 @@ impl Io for Simulated {
         }
     }
 
-    fn receive_rest(&mut self, side: Side, buffer: BufferId, filled: u32) -> Result<u32, Errno> {
+    fn receive_rest(&mut self, side: Side, buffer: &BufferId, filled: u32) -> Result<u32, Errno> {
         if self.has_ended(side)? {
             return Ok(0);
         }
@@ -517,7 +525,7 @@ impl Io for Simulated {
         }
         let length = 1 + self.random.below(most);
         let rest = self.take(side, length);
-        let run = self.contents.get_mut(&buffer.0).expect("the session holds it");
+        let run = self.contents.get_mut(&buffer.index()).expect("the session holds it");
         assert_eq!((run.length, run.start + run.length), (u64::from(filled), rest.start));
         run.length += length;
         Ok(length as u32)
@@ -583,16 +591,12 @@ impl Io for Simulated {
         self.peers[index(side)].unread as u32
     }
 
-    fn links(&mut self) -> &mut Links {
+    fn links(&mut self) -> &mut BufferLinks {
         &mut self.links
     }
 
     fn release(&mut self, buffer: BufferId) {
-        for (operation, (sent, ..)) in &self.sending {
-            let in_flight = self.armed.contains_key(operation);
-            assert!(!in_flight || *sent != buffer, "a buffer is released while it is sent");
-        }
-        assert!(self.free.insert(buffer.0), "a buffer is released twice");
+        self.buffers.give_back(buffer);
     }
 
     fn supply(&self) -> Supply {
@@ -603,22 +607,24 @@ impl Io for Simulated {
         if self.random.one_in(10) {
             return None;
         }
-        let id = (0..PIPES).find(|id| !self.pipes.contains_key(id))?;
-        self.pipes.insert(id, VecDeque::new());
-        Some(PipeId(id))
+        let pipe = self.pipe_ids.take()?;
+        self.pipes.insert(pipe.index(), VecDeque::new());
+        Some(pipe)
     }
 
     fn give_back_pipe(&mut self, pipe: PipeId) {
-        let runs = self.pipes.remove(&pipe.0);
-        assert!(runs.is_some_and(|runs| runs.is_empty()), "a pipe comes back empty, and once");
+        let runs = self.pipes.remove(&pipe.index());
+        assert!(runs.is_some_and(|runs| runs.is_empty()), "a pipe comes back empty");
+        self.pipe_ids.give_back(pipe);
     }
 
     fn discard_pipe(&mut self, pipe: PipeId) {
-        assert!(self.pipes.remove(&pipe.0).is_some(), "a pipe is thrown away once");
+        self.pipes.remove(&pipe.index());
+        self.pipe_ids.give_back(pipe);
     }
 
-    fn fill(&mut self, pipe: PipeId, side: Side) -> Result<usize, Errno> {
-        let held: u64 = self.pipes[&pipe.0].iter().map(|run| run.length).sum();
+    fn fill(&mut self, pipe: &PipeId, side: Side) -> Result<usize, Errno> {
+        let held: u64 = self.pipes[&pipe.index()].iter().map(|run| run.length).sum();
         let room = PIPE_SIZE.saturating_sub(held);
         let peer = &mut self.peers[index(side)];
         let waiting = peer.said - peer.taken;
@@ -634,11 +640,11 @@ impl Io for Simulated {
         }
         let length = 1 + self.random.below(waiting.min(room));
         let run = self.take(side, length);
-        self.pipes.get_mut(&pipe.0).expect("a pipe is held").push_back(run);
+        self.pipes.get_mut(&pipe.index()).expect("a pipe is held").push_back(run);
         Ok(length as usize)
     }
 
-    fn drain(&mut self, pipe: PipeId, side: Side, pending: usize) -> Result<usize, Errno> {
+    fn drain(&mut self, pipe: &PipeId, side: Side, pending: usize) -> Result<usize, Errno> {
         let peer = &self.peers[index(side)];
         let room = WINDOW - peer.unread.min(WINDOW);
         // Of the several sends of a splice a later one takes the error, and the first counts. So
@@ -653,7 +659,7 @@ impl Io for Simulated {
         if room == 0 {
             return Err(Errno::EAGAIN);
         }
-        let runs = self.pipes.get_mut(&pipe.0).expect("a pipe is held");
+        let runs = self.pipes.get_mut(&pipe.index()).expect("a pipe is held");
         let mut run = runs.pop_front().expect("a drained pipe holds bytes");
         let most = if hides { pending - 1 } else { pending };
         let length = run.length.min(room).min(most as u64);

@@ -16,7 +16,7 @@ use crate::control::cluster::server::{Context, Overrides, ServerState};
 use crate::control::config::{self, AdminState, AllDown, ServerAddress};
 use crate::shared::schedule::{Schedule, Share};
 use crate::shared::table;
-use crate::sys::interfaces::Here;
+use crate::sys::local_addresses::LocalAddresses;
 
 /// A backend of the configuration.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) struct Update<'a> {
     /// Addresses that frontends listen on.
     pub(super) listened: &'a [SocketAddr],
     /// Addresses of this machine.
-    pub(super) local: &'a Here,
+    pub(super) local: &'a LocalAddresses,
     pub(super) overrides: &'a AllOverrides,
     pub(super) registry: &'a mut Registry,
     pub(super) changes: &'a mut Vec<Change>,

@@ -16,7 +16,7 @@ use crate::control::health::ProbeTaskId;
 use crate::shared::counters::PerWorker;
 use crate::shared::limit::Limit;
 use crate::shared::table::{Frontend, FrontendShared, Table};
-use crate::sys::interfaces::Here;
+use crate::sys::local_addresses::LocalAddresses;
 use crate::terms::ServerId;
 
 /// The state of the cluster.
@@ -64,7 +64,13 @@ impl Cluster {
     /// Applies a configuration, with answers of DNS for host names that had none yet. What is the
     /// same as before keeps its health, its counters and what the operator set. `local` are the
     /// addresses of this machine: no host name may resolve to a frontend.
-    pub fn merge(&mut self, config: &Config, answers: Answers, local: &Here, now: Instant) {
+    pub fn merge(
+        &mut self,
+        config: &Config,
+        answers: Answers,
+        local: &LocalAddresses,
+        now: Instant,
+    ) {
         for (host, found) in answers.into_iter().filter(|(_, found)| !found.is_empty()) {
             // An answer that has come since these were asked for is newer.
             self.answers.entry(host).or_insert(found);
@@ -125,7 +131,7 @@ impl Cluster {
         &mut self,
         host: &str,
         addresses: &[IpAddr],
-        local: &Here,
+        local: &LocalAddresses,
         now: Instant,
     ) -> bool {
         if addresses.is_empty() || self.answers.get(host).is_some_and(|known| known == addresses) {
@@ -233,7 +239,7 @@ impl Cluster {
 
     fn update<'a>(
         &'a mut self,
-        local: &'a Here,
+        local: &'a LocalAddresses,
         now: Instant,
     ) -> (&'a mut Vec<BackendState>, Update<'a>) {
         let Self { backends, answers, listened, overrides, registry, changes, .. } = self;

@@ -12,7 +12,7 @@ use crate::control::controller::state::Controller;
 use crate::control::listeners::{self, Unbound};
 use crate::control::reload::{self, NewConfig};
 use crate::shared::phase::Phase;
-use crate::sys::interfaces::Here;
+use crate::sys::local_addresses::LocalAddresses;
 
 /// An address that an earlier reload released is free once the workers have closed their sockets,
 /// which takes them a turn: after this pause it is tried again, so many times.
@@ -144,7 +144,7 @@ impl Controller {
         }
         let addresses: Answers =
             answers.iter().map(|(host, answer)| (host.clone(), answer.addresses.clone())).collect();
-        self.cluster.merge(&config, addresses, &Here::now(), Instant::now());
+        self.cluster.merge(&config, addresses, &LocalAddresses::now(), Instant::now());
         let gone = self.bound.keys().filter(|address| !bound.contains_key(address));
         self.reloading.released.extend(gone);
         self.bound = bound;

@@ -24,7 +24,7 @@ use crate::shared::orders::{Order, Request};
 use crate::shared::phase::Phase;
 use crate::shared::snapshot::Snapshot;
 use crate::shared::state::SharedState;
-use crate::sys::interfaces::Here;
+use crate::sys::local_addresses::LocalAddresses;
 
 /// Results of probes that make one table, at most.
 const PROBES_AT_ONCE: usize = 1024;
@@ -136,8 +136,12 @@ impl Controller {
         }
         match answer {
             Ok(answer) => {
-                let moved =
-                    self.cluster.resolved(&host, &answer.addresses, &Here::now(), Instant::now());
+                let moved = self.cluster.resolved(
+                    &host,
+                    &answer.addresses,
+                    &LocalAddresses::now(),
+                    Instant::now(),
+                );
                 if moved {
                     self.fit_sessions();
                 } else {

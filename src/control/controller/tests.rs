@@ -23,7 +23,7 @@ use crate::shared::events::WorkerEvent;
 use crate::shared::orders::{Order, Request, ServerName};
 use crate::shared::phase::{Phase, PhaseCell};
 use crate::shared::state::SharedState;
-use crate::sys::interfaces::Here;
+use crate::sys::local_addresses::LocalAddresses;
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
 
@@ -82,7 +82,7 @@ impl Scene {
         let config = file::load(&folder.join("e.toml")).unwrap();
         let started = Instant::now();
         let mut cluster = Cluster::new(1);
-        cluster.merge(&config, Answers::new(), &Here::default(), started);
+        cluster.merge(&config, Answers::new(), &LocalAddresses::default(), started);
         let bound = listeners::bind(&config, 1, &Bound::new()).unwrap();
         let (events, events_receiver) = crossbeam::channel::bounded(8);
         let (requests, requests_receiver) = mpsc::channel(8);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::problems::{Sink, shown};
 use crate::control::config::{Backend, Config, Frontend, Place, ServerAddress, overlap};
-use crate::sys::interfaces::Here;
+use crate::sys::local_addresses::LocalAddresses;
 
 /// Addresses to listen on, over all frontends: each is a descriptor in every worker.
 const ADDRESSES_MAX: usize = 4096;
@@ -23,7 +23,7 @@ pub(super) fn check(config: &Config, sink: &Sink<'_>) {
         return;
     }
     addresses(config, sink);
-    let here = Here::now();
+    let here = LocalAddresses::now();
     for frontend in &config.frontends {
         circles(frontend, config, &here, sink);
     }
@@ -69,7 +69,7 @@ fn server_names(backend: &Backend, sink: &Sink<'_>) {
 /// A server that is the very frontend it serves: each connection would make another one, until
 /// descriptors end. A wildcard is every address that this machine has, also where the file is only
 /// checked here and meant for another: whoever has that address can tell.
-fn circles(frontend: &Frontend, config: &Config, here: &Here, sink: &Sink<'_>) {
+fn circles(frontend: &Frontend, config: &Config, here: &LocalAddresses, sink: &Sink<'_>) {
     let backend = config.backends.iter().find(|backend| backend.name == frontend.backend);
     for server in backend.iter().flat_map(|backend| &backend.servers) {
         let ServerAddress::Ip(address) = server.address else { continue };
@@ -98,7 +98,7 @@ mod tests {
         );
         let config = file::parse(&text, "x.toml").unwrap();
         let sink = Sink::new("x.toml", &text);
-        let here = Here::of(["198.51.100.7".parse().unwrap()]);
+        let here = LocalAddresses::of(["198.51.100.7".parse().unwrap()]);
         circles(&config.frontends[0], &config, &here, &sink);
         sink.finish().err().map(|problems| problems.to_string()).unwrap_or_default()
     }

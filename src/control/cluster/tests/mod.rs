@@ -13,7 +13,7 @@ use crate::control::health::ProbeTaskId;
 use crate::shared::counters::Count;
 use crate::shared::orders::ServerName;
 use crate::shared::snapshot::{EndpointStatus, ProbeResult, ServerStatus};
-use crate::sys::interfaces::Here;
+use crate::sys::local_addresses::LocalAddresses;
 use crate::terms::WorkerIndex;
 
 const BASE: &str = r#"
@@ -39,8 +39,8 @@ fn at(name: &str, address: &str) -> String {
 }
 
 /// The addresses of this machine.
-fn here() -> Here {
-    Here::of(["198.51.100.7".parse().unwrap()])
+fn here() -> LocalAddresses {
+    LocalAddresses::of(["198.51.100.7".parse().unwrap()])
 }
 
 struct Scene {
