@@ -10,8 +10,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::control::config::{AdminState, Config};
-use crate::control::file;
+use crate::config::{self, AdminState, Config, Observe};
 use crate::observe::{admin, operator};
 use crate::shared::orders::{Order, ServerName};
 use crate::{demo, doctor, run};
@@ -100,6 +99,18 @@ enum Command {
     Reload {
         #[command(flatten)]
         control: ControlArguments,
+    },
+    /// Print the JSON schema of the configuration, for editors.
+    ///
+    /// Draft 2020-12; for example with `#:schema evenkeel.schema.json` in the first line of a file.
+    #[command(after_help = "Example: evenkeel schema > evenkeel.schema.json")]
+    Schema {
+        /// Print a configuration file with every key and its default instead.
+        #[arg(long, conflicts_with = "reference")]
+        example: bool,
+        /// Print the reference of every key (Markdown) instead.
+        #[arg(long)]
+        reference: bool,
     },
     /// Prints a completion script for a shell.
     #[command(after_help = "Example: evenkeel completions bash > evenkeel.bash")]
@@ -221,6 +232,9 @@ fn dispatch(command: Command) -> Outcome {
             ask(&control, |socket| admin::order(socket, Order::SetWeight(server, weight)))
         }
         Command::Reload { control } => ask(&control, |socket| admin::order(socket, Order::Reload)),
+        Command::Schema { example: true, .. } => print(config::example().as_bytes()),
+        Command::Schema { reference: true, .. } => print(config::reference().as_bytes()),
+        Command::Schema { .. } => print(format!("{:#}\n", config::schema()).as_bytes()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "evenkeel", &mut script);
@@ -234,7 +248,7 @@ fn start(arguments: &RunArguments) -> Outcome {
     let config = if arguments.bind.is_empty() {
         load(arguments.config.file.as_deref())
     } else {
-        file::from_arguments(&arguments.bind, &arguments.server)
+        config::from_arguments(&arguments.bind, &arguments.server)
     };
     let config = match config {
         Ok(config) => config,
@@ -285,8 +299,8 @@ fn examine(file: Option<&Path>) -> Outcome {
     }
 }
 
-fn load(file: Option<&Path>) -> Result<Config, file::Problems> {
-    file::load(file.unwrap_or_else(|| Path::new(FILE)))
+fn load(file: Option<&Path>) -> Result<Config, config::Problems> {
+    config::load(file.unwrap_or_else(|| Path::new(FILE)))
 }
 
 fn set_state(ServerArguments { server, control }: ServerArguments, state: AdminState) -> Outcome {
@@ -314,11 +328,11 @@ fn ask(
 
 /// The socket that a configuration names, however bad the rest of it is; none: it is off. A machine
 /// without a file has a balancer that was started with `--bind`, at the default.
-fn socket_of(file: Option<&Path>) -> Result<Option<PathBuf>, file::Problems> {
+fn socket_of(file: Option<&Path>) -> Result<Option<PathBuf>, config::Problems> {
     if file.is_none() && !Path::new(FILE).exists() {
-        return Ok(file::observe_default().control.map(|(path, _)| path));
+        return Ok(Observe::default().control.map(|(path, _)| path));
     }
-    file::control_socket(file.unwrap_or_else(|| Path::new(FILE)))
+    config::control_socket(file.unwrap_or_else(|| Path::new(FILE)))
 }
 
 fn manual(dir: Option<&Path>) -> Outcome {
@@ -352,7 +366,7 @@ fn unwritten(error: &io::Error) -> Outcome {
     failed(&format!("standard output cannot be written ({error})"))
 }
 
-fn refused(problems: &file::Problems) -> Outcome {
+fn refused(problems: &config::Problems) -> Outcome {
     complain(problems);
     Outcome::Refused
 }

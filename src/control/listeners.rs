@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::unistd::geteuid;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::control::config::{Config, Place};
+use crate::config::{Config, Span};
 use crate::control::roster::Bound;
 use crate::shared::table::Listener;
 
@@ -138,7 +138,7 @@ impl Unbound {
         &mut self,
         config: &Config,
         address: SocketAddr,
-        place: Place,
+        place: Span,
         outcome: io::Result<T>,
     ) -> Option<T> {
         match outcome {
@@ -200,11 +200,11 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::control::file;
+    use crate::config;
 
     fn config(binds: &[SocketAddr]) -> Config {
         let binds: Vec<String> = binds.iter().map(ToString::to_string).collect();
-        file::from_arguments(&binds, &["127.0.0.1:1".to_owned()]).unwrap()
+        config::from_arguments(&binds, &["127.0.0.1:1".to_owned()]).unwrap()
     }
 
     fn free(ip: &str) -> SocketAddr {

@@ -1,8 +1,6 @@
 //! The control plane: what is decided away from the data path, and handed to it as a table.
 
 pub mod budget;
-pub mod config;
-pub mod file;
 pub mod health;
 pub mod listeners;
 pub mod notify;

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use crate::control::config::{Check, Health};
+use crate::config::{Check, Health};
 use crate::control::probe::probe;
 use crate::control::rhythm::Rhythm;
 use crate::shared::snapshot::ProbeResult;
@@ -213,31 +213,20 @@ mod tests {
     use tokio::sync::mpsc::UnboundedReceiver;
 
     use super::*;
-    use crate::control::config::HttpCheck;
+    use crate::config::HttpCheck;
     use crate::control::probe::ANSWER_MAX;
 
     const MS: Duration = Duration::from_millis(1);
     const LONG: Duration = Duration::from_secs(20);
 
     fn health(check: Check) -> Health {
-        Health {
-            check,
-            interval: 20 * MS,
-            interval_down: 20 * MS,
-            timeout: LONG,
-            rise: 2,
-            fall: 3,
-            port: None,
-        }
-    }
-
-    fn http() -> Check {
-        Check::Http(HttpCheck {
+        let http = HttpCheck {
             method: "HEAD".to_owned(),
             path: "/alive?a=b".to_owned(),
-            host: None,
-            status: (200, 399),
-        })
+            ..HttpCheck::default()
+        };
+        let (interval, interval_down) = (20 * MS, 20 * MS);
+        Health { check, http, interval, interval_down, timeout: LONG, ..Health::default() }
     }
 
     fn target(id: u32, address: SocketAddr, health: Health) -> Target {
@@ -282,7 +271,7 @@ mod tests {
 
     async fn outcome_of(pieces: Vec<Vec<u8>>) -> (ProbeResult, String) {
         let (address, _) = answering(pieces).await;
-        outcome(target(1, address, health(http()))).await
+        outcome(target(1, address, health(Check::Http))).await
     }
 
     async fn outcome(target: Target) -> (ProbeResult, String) {
@@ -298,7 +287,7 @@ mod tests {
         tokio_uring::start(async {
             let (address, requests) = answering(vec![b"HTTP/1.1 204 \r\n\r\n".to_vec()]).await;
             let (mut prober, mut outcomes) = prober();
-            prober.set_targets(vec![target(7, address, health(http()))]);
+            prober.set_targets(vec![target(7, address, health(Check::Http))]);
             let outcome = outcomes.recv().await.unwrap();
             assert_eq!((outcome.server, outcome.result), (ServerId(7), ProbeResult::Passed));
             assert_eq!(outcome.detail, "status 204");
@@ -399,7 +388,7 @@ mod tests {
                 }
             });
             let (mut prober, mut outcomes) = prober();
-            let mut health = health(http());
+            let mut health = health(Check::Http);
             health.timeout = 200 * MS;
             prober.set_targets(vec![target(1, address, health)]);
             for _ in 0..5 {
@@ -416,7 +405,7 @@ mod tests {
         tokio_uring::start(async {
             let (listener, address) = bind().await;
             let (mut prober, mut outcomes) = prober();
-            let mut health = health(http());
+            let mut health = health(Check::Http);
             health.timeout = 200 * MS;
             prober.set_targets(vec![target(1, address, health.clone())]);
             // The first probe hears nothing, and its deadline passes while nothing runs.
@@ -436,7 +425,7 @@ mod tests {
         tokio_uring::start(async {
             let (listener, address) = bind().await;
             let (mut prober, mut outcomes) = prober();
-            prober.set_targets(vec![target(1, address, health(http()))]);
+            prober.set_targets(vec![target(1, address, health(Check::Http))]);
             let (mut client, _): (TcpStream, _) = listener.accept().await.unwrap();
             let (_other, there) = bind().await;
             let off = target(3, address, health(Check::Off));
@@ -461,10 +450,10 @@ mod tests {
         tokio_uring::start(async {
             let (listener, address) = bind().await;
             let (mut prober, mut outcomes) = prober();
-            prober.set_targets(vec![target(1, address, health(http()))]);
+            prober.set_targets(vec![target(1, address, health(Check::Http))]);
             let (mut client, _) = listener.accept().await.unwrap();
             let (there, _) = answering(vec![b"HTTP/1.1 200 OK\r\n\r\n".to_vec()]).await;
-            prober.set_targets(vec![target(1, there, health(http()))]);
+            prober.set_targets(vec![target(1, there, health(Check::Http))]);
             client.write_all(b"HTTP/1.1 500 No\r\n\r\n").await.unwrap();
             assert_eq!(outcomes.recv().await.unwrap().result, ProbeResult::Passed);
         });

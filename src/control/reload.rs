@@ -9,8 +9,7 @@ use std::time::Duration;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
-use crate::control::config::{Config, Global, Place, ServerAddress, overlap};
-use crate::control::file;
+use crate::config::{self, Config, Global, ServerAddress, Span, overlap};
 use crate::control::resolve::{Answer, Resolver};
 
 /// For all names together. A server whose name has no answer by then is down until it has.
@@ -35,7 +34,7 @@ pub async fn read(
     known: BTreeSet<String>,
 ) -> Result<Fresh, Vec<String>> {
     // A file may be large and its disk slow: not for the thread that probes.
-    let loaded = spawn_blocking(move || file::load(&path)).await;
+    let loaded = spawn_blocking(move || config::load(&path)).await;
     let config = match loaded {
         Ok(Ok(config)) => config,
         Ok(Err(problems)) => return Err(problems.lines().collect()),
@@ -92,8 +91,8 @@ pub fn keep_until_restart(running: &Config, new: &mut Config) -> Vec<&'static st
         ("global.group", account(&was.group) != account(&wants.group)),
         ("observe.bind", !bind),
         ("observe.control", path(running) != path(new)),
-        ("observe.log.format", running.observe.log_format != new.observe.log_format),
-        ("observe.log.sessions", running.observe.log_sessions != new.observe.log_sessions),
+        ("observe.log.format", running.observe.log.format != new.observe.log.format),
+        ("observe.log.sessions", running.observe.log.sessions != new.observe.log.sessions),
     ];
     new.global = Global { drain_timeout: new.global.drain_timeout, ..running.global.clone() };
     new.observe = running.observe.clone();
@@ -106,7 +105,7 @@ pub fn held_until_restart(running: &Config, new: &Config) -> Vec<String> {
     let Some((held, _)) = running.observe.bind else { return Vec::new() };
     let binds = new.frontends.iter().flat_map(|frontend| &frontend.bind);
     let taken = binds.filter(|(address, _)| overlap(held, *address));
-    let line = |(address, place): &(SocketAddr, Place)| {
+    let line = |(address, place): &(SocketAddr, Span)| {
         format!(
             "{}{address} is still had by the metrics, as observe.bind = {held}, until evenkeel is \
              restarted; restart it, or choose another address",
@@ -125,7 +124,7 @@ mod tests {
             "[global]\n{global}\n[frontend.f]\nbind = [\"127.0.0.1:80\"]\nbackend = \"b\"\n\
              [[backend.b.server]]\nname = \"s\"\naddress = \"pi:81\"\n{rest}"
         );
-        file::parse(&text, "test").unwrap()
+        config::parse(&text, "test").unwrap()
     }
 
     #[test]

@@ -9,9 +9,8 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::Finding;
+use crate::config::{self, Config, ServerAddress};
 use crate::control::budget::Budget;
-use crate::control::config::{Config, ServerAddress};
-use crate::control::file;
 use crate::observe::VISITORS_MAX;
 use crate::proxy::{PIPES_PER_WORKER, SPARES_PER_WORKER};
 use crate::run::{identity, limits};
@@ -107,7 +106,7 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
 /// Every key at its default; its addresses mean nothing.
 fn defaults() -> io::Result<Config> {
     let (bind, server) = ("127.0.0.1:80".to_owned(), "127.0.0.1:81".to_owned());
-    file::from_arguments(&[bind], &[server])
+    config::from_arguments(&[bind], &[server])
         .map_err(|problems| io::Error::other(problems.to_string()))
 }
 

@@ -8,7 +8,7 @@ mod limits;
 
 use std::io::{self, Write};
 
-use crate::control::config::Config;
+use crate::config::Config;
 use crate::sys::features::ring_available;
 
 /// Looks at this machine and writes what it found; `config` says how much is wanted of it (none:

@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn what_an_operator_ordered_stands_beside_what_the_probes_say() {
         let mut snapshot = sample::snapshot();
-        snapshot.servers[0].admin = crate::control::config::AdminState::Drain;
+        snapshot.servers[0].admin = crate::config::AdminState::Drain;
         let page = render(&Report::new(&snapshot, &sample::seam()));
         assert!(page.contains("<span class=\"other\">drain</span> (up) for 1m05s"), "{page}");
         assert!(page.contains("<span class=\"down\">down</span> for 1m05s"), "{page}");

@@ -149,7 +149,7 @@ pub(super) struct Legs {
 impl Legs {
     pub(super) fn new(admitted: Admitted, log: bool) -> Self {
         let Admitted { client, frontend, admission } = admitted;
-        let names = || [Arc::clone(&frontend.name), Arc::clone(&frontend.backend.name)];
+        let names = || [&frontend.settings.name, &frontend.backend.settings.name].map(Arc::clone);
         Self {
             address: if log { client.peer().ok() } else { None },
             client: Some(client),
@@ -261,7 +261,7 @@ impl Kernel for Wired<'_> {
         self.legs.place = Some(place);
         self.legs.server = Some(socket);
         self.legs.delay = Delay::Possible;
-        Ok(Attempt { server: id, timeout: backend.connect_timeout })
+        Ok(Attempt { server: id, timeout: backend.settings.connect_timeout })
     }
 
     fn cancel(&mut self, operation: Operation) {

@@ -67,7 +67,7 @@ pub fn pick(backend: &Backend, tried: &[ServerId], local: &Rc<Local>) -> Result<
 mod tests {
     use std::net::SocketAddr;
     use std::sync::atomic::AtomicUsize;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use crossbeam::utils::CachePadded;
 
@@ -101,9 +101,7 @@ mod tests {
             (Arc::new(Server::new(address, Arc::new(shared))), *weight)
         };
         Backend {
-            name: Arc::from("b"),
-            connect_timeout: Duration::from_secs(1),
-            retries: 2,
+            settings: Arc::default(),
             schedule: Schedule::new(servers.iter().map(share).collect()),
             turn: Arc::new(CachePadded::new(AtomicUsize::new(0))),
         }

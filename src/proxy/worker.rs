@@ -282,9 +282,9 @@ impl Running {
     fn begin(&mut self, admitted: Admitted) {
         let frontend = &admitted.frontend;
         let rules = Rules {
-            idle_timeout: frontend.idle_timeout,
-            half_closed_timeout: frontend.half_closed_timeout,
-            retries: frontend.backend.retries,
+            idle_timeout: frontend.settings.idle_timeout,
+            half_closed_timeout: frontend.settings.half_closed_timeout,
+            retries: frontend.backend.settings.retries,
         };
         let log = self.local.seam.records.is_some();
         let mut legs = Legs::new(admitted, log);

@@ -8,7 +8,7 @@ use std::fs;
 
 use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
 
-use crate::control::config::{Config, Place};
+use crate::config::{Config, Span};
 
 /// A user and a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ fn find_here(config: &Config) -> Result<Identity, Vec<String>> {
 
 fn find(config: &Config, passwd: &str, group: &str) -> Result<Identity, Vec<String>> {
     let mut missing = Vec::new();
-    let mut look = |table: &str, named: &Option<(String, Place)>, kind: &str, make: &str| {
+    let mut look = |table: &str, named: &Option<(String, Span)>, kind: &str, make: &str| {
         let (name, place) = named.as_ref()?;
         let found = ids(table, name);
         if found.is_none() {
@@ -104,7 +104,7 @@ pub(super) fn assume(identity: Identity) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::file;
+    use crate::config;
 
     const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nkeel:x:123:456::/:/bin/false\n";
     const GROUP: &str = "root:x:0:\nkeel:x:456:\nweb:x:789:keel\n";
@@ -114,7 +114,7 @@ mod tests {
             "[global]\n{accounts}\n[frontend.f]\nbind = [\"127.0.0.1:80\"]\nbackend = \"b\"\n\
              [[backend.b.server]]\nname = \"s\"\naddress = \"127.0.0.1:81\"\n"
         );
-        let mut config = file::parse(&text, "x.toml").unwrap();
+        let mut config = config::parse(&text, "x.toml").unwrap();
         config.file = Some("x.toml".into());
         config
     }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{self, Receiver};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config::{Config, Span};
 use crate::control::budget::Budget;
-use crate::control::config::{Config, Place};
 use crate::control::resolve::{Answer, Resolver};
 use crate::control::roster::{Bound, Roster};
 use crate::control::server::{self, Control};
@@ -89,7 +89,7 @@ impl std::error::Error for Failure {}
 pub fn run(config: Config) -> Result<(), Failure> {
     let started = Instant::now();
     // Dropped last: whatever the outcome, what was said is written.
-    let mut operator = operator::init(config.observe.log_format);
+    let mut operator = operator::init(config.observe.log.format);
     features::ring_available()
         .map_err(|problem| Failure::of(format!("evenkeel: {problem}; see `evenkeel doctor`")))?;
     let prepared = Prepared::new(&config)?;
@@ -207,14 +207,14 @@ impl Prepared {
 /// said: a plain user may not make /run/evenkeel, and a second balancer finds it taken.
 fn wanted<T>(
     config: &Config,
-    (place, spare): (Place, bool),
+    (place, spare): (Span, bool),
     key: &str,
     outcome: Result<T, String>,
     failed: &mut Vec<String>,
 ) -> Option<T> {
     match outcome {
         Ok(done) => Some(done),
-        Err(problem) if spare && place == Place::default() => {
+        Err(problem) if spare && place == Span::default() => {
             let where_it_is_set = if config.file.is_none() { " in a file (-c FILE)" } else { "" };
             tracing::warn!("{key} is off: {problem}{where_it_is_set}");
             None
@@ -228,8 +228,8 @@ fn wanted<T>(
 
 /// The session log, if there is to be one.
 fn start_log(config: &Config) -> Result<Option<(Records, JoinHandle<()>)>, Failure> {
-    let wanted = config.observe.log_sessions;
-    let log = wanted.then(|| log::start_writer(config.observe.log_format)).transpose();
+    let wanted = config.observe.log.sessions;
+    let log = wanted.then(|| log::start_writer(config.observe.log.format)).transpose();
     log.map_err(|error| Failure::of(format!("evenkeel: no session log: {error}")))
 }
 

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use crate::control::config::AdminState;
+use crate::config::AdminState;
 use crate::shared::snapshot::Snapshot;
 
 /// To the control thread, by a tokio channel.

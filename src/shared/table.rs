@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 
+use crate::config::{BackendSettings, FrontendSettings};
 use crate::shared::counters::{FrontendCell, PerWorker};
 use crate::shared::limit::Limit;
 use crate::shared::schedule::Schedule;
@@ -30,14 +30,10 @@ pub struct Table {
 /// A frontend in force. A session holds the one that it came by until it is connected.
 #[derive(Debug)]
 pub struct Frontend {
-    /// Its name.
-    pub name: Arc<str>,
+    /// As configured.
+    pub settings: Arc<FrontendSettings>,
     /// Who serves its clients.
     pub backend: Arc<Backend>,
-    /// No byte in either direction.
-    pub idle_timeout: Duration,
-    /// One direction has ended and the other is silent.
-    pub half_closed_timeout: Duration,
     /// What outlives a table.
     pub shared: Arc<FrontendShared>,
 }
@@ -63,12 +59,8 @@ pub struct Listener {
 /// A backend in force.
 #[derive(Debug)]
 pub struct Backend {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Of one attempt to connect.
-    pub connect_timeout: Duration,
-    /// Further attempts, each on another server where there is one.
-    pub retries: u32,
+    /// As configured.
+    pub settings: Arc<BackendSettings>,
     /// Those that may be picked now, and in which order.
     pub schedule: Schedule,
     /// The place in the rotation; outlives the table, and is shared by all workers, so that the

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crossbeam::utils::CachePadded;
 
-use crate::control::config::{self, AdminState, AllDown, ServerAddress};
+use crate::config::{self, AdminState, AllDown, ServerAddress};
 use crate::control::roster::Answers;
 use crate::control::roster::mint::{Mint, Past};
 use crate::control::roster::news::{News, SERVERS_MAX, What};
@@ -22,8 +22,7 @@ use crate::sys::interfaces::Here;
 #[derive(Debug)]
 pub(super) struct BackendBook {
     pub(super) name: Arc<str>,
-    /// Its own keys; its servers are in `servers`.
-    pub(super) config: config::Backend,
+    pub(super) config: Arc<config::BackendSettings>,
     pub(super) servers: Vec<ServerBook>,
     turn: Arc<CachePadded<AtomicUsize>>,
     /// As it stands in the newest table; none: something has changed since.
@@ -64,26 +63,26 @@ impl Facts<'_> {
 
 impl BackendBook {
     /// A backend that no file before had.
-    pub(super) fn new(config: config::Backend, facts: &mut Facts<'_>) -> Self {
+    pub(super) fn new(config: &Arc<config::BackendSettings>, facts: &mut Facts<'_>) -> Self {
         let mut book = Self {
-            name: config.name.as_str().into(),
-            config: config::Backend { servers: Vec::new(), ..config.clone() },
+            name: Arc::clone(&config.name),
+            config: Arc::clone(config),
             servers: Vec::new(),
             turn: Arc::default(),
             in_force: None,
             empty: false,
             crowded: false,
         };
-        for server in config.servers {
-            book.add(server, facts);
+        for server in &config.servers {
+            book.add(server.clone(), facts);
         }
         book
     }
 
     /// Takes over what a newer file says of it.
-    pub(super) fn update(&mut self, mut config: config::Backend, facts: &mut Facts<'_>) {
-        let configured = std::mem::take(&mut config.servers);
-        self.config = config;
+    pub(super) fn update(&mut self, config: &Arc<config::BackendSettings>, facts: &mut Facts<'_>) {
+        let configured = &config.servers;
+        self.config = Arc::clone(config);
         // Who goes, goes first: another server may want its name.
         let stays = |server: &ServerBook| {
             let mut same = configured.iter().filter(|new| new.name == server.config.name);
@@ -96,14 +95,14 @@ impl BackendBook {
         let mut known: HashMap<_, _> = known.into_iter().map(named).collect();
         for config in configured {
             let Some(mut server) = known.remove(&config.name) else {
-                let index = self.add(config, facts);
+                let index = self.add(config.clone(), facts);
                 let added = |member: &Member| {
                     (Arc::clone(&member.shared.name), What::Added(member.address))
                 };
                 facts.tell(&self.name, self.servers[index].members.iter().map(added));
                 continue;
             };
-            server.update(config, &self.config.health, facts.now);
+            server.update(config.clone(), &self.config.health, facts.now);
             self.servers.push(server);
             self.follow(self.servers.len() - 1, facts);
         }
@@ -215,9 +214,7 @@ impl BackendBook {
             self.empty = empty;
         }
         let backend = Arc::new(table::Backend {
-            name: Arc::clone(&self.name),
-            connect_timeout: self.config.connect_timeout,
-            retries: self.config.retries,
+            settings: Arc::clone(&self.config),
             schedule,
             turn: Arc::clone(&self.turn),
         });

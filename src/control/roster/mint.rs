@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::control::config::{self, AdminState};
+use crate::config::{self, AdminState};
 use crate::control::roster::server::{Member, ServerBook};
 use crate::shared::counters::PerWorker;
 use crate::shared::limit::Limit;

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::control::config::{self, AdminState, Check, Config};
+use crate::config::{self, AdminState, Check, Config};
 use crate::control::health::Transition;
 use crate::shared::counters::PerWorker;
 use crate::shared::limit::Limit;
@@ -72,7 +72,7 @@ pub struct Roster {
 #[derive(Debug)]
 struct FrontendBook {
     name: Arc<str>,
-    config: config::Frontend,
+    config: Arc<config::FrontendSettings>,
     shared: Arc<FrontendShared>,
 }
 
@@ -108,8 +108,7 @@ impl Roster {
         let named = |book: BackendBook| (book.name.to_string(), book);
         let mut known: HashMap<_, _> = self.backends.drain(..).map(named).collect();
         for config in &config.backends {
-            let config = config.clone();
-            self.backends.push(match known.remove(&config.name) {
+            self.backends.push(match known.remove(&*config.name) {
                 Some(mut book) => {
                     book.update(config, &mut facts);
                     book
@@ -128,17 +127,17 @@ impl Roster {
         self.find_places();
     }
 
-    fn merge_frontends(&mut self, frontends: &[config::Frontend]) {
+    fn merge_frontends(&mut self, frontends: &[Arc<config::FrontendSettings>]) {
         let gone = self.frontends.drain(..).chain(self.removed.drain(..));
         let mut known: BTreeMap<Arc<str>, FrontendBook> =
             gone.map(|book| (Arc::clone(&book.name), book)).collect();
         for config in frontends {
             let max = config.sessions_max.map(Into::into);
-            let config = config.clone();
-            let book = match known.remove(config.name.as_str()) {
+            let config = Arc::clone(config);
+            let book = match known.remove(&config.name) {
                 Some(book) => FrontendBook { config, ..book },
                 None => FrontendBook {
-                    name: config.name.as_str().into(),
+                    name: Arc::clone(&config.name),
                     config,
                     shared: Arc::new(FrontendShared {
                         sessions: Limit::new(max),
@@ -318,12 +317,10 @@ impl Roster {
         }
         let mut table = Table { version, frontends: Vec::new(), listeners: Vec::new() };
         for book in &self.frontends {
-            let Some(backend) = backends.get(book.config.backend.as_str()) else { continue };
+            let Some(backend) = backends.get(book.config.backend.0.as_str()) else { continue };
             let frontend = Arc::new(Frontend {
-                name: Arc::clone(&book.name),
+                settings: Arc::clone(&book.config),
                 backend: Arc::clone(backend),
-                idle_timeout: book.config.idle_timeout,
-                half_closed_timeout: book.config.half_closed_timeout,
                 shared: Arc::clone(&book.shared),
             });
             let listeners = book.config.bind.iter().filter_map(|(address, _)| bound.get(address));

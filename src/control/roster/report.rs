@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::control::config::{self, AdminState, Check};
+use crate::config::{self, AdminState, Check};
 use crate::control::roster::mint::since;
 use crate::control::roster::{FrontendBook, Roster};
 use crate::shared::snapshot::{FrontendStatus, ServerStatus};
@@ -69,7 +69,7 @@ impl Roster {
     pub fn frontends(&self) -> Vec<FrontendStatus> {
         let status = |book: &FrontendBook, addresses| FrontendStatus {
             name: Arc::clone(&book.name),
-            backend: book.config.backend.as_str().into(),
+            backend: book.config.backend.0.as_str().into(),
             addresses,
             shared: Arc::clone(&book.shared),
         };

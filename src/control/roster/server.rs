@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::control::config::{self, AdminState, Check, ServerAddress};
+use crate::config::{self, AdminState, Check, ServerAddress};
 use crate::control::health::Health;
 use crate::control::roster::mint::Mint;
 use crate::control::roster::news::What;

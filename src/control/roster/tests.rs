@@ -1,7 +1,7 @@
 //! The books, told of everything that can happen.
 
 use super::*;
-use crate::control::file;
+use crate::config;
 use crate::shared::counters::Count;
 use crate::shared::snapshot::ServerStatus;
 
@@ -15,11 +15,15 @@ fall = 3
 "#;
 
 fn config(servers: &str) -> Config {
-    file::parse(&format!("{BASE}{servers}"), "test").unwrap()
+    config::parse(&format!("{BASE}{servers}"), "test").unwrap()
 }
 
 fn server(name: &str, rest: &str) -> String {
-    let address = if rest.contains("address") { "" } else { "address = \"127.0.0.1:81\"\n" };
+    let number =
+        name.bytes().fold(0, |number: u32, byte| number.wrapping_mul(31) + u32::from(byte));
+    let ip = std::net::Ipv4Addr::from_bits(0x7f00_0000 | (number & 0x00ff_ffff));
+    let own = || format!("address = \"{ip}:81\"\n");
+    let address = if rest.contains("address") { String::new() } else { own() };
     format!("[[backend.web.server]]\nname = \"{name}\"\n{address}{rest}\n")
 }
 
@@ -397,7 +401,7 @@ fn a_frontend_keeps_its_counters_and_takes_its_new_limit() {
     let before = Arc::clone(&scene.roster.frontends()[0].shared);
     Count::add(&before.cells.of(crate::terms::WorkerIndex(0)).sessions, 5);
     let mut config = config(&server("a", ""));
-    config.frontends[0].sessions_max = std::num::NonZeroU32::new(3);
+    Arc::make_mut(&mut config.frontends[0]).sessions_max = std::num::NonZeroU32::new(3);
     scene.roster.merge(&config, Answers::new(), &here(), scene.now);
     let after = Arc::clone(&scene.roster.frontends()[0].shared);
     assert!(Arc::ptr_eq(&before, &after));
@@ -411,7 +415,7 @@ fn a_frontend_that_is_gone_is_reported_while_it_has_sessions() {
     let cell = &shared.cells.of(crate::terms::WorkerIndex(0)).active;
     cell.add(1);
     let other = format!("{BASE}{}", server("a", "")).replace("frontend.http", "frontend.other");
-    let other = file::parse(&other, "test").unwrap();
+    let other = config::parse(&other, "test").unwrap();
     scene.roster.merge(&other, Answers::new(), &here(), scene.now);
     scene.roster.forget();
     let names = |scene: &Scene| -> Vec<String> {
@@ -429,7 +433,7 @@ fn what_a_worker_may_still_begin_a_session_on_is_kept_in_the_books() {
     let mut scene = Scene::of(&(server("a", "") + &server("b", "")));
     let old = scene.roster.table(1, &Bound::new());
     let other = format!("{BASE}{}", server("b", "")).replace("frontend.http", "frontend.other");
-    scene.roster.merge(&file::parse(&other, "test").unwrap(), Answers::new(), &here(), scene.now);
+    scene.roster.merge(&config::parse(&other, "test").unwrap(), Answers::new(), &here(), scene.now);
     drop(scene.roster.table(2, &Bound::new()));
     scene.roster.forget();
     // A worker that has not looked since accepts by the old table.
@@ -458,7 +462,7 @@ fn a_name_that_comes_to_lead_back_here_alone_is_given_up() {
     scene.dns("here.test", &["127.0.0.1", "127.0.0.2"]);
     scene.news();
     let mut more = config(&at("a", "here.test:81"));
-    more.frontends[0].bind[0].0 = "0.0.0.0:81".parse().unwrap();
+    Arc::make_mut(&mut more.frontends[0]).bind[0].0 = "0.0.0.0:81".parse().unwrap();
     scene.roster.merge(&more, Answers::new(), &here(), scene.now);
     assert_eq!(scene.status("a").address, None);
     assert!(!scene.status("a").up && scene.picked().is_empty());
@@ -489,7 +493,7 @@ fn an_answer_that_came_before_the_reload_that_had_asked_is_the_newer_one() {
 fn a_name_of_this_machine_leads_back_to_a_wildcard() {
     let mut scene = Scene::of(&at("a", "here.test:80"));
     let mut wild = config(&at("a", "here.test:80"));
-    wild.frontends[0].bind[0].0 = "0.0.0.0:80".parse().unwrap();
+    Arc::make_mut(&mut wild.frontends[0]).bind[0].0 = "0.0.0.0:80".parse().unwrap();
     scene.roster.merge(&wild, Answers::new(), &here(), scene.now);
     scene.dns("here.test", &["198.51.100.7", "198.51.100.8"]);
     assert_eq!(scene.status("a").address, Some("198.51.100.8:80".parse().unwrap()));

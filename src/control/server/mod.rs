@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Receiver;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config::Config;
 use crate::control::budget::Budget;
-use crate::control::config::Config;
 use crate::control::notify::Notifier;
 use crate::control::prober::{ProbeOutcome, Prober, Target};
 use crate::control::resolve::{Answer, Follower, Resolved, Resolver};

@@ -9,8 +9,7 @@ use std::thread::JoinHandle;
 use crossbeam::channel::Sender;
 
 use super::*;
-use crate::control::config::AdminState;
-use crate::control::file;
+use crate::config::{self, AdminState};
 use crate::control::listeners;
 use crate::control::roster::Answers;
 use crate::shared::orders::ServerName;
@@ -69,7 +68,7 @@ impl Scene {
         write(&folder.join("e.toml"), &[bind], servers);
         let text = fs::read_to_string(folder.join("e.toml")).unwrap();
         fs::write(folder.join("e.toml"), text + more).unwrap();
-        let config = file::load(&folder.join("e.toml")).unwrap();
+        let config = config::load(&folder.join("e.toml")).unwrap();
         let started = Instant::now();
         let mut roster = Roster::new(1);
         roster.merge(&config, Answers::new(), &Here::default(), started);

@@ -24,7 +24,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::control::config::AdminState;
+use crate::config::AdminState;
 use crate::observe::report::Report;
 use crate::observe::visitors::{self, Door, Heard};
 use crate::shared::orders::{Order, Request, ServerName};

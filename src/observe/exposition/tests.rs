@@ -1,7 +1,7 @@
 //! What a scrape shows of a made-up balancer.
 
 use super::*;
-use crate::control::config::AdminState;
+use crate::config::AdminState;
 use crate::observe::sample;
 use crate::terms::WorkerIndex;
 
