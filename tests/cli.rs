@@ -98,6 +98,16 @@ fn a_file_is_found_by_haproxys_letter_too_and_without_any_it_is_said_how() {
 }
 
 #[test]
+fn an_option_without_a_command_points_to_run() {
+    for option in ["-f", "-c"] {
+        let output = evenkeel(&[option, "evenkeel.toml"]);
+        assert_eq!(output.status.code(), Some(64));
+        let tip = format!("evenkeel run {option} FILE");
+        assert!(said(&output).contains(&tip), "{}", said(&output));
+    }
+}
+
+#[test]
 fn a_socket_that_is_turned_off_is_said_to_be() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/valid/every-form.toml");
     let output = evenkeel(&["status", "-c", file]);

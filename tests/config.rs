@@ -1,4 +1,4 @@
-//! What `evenkeel check` says of configurations, good and bad, and what the examples promise.
+//! `evenkeel check` and `evenkeel schema`: valid and invalid configurations, and the example.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -7,6 +7,7 @@ mod schema;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -53,7 +54,41 @@ fn every_valid_configuration_is_accepted() {
         let output = check_in(case.parent().unwrap(), case.file_name().unwrap());
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{}: {said}", case.display());
-        assert!(said.is_empty(), "{}: {said}", case.display());
+        assert!(said.lines().all(is_warning), "{}: {said}", case.display());
+    }
+}
+
+#[test]
+fn what_this_machine_lacks_is_a_warning_that_says_it_was_looked_up() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let _taken = TcpListener::bind(taken).unwrap();
+    let folder = Folder::new("lookups");
+    let text = format!(
+        "[global]\nuser = \"no-such-user\"\ngroup = \"no-such-group\"\n[observe]\nbind = false\n\
+         [frontend.f]\nbind = [\"{taken}\", \"192.0.2.1:8080\"]\nbackend = \"b\"\n\
+         [[backend.b.server]]\nname = \"s\"\naddress = \"no-such-host.invalid:80\"\n"
+    );
+    fs::write(folder.path("x.toml"), text).unwrap();
+    let output = check_in(&folder.0, OsStr::new("x.toml"));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.lines().all(is_warning), "{said}");
+    let expected = [
+        ("x.toml:7:9: ", "in use"),
+        ("x.toml:7:", "192.0.2.1:8080 is not an address of this machine"),
+        ("x.toml:2:8: ", "no user \"no-such-user\""),
+        ("x.toml:3:9: ", "no group \"no-such-group\""),
+        ("x.toml:9:1: ", "no-such-host.invalid has no address"),
+    ];
+    assert_eq!(said.lines().count(), expected.len(), "{said}");
+    let mut doctor = Command::new(EVENKEEL);
+    doctor.args(["doctor", "-c", "x.toml"]).current_dir(&folder.0);
+    let doctor = String::from_utf8(doctor.output().unwrap().stdout).unwrap();
+    for (place, text) in expected {
+        let tells = |line: &str| line.starts_with(place) && line.contains(text);
+        assert!(said.lines().any(tells), "{place} {text} in {said}");
+        let warns = |line: &str| line.starts_with("warning ") && line.contains(text);
+        assert!(doctor.lines().any(warns), "{text} in {doctor}");
     }
 }
 
@@ -241,6 +276,10 @@ fn any_file_of_one_mebibyte_is_answered_in_bounded_time() {
         assert_eq!(output.status.code(), REFUSED, "{said}");
         assert!(said.lines().count() <= 101, "{} lines", said.lines().count());
     }
+}
+
+fn is_warning(line: &str) -> bool {
+    line.contains(": warning: ") && line.ends_with(" (looked up on this machine)")
 }
 
 /// So many bytes of a configuration that is right.

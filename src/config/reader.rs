@@ -2,7 +2,6 @@
 //! Every problem goes to the sink, and reading continues with the default.
 
 use std::cell::RefCell;
-use std::fmt::Display;
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -10,7 +9,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::declare::{Key, Presence, Section, Setting};
 use super::haproxy;
-use super::kinds::{Alternative, Kind, Value};
+use super::kinds::{Alternative, Kind, Value, as_key, literal, toml_type};
 use super::problems::{Sink, Span, nearest, shown};
 use super::settings::Config;
 use super::values;
@@ -330,40 +329,4 @@ impl<'a> Field<'_, 'a> {
         };
         Some(Value::List(items.iter().filter_map(one).collect()))
     }
-}
-
-/// The TOML type of a value, with its article.
-const fn toml_type(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "an integer",
-        DeValue::Float(_) => "a float",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "an array",
-        DeValue::Table(_) => "a table",
-    }
-}
-
-/// A value as a message shows it.
-fn literal(value: &DeValue<'_>) -> String {
-    match value {
-        DeValue::String(text) => shown(text),
-        DeValue::Integer(number) => shortened(number),
-        DeValue::Float(number) => shortened(number.as_str()),
-        DeValue::Boolean(flag) => flag.to_string(),
-        DeValue::Datetime(time) => time.to_string(),
-        DeValue::Array(_) => "[...]".to_owned(),
-        DeValue::Table(_) => "{...}".to_owned(),
-    }
-}
-
-/// A key as TOML writes it: in quotes unless it is bare.
-fn as_key(name: &str) -> String {
-    let bare = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-    if !name.is_empty() && name.chars().all(bare) { shortened(name) } else { shown(name) }
-}
-
-fn shortened(text: impl Display) -> String {
-    text.to_string().chars().take(40).collect()
 }

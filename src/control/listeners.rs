@@ -83,6 +83,14 @@ fn overlap(ours: SocketAddr, address: SocketAddr) -> bool {
         && (ours.ip().is_unspecified() || address.ip().is_unspecified())
 }
 
+/// Whether an address can be bound now.
+///
+/// # Errors
+/// It cannot: what is wrong, and what to do.
+pub fn try_bind(address: SocketAddr) -> Result<(), String> {
+    bind_alone(address).map_err(|error| explain(address, &error))
+}
+
 fn bind_alone(address: SocketAddr) -> io::Result<()> {
     let socket = plain(address)?;
     socket.bind(&address.into())

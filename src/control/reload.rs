@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::{self, Config, Global, ServerAddress, Span, overlap};
 use crate::control::resolve::{Answer, Resolver};
+use crate::sys::interfaces::Here;
 
 /// For all names together. A server whose name has no answer by then is down until it has.
 const RESOLVE_MAX: Duration = Duration::from_secs(5);
@@ -34,7 +35,11 @@ pub async fn read(
     known: BTreeSet<String>,
 ) -> Result<Fresh, Vec<String>> {
     // A file may be large and its disk slow: not for the thread that probes.
-    let loaded = spawn_blocking(move || config::load(&path)).await;
+    let load = move || {
+        let config = config::load(&path)?;
+        config::on_this_machine(&config, &Here::now()).map(|()| config)
+    };
+    let loaded = spawn_blocking(load).await;
     let config = match loaded {
         Ok(Ok(config)) => config,
         Ok(Err(problems)) => return Err(problems.lines().collect()),
@@ -57,7 +62,16 @@ pub fn hosts(config: &Config) -> impl Iterator<Item = &str> {
 
 /// Asks for all of `hosts`, and waits 5 s at most. A name without an answer is left out.
 pub async fn resolve(resolver: &Resolver, hosts: BTreeSet<String>) -> BTreeMap<String, Answer> {
-    let deadline = Instant::now() + RESOLVE_MAX;
+    resolve_within(resolver, hosts, RESOLVE_MAX).await
+}
+
+/// As [`resolve`], with another limit.
+pub async fn resolve_within(
+    resolver: &Resolver,
+    hosts: BTreeSet<String>,
+    limit: Duration,
+) -> BTreeMap<String, Answer> {
+    let deadline = Instant::now() + limit;
     let mut lookups = JoinSet::new();
     for host in hosts {
         let resolver = resolver.clone();

@@ -13,7 +13,7 @@ use crate::config::{self, Config, ServerAddress};
 use crate::control::budget::Budget;
 use crate::observe::VISITORS_MAX;
 use crate::proxy::{PIPES_PER_WORKER, SPARES_PER_WORKER};
-use crate::run::{identity, limits};
+use crate::run::limits;
 use crate::sys::features::rings_that_fit;
 use crate::sys::pipe::size_of_each;
 
@@ -68,8 +68,8 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
     };
     let sessions = budget.sessions_max(config, |_| 1);
     let is_auto = config.global.sessions_max.is_none();
-    let mut findings = accounts(config);
-    findings.extend([cores_finding(cores, wanted), descriptors(hard, sessions.as_ref(), is_auto)]);
+    let mut findings =
+        vec![cores_finding(cores, wanted), descriptors(hard, sessions.as_ref(), is_auto)];
     let sessions = sessions.unwrap_or(0);
     if rings {
         // As `run` does before it makes its own.
@@ -122,16 +122,6 @@ fn cores_finding(cores: usize, workers: Option<usize>) -> Finding {
         Some(workers) => Finding::ok(subject, format!("{cores} may be used, by {workers} workers")),
         None => Finding::ok(subject, format!("{cores} may be used, by a worker each")),
     }
-}
-
-/// Users and groups that are not there.
-fn accounts(config: &Config) -> Vec<Finding> {
-    let missing = identity::missing(config).into_iter();
-    let finding = |line: String| {
-        let (text, remedy) = line.split_once("; ").unwrap_or((&line, "name one that exists"));
-        Finding::failed("account", text, remedy)
-    };
-    missing.map(finding).collect()
 }
 
 /// `sessions`: what the hard limit holds by the same reckoning as `run`'s, or its refusal;

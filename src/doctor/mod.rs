@@ -5,6 +5,7 @@
 
 mod kernel;
 mod limits;
+pub mod lookups;
 
 use std::io::{self, Write};
 
@@ -20,6 +21,13 @@ pub fn doctor(out: &mut dyn Write, config: Option<&Config>) -> io::Result<bool> 
     let available = ring_available();
     let mut findings = kernel::examine(available);
     findings.extend(limits::examine(config, available.is_ok())?);
+    if let Some(config) = config {
+        findings.extend(lookups::look_up(config)?.iter().map(|warning| {
+            let place = config.locate(warning.span);
+            let (text, remedy) = warning.text.split_once("; ").unwrap_or((&warning.text, ""));
+            Finding::warning(warning.subject, format!("{place}{text}"), remedy)
+        }));
+    }
     report(out, &findings)
 }
 

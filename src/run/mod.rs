@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{self, Receiver};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{Config, Span};
+use crate::config::{self, Config, Span};
 use crate::control::budget::Budget;
 use crate::control::resolve::{Answer, Resolver};
 use crate::control::roster::{Bound, Roster};
@@ -131,6 +131,8 @@ impl Prepared {
         let descriptors = limits::raise_descriptors().map_err(Failure::of)?;
         let cores = limits::cores();
         let workers = config.global.workers.map_or(cores.len(), |number| number.get() as usize);
+        config::on_this_machine(config, &Here::now())
+            .map_err(|problems| Failure::configuration(problems.lines().collect()))?;
         let mut wrong = Vec::new();
         let budget = Budget {
             descriptors,
