@@ -14,8 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::utils::CachePadded;
+use evenkeel::config;
 use evenkeel::control::cluster::{Bound, Cluster};
-use evenkeel::control::file;
 use evenkeel::proxy::route::{WorkerHandle, choose};
 use evenkeel::proxy::timer_wheel::{Tick, TimerWheel};
 use evenkeel::shared::counters::PerWorker;
@@ -125,9 +125,9 @@ fn tables(servers: u32, effort: Effort) {
         };
         (0..effort.rounds).map(round).collect()
     };
-    let parsed = timed(&mut || drop(black_box(file::parse(&text, "bench.toml"))));
+    let parsed = timed(&mut || drop(black_box(config::parse(&text, "bench.toml"))));
     print(&format!("parse a file of {servers} servers"), parsed, few);
-    let config = file::parse(&text, "bench.toml").expect("it is a valid file");
+    let config = config::parse(&text, "bench.toml").expect("it is a valid file");
     let (mut cluster, here) = (Cluster::new(2), LocalAddresses::of([]));
     let merged = timed(&mut || cluster.merge(&config, BTreeMap::new(), &here, Instant::now()));
     print(&format!("merge {servers} servers"), merged, few);
@@ -164,9 +164,7 @@ fn backend(servers: u32) -> Backend {
         (vec![Arc::new(Endpoint::new(id, address, Arc::new(shared)))], 100)
     };
     Backend {
-        name: Arc::from("b"),
-        connect_timeout: Duration::from_secs(1),
-        retries: 2,
+        settings: Arc::default(),
         schedule: Schedule::new((0..servers).map(server).collect()),
         turn: Arc::new(CachePadded::new(AtomicUsize::new(0))),
     }

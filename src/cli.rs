@@ -1,4 +1,4 @@
-//! The command line: what is asked for, and who does it.
+//! The command line: parses the arguments and calls the command.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -10,8 +10,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::control::config::{AdminState, Config};
-use crate::control::file;
+use crate::config::{self, AdminState, Config, Observe};
+use crate::doctor::lookups::{self, Warning};
 use crate::observe::{admin, application_log};
 use crate::shared::orders::{Order, ServerName};
 use crate::{demo, doctor, run};
@@ -19,14 +19,14 @@ use crate::{demo, doctor, run};
 /// Where packages put the configuration.
 pub const FILE: &str = "/etc/evenkeel/evenkeel.toml";
 
-/// How a command ended; `main` makes an exit code of it.
+/// The result of a command; `main` turns it into an exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It did what it should.
+    /// Success.
     Done,
-    /// It could not; it has said why.
+    /// Failure, already reported.
     Failed,
-    /// The configuration or the usage is wrong; it has said how.
+    /// Wrong configuration or usage, already reported.
     Refused,
 }
 
@@ -41,76 +41,90 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the balancer, in the foreground, until SIGTERM (drain) or two of them (stop).
+    /// Run the balancer in the foreground.
     ///
-    /// SIGHUP reads the file again; a bad one changes nothing.
+    /// SIGTERM drains it: no new connections, existing sessions continue. A second SIGTERM stops it
+    /// at once. SIGHUP reloads the file; a file with problems changes nothing.
     #[command(after_help = "Example: evenkeel run -c /etc/evenkeel/evenkeel.toml")]
     Run(RunArguments),
-    /// Says every problem of a configuration at once, with its line and what to do.
+    /// Check a configuration file and report every problem, with its line and a remedy.
     ///
-    /// Exit code 0 when it is good, 64 when it is not.
+    /// Also looks up addresses, accounts and host names on this machine; what is missing is a
+    /// warning. Exit code: 0 if the file is valid, 64 if not.
     #[command(after_help = "Example: evenkeel check -c evenkeel.toml")]
     Check(FileArguments),
-    /// A tour on loopback: balancer and three servers; one is killed without a failed request.
+    /// Start a balancer and three servers on loopback, and stop a server without a failed request.
     ///
-    /// Needs no privileges and no file. Then it stays up, to be looked at, until Ctrl-C.
+    /// Needs no privileges and no file. Stays up until Ctrl-C.
     #[command(after_help = "Example: evenkeel demo --once")]
     Demo {
-        /// Ends after the tour; exit code 0 if all was as promised.
+        /// Exit after the tour; exit code 0 if every step succeeded.
         #[arg(long)]
         once: bool,
     },
-    /// Says what this kernel, these limits and this machine give, and what to change.
+    /// Check the kernel, the limits and the settings of this machine, and print how to fix them.
     ///
-    /// Exit code 1 when something that is needed is missing.
+    /// Exit code 1 if something that evenkeel needs is missing.
     #[command(after_help = "Example: evenkeel doctor -c evenkeel.toml")]
     Doctor(FileArguments),
-    /// Shows what a running balancer does: frontends, servers, sessions.
+    /// Show the frontends, the servers and the sessions of a running balancer.
     #[command(after_help = "Example: evenkeel status --json")]
     Status {
-        /// For programs.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
         #[command(flatten)]
         control: ControlArguments,
     },
-    /// Gives a server no new session; its old ones live on. Probes go on.
+    /// Drain a server: no new sessions, existing ones continue, and so do probes.
     #[command(after_help = "Example: evenkeel drain web/web1")]
     Drain(ServerArguments),
-    /// Gives a server its share again.
+    /// Return a server to service after drain or maint.
     #[command(after_help = "Example: evenkeel ready web/web1")]
     Ready(ServerArguments),
-    /// Takes a server out for maintenance: as drain, and not probed.
+    /// Put a server into maintenance: as drain, and not probed.
     #[command(after_help = "Example: evenkeel maint web/web1")]
     Maint(ServerArguments),
-    /// Changes the weight of a server: 0 (no new session) to 1000.
+    /// Set the weight of a server: 0 (no new sessions) to 1000.
     #[command(after_help = "Example: evenkeel weight web/web1 50")]
     Weight {
-        /// The server, as BACKEND/SERVER; an order is for every address of it.
+        /// The server, as BACKEND/SERVER; applies to every address of it.
         #[arg(value_name = "BACKEND/SERVER")]
         server: ServerName,
-        /// 0 to 1000; 100 is the usual one.
+        /// 0 to 1000; the default of a server is 100.
         #[arg(value_name = "N", value_parser = weight)]
         weight: u32,
         #[command(flatten)]
         control: ControlArguments,
     },
-    /// Has a running balancer read its file again, and says how that went.
+    /// Reload the configuration of a running balancer and print the result.
     #[command(after_help = "Example: evenkeel reload")]
     Reload {
         #[command(flatten)]
         control: ControlArguments,
     },
-    /// Prints a completion script for a shell.
+    /// Print the JSON schema of the configuration, for editors.
+    ///
+    /// Draft 2020-12; for example with `#:schema evenkeel.schema.json` in the first line of a file.
+    #[command(after_help = "Example: evenkeel schema > evenkeel.schema.json")]
+    Schema {
+        /// Print a configuration file with every key and its default instead.
+        #[arg(long, conflicts_with = "reference")]
+        example: bool,
+        /// Print the reference of every key (Markdown) instead.
+        #[arg(long)]
+        reference: bool,
+    },
+    /// Print a completion script for a shell.
     #[command(after_help = "Example: evenkeel completions bash > evenkeel.bash")]
     Completions {
         /// The shell.
         shell: Shell,
     },
-    /// Prints the manual page, or writes one for each command.
+    /// Print the manual page, or write one for each command.
     #[command(after_help = "Example: evenkeel man --dir /usr/share/man/man1")]
     Man {
-        /// Writes evenkeel.1, evenkeel-run.1 and so on to this directory.
+        /// Write evenkeel.1, evenkeel-run.1 and so on to this directory.
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
@@ -118,7 +132,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct FileArguments {
-    /// The configuration [default: /etc/evenkeel/evenkeel.toml].
+    /// Configuration file [default: /etc/evenkeel/evenkeel.toml].
     #[arg(short = 'c', long = "config", visible_short_alias = 'f', value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -127,27 +141,27 @@ struct FileArguments {
 struct RunArguments {
     #[command(flatten)]
     config: FileArguments,
-    /// Without a file: where clients connect, IP:PORT; may be given several times.
+    /// Instead of a file: address for clients, IP:PORT; may be given several times.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "file", requires = "server")]
     bind: Vec<String>,
-    /// Without a file: a server, HOST:PORT or IP:PORT; may be given several times.
+    /// Instead of a file: a server, HOST:PORT or IP:PORT; may be given several times.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "file", requires = "bind")]
     server: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 struct ControlArguments {
-    /// The configuration that names the socket [default: /etc/evenkeel/evenkeel.toml].
+    /// Configuration file that names the control socket [default: /etc/evenkeel/evenkeel.toml].
     #[arg(short = 'c', long = "config", visible_short_alias = 'f', value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The control socket of the running balancer.
+    /// Control socket of the running balancer.
     #[arg(long, value_name = "PATH", conflicts_with = "file")]
     control: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 struct ServerArguments {
-    /// The server, as BACKEND/SERVER; an order is for every address of it.
+    /// The server, as BACKEND/SERVER; applies to every address of it.
     #[arg(value_name = "BACKEND/SERVER")]
     server: ServerName,
     #[command(flatten)]
@@ -169,7 +183,7 @@ impl FromStr for ServerName {
     }
 }
 
-/// A weight as an operator writes it.
+/// Parses a weight.
 fn weight(text: &str) -> Result<u32, String> {
     if let Some(percent) = text.strip_suffix('%') {
         return Err(format!("percentages are not supported; write {percent}, where 100 is usual"));
@@ -180,27 +194,32 @@ fn weight(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Does what the arguments (the first is the program's name) ask for.
+/// Runs the command of `arguments`; the first is the name of the program.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
     match Arguments::try_parse_from(arguments) {
         Ok(arguments) => dispatch(arguments.command),
         Err(mut error) => {
             point_at_file_option(&mut error);
-            // To a pipe that is closed, there is nobody to tell.
+            // A closed pipe has no reader to report to.
             drop(error.print());
             if error.use_stderr() { Outcome::Refused } else { Outcome::Done }
         }
     }
 }
 
-/// Who gives a file without `-c` is told of it.
+/// Suggests `-c` for a file without an option, and `run` for an option without a command.
 fn point_at_file_option(error: &mut clap::Error) {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return };
     let is_file = argument.ends_with(".toml") || Path::new(argument).is_file();
-    if error.kind() == ErrorKind::UnknownArgument && is_file {
-        let tip = format!("the configuration is given as '-c {argument}'");
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    if error.kind() != ErrorKind::UnknownArgument {
+        return;
     }
+    let tip = match argument.as_str() {
+        _ if is_file => format!("the configuration is given as '-c {argument}'"),
+        "-c" | "-f" | "--config" => format!("to run the balancer: 'evenkeel run {argument} FILE'"),
+        _ => return,
+    };
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
 }
 
 fn dispatch(command: Command) -> Outcome {
@@ -221,6 +240,9 @@ fn dispatch(command: Command) -> Outcome {
             ask(&control, |socket| admin::order(socket, Order::SetWeight(server, weight)))
         }
         Command::Reload { control } => ask(&control, |socket| admin::order(socket, Order::Reload)),
+        Command::Schema { example: true, .. } => print(config::example().as_bytes()),
+        Command::Schema { reference: true, .. } => print(config::reference().as_bytes()),
+        Command::Schema { .. } => print(format!("{:#}\n", config::schema()).as_bytes()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "evenkeel", &mut script);
@@ -234,7 +256,7 @@ fn start(arguments: &RunArguments) -> Outcome {
     let config = if arguments.bind.is_empty() {
         load(arguments.config.file.as_deref())
     } else {
-        file::from_arguments(&arguments.bind, &arguments.server)
+        config::from_arguments(&arguments.bind, &arguments.server)
     };
     let config = match config {
         Ok(config) => config,
@@ -254,9 +276,17 @@ fn check(file: Option<&Path>) -> Outcome {
         Ok(config) => config,
         Err(problems) => return refused(&problems),
     };
+    let warnings = match lookups::look_up(&config) {
+        Ok(warnings) => warnings,
+        Err(error) => return failed(&error),
+    };
+    for Warning { span, text, .. } in warnings {
+        let place = config.locate(span);
+        complain(&format_args!("{place}warning: {text} (looked up on this machine)"));
+    }
     let servers = config.backends.iter().map(|backend| backend.servers.len()).sum();
     let line = format!(
-        "{}: good: {}, {}, {}\n",
+        "{}: valid: {}, {}, {}\n",
         file.unwrap_or_else(|| Path::new(FILE)).display(),
         counted(config.frontends.len(), "frontend"),
         counted(config.backends.len(), "backend"),
@@ -271,7 +301,7 @@ fn counted(count: usize, noun: &str) -> String {
 }
 
 fn examine(file: Option<&Path>) -> Outcome {
-    // Without a file that was asked for, a machine is examined also when it has none.
+    // Without -c, a machine without a configuration file is checked as well.
     let asked = file.is_some() || Path::new(FILE).exists();
     let config = asked.then(|| load(file)).transpose();
     let config = match config {
@@ -285,15 +315,15 @@ fn examine(file: Option<&Path>) -> Outcome {
     }
 }
 
-fn load(file: Option<&Path>) -> Result<Config, file::Problems> {
-    file::load(file.unwrap_or_else(|| Path::new(FILE)))
+fn load(file: Option<&Path>) -> Result<Config, config::Problems> {
+    config::load(file.unwrap_or_else(|| Path::new(FILE)))
 }
 
 fn set_state(ServerArguments { server, control }: ServerArguments, state: AdminState) -> Outcome {
     ask(&control, |socket| admin::order(socket, Order::SetState(server, state)))
 }
 
-/// Finds the control socket and prints what is answered.
+/// Asks the running balancer over its control socket, and prints the answer.
 fn ask(
     control: &ControlArguments,
     question: impl FnOnce(&Path) -> Result<String, String>,
@@ -312,13 +342,13 @@ fn ask(
     }
 }
 
-/// The socket that a configuration names, however bad the rest of it is; none: it is off. A machine
-/// without a file has a balancer that was started with `--bind`, at the default.
-fn socket_of(file: Option<&Path>) -> Result<Option<PathBuf>, file::Problems> {
+/// The control socket of a configuration, whatever other problems it has; none: it is off. Without
+/// any file, the default: the balancer was started with `--bind`.
+fn socket_of(file: Option<&Path>) -> Result<Option<PathBuf>, config::Problems> {
     if file.is_none() && !Path::new(FILE).exists() {
-        return Ok(file::observe_default().control.map(|(path, _)| path));
+        return Ok(Observe::default().control.map(|(path, _)| path));
     }
-    file::control_socket(file.unwrap_or_else(|| Path::new(FILE)))
+    config::control_socket(file.unwrap_or_else(|| Path::new(FILE)))
 }
 
 fn manual(dir: Option<&Path>) -> Outcome {
@@ -344,7 +374,7 @@ fn print(bytes: &[u8]) -> Outcome {
     }
 }
 
-/// Who closes our output (`| head`) has seen enough.
+/// A reader that closes standard output (`| head`) is no failure.
 fn unwritten(error: &io::Error) -> Outcome {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Outcome::Done;
@@ -352,7 +382,7 @@ fn unwritten(error: &io::Error) -> Outcome {
     failed(&format!("standard output cannot be written ({error})"))
 }
 
-fn refused(problems: &file::Problems) -> Outcome {
+fn refused(problems: &config::Problems) -> Outcome {
     complain(problems);
     Outcome::Refused
 }
@@ -363,6 +393,6 @@ fn failed(problem: &dyn Display) -> Outcome {
 }
 
 fn complain(problem: &dyn Display) {
-    // When standard error is closed, the exit code is left to tell.
+    // If standard error is closed, the exit code still reports it.
     drop(writeln!(io::stderr().lock(), "{problem}"));
 }

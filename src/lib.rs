@@ -4,6 +4,8 @@ pub mod terms;
 
 pub mod sys;
 
+pub mod config;
+
 pub mod shared;
 
 pub mod proxy;

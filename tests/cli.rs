@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "run",
     "check",
     "demo",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 12] = [
     "maint",
     "weight",
     "reload",
+    "schema",
     "completions",
     "man",
 ];
@@ -67,9 +68,9 @@ fn wrong_usage_exits_with_64() {
 fn every_problem_of_the_arguments_is_told() {
     let arguments = ["run", "--bind", "*:80", "--bind", "[::]:0", "--server", "web_1:80"];
     let output = evenkeel(&arguments);
-    let expected = "--bind \"*:80\": no address before the port; write \"0.0.0.0:80\" for IPv4, \
-                    \"[::]:80\" for IPv6\n\
-                    --bind \"[::]:0\": port \"0\" is none; write 1 to 65535\n\
+    let expected = "--bind \"*:80\": no IP address before the port; write \"0.0.0.0:80\" for all \
+                    IPv4 addresses, \"[::]:80\" for IPv6\n\
+                    --bind \"[::]:0\": \"0\" is not a port; write 1 to 65535\n\
                     --server \"web_1:80\": not a host name; a host name has letters, digits, \
                     hyphens and dots (RFC 1123)\n";
     assert_eq!(said(&output), expected);
@@ -94,6 +95,16 @@ fn a_file_is_found_by_haproxys_letter_too_and_without_any_it_is_said_how() {
     assert!(said(&output).contains(&format!("given as '-c {file}'")), "{}", said(&output));
     let output = evenkeel(&["drain", "web/web1", "web/web2"]);
     assert!(!said(&output).contains("-c"), "{}", said(&output));
+}
+
+#[test]
+fn an_option_without_a_command_points_to_run() {
+    for option in ["-f", "-c"] {
+        let output = evenkeel(&[option, "evenkeel.toml"]);
+        assert_eq!(output.status.code(), Some(64));
+        let tip = format!("evenkeel run {option} FILE");
+        assert!(said(&output).contains(&tip), "{}", said(&output));
+    }
 }
 
 #[test]

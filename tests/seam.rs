@@ -27,18 +27,14 @@ const LISTENERS: usize = 100;
 
 fn listeners() -> Vec<(Arc<Listener>, Arc<Frontend>)> {
     let backend = Backend {
-        name: Arc::from("b"),
-        connect_timeout: Duration::from_secs(3),
-        retries: 2,
+        settings: Arc::default(),
         schedule: Schedule::new(Vec::new()),
         turn: Arc::new(CachePadded::new(AtomicUsize::new(0))),
     };
     let shared = FrontendShared { sessions: Limit::new(None), cells: PerWorker::new(1) };
     let frontend = Arc::new(Frontend {
-        name: Arc::from("f"),
+        settings: Arc::default(),
         backend: Arc::new(backend),
-        idle_timeout: Duration::from_secs(300),
-        half_closed_timeout: Duration::from_secs(30),
         shared: Arc::new(shared),
     });
     let listener = |_| {

@@ -1,7 +1,7 @@
 //! The limit of sessions: how many the descriptors of this process can hold beside those that the
 //! configuration takes, at the start and at each reload.
 
-use crate::control::config::{Check, Config, Observe, ServerAddress};
+use crate::config::{Check, Config, Observe, ServerAddress};
 
 /// Standard streams, the log, DNS, timers: about 20 at once, and as many for what a reload adds
 /// before the old is closed.
@@ -127,14 +127,14 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::file;
+    use crate::config;
 
     fn config(sessions_max: &str) -> Config {
         let text = format!(
             "[global]\nsessions_max = {sessions_max}\n[frontend.f]\nbind = [\"127.0.0.1:80\"]\n\
              backend = \"b\"\n[[backend.b.server]]\nname = \"s\"\naddress = \"127.0.0.1:81\"\n"
         );
-        let mut config = file::parse(&text, "x.toml").unwrap();
+        let mut config = config::parse(&text, "x.toml").unwrap();
         config.file = Some("x.toml".into());
         config
     }
@@ -170,7 +170,8 @@ mod tests {
     fn each_address_of_a_probed_name_takes_a_descriptor() {
         let mut config = config("\"auto\"");
         let host = "pi".to_owned();
-        config.backends[0].servers[0].address = ServerAddress::Name { host, port: 81 };
+        std::sync::Arc::make_mut(&mut config.backends[0]).servers[0].address =
+            ServerAddress::Name { host, port: 81 };
         let of = |addresses| budget(1, 0).reserve(&config, |_| addresses);
         assert_eq!((of(0), of(64)), (of(1), of(1) + 63));
     }

@@ -13,8 +13,8 @@ use nix::errno::Errno;
 use nix::unistd::geteuid;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::config::{Config, Span};
 use crate::control::cluster::Bound;
-use crate::control::config::{Config, Place};
 use crate::shared::table::Listener;
 
 /// Addresses that cannot be bound.
@@ -43,7 +43,7 @@ pub fn bind(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unb
     // First a trial of every address, so that none is bound if one fails.
     for (address, place, _) in &new {
         if !bound.keys().any(|ours| overlap(*ours, *address)) {
-            failed.note(config, *address, *place, try_bind(*address));
+            failed.note(config, *address, *place, bind_alone(*address));
         }
     }
     let mut sockets = Vec::new();
@@ -82,7 +82,7 @@ fn overlap(ours: SocketAddr, address: SocketAddr) -> bool {
         && (ours.ip().is_unspecified() || address.ip().is_unspecified())
 }
 
-fn try_bind(address: SocketAddr) -> io::Result<()> {
+fn bind_alone(address: SocketAddr) -> io::Result<()> {
     let socket = plain(address)?;
     socket.bind(&address.into())
 }
@@ -131,12 +131,20 @@ fn set_backlog(listener: &Listener, backlog: i32) {
     }
 }
 
+/// Whether an address can be bound now.
+///
+/// # Errors
+/// It cannot: what is wrong, and what to do.
+pub fn try_bind(address: SocketAddr) -> Result<(), String> {
+    bind_alone(address).map_err(|error| explain(address, &error))
+}
+
 impl Unbound {
     fn note<T>(
         &mut self,
         config: &Config,
         address: SocketAddr,
-        place: Place,
+        place: Span,
         outcome: io::Result<T>,
     ) -> Option<T> {
         match outcome {
@@ -198,11 +206,11 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::control::file;
+    use crate::config;
 
     fn config(binds: &[SocketAddr]) -> Config {
         let binds: Vec<String> = binds.iter().map(ToString::to_string).collect();
-        file::from_arguments(&binds, &["127.0.0.1:1".to_owned()]).unwrap()
+        config::from_arguments(&binds, &["127.0.0.1:1".to_owned()]).unwrap()
     }
 
     fn free(ip: &str) -> SocketAddr {

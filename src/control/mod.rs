@@ -1,8 +1,6 @@
 //! The control plane: it decides outside the data path, and hands the result to it as a table.
 
 pub mod budget;
-pub mod config;
-pub mod file;
 pub mod health;
 pub mod listeners;
 pub mod notify;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use tokio::time::Instant;
 
-use crate::control::config::{Check, Health, HttpCheck};
+use crate::config::{Check, Health, HttpCheck};
 use crate::shared::snapshot::ProbeResult;
 use crate::sys::probe_socket::{ProbeError, ProbeSocket};
 
@@ -84,7 +84,10 @@ pub(super) async fn probe(
     let connection = ProbeSocket::connect(address, deadline)
         .await
         .map_err(|error| Failure::of(error, "no connection", timeout))?;
-    let Check::Http(check) = &health.check else { return Ok("connected".to_owned()) };
+    if health.check != Check::Http {
+        return Ok("connected".to_owned());
+    }
+    let check = &health.http;
     let failed = |error| Failure::of(error, "no answer", timeout);
     connection.send(request(check, host)).await.map_err(failed)?;
     let (mut answer, mut filled) = (vec![0; ANSWER_MAX], 0);

@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use crate::config::Check;
 use crate::control::cluster::{ProbeReport, ProbeTarget};
-use crate::control::config::Check;
 use crate::control::health::ProbeTaskId;
 use crate::control::probe::probe;
 use crate::control::probe_schedule::ProbeSchedule;
@@ -136,31 +136,20 @@ mod tests {
     use tokio::sync::mpsc::UnboundedReceiver;
 
     use super::*;
-    use crate::control::config::{Health, HttpCheck};
+    use crate::config::{Health, HttpCheck};
     use crate::control::probe::ANSWER_MAX;
 
     const MS: Duration = Duration::from_millis(1);
     const LONG: Duration = Duration::from_secs(20);
 
     fn health(check: Check) -> Health {
-        Health {
-            check,
-            interval: 20 * MS,
-            interval_down: 20 * MS,
-            timeout: LONG,
-            rise: 2,
-            fall: 3,
-            port: None,
-        }
-    }
-
-    fn http() -> Check {
-        Check::Http(HttpCheck {
+        let http = HttpCheck {
             method: "HEAD".to_owned(),
             path: "/alive?a=b".to_owned(),
-            host: None,
-            status: (200, 399),
-        })
+            ..HttpCheck::default()
+        };
+        let (interval, interval_down) = (20 * MS, 20 * MS);
+        Health { check, http, interval, interval_down, timeout: LONG, ..Health::default() }
     }
 
     fn target(id: u32, address: SocketAddr, health: Health) -> ProbeTarget {
@@ -211,7 +200,7 @@ mod tests {
 
     async fn outcome_of(pieces: Vec<Vec<u8>>) -> (ProbeResult, String) {
         let (address, _) = answering(pieces).await;
-        outcome(target(1, address, health(http()))).await
+        outcome(target(1, address, health(Check::Http))).await
     }
 
     async fn outcome(target: ProbeTarget) -> (ProbeResult, String) {
@@ -227,7 +216,7 @@ mod tests {
         tokio_uring::start(async {
             let (address, requests) = answering(vec![b"HTTP/1.1 204 \r\n\r\n".to_vec()]).await;
             let (mut prober, mut outcomes) = prober();
-            prober.set_targets(vec![target(7, address, health(http()))]);
+            prober.set_targets(vec![target(7, address, health(Check::Http))]);
             let outcome = outcomes.recv().await.unwrap();
             assert_eq!((outcome.task, outcome.result), (ProbeTaskId(7), ProbeResult::Passed));
             assert_eq!(outcome.detail, "status 204");
@@ -328,7 +317,7 @@ mod tests {
                 }
             });
             let (mut prober, mut outcomes) = prober();
-            let mut health = health(http());
+            let mut health = health(Check::Http);
             health.timeout = 200 * MS;
             prober.set_targets(vec![target(1, address, health)]);
             for _ in 0..5 {
@@ -345,7 +334,7 @@ mod tests {
         tokio_uring::start(async {
             let (listener, address) = bind().await;
             let (mut prober, mut outcomes) = prober();
-            let mut health = health(http());
+            let mut health = health(Check::Http);
             health.timeout = 200 * MS;
             prober.set_targets(vec![target(1, address, health.clone())]);
             // The first probe hears nothing, and its deadline passes while nothing runs.
@@ -365,7 +354,7 @@ mod tests {
         tokio_uring::start(async {
             let (listener, address) = bind().await;
             let (mut prober, mut outcomes) = prober();
-            prober.set_targets(vec![target(1, address, health(http()))]);
+            prober.set_targets(vec![target(1, address, health(Check::Http))]);
             let (mut client, _): (TcpStream, _) = listener.accept().await.unwrap();
             let (_other, there) = bind().await;
             let off = target(3, address, health(Check::Off));
@@ -383,9 +372,9 @@ mod tests {
         tokio_uring::start(async {
             let (listener, address) = bind().await;
             let (mut prober, mut outcomes) = prober();
-            prober.set_targets(vec![target(1, address, health(http()))]);
+            prober.set_targets(vec![target(1, address, health(Check::Http))]);
             let (mut before, _) = listener.accept().await.unwrap();
-            prober.set_targets(vec![target(2, address, health(http()))]);
+            prober.set_targets(vec![target(2, address, health(Check::Http))]);
             let (mut client, _) = listener.accept().await.unwrap();
             before.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
             client.write_all(b"HTTP/1.1 500 No\r\n\r\n").await.unwrap();

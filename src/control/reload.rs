@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
-use crate::control::config::{Config, Global, Place, ServerAddress, overlap};
-use crate::control::file;
+use crate::config;
+use crate::config::{Config, Global, ServerAddress, Span, overlap};
 use crate::control::resolve::{Answer, Resolver};
+use crate::sys::local_addresses::LocalAddresses;
 
 /// For all host names together. A server without an answer by then is down until it has one.
 const RESOLVE_TIME_MAX: Duration = Duration::from_secs(5);
@@ -35,7 +36,11 @@ pub async fn read(
     known: BTreeSet<String>,
 ) -> Result<NewConfig, Vec<String>> {
     // A large file on a slow disk must not block the control thread.
-    let loaded = spawn_blocking(move || file::load(&path)).await;
+    let load = move || {
+        let config = config::load(&path)?;
+        config::on_this_machine(&config, &LocalAddresses::now()).map(|()| config)
+    };
+    let loaded = spawn_blocking(load).await;
     let config = match loaded {
         Ok(Ok(config)) => config,
         Ok(Err(problems)) => return Err(problems.lines().collect()),
@@ -58,7 +63,16 @@ pub fn hosts(config: &Config) -> impl Iterator<Item = &str> {
 
 /// Looks up all of `hosts`, for 5 s at most. A name without an answer is left out.
 pub async fn resolve(resolver: &Resolver, hosts: BTreeSet<String>) -> BTreeMap<String, Answer> {
-    let deadline = Instant::now() + RESOLVE_TIME_MAX;
+    resolve_within(resolver, hosts, RESOLVE_TIME_MAX).await
+}
+
+/// As [`resolve`], with another limit.
+pub async fn resolve_within(
+    resolver: &Resolver,
+    hosts: BTreeSet<String>,
+    limit: Duration,
+) -> BTreeMap<String, Answer> {
+    let deadline = Instant::now() + limit;
     let mut lookups = JoinSet::new();
     for host in hosts {
         let resolver = resolver.clone();
@@ -92,8 +106,8 @@ pub fn keep_until_restart(running: &Config, new: &mut Config) -> Vec<&'static st
         ("global.group", account(&was.group) != account(&wants.group)),
         ("observe.bind", !bind),
         ("observe.control", path(running) != path(new)),
-        ("observe.log.format", running.observe.log_format != new.observe.log_format),
-        ("observe.log.sessions", running.observe.log_sessions != new.observe.log_sessions),
+        ("observe.log.format", running.observe.log.format != new.observe.log.format),
+        ("observe.log.sessions", running.observe.log.sessions != new.observe.log.sessions),
     ];
     new.global = Global { drain_timeout: new.global.drain_timeout, ..running.global.clone() };
     new.observe = running.observe.clone();
@@ -106,7 +120,7 @@ pub fn held_until_restart(running: &Config, new: &Config) -> Vec<String> {
     let Some((held, _)) = running.observe.bind else { return Vec::new() };
     let binds = new.frontends.iter().flat_map(|frontend| &frontend.bind);
     let taken = binds.filter(|(address, _)| overlap(held, *address));
-    let line = |(address, place): &(SocketAddr, Place)| {
+    let line = |(address, place): &(SocketAddr, Span)| {
         format!(
             "{}{address} is in use by observe.bind = {held} until evenkeel is restarted; restart \
              it, or choose another address",
@@ -125,7 +139,7 @@ mod tests {
             "[global]\n{global}\n[frontend.f]\nbind = [\"127.0.0.1:80\"]\nbackend = \"b\"\n\
              [[backend.b.server]]\nname = \"s\"\naddress = \"pi:81\"\n{rest}"
         );
-        file::parse(&text, "test").unwrap()
+        config::parse(&text, "test").unwrap()
     }
 
     #[test]

@@ -8,13 +8,12 @@ use std::ops::RangeInclusive;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 
+use crate::config::{self, Config, ServerAddress};
 use crate::control::budget::Budget;
-use crate::control::config::{Config, ServerAddress};
-use crate::control::file;
 use crate::doctor::finding::Finding;
 use crate::observe::CONNECTIONS_MAX;
 use crate::proxy::PIPES_PER_WORKER;
-use crate::run::{identity, limits};
+use crate::run::limits;
 use crate::sys::features::rings_that_fit;
 use crate::sys::pipe::size_of_each;
 
@@ -68,8 +67,8 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
     };
     let sessions = budget.sessions_max(config, |_| 1);
     let is_auto = config.global.sessions_max.is_none();
-    let mut findings = accounts(config);
-    findings.extend([cores_finding(cores, wanted), descriptors(hard, sessions.as_ref(), is_auto)]);
+    let mut findings =
+        vec![cores_finding(cores, wanted), descriptors(hard, sessions.as_ref(), is_auto)];
     let sessions = sessions.unwrap_or(0);
     if rings {
         // As `run` does before it makes its own.
@@ -106,7 +105,7 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
 /// Every key at its default. Its addresses are placeholders.
 fn defaults() -> io::Result<Config> {
     let (bind, server) = ("127.0.0.1:80".to_owned(), "127.0.0.1:81".to_owned());
-    file::from_arguments(&[bind], &[server])
+    config::from_arguments(&[bind], &[server])
         .map_err(|problems| io::Error::other(problems.to_string()))
 }
 
@@ -122,16 +121,6 @@ fn cores_finding(cores: usize, workers: Option<usize>) -> Finding {
         Some(workers) => Finding::ok(subject, format!("{cores} available, for {workers} workers")),
         None => Finding::ok(subject, format!("{cores} available, for one worker each")),
     }
-}
-
-/// Users and groups of the configuration that do not exist.
-fn accounts(config: &Config) -> Vec<Finding> {
-    let missing = identity::missing(config).into_iter();
-    let finding = |line: String| {
-        let (text, remedy) = line.split_once("; ").unwrap_or((&line, "name one that exists"));
-        Finding::failed("account", text, remedy)
-    };
-    missing.map(finding).collect()
 }
 
 /// `sessions`: how many sessions the hard limit allows, as `run` calculates it, or its error.

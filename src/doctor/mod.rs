@@ -7,10 +7,12 @@
 mod finding;
 mod kernel;
 mod limits;
+pub mod lookups;
 
 use std::io::{self, Write};
 
-use crate::control::config::Config;
+use crate::config::Config;
+use crate::doctor::finding::Finding;
 use crate::sys::features::ring_available;
 
 /// Examine this machine and write the findings. `config` tells what is needed (none: the
@@ -22,5 +24,12 @@ pub fn doctor(out: &mut dyn Write, config: Option<&Config>) -> io::Result<bool> 
     let available = ring_available();
     let mut findings = kernel::examine(available);
     findings.extend(limits::examine(config, available.is_ok())?);
+    if let Some(config) = config {
+        findings.extend(lookups::look_up(config)?.iter().map(|warning| {
+            let place = config.locate(warning.span);
+            let (text, remedy) = warning.text.split_once("; ").unwrap_or((&warning.text, ""));
+            Finding::warning(warning.subject, format!("{place}{text}"), remedy)
+        }));
+    }
     finding::report(out, &findings)
 }

@@ -13,7 +13,7 @@ use crossbeam::channel::{self, Receiver, Sender};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::control::config::LogFormat;
+use crate::config::LogFormat;
 
 /// Lines in the channel: ten thousand servers may go down at once. A line has some hundred bytes.
 const LINES_WAITING: usize = 16_384;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam::channel::{Receiver, TryRecvError};
 use serde::Serialize;
 
-use crate::control::config::LogFormat;
+use crate::config::LogFormat;
 use crate::observe::application_log::write_all;
 use crate::shared::counters::Count;
 use crate::shared::records::{self, Records, SessionRecord};

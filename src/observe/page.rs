@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn the_state_set_by_the_operator_is_shown_with_the_health() {
         let mut snapshot = sample::snapshot();
-        snapshot.servers[0].admin = crate::control::config::AdminState::Drain;
+        snapshot.servers[0].admin = crate::config::AdminState::Drain;
         let page = render(&Report::new(&snapshot, &sample::shared()));
         assert!(page.contains("<span class=\"other\">drain</span> (up) for 1m05s"), "{page}");
         assert!(page.contains("<span class=\"down\">down</span> for 1m05s"), "{page}");

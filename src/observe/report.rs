@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::config::AdminState;
+use crate::config::AdminState;
 use crate::shared::counters::Count;
 use crate::shared::phase::Phase;
 use crate::shared::snapshot::{

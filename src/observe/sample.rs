@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::control::config::AdminState;
+use crate::config::AdminState;
 use crate::shared::counters::PerWorker;
 use crate::shared::limit::Limit;
 use crate::shared::orders::{Order, Request};

@@ -96,7 +96,7 @@ fn rank(endpoint: &Endpoint, tried: &[EndpointId]) -> u8 {
 mod tests {
     use std::net::SocketAddr;
     use std::sync::atomic::AtomicUsize;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use crossbeam::utils::CachePadded;
 
@@ -131,9 +131,7 @@ mod tests {
             (vec![Arc::new(Endpoint::new(id(*number), address, Arc::new(shared)))], *weight)
         };
         Backend {
-            name: Arc::from("b"),
-            connect_timeout: Duration::from_secs(1),
-            retries: 2,
+            settings: Arc::default(),
             schedule: Schedule::new(servers.iter().map(share).collect()),
             turn: Arc::new(CachePadded::new(AtomicUsize::new(0))),
         }

@@ -62,7 +62,7 @@ pub(super) struct SessionSockets {
 impl SessionSockets {
     pub(super) fn new(client: NewClient, log: bool) -> Self {
         let NewClient { socket, frontend, permit } = client;
-        let names = || [Arc::clone(&frontend.name), Arc::clone(&frontend.backend.name)];
+        let names = || [&frontend.settings.name, &frontend.backend.settings.name].map(Arc::clone);
         Self {
             address: if log { socket.peer().ok() } else { None },
             client: Some(socket),
@@ -87,7 +87,7 @@ impl SessionSockets {
     ) -> Result<Attempt, PickError> {
         let again = !session.tried().is_empty();
         let backend = &self.frontend(context, again).ok_or(PickError::NoServer)?.backend;
-        let timeout = backend.connect_timeout;
+        let timeout = backend.settings.connect_timeout;
         let permit = choose(backend, session.tried(), &context.worker)?;
         let endpoint = Arc::clone(permit.endpoint());
         let id = endpoint.id;

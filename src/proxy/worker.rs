@@ -298,9 +298,9 @@ impl Running {
         let rules = Rules {
             preface_timeout: None,
             queue_timeout: None,
-            idle_timeout: frontend.idle_timeout,
-            half_closed_timeout: frontend.half_closed_timeout,
-            retries: backend.retries,
+            idle_timeout: frontend.settings.idle_timeout,
+            half_closed_timeout: frontend.settings.half_closed_timeout,
+            retries: backend.settings.retries,
         };
         let log = self.worker.shared.records.is_some();
         let session = Session::new(rules, self.now);

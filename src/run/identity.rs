@@ -8,7 +8,7 @@ use std::fs;
 
 use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
 
-use crate::control::config::{Config, Place};
+use crate::config::{Config, Span};
 
 /// A user and a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,35 +32,37 @@ pub(super) fn wanted(config: &Config) -> Result<Option<Identity>, Vec<String>> {
         );
         return Ok(None);
     }
-    find_here(config).map(Some)
+    let located = |(span, text)| format!("{}{text}", config.locate(span));
+    find_here(config).map(Some).map_err(|lines| lines.into_iter().map(located).collect())
 }
 
-/// What of the accounts of `config` is not there: a line each, what; what to do.
-pub(crate) fn missing(config: &Config) -> Vec<String> {
+/// The accounts of `config` that this machine does not have: "what is wrong; what to do".
+pub(crate) fn missing(config: &Config) -> Vec<(Span, String)> {
     let is_named = config.global.user.is_some() || config.global.group.is_some();
     if is_named { find_here(config).err().unwrap_or_default() } else { Vec::new() }
 }
 
-fn find_here(config: &Config) -> Result<Identity, Vec<String>> {
+fn find_here(config: &Config) -> Result<Identity, Vec<(Span, String)>> {
     // Of other accounts there may be anything in it.
     let read = |path: &str| {
-        let bytes = fs::read(path).map_err(|error| vec![format!("{path} cannot be read: {error}")]);
+        let unread = |error| vec![(Span::default(), format!("{path} cannot be read: {error}"))];
+        let bytes = fs::read(path).map_err(unread);
         bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     };
     find(config, &read("/etc/passwd")?, &read("/etc/group")?)
 }
 
-fn find(config: &Config, passwd: &str, group: &str) -> Result<Identity, Vec<String>> {
+fn find(config: &Config, passwd: &str, group: &str) -> Result<Identity, Vec<(Span, String)>> {
     let mut missing = Vec::new();
-    let mut look = |table: &str, named: &Option<(String, Place)>, kind: &str, make: &str| {
+    let mut look = |table: &str, named: &Option<(String, Span)>, kind: &str, make: &str| {
         let (name, place) = named.as_ref()?;
         let found = ids(table, name);
         if found.is_none() {
-            missing.push(format!(
-                "{}there is no {kind} {name:?} on this machine; create it (`{make} {name}`), or \
-                 name one that exists",
-                config.locate(*place)
-            ));
+            let text = format!(
+                "there is no {kind} {name:?} on this machine; create it (`{make} {name}`), or name \
+                 one that exists"
+            );
+            missing.push((*place, text));
         }
         found
     };
@@ -104,7 +106,7 @@ pub(super) fn assume(identity: Identity) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::file;
+    use crate::config;
 
     const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nkeel:x:123:456::/:/bin/false\n";
     const GROUP: &str = "root:x:0:\nkeel:x:456:\nweb:x:789:keel\n";
@@ -114,7 +116,7 @@ mod tests {
             "[global]\n{accounts}\n[frontend.f]\nbind = [\"127.0.0.1:80\"]\nbackend = \"b\"\n\
              [[backend.b.server]]\nname = \"s\"\naddress = \"127.0.0.1:81\"\n"
         );
-        let mut config = file::parse(&text, "x.toml").unwrap();
+        let mut config = config::parse(&text, "x.toml").unwrap();
         config.file = Some("x.toml".into());
         config
     }
@@ -135,8 +137,8 @@ mod tests {
     fn an_account_that_is_missing_is_named_with_its_line_and_a_remedy() {
         let found = find(&config("user = \"nobody-here\"\ngroup = \"nor-here\""), PASSWD, GROUP);
         let lines = found.unwrap_err();
-        assert!(lines.iter().all(|line| line.contains("; ")), "what; what to do: {lines:?}");
-        assert!(lines[0].starts_with("x.toml:2:") && lines[0].contains("useradd"), "{lines:?}");
-        assert!(lines[1].starts_with("x.toml:3:") && lines[1].contains("groupadd"), "{lines:?}");
+        assert!(lines.iter().all(|(_, text)| text.contains("; ")), "what; what to do: {lines:?}");
+        assert!(lines[0].0.line == 2 && lines[0].1.contains("useradd"), "{lines:?}");
+        assert!(lines[1].0.line == 3 && lines[1].1.contains("groupadd"), "{lines:?}");
     }
 }

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{self, Receiver};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config::{self, Config, Span};
 use crate::control::budget::Budget;
 use crate::control::cluster::{Bound, Cluster};
-use crate::control::config::{Config, Place};
 use crate::control::controller;
 use crate::control::resolve::{Answer, Resolver};
 use crate::control::{listeners, reload, signals};
@@ -87,7 +87,7 @@ impl std::error::Error for Failure {}
 pub fn run(config: Config) -> Result<(), Failure> {
     let started = Instant::now();
     // Dropped last: whatever the outcome, what was said is written.
-    let mut application_log = application_log::init(config.observe.log_format);
+    let mut application_log = application_log::init(config.observe.log.format);
     features::ring_available()
         .map_err(|problem| Failure::of(format!("evenkeel: {problem}; see `evenkeel doctor`")))?;
     let prepared = Prepared::new(&config)?;
@@ -143,6 +143,8 @@ impl Prepared {
         let (Ok(sessions_max), Ok(identity)) = (sessions_max, identity) else {
             return Err(Failure::configuration(wrong));
         };
+        config::on_this_machine(config, &LocalAddresses::now())
+            .map_err(|problems| Failure::configuration(problems.lines().collect()))?;
         let mut failed = Vec::new();
         let bound = match listeners::bind(config, workers, &Bound::new()) {
             Ok(bound) => bound,
@@ -202,14 +204,14 @@ impl Prepared {
 /// said: a plain user may not make /run/evenkeel, and a second balancer finds it taken.
 fn wanted<T>(
     config: &Config,
-    (place, spare): (Place, bool),
+    (place, spare): (Span, bool),
     key: &str,
     outcome: Result<T, String>,
     failed: &mut Vec<String>,
 ) -> Option<T> {
     match outcome {
         Ok(done) => Some(done),
-        Err(problem) if spare && place == Place::default() => {
+        Err(problem) if spare && place == Span::default() => {
             let where_it_is_set = if config.file.is_none() { " in a file (-c FILE)" } else { "" };
             tracing::warn!("{key} is off: {problem}{where_it_is_set}");
             None
@@ -223,8 +225,8 @@ fn wanted<T>(
 
 /// The session log, if there is to be one.
 fn start_log(config: &Config) -> Result<Option<(Records, JoinHandle<()>)>, Failure> {
-    let wanted = config.observe.log_sessions;
-    let log = wanted.then(|| log::start_writer(config.observe.log_format)).transpose();
+    let wanted = config.observe.log.sessions;
+    let log = wanted.then(|| log::start_writer(config.observe.log.format)).transpose();
     log.map_err(|error| Failure::of(format!("evenkeel: no session log: {error}")))
 }
 

@@ -3,7 +3,7 @@
 
 use tokio::sync::oneshot;
 
-use crate::control::config::AdminState;
+use crate::config::AdminState;
 use crate::shared::snapshot::Snapshot;
 use crate::terms::ServerId;
 

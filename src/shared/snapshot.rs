@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::control::config::AdminState;
+use crate::config::AdminState;
 use crate::shared::counters::{Count, Histogram};
 use crate::shared::phase::Phase;
 use crate::shared::server::ServerShared;

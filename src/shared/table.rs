@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 
+use crate::config::{BackendSettings, FrontendSettings};
 use crate::shared::counters::{FrontendCell, PerWorker};
 use crate::shared::limit::Limit;
 use crate::shared::schedule::Schedule;
@@ -31,14 +31,10 @@ pub struct Table {
 /// A frontend in force. A session holds it until it is connected.
 #[derive(Debug)]
 pub struct Frontend {
-    /// Its name.
-    pub name: Arc<str>,
+    /// As configured.
+    pub settings: Arc<FrontendSettings>,
     /// Its backend.
     pub backend: Arc<Backend>,
-    /// No byte in either direction.
-    pub idle_timeout: Duration,
-    /// One direction has ended and the other is silent.
-    pub half_closed_timeout: Duration,
     /// Kept from one table to the next.
     pub shared: Arc<FrontendShared>,
 }
@@ -96,12 +92,8 @@ fn lock(slot: &Mutex<Option<Arc<OwnedFd>>>) -> MutexGuard<'_, Option<Arc<OwnedFd
 /// A backend in force.
 #[derive(Debug)]
 pub struct Backend {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Of one attempt to connect.
-    pub connect_timeout: Duration,
-    /// Further attempts, each on another server if there is one.
-    pub retries: u32,
+    /// As configured.
+    pub settings: Arc<BackendSettings>,
     /// The endpoints that can be chosen, and their rotation.
     pub schedule: Schedule,
     /// The position in the rotation. It is kept from one table to the next, and all workers share

@@ -12,7 +12,7 @@ use socket2::SockRef;
 use crate::common::balancer::{PROGRAM, write_config};
 use crate::common::client::{Ending, connect, end, exchange, read_out};
 use crate::common::server::BlackHole;
-use crate::common::wait::until;
+use crate::common::wait::{PATIENCE, holds_for, until};
 use crate::common::{Balancer, Config, Place, Server};
 
 /// Both ends of every session are in this process: more descriptors than a soft limit of 1,024.
@@ -45,6 +45,10 @@ fn fill(clients: &[TcpStream]) {
     });
 }
 
+fn holds_sessions(balancer: &Balancer<'_>) -> bool {
+    balancer.metrics().sum("evenkeel_sessions_active", &[]) > 0.0
+}
+
 #[test]
 fn five_hundred_clients_that_write_and_never_read_slow_nobody_else() {
     raise_descriptor_limit();
@@ -73,6 +77,12 @@ fn five_hundred_clients_that_write_and_never_read_slow_nobody_else() {
     assert_eq!(metrics.value("evenkeel_buffers_stalled", &[]), 1.0);
     assert!(balancer.complaints().contains("do not read"), "{}", balancer.complaints());
     drop((established, stopped));
+    // What the clients sent before they left is still delivered: megabytes of each.
+    for _ in 0..3 {
+        if holds_sessions(&balancer) {
+            holds_for(PATIENCE, || holds_sessions(&balancer));
+        }
+    }
     balancer.books_balance();
 }
 

@@ -1,5 +1,5 @@
-//! The model of the kernel: two peers, sockets with small windows, and operations that complete when
-//! and how a seed decides.
+//! The model of the kernel: two peers, sockets with small windows, and operations that complete
+//! when and how a seed decides.
 //!
 //! Bytes are not stored: a stream is its name and an offset, so that a run of bytes is checked by
 //! arithmetic. Whatever arrives must be the next byte of the stream it should come from.

@@ -1,5 +1,6 @@
-//! Sessions on a model of the kernel that completes operations in every legal order: short counts, a
-//! receive that ends without a word, buffers that run out, cancels that come too late, resets at any time.
+//! Sessions on a model of the kernel that completes operations in every legal order: short counts,
+//! a receive that ends without a word, buffers that run out, cancels that come too late, resets at
+//! any time.
 //!
 //! `EVENKEEL_SEEDS=1000000 cargo test --release --test simulation` runs more; a failure prints its
 //! seed, and `EVENKEEL_SEED=n` runs that one alone.

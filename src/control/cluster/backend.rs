@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use crossbeam::utils::CachePadded;
 
+use crate::config::{self, AdminState, AllDown, ServerAddress};
 use crate::control::cluster::change::{Change, ChangeKind, ENDPOINTS_MAX};
 use crate::control::cluster::endpoint::EndpointState;
 use crate::control::cluster::input::{Answers, ProbeReport};
 use crate::control::cluster::registry::Registry;
 use crate::control::cluster::server::{Context, Overrides, ServerState};
-use crate::control::config::{self, AdminState, AllDown, ServerAddress};
 use crate::shared::schedule::{Schedule, Share};
 use crate::shared::table;
 use crate::sys::local_addresses::LocalAddresses;
@@ -22,8 +22,7 @@ use crate::sys::local_addresses::LocalAddresses;
 #[derive(Debug)]
 pub(super) struct BackendState {
     pub(super) name: Arc<str>,
-    /// Its own keys; its servers are in `servers`.
-    pub(super) config: config::Backend,
+    pub(super) config: Arc<config::BackendSettings>,
     pub(super) servers: Vec<ServerState>,
     turn: Arc<CachePadded<AtomicUsize>>,
     /// As it is in the newest table; none: it has changed since.
@@ -64,26 +63,31 @@ impl Update<'_> {
 
 impl BackendState {
     /// A backend that the configuration before did not have.
-    pub(super) fn new(config: config::Backend, update: &mut Update<'_>) -> Self {
+    pub(super) fn new(config: &Arc<config::BackendSettings>, update: &mut Update<'_>) -> Self {
         let mut backend = Self {
-            name: config.name.as_str().into(),
-            config: config::Backend { servers: Vec::new(), ..config.clone() },
+            name: Arc::clone(&config.name),
+            config: Arc::clone(config),
             servers: Vec::new(),
             turn: Arc::default(),
             in_force: None,
             empty: false,
             too_many_endpoints: false,
         };
-        for server in config.servers {
-            backend.add(server, update);
+        for server in &config.servers {
+            backend.add(server.clone(), update);
         }
         backend
     }
 
     /// Applies a newer configuration.
-    pub(super) fn update(&mut self, mut config: config::Backend, update: &mut Update<'_>) {
-        let configured = std::mem::take(&mut config.servers);
-        let health = std::mem::replace(&mut self.config, config).health;
+    pub(super) fn update(
+        &mut self,
+        config: &Arc<config::BackendSettings>,
+        update: &mut Update<'_>,
+    ) {
+        let configured = &config.servers;
+        let before = std::mem::replace(&mut self.config, Arc::clone(config));
+        let health = &before.health;
         // Servers are removed first: a new one may have the name of one of them.
         let stays = |server: &ServerState| {
             let mut same = configured.iter().filter(|new| new.name == server.config.name);
@@ -96,13 +100,13 @@ impl BackendState {
         let mut known: HashMap<_, _> = known.into_iter().map(named).collect();
         for config in configured {
             let Some(mut server) = known.remove(&config.name) else {
-                self.add(config, update);
+                self.add(config.clone(), update);
                 let Some(server) = self.servers.last() else { continue };
                 let addresses = server.endpoints.iter().map(EndpointState::address).collect();
                 update.note(&self.name, server.name(), ChangeKind::Added(addresses));
                 continue;
             };
-            server.update(config, &health, &mut update.context(&self.config.health));
+            server.update(config.clone(), health, &mut update.context(&self.config.health));
             self.servers.push(server);
             self.follow(self.servers.len() - 1, update);
         }
@@ -241,9 +245,7 @@ impl BackendState {
         }
         self.empty = empty;
         let backend = Arc::new(table::Backend {
-            name: Arc::clone(&self.name),
-            connect_timeout: self.config.connect_timeout,
-            retries: self.config.retries,
+            settings: Arc::clone(&self.config),
             schedule,
             turn: Arc::clone(&self.turn),
         });

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::control::config::{self, Check};
+use crate::config::{self, Check};
 use crate::control::health::{Health, ProbeTaskId, Transition};
 use crate::shared::server::Endpoint;
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::control::config;
+use crate::config;
 use crate::control::health::ProbeTaskId;
 use crate::shared::snapshot::ProbeResult;
 use crate::shared::table::Listener;

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
+use crate::config::AdminState;
 use crate::control::cluster::server::{Overrides, ServerState};
 use crate::control::cluster::state::Cluster;
-use crate::control::config::AdminState;
 use crate::shared::orders::ServerName;
 
 /// Names that an error lists.

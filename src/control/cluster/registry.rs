@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::control::config;
+use crate::config;
 use crate::control::health::ProbeTaskId;
 use crate::shared::counters::PerWorker;
 use crate::shared::limit::Limit;

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::config::{self, AdminState, Check, ServerAddress};
 use crate::control::cluster::change::{ChangeKind, UpCount};
 use crate::control::cluster::endpoint::EndpointState;
 use crate::control::cluster::input::ProbeReport;
 use crate::control::cluster::registry::Registry;
-use crate::control::config::{self, AdminState, Check, ServerAddress};
 use crate::control::health::Health;
 use crate::shared::server::ServerShared;
 use crate::shared::snapshot::{EndpointStatus, ProbeCounts, ServerStatus};

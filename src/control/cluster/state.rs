@@ -6,12 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::config::{self, Config};
 use crate::control::cluster::backend::{AllOverrides, BackendState, Update};
 use crate::control::cluster::change::Change;
 use crate::control::cluster::input::{Answers, Bound, ProbeReport};
 use crate::control::cluster::registry::Registry;
 use crate::control::cluster::server::ServerState;
-use crate::control::config::{self, Config};
 use crate::control::health::ProbeTaskId;
 use crate::shared::counters::PerWorker;
 use crate::shared::limit::Limit;
@@ -40,7 +40,7 @@ pub struct Cluster {
 #[derive(Debug)]
 pub(super) struct FrontendState {
     pub(super) name: Arc<str>,
-    pub(super) config: config::Frontend,
+    pub(super) config: Arc<config::FrontendSettings>,
     pub(super) shared: Arc<FrontendShared>,
 }
 
@@ -81,8 +81,7 @@ impl Cluster {
         let mut known: HashMap<_, _> = self.backends.drain(..).map(named).collect();
         let (backends, mut update) = self.update(local, now);
         for config in &config.backends {
-            let config = config.clone();
-            backends.push(match known.remove(&config.name) {
+            backends.push(match known.remove(&*config.name) {
                 Some(mut backend) => {
                     backend.update(config, &mut update);
                     backend
@@ -101,17 +100,17 @@ impl Cluster {
         self.find_tasks();
     }
 
-    fn merge_frontends(&mut self, frontends: &[config::Frontend]) {
+    fn merge_frontends(&mut self, frontends: &[Arc<config::FrontendSettings>]) {
         let gone = self.frontends.drain(..).chain(self.removed.drain(..));
         let mut known: BTreeMap<Arc<str>, FrontendState> =
             gone.map(|frontend| (Arc::clone(&frontend.name), frontend)).collect();
         for config in frontends {
             let max = config.sessions_max.map(Into::into);
-            let config = config.clone();
-            let frontend = match known.remove(config.name.as_str()) {
+            let config = Arc::clone(config);
+            let frontend = match known.remove(&config.name) {
                 Some(frontend) => FrontendState { config, ..frontend },
                 None => FrontendState {
-                    name: config.name.as_str().into(),
+                    name: Arc::clone(&config.name),
                     config,
                     shared: Arc::new(FrontendShared {
                         sessions: Limit::new(max),
@@ -175,13 +174,11 @@ impl Cluster {
             backends.insert(Arc::clone(&backend.name), backend.build(&mut self.changes));
         }
         let mut table = Table { version, frontends: Vec::new(), listeners: Vec::new() };
-        for FrontendState { name, config, shared } in &self.frontends {
-            let Some(backend) = backends.get(config.backend.as_str()) else { continue };
+        for FrontendState { config, shared, .. } in &self.frontends {
+            let Some(backend) = backends.get(config.backend.0.as_str()) else { continue };
             let frontend = Arc::new(Frontend {
-                name: Arc::clone(name),
+                settings: Arc::clone(config),
                 backend: Arc::clone(backend),
-                idle_timeout: config.idle_timeout,
-                half_closed_timeout: config.half_closed_timeout,
                 shared: Arc::clone(shared),
             });
             let listeners = config.bind.iter().filter_map(|(address, _)| bound.get(address));

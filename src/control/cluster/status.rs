@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::config::{AdminState, Check};
 use crate::control::cluster::change::UpCount;
 use crate::control::cluster::input::ProbeTarget;
 use crate::control::cluster::server::ServerState;
 use crate::control::cluster::state::{Cluster, FrontendState};
-use crate::control::config::{AdminState, Check};
 use crate::shared::snapshot::{FrontendStatus, ServerStatus};
 
 impl Cluster {
@@ -43,7 +43,7 @@ impl Cluster {
     pub fn frontend_statuses(&self) -> Vec<FrontendStatus> {
         let status = |frontend: &FrontendState, addresses| FrontendStatus {
             name: Arc::clone(&frontend.name),
-            backend: frontend.config.backend.as_str().into(),
+            backend: frontend.config.backend.0.as_str().into(),
             addresses,
             shared: Arc::clone(&frontend.shared),
         };

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Receiver;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config::Config;
 use crate::control::budget::Budget;
 use crate::control::cluster::{Bound, Cluster, ProbeReport};
-use crate::control::config::Config;
 use crate::control::controller::events::{Event, Events};
 use crate::control::controller::state::{Controller, Reloading};
 use crate::control::notify::Notifier;

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use crate::config::Config;
 use crate::control::budget::Budget;
 use crate::control::cluster::{Bound, Cluster};
-use crate::control::config::Config;
 use crate::control::controller::events::Senders;
 use crate::control::notify::Notifier;
 use crate::control::prober::Prober;

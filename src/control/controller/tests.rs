@@ -13,10 +13,10 @@ use crossbeam::channel::Sender;
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
+use crate::config;
+use crate::config::AdminState;
 use crate::control::budget::Budget;
 use crate::control::cluster::{Answers, Bound, Cluster};
-use crate::control::config::AdminState;
-use crate::control::file;
 use crate::control::listeners;
 use crate::control::resolve::Resolver;
 use crate::shared::events::WorkerEvent;
@@ -79,7 +79,7 @@ impl Scene {
         write(&folder.join("e.toml"), &[bind], servers);
         let text = fs::read_to_string(folder.join("e.toml")).unwrap();
         fs::write(folder.join("e.toml"), text + more).unwrap();
-        let config = file::load(&folder.join("e.toml")).unwrap();
+        let config = config::load(&folder.join("e.toml")).unwrap();
         let started = Instant::now();
         let mut cluster = Cluster::new(1);
         cluster.merge(&config, Answers::new(), &LocalAddresses::default(), started);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::config::AdminState;
+use crate::config::AdminState;
 use crate::shared::orders::{Order, ServerName};
 
 /// For the control thread to answer.

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::serve::{PEER_TIMEOUT, answer};
 use super::*;
-use crate::control::config::AdminState;
+use crate::config::AdminState;
 use crate::observe::report::Report;
 use crate::observe::sample;
 use crate::shared::orders::{Order, ServerName};

@@ -1,7 +1,7 @@
 //! A scrape of the sample snapshot.
 
 use super::*;
-use crate::control::config::AdminState;
+use crate::config::AdminState;
 use crate::observe::sample;
 use crate::terms::WorkerIndex;
 

@@ -198,7 +198,7 @@ fn a_name_that_resolves_only_to_frontends_is_a_server_that_is_down() {
     scene.dns("here.test", &["127.0.0.1", "127.0.0.2"]);
     scene.changes();
     let mut more = config(&at("a", "here.test:81"));
-    more.frontends[0].bind[0].0 = "0.0.0.0:81".parse().unwrap();
+    Arc::make_mut(&mut more.frontends[0]).bind[0].0 = "0.0.0.0:81".parse().unwrap();
     scene.cluster.merge(&more, Answers::new(), &here(), scene.now);
     assert!(scene.addresses("a").is_empty());
     assert!(!scene.status("a").up && scene.picked().is_empty());
@@ -225,7 +225,7 @@ fn an_answer_that_came_before_the_reload_that_had_asked_is_the_newer_one() {
 fn an_address_of_this_machine_is_a_wildcard_frontend() {
     let mut scene = Scene::of(&at("a", "here.test:80"));
     let mut wild = config(&at("a", "here.test:80"));
-    wild.frontends[0].bind[0].0 = "0.0.0.0:80".parse().unwrap();
+    Arc::make_mut(&mut wild.frontends[0]).bind[0].0 = "0.0.0.0:80".parse().unwrap();
     scene.cluster.merge(&wild, Answers::new(), &here(), scene.now);
     scene.dns("here.test", &["198.51.100.7", "198.51.100.8"]);
     assert_eq!(scene.addresses("a"), ["198.51.100.8:80"]);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::control::config::{AdminState, Config};
-use crate::control::file;
+use crate::config;
+use crate::config::{AdminState, Config};
 use crate::control::health::ProbeTaskId;
 use crate::shared::counters::Count;
 use crate::shared::orders::ServerName;
@@ -26,7 +26,7 @@ fall = 3
 "#;
 
 fn config(servers: &str) -> Config {
-    file::parse(&format!("{BASE}{servers}"), "test").unwrap()
+    config::parse(&format!("{BASE}{servers}"), "test").unwrap()
 }
 
 fn server(name: &str, rest: &str) -> String {
@@ -393,7 +393,7 @@ fn a_frontend_keeps_its_counters_and_takes_its_new_limit() {
     let before = Arc::clone(&scene.cluster.frontend_statuses()[0].shared);
     Count::add(&before.cells.of(WorkerIndex(0)).sessions, 5);
     let mut config = config(&server("a", ""));
-    config.frontends[0].sessions_max = std::num::NonZeroU32::new(3);
+    Arc::make_mut(&mut config.frontends[0]).sessions_max = std::num::NonZeroU32::new(3);
     scene.cluster.merge(&config, Answers::new(), &here(), scene.now);
     let after = Arc::clone(&scene.cluster.frontend_statuses()[0].shared);
     assert!(Arc::ptr_eq(&before, &after));
@@ -407,7 +407,7 @@ fn a_frontend_that_is_gone_is_reported_while_it_has_sessions() {
     let cell = &shared.cells.of(WorkerIndex(0)).active;
     cell.add(1);
     let other = format!("{BASE}{}", server("a", "")).replace("frontend.http", "frontend.other");
-    let other = file::parse(&other, "test").unwrap();
+    let other = config::parse(&other, "test").unwrap();
     scene.cluster.merge(&other, Answers::new(), &here(), scene.now);
     scene.cluster.forget();
     let names = |scene: &Scene| -> Vec<String> {
@@ -425,7 +425,12 @@ fn what_a_worker_can_still_reach_through_an_old_table_is_not_forgotten() {
     let mut scene = Scene::of(&(server("a", "") + &server("b", "")));
     let old = scene.cluster.table(1, &Bound::new());
     let other = format!("{BASE}{}", server("b", "")).replace("frontend.http", "frontend.other");
-    scene.cluster.merge(&file::parse(&other, "test").unwrap(), Answers::new(), &here(), scene.now);
+    scene.cluster.merge(
+        &config::parse(&other, "test").unwrap(),
+        Answers::new(),
+        &here(),
+        scene.now,
+    );
     drop(scene.cluster.table(2, &Bound::new()));
     scene.cluster.forget();
     // A worker that has not loaded the new table accepts by the old one.

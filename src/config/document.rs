@@ -1,0 +1,134 @@
+//! The example file and the reference, made of the declaration of the keys.
+
+use std::fmt::Write;
+
+use super::declare::{Key, Planned, Presence, Section, joined};
+use super::kinds::Kind;
+use super::settings::Config;
+use super::values::duration_text;
+
+/// Columns of the example.
+const COLUMNS: usize = 100;
+
+/// `deploy/evenkeel.example.toml`: every key with its default.
+#[must_use]
+pub fn example() -> String {
+    let mut out = String::new();
+    comment(
+        &mut out,
+        "Every key of evenkeel with its default. A line \"# key = value\" has no default, or is of \
+         use only together with another value; remove the \"# \" to set it.",
+    );
+    comment(&mut out, "");
+    comment(&mut out, &joined(Config::SECTION.text));
+    comment(&mut out, "Made by `evenkeel schema --example`.");
+    for key in Config::SECTION.keys {
+        section(&mut out, key, "", key.name);
+    }
+    out
+}
+
+/// A section with its keys, then the sections below it.
+fn section(out: &mut String, key: &Key, parent: &str, name: &str) {
+    let Some(section) = key.section() else { return };
+    let path = match key.kind {
+        Kind::Named(_) if name == "frontend" => "frontend.http".to_owned(),
+        Kind::Named(_) => format!("{name}.web"),
+        _ if parent.is_empty() => name.to_owned(),
+        _ => format!("{parent}.{name}"),
+    };
+    // The one section that is only valid together with another value.
+    let mark = if path.ends_with(".health.http") { "# " } else { "" };
+    out.push('\n');
+    comment(out, &joined(section.text));
+    let header = if matches!(key.kind, Kind::Tables(_)) {
+        format!("[[{path}]]")
+    } else {
+        format!("[{path}]")
+    };
+    out.push_str(&format!("{mark}{header}\n"));
+    for key in section.keys.iter().filter(|key| key.section().is_none()) {
+        let required = if key.presence == Presence::Required { "Required. " } else { "" };
+        comment(out, &format!("{required}{}", joined(key.text)));
+        let mark = if key.presence == Presence::Optional { "# " } else { mark };
+        out.push_str(&format!("{mark}{} = {}\n", key.name, key.literal));
+    }
+    for key in section.keys {
+        self::section(out, key, &path, key.name);
+    }
+}
+
+/// A comment, wrapped.
+fn comment(out: &mut String, text: &str) {
+    let mut line = String::from("#");
+    for word in text.split_whitespace() {
+        if line.chars().count() + 1 + word.chars().count() > COLUMNS {
+            out.push_str(&format!("{line}\n"));
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    out.push_str(&format!("{line}\n"));
+}
+
+/// `docs/configuration.md`: every key with its type, its default and its text.
+#[must_use]
+pub fn reference() -> String {
+    let mut out = format!("# Configuration\n\n{}\n\n", joined(Config::SECTION.text));
+    out.push_str(
+        "Made by `evenkeel schema --reference`. `-`: not set. The same as a file: \
+         [evenkeel.example.toml](../deploy/evenkeel.example.toml); for editors: `evenkeel \
+         schema`.\n",
+    );
+    for section in Config::SECTION.all().iter().skip(1) {
+        write_section(&mut out, section).ok();
+    }
+    out
+}
+
+fn write_section(out: &mut String, section: &Section) -> std::fmt::Result {
+    let Section { path, text, keys, planned } = section;
+    writeln!(out, "\n## {path}\n\n{}\n\n| key | type | default | meaning |", joined(text))?;
+    writeln!(out, "|---|---|---|---|")?;
+    for key in keys.iter().filter(|key| key.section().is_none()) {
+        let default = match key.presence {
+            Presence::Required => format!("required, such as `{}`", key.literal),
+            Presence::Optional => "-".to_owned(),
+            Presence::Default => format!("`{}`", key.literal),
+        };
+        writeln!(
+            out,
+            "| {} | {} | {default} | {} |",
+            key.name,
+            describe(&key.kind),
+            joined(key.text)
+        )?;
+    }
+    if !planned.is_empty() {
+        writeln!(out, "\nPlanned for a later version; this one refuses them:\n")?;
+    }
+    for Planned { name, literal, text } in *planned {
+        writeln!(out, "- {name} (default `{literal}`): {}", joined(text))?;
+    }
+    Ok(())
+}
+
+/// A type with its range.
+fn describe(kind: &Kind) -> String {
+    match kind {
+        Kind::Flag => "boolean".to_owned(),
+        Kind::Number(least, most) => format!("integer, {least} to {most}"),
+        Kind::Time(shortest, longest) => {
+            format!("duration, {} to {}", duration_text(*shortest), duration_text(*longest))
+        }
+        Kind::Size(least, most) => format!("size, \"{}KiB\" to \"{}GiB\"", least >> 10, most >> 30),
+        Kind::Words(words) => {
+            words.known.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ")
+        }
+        Kind::Text(format) => format.name.to_owned(),
+        Kind::List(inner) => format!("array of: {}", describe(inner)),
+        Kind::Or(inner, other) => format!("{}, or {}", describe(inner), other.literal()),
+        Kind::Table(_) | Kind::Named(_) | Kind::Tables(_) => kind.toml_type().to_owned(),
+    }
+}

@@ -1,0 +1,107 @@
+//! Settings whose value is one of a few words. Each enum is declared together with its words.
+
+/// The words that a key accepts.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Words {
+    /// Accepted by this version.
+    pub known: &'static [&'static str],
+    /// Planned for a later version, and refused by this one.
+    pub planned: &'static [&'static str],
+}
+
+/// Declares an enum and the word of each variant. The first variant is the fallback where a
+/// configuration is refused anyway; the default of a key is declared with the key.
+macro_rules! words {
+    (
+        $(#[$about:meta])*
+        $name:ident { $( $(#[$text:meta])* $variant:ident = $word:literal, )* }
+        planned { $($planned:literal),* }
+    ) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $( $(#[$text])* $variant, )*
+        }
+
+        impl $name {
+            const VARIANTS: &[Self] = &[$(Self::$variant),*];
+            /// As the configuration writes them.
+            pub const WORDS: &Words = &Words { known: &[$($word),*], planned: &[$($planned),*] };
+
+            /// As the configuration writes it.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self {
+                    $( Self::$variant => $word, )*
+                }
+            }
+
+            pub(super) fn of(word: &str) -> Option<Self> {
+                Self::VARIANTS.iter().copied().find(|variant| variant.word() == word)
+            }
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self::VARIANTS[0]
+            }
+        }
+    };
+}
+
+words! {
+    /// `backend.balance`
+    Balance {
+        /// Servers take turns in proportion to their weights.
+        RoundRobin = "roundrobin",
+    }
+    planned { "leastconn", "random", "source", "first" }
+}
+
+words! {
+    /// `backend.all_down`
+    AllDown {
+        /// Clients are reset.
+        Refuse = "refuse",
+        /// All servers are used as if they were up.
+        Try = "try",
+    }
+    planned {}
+}
+
+words! {
+    /// `backend.health.check`
+    Check {
+        /// A probe opens a TCP connection.
+        Tcp = "tcp",
+        /// A probe sends an HTTP request and checks the status of the response.
+        Http = "http",
+        /// No probes: every server counts as up.
+        Off = "off",
+    }
+    planned { "exchange" }
+}
+
+words! {
+    /// `observe.log.format`
+    LogFormat {
+        /// Plain lines.
+        Text = "text",
+        /// One JSON object per line.
+        Json = "json",
+    }
+    planned {}
+}
+
+words! {
+    /// `server.state`, and what an operator sets over the control socket.
+    AdminState {
+        /// The server gets new sessions.
+        Ready = "ready",
+        /// The server gets no new session; existing ones continue, and so do probes.
+        Drain = "drain",
+        /// As drain, and the server is not probed.
+        Maint = "maint",
+    }
+    planned {}
+}

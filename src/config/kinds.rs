@@ -1,0 +1,239 @@
+//! The types that a key can have, and how a string becomes a value of each.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::declare::Section;
+use super::enums::Words;
+use super::problems::{Span, nearest, shown};
+use super::reader::Table;
+use super::values::{self, Parsed, ServerAddress};
+
+/// The type of a key, with its range.
+#[derive(Debug)]
+pub enum Kind {
+    /// true or false
+    Flag,
+    /// A whole number: smallest, largest.
+    Number(u32, u32),
+    /// A duration with its unit ("5m"): shortest, longest.
+    Time(Duration, Duration),
+    /// A number of bytes with its unit ("16MiB"): smallest, largest.
+    Size(u64, u64),
+    /// One of a few words.
+    Words(&'static Words),
+    /// A string of some syntax.
+    Text(&'static Format),
+    /// An array, not empty.
+    List(&'static Self),
+    /// A type, or a word that stands for "no value".
+    Or(&'static Self, Alternative),
+    /// A table.
+    Table(&'static Section),
+    /// A table of tables, each with a name that the user chooses.
+    Named(&'static Section),
+    /// An array of tables, not empty.
+    Tables(&'static Section),
+}
+
+/// The syntax of a string.
+#[derive(Debug)]
+pub struct Format {
+    /// What it is, for the reference: "IP address and port".
+    pub name: &'static str,
+    /// What to write, for an error: "a path in quotes".
+    pub hint: &'static str,
+    /// Checks it; the error is "what is wrong; what to do".
+    pub(super) parse: fn(&str) -> Parsed<Value<'static>>,
+}
+
+/// What a key accepts instead of its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alternative {
+    /// The string "auto".
+    Auto,
+    /// The boolean false.
+    False,
+}
+
+impl Alternative {
+    /// As TOML and JSON.
+    #[must_use]
+    pub const fn literal(self) -> &'static str {
+        match self {
+            Self::Auto => "\"auto\"",
+            Self::False => "false",
+        }
+    }
+}
+
+macro_rules! formats {
+    ($($name:ident = $what:literal, $hint:literal, |$it:ident| $value:expr;)*) => {$(
+        pub(super) static $name: Format = Format { name: $what, hint: $hint, parse: |$it| $value };
+    )*};
+}
+
+formats! {
+    NAME = "name", "a name in quotes", |it| text(it, values::name(it));
+    REFERENCE = "name of a backend", "the name of a backend in quotes", |it| text(it, Ok(()));
+    ACCOUNT = "name", "a name in quotes", |it| text(it, values::account(it));
+    SOCKET_PATH = "absolute path", "a path in quotes, such as \"/run/evenkeel/control.sock\"",
+        |it| text(it, values::socket_path(it));
+    BIND = "IP address and port", "an address in quotes, such as \"0.0.0.0:80\"",
+        |it| values::bind(it).map(Value::Bind);
+    SERVER = "host or IP address, and port", "host and port in quotes, such as \"web1.lan:80\"",
+        |it| values::server(it).map(Value::Server);
+    HTTP_METHOD = "HTTP method", "a method in quotes, such as \"GET\"",
+        |it| text(it, values::http_method(it));
+    HTTP_PATH = "path", "a path in quotes, such as \"/health\"",
+        |it| text(it, values::http_path(it));
+    HTTP_HOST = "Host header", "a host in quotes, such as \"www.example.org\"",
+        |it| text(it, values::http_host(it));
+    STATUS = "range of HTTP status codes", "a range in quotes, such as \"200-399\"",
+        |it| values::status_range(it).map(|(first, last)| Value::Status(first, last));
+}
+
+fn text(text: &str, checked: Parsed<()>) -> Parsed<Value<'static>> {
+    checked.map(|()| Value::Text(text.to_owned()))
+}
+
+/// A value of the file that has the type of its key.
+#[derive(Debug)]
+pub(super) enum Value<'a> {
+    Flag(bool),
+    Number(u32),
+    Time(Duration),
+    Size(u64),
+    Word(&'a str),
+    Text(String),
+    Bind(SocketAddr),
+    Server(ServerAddress),
+    Status(u16, u16),
+    List(Vec<(Self, Span)>),
+    Alternative,
+    Table(Table<'a>),
+}
+
+impl Kind {
+    /// The TOML type that is expected, with its article.
+    pub(super) const fn toml_type(&self) -> &'static str {
+        match self {
+            Self::Flag => "a boolean",
+            Self::Number(..) => "an integer",
+            Self::Time(..) | Self::Size(..) | Self::Words(_) | Self::Text(_) => "a string",
+            Self::List(_) => "an array",
+            Self::Or(inner, _) => inner.toml_type(),
+            Self::Table(_) | Self::Named(_) => "a table",
+            Self::Tables(_) => "an array of tables",
+        }
+    }
+
+    /// What to write, for an error; none for tables, which depend on where they are.
+    pub(super) fn hint(&self) -> String {
+        match self {
+            Self::Flag => "true or false".to_owned(),
+            Self::Number(least, most) => format!("{least} to {most}, without quotes"),
+            Self::Time(..) => "a duration in quotes, such as \"5s\"".to_owned(),
+            Self::Size(..) => "a size in quotes, such as \"16MiB\"".to_owned(),
+            Self::Words(words) => list(words.known),
+            Self::Text(format) => format.hint.to_owned(),
+            Self::Or(inner, other) => format!("{}, or {}", inner.hint(), other.literal()),
+            Self::List(inner) => format!("an array of these: {}", inner.hint()),
+            Self::Table(_) | Self::Named(_) | Self::Tables(_) => String::new(),
+        }
+    }
+
+    /// Whether a string is one of its values.
+    pub(super) const fn is_string(&self) -> bool {
+        matches!(self, Self::Time(..) | Self::Size(..) | Self::Words(_) | Self::Text(_))
+    }
+
+    /// The value that a string stands for.
+    ///
+    /// # Errors
+    /// "what is wrong; what to do"
+    pub(super) fn of_string<'a>(&self, text: &'a str) -> Parsed<Value<'a>> {
+        match self {
+            Self::Time(shortest, longest) => {
+                values::duration(text, &(*shortest..=*longest)).map(Value::Time)
+            }
+            Self::Size(least, most) => values::size(text, &(*least..=*most)).map(Value::Size),
+            Self::Words(words) => word(text, words).map(|()| Value::Word(text)),
+            Self::Text(format) => (format.parse)(text),
+            _ => Err(format!("not {}; write {}", self.toml_type(), self.hint())),
+        }
+    }
+
+    /// The value of a default, which is declared as TOML.
+    pub(super) fn of_literal(&self, literal: &'static str) -> Option<Value<'static>> {
+        match self {
+            Self::Or(_, other) if other.literal() == literal => Some(Value::Alternative),
+            Self::Or(inner, _) => inner.of_literal(literal),
+            Self::Flag => literal.parse().ok().map(Value::Flag),
+            Self::Number(..) => literal.parse().ok().map(Value::Number),
+            _ => self.of_string(literal.trim_matches('"')).ok(),
+        }
+    }
+}
+
+fn word(text: &str, words: &Words) -> Parsed<()> {
+    if words.known.contains(&text) {
+        return Ok(());
+    }
+    let remedy = format!("write {}", list(words.known));
+    if words.planned.contains(&text) {
+        return Err(format!("not supported yet; {remedy}"));
+    }
+    Err(match nearest(text, words.known.iter().copied()) {
+        Some(near) => format!("unknown value; did you mean {near:?}?"),
+        None => format!("unknown value; {remedy}"),
+    })
+}
+
+/// `"tcp", "http" or "off"`
+fn list(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => quoted.concat(),
+    }
+}
+
+/// The TOML type of a value, with its article.
+pub(super) const fn toml_type(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// A value as a message shows it.
+pub(super) fn literal(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => shown(text),
+        DeValue::Integer(number) => shortened(number),
+        DeValue::Float(number) => shortened(number.as_str()),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Datetime(time) => time.to_string(),
+        DeValue::Array(_) => "[...]".to_owned(),
+        DeValue::Table(_) => "{...}".to_owned(),
+    }
+}
+
+/// A key as TOML writes it: in quotes unless it is bare.
+pub(super) fn as_key(name: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    if !name.is_empty() && name.chars().all(bare) { shortened(name) } else { shown(name) }
+}
+
+fn shortened(text: impl Display) -> String {
+    text.to_string().chars().take(40).collect()
+}

@@ -1,0 +1,72 @@
+//! The JSON schema of the configuration (draft 2020-12), for editors.
+
+use serde_json::{Map, Value, json};
+
+use super::declare::{Key, Presence, Section, joined};
+use super::kinds::Kind;
+use super::settings::Config;
+
+/// The schema. Keys of a later version are not in it: this version refuses them.
+#[must_use]
+pub fn schema() -> Value {
+    let mut schema = object(Config::SECTION);
+    if let Some(fields) = schema.as_object_mut() {
+        let dialect = json!("https://json-schema.org/draft/2020-12/schema");
+        fields.insert("$schema".to_owned(), dialect);
+        fields.insert("title".to_owned(), json!("evenkeel configuration"));
+    }
+    schema
+}
+
+fn object(section: &Section) -> Value {
+    let of = |key: &Key| (key.name.to_owned(), property(key));
+    let properties: Map<String, Value> = section.keys.iter().map(of).collect();
+    let required = section.keys.iter().filter(|key| key.presence == Presence::Required);
+    let required: Vec<&str> = required.map(|key| key.name).collect();
+    json!({
+        "type": "object",
+        "description": joined(section.text),
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+fn property(key: &Key) -> Value {
+    let mut schema = of_kind(&key.kind);
+    if let Some(fields) = schema.as_object_mut() {
+        fields.insert("description".to_owned(), json!(joined(key.text)));
+        let value = || serde_json::from_str(key.literal).ok(); // a TOML literal that JSON shares
+        let name = if key.presence == Presence::Default { "default" } else { "examples" };
+        if let Some(value) = value() {
+            let value = if name == "default" { value } else { Value::Array(vec![value]) };
+            fields.insert(name.to_owned(), value);
+        }
+    }
+    schema
+}
+
+fn of_kind(kind: &Kind) -> Value {
+    match kind {
+        Kind::Flag => json!({ "type": "boolean" }),
+        Kind::Number(least, most) => {
+            json!({ "type": "integer", "minimum": least, "maximum": most })
+        }
+        Kind::Time(..) => json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" }),
+        Kind::Size(..) => json!({ "type": "string", "pattern": "^[0-9]+(KiB|MiB|GiB)$" }),
+        Kind::Words(words) => json!({ "enum": words.known }),
+        Kind::Text(_) => json!({ "type": "string", "minLength": 1 }),
+        Kind::List(inner) => json!({ "type": "array", "minItems": 1, "items": of_kind(inner) }),
+        Kind::Or(inner, other) => {
+            let other: Option<Value> = serde_json::from_str(other.literal()).ok();
+            json!({ "anyOf": [of_kind(inner), { "const": other }] })
+        }
+        Kind::Table(section) => object(section),
+        Kind::Named(section) => {
+            json!({ "type": "object", "additionalProperties": object(section) })
+        }
+        Kind::Tables(section) => {
+            json!({ "type": "array", "minItems": 1, "items": object(section) })
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What only the whole configuration shows: references, duplicates, and servers that are the
+//! balancer itself.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::enums::Check;
+use super::problems::{Problems, Sink, Span, nearest, shown};
+use super::settings::{BackendSettings, Config, FrontendSettings};
+use super::values::ServerAddress;
+use crate::sys::local_addresses::LocalAddresses;
+
+/// Addresses to listen on, over all frontends: each is a descriptor in every worker.
+const ADDRESSES_MAX: usize = 4096;
+
+/// Backends that are compared with a name that none of them has.
+const NAMES_MAX: usize = 1000;
+
+/// Reports what is wrong between sections that may each be right. The answer is the same on every
+/// machine; [`on_this_machine`] has the rest.
+pub(super) fn check(config: &Config, sink: &Sink<'_>) {
+    backend_references(config, sink);
+    for backend in &config.backends {
+        servers(backend, sink);
+        let http = backend.health.http.span;
+        if backend.health.check != Check::Http && http != Span::default() {
+            let text = "health.http is only used with check = \"http\"; write that, or remove this";
+            sink.push_at(http, text);
+        }
+    }
+    let count: usize = config.frontends.iter().map(|frontend| frontend.bind.len()).sum();
+    if let Some(last) = config.frontends.last().filter(|_| count > ADDRESSES_MAX) {
+        let text =
+            format!("{count} addresses to listen on, more than {ADDRESSES_MAX}; listen on fewer");
+        sink.push_at(last.span, text);
+        return;
+    }
+    binds(config, sink);
+    // Loopback is this machine everywhere.
+    cycles(config, &LocalAddresses::default(), sink);
+}
+
+/// What is wrong with a configuration on the machine whose addresses are `here`: servers that are
+/// the balancer itself, reached through an address of the machine.
+///
+/// # Errors
+/// Every such server.
+pub fn on_this_machine(config: &Config, here: &LocalAddresses) -> Result<(), Problems> {
+    let name = config.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+    let sink = Sink::new(&name, "");
+    cycles(config, here, &sink);
+    sink.finish()
+}
+
+/// Whether the kernel allows only one of two addresses to be bound: they are equal, or have the
+/// same port and one is the wildcard of their family. An IPv6 socket of evenkeel takes no IPv4
+/// connection (`IPV6_V6ONLY`), so "[::]:80" and "0.0.0.0:80" are two.
+#[must_use]
+pub fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let wildcard = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a == b || (a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && wildcard)
+}
+
+fn backend_references(config: &Config, sink: &Sink<'_>) {
+    let names: BTreeSet<&str> = config.backends.iter().map(|backend| &*backend.name).collect();
+    let backends = config.frontends.iter().map(|frontend| &frontend.backend);
+    for (name, span) in backends.filter(|(name, _)| !name.is_empty()) {
+        if !names.contains(name.as_str()) {
+            let near = if sink.is_full() {
+                None
+            } else {
+                nearest(name, names.iter().copied().take(NAMES_MAX))
+            };
+            let remedy = match near {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => "add one of that name".to_owned(),
+            };
+            sink.push_at(*span, format!("backend = {}: no such backend; {remedy}", shown(name)));
+        }
+    }
+}
+
+/// Each name and each address is in a backend once.
+fn servers(backend: &BackendSettings, sink: &Sink<'_>) {
+    let mut names: HashMap<&str, Span> = HashMap::new();
+    let mut addresses: HashMap<&ServerAddress, Span> = HashMap::new();
+    let none = ServerAddress::default();
+    for server in &backend.servers {
+        let name = names.insert(&server.name, server.span).filter(|_| !server.name.is_empty());
+        if let Some(Span { line, .. }) = name {
+            let (name, owner) = (shown(&server.name), shown(&backend.name));
+            let text = format!("server {name} is already in backend {owner}, in line {line}");
+            sink.push_at(server.span, text + "; give it another name");
+        }
+        let address = addresses.insert(&server.address, server.span);
+        if let Some(Span { line, .. }) = address.filter(|_| server.address != none) {
+            let name = shown(&server.name);
+            let text = format!("server {name} has the address of the server in line {line}");
+            sink.push_at(server.span, text + "; remove one of them, and use weight for its share");
+        }
+    }
+}
+
+/// Every address is bound once.
+fn binds(config: &Config, sink: &Sink<'_>) {
+    let mut taken: HashMap<u16, Vec<(SocketAddr, Span, String)>> = HashMap::new();
+    let observe = config.observe.bind.iter();
+    let observe = observe.map(|(address, span)| (*address, *span, "observe.bind".to_owned()));
+    let frontends = config.frontends.iter().flat_map(|frontend| {
+        let owner = format!("frontend {}", shown(&frontend.name));
+        frontend.bind.iter().map(move |(address, span)| (*address, *span, owner.clone()))
+    });
+    let mut all: Vec<_> = observe.chain(frontends).collect();
+    // The second one is reported; a default, which has no line, comes first.
+    all.sort_by_key(|(_, span, _)| (span.line, span.column));
+    for (address, span, owner) in all {
+        let others = taken.entry(address.port()).or_default();
+        if let Some((other, first, by)) = others.iter().find(|(other, ..)| overlap(*other, address))
+        {
+            let line = match first.line {
+                0 => "by default".to_owned(),
+                line => format!("in line {line}"),
+            };
+            let text = format!("{address} is already bound by {by}, {line}, as {other}");
+            sink.push_at(span, text + "; give one of them another port or address");
+        }
+        others.push((address, span, owner));
+    }
+}
+
+/// A server that is the frontend which it serves: each connection would make another one until
+/// descriptors run out. (Longer cycles, of several frontends, belong here as well.)
+fn cycles(config: &Config, here: &LocalAddresses, sink: &Sink<'_>) {
+    let mut listening: HashMap<SocketAddr, Vec<&FrontendSettings>> = HashMap::new();
+    for frontend in &config.frontends {
+        for (bind, _) in &frontend.bind {
+            listening.entry(*bind).or_default().push(frontend);
+        }
+    }
+    let servers = config
+        .backends
+        .iter()
+        .flat_map(|backend| backend.servers.iter().map(move |server| (&*backend.name, server)));
+    for (backend, server) in servers {
+        let ServerAddress::Ip(address) = server.address else { continue };
+        let (canonical, port) = (address.ip().to_canonical(), address.port());
+        let wildcard: IpAddr = match canonical {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let binds = [address, (canonical, port).into(), (wildcard, port).into()];
+        let mut frontends =
+            binds.iter().filter(|bind| here.leads_to(address, **bind)).flat_map(|bind| {
+                listening.get(bind).into_iter().flatten().map(move |frontend| (bind, frontend))
+            });
+        if let Some((bind, frontend)) = frontends.find(|(_, it)| it.backend.0 == backend) {
+            let text = format!(
+                "server {} at {address} is frontend {} itself, which listens on {bind}; write the \
+                 address of the server",
+                shown(&server.name),
+                shown(&frontend.name)
+            );
+            sink.push_at(server.span, text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn cycles_of(bind: &str, server: &str) -> String {
+        let text = format!(
+            "[frontend.f]\nbind = [\"{bind}\"]\nbackend = \"b\"\n\
+             [[backend.b.server]]\nname = \"s\"\naddress = \"{server}\"\n"
+        );
+        let mut config = config::parse(&text, "x.toml").unwrap();
+        config.file = Some("x.toml".into());
+        let here = LocalAddresses::of(["198.51.100.7".parse().unwrap()]);
+        let outcome = on_this_machine(&config, &here);
+        outcome.err().map(|problems| problems.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_server_at_an_address_of_this_machine_is_the_frontend_behind_a_wildcard() {
+        let text = cycles_of("0.0.0.0:80", "198.51.100.7:80");
+        assert!(
+            text.starts_with("x.toml:4:1: ") && text.contains("is frontend \"f\" itself"),
+            "{text}"
+        );
+        for (bind, server) in [
+            ("0.0.0.0:80", "198.51.100.8:80"),
+            ("0.0.0.0:80", "198.51.100.7:81"),
+            ("198.51.100.9:80", "198.51.100.7:80"),
+        ] {
+            assert_eq!(cycles_of(bind, server), "", "{bind} {server}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What a configuration needs of this machine: addresses, accounts and host names, each looked up.
+//!
+//! The configuration itself may be right and meant for another machine, so all of it are warnings.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::task::LocalSet;
+
+use crate::config::{Config, ServerAddress, Span, on_this_machine};
+use crate::control::listeners;
+use crate::control::reload::{hosts, resolve_within};
+use crate::control::resolve::{Answer, Resolver};
+use crate::run::identity;
+use crate::sys::local_addresses::LocalAddresses;
+
+/// How long DNS may take for all names together: `check` is interactive.
+const RESOLVE_MAX: Duration = Duration::from_secs(2);
+
+/// Something that this machine does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// "address", "account", "name" or "server".
+    pub subject: &'static str,
+    /// Where the configuration asks for it.
+    pub span: Span,
+    /// "what is wrong; what to do"
+    pub text: String,
+}
+
+/// Looks up what `config` needs of this machine.
+///
+/// # Errors
+/// Host names cannot be looked up.
+pub fn look_up(config: &Config) -> io::Result<Vec<Warning>> {
+    let mut warnings = Vec::new();
+    let mut warn = |subject, span, text| warnings.push(Warning { subject, span, text });
+    let binds = config.frontends.iter().flat_map(|frontend| &frontend.bind);
+    for (address, span) in binds.chain(&config.observe.bind) {
+        if let Err(problem) = listeners::try_bind(*address) {
+            warn("address", *span, problem);
+        }
+    }
+    for (span, problem) in identity::missing(config) {
+        warn("account", span, problem);
+    }
+    if let Err(problems) = on_this_machine(config, &LocalAddresses::now()) {
+        for problem in problems.iter() {
+            warn("server", problem.span, problem.text.clone());
+        }
+    }
+    let answers = answers(config)?;
+    for server in config.backends.iter().flat_map(|backend| &backend.servers) {
+        if let ServerAddress::Name { host, .. } = &server.address
+            && !answers.contains_key(host)
+        {
+            let seconds = RESOLVE_MAX.as_secs();
+            let text = format!(
+                "host name {host} has no address (DNS and /etc/hosts were asked, for {seconds} s \
+                 at most); correct it, or expect server {} to be down",
+                server.name
+            );
+            warn("name", server.span, text);
+        }
+    }
+    Ok(warnings)
+}
+
+fn answers(config: &Config) -> io::Result<BTreeMap<String, Answer>> {
+    let names = hosts(config).map(str::to_owned).collect();
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let lookups = async { resolve_within(&Resolver::new(), names, RESOLVE_MAX).await };
+    Ok(LocalSet::new().block_on(&runtime, lookups))
+}

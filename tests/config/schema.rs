@@ -1,0 +1,71 @@
+//! The part of JSON Schema (draft 2020-12) that `evenkeel schema` uses.
+
+use serde_json::Value;
+
+/// Keywords that describe and do not restrict.
+const ANNOTATIONS: [&str; 5] = ["$schema", "title", "description", "default", "examples"];
+
+/// Collects the places of `value` that `schema` refuses, as JSON pointers.
+pub(crate) fn validate(schema: &Value, value: &Value, place: &str, wrong: &mut Vec<String>) {
+    let fits = |schema: &Value| {
+        let mut wrong = Vec::new();
+        validate(schema, value, place, &mut wrong);
+        wrong.is_empty()
+    };
+    let mut valid = true;
+    for (keyword, argument) in schema.as_object().unwrap() {
+        valid &= match keyword.as_str() {
+            "type" => match argument.as_str().unwrap() {
+                "object" => value.is_object(),
+                "array" => value.is_array(),
+                "string" => value.is_string(),
+                "boolean" => value.is_boolean(),
+                "integer" => value.is_i64(),
+                other => panic!("type {other}"),
+            },
+            "const" => value == argument,
+            "enum" => argument.as_array().unwrap().contains(value),
+            "anyOf" => argument.as_array().unwrap().iter().any(fits),
+            "minimum" => value.as_i64() >= argument.as_i64(),
+            "maximum" => value.as_i64() <= argument.as_i64(),
+            "minLength" => value.as_str().is_none_or(|text| !text.is_empty()),
+            "minItems" => value.as_array().is_none_or(|items| !items.is_empty()),
+            "pattern" => value.as_str().is_none_or(|text| is_quantity(text, argument)),
+            "items" => {
+                for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+                    validate(argument, item, &format!("{place}/{index}"), wrong);
+                }
+                true
+            }
+            "required" => {
+                let names = argument.as_array().unwrap().iter().map(|name| name.as_str().unwrap());
+                let missing = names.filter(|name| value.get(name).is_none());
+                wrong.extend(missing.map(|name| format!("{place}/{name}")));
+                true
+            }
+            "properties" => true, // with additionalProperties
+            "additionalProperties" => {
+                for (name, value) in value.as_object().into_iter().flatten() {
+                    let place = format!("{place}/{name}");
+                    match schema["properties"].get(name).unwrap_or(argument) {
+                        Value::Bool(false) => wrong.push(place),
+                        schema => validate(schema, value, &place, wrong),
+                    }
+                }
+                true
+            }
+            keyword => ANNOTATIONS.contains(&keyword),
+        };
+    }
+    if !valid {
+        wrong.push(place.to_owned());
+    }
+}
+
+/// The patterns of the schema: digits and one of some units, `^[0-9]+(a|b)$`.
+fn is_quantity(text: &str, pattern: &Value) -> bool {
+    let units = pattern.as_str().unwrap().strip_prefix("^[0-9]+(").unwrap();
+    let mut units = units.strip_suffix(")$").unwrap().split('|');
+    let digits = text.chars().take_while(char::is_ascii_digit).count();
+    digits > 0 && units.any(|unit| unit == &text[digits..])
+}
