@@ -15,7 +15,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::balancer::{PROGRAM, write_config};
 use common::client::{connect, end, exchange, read_out};
@@ -114,17 +114,13 @@ impl Own {
         let id = EndpointId { server: shared.id, number: 1 };
         let endpoint = Endpoint::new(id, server, Arc::new(shared));
         let backend = Backend {
-            name: Arc::from("b"),
-            connect_timeout: Duration::from_secs(3),
-            retries: 2,
+            settings: Arc::default(),
             schedule: Schedule::new(vec![(vec![Arc::new(endpoint)], 100)]),
             turn: Arc::new(CachePadded::new(AtomicUsize::new(0))),
         };
         let frontend = Frontend {
-            name: Arc::from("f"),
+            settings: Arc::default(),
             backend: Arc::new(backend),
-            idle_timeout: Duration::from_secs(300),
-            half_closed_timeout: Duration::from_secs(30),
             shared: Arc::new(FrontendShared {
                 sessions: Limit::new(None),
                 cells: PerWorker::new(1),

@@ -1,5 +1,5 @@
-//! Access: what a connection must pass before anything is spent on it. Today these are the limits of
-//! sessions; a connection beyond them waits.
+//! Access: what a connection must pass before anything is spent on it. Today these are the limits
+//! of sessions; a connection beyond them waits.
 
 use std::rc::Rc;
 use std::sync::Arc;

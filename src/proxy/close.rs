@@ -28,8 +28,8 @@ impl Session {
         State::Lingering(Lingering { side, until: now.after(LINGER) })
     }
 
-    /// Everything is sent. A reset now would destroy what the peer's kernel has not acknowledged, so
-    /// the session waits for that, for `half_closed_timeout` without progress at most.
+    /// Everything is sent. A reset now would destroy what the peer's kernel has not acknowledged,
+    /// so the session waits for that, for `half_closed_timeout` without progress at most.
     pub(super) fn on_flushed<I: Io>(&self, io: &mut I) -> Next {
         let State::Flushing(Flushing { direction, .. }) = self.state else { return Next::Stay };
         // The last segment may be held back for an end that does not come (MSG_MORE).

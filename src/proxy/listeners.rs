@@ -17,11 +17,12 @@ use crate::proxy::timer_wheel::Tick;
 use crate::proxy::user_data::UserData;
 use crate::shared::events::WorkerEvent;
 use crate::shared::table::{Frontend, Listener, Table};
-use crate::sys::ring::Completion;
+use crate::sys::ring::completion::Completion;
 use crate::sys::socket::{Socket, descriptor_limit, has_descriptors_left};
 use crate::terms::Refusal;
 
-/// While accepting pauses, the worker looks again at least this often: a limit may have been raised.
+/// While accepting pauses, the worker looks again at least this often: a limit may have been
+/// raised.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Descriptors that a draining listener leaves to sessions, probes and HTTP: what waits in its
@@ -168,7 +169,8 @@ impl Listeners {
         }
     }
 
-    /// Once a turn: lets each gate decide, and puts clients whose session may begin into `admitted`.
+    /// Once a turn: lets each gate decide, and puts clients whose session may begin into
+    /// `admitted`.
     pub(super) fn turn(
         &mut self,
         context: &mut WorkerContext,

@@ -24,6 +24,7 @@ mod retire;
 
 pub mod session;
 pub mod state;
+mod view;
 
 mod context;
 mod sockets;

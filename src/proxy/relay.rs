@@ -1,5 +1,5 @@
-//! Relaying: the end of each direction, failures of either side, and the timeouts of silence. How the
-//! bytes themselves are moved is in `copy` and `splice`.
+//! Relaying: the end of each direction, failures of either side, and the timeouts of silence. How
+//! the bytes themselves are moved is in `copy` and `splice`.
 
 use std::time::Duration;
 

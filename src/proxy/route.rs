@@ -1,5 +1,5 @@
-//! Routing: from the frontend to its backend, and to one of the backend's servers. Lock-free, and never
-//! above a server's `sessions_max`.
+//! Routing: from the frontend to its backend, and to one of the backend's servers. Lock-free, and
+//! never above a server's `sessions_max`.
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -23,8 +23,8 @@ use crate::sys::ring::{Readiness, SendKey};
 use crate::sys::socket::{Socket, ephemeral_ports};
 use crate::terms::{ConnectFailure, Direction, Side};
 
-/// Whether Nagle's algorithm (RFC 896) is still enabled on the server socket. On the client socket it
-/// is not: that inherits TCP_NODELAY from its listener.
+/// Whether Nagle's algorithm (RFC 896) is still enabled on the server socket. On the client socket
+/// it is not: that inherits `TCP_NODELAY` from its listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Nagle {
     /// Nothing was sent. The first message is never held back, and most servers of one exchange a

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use crate::proxy::io::{Event, Operation};
 use crate::proxy::slots::{GENERATIONS, Key};
-use crate::sys::ring::Completion;
+use crate::sys::ring::completion::Completion;
 use crate::terms::{ConnectFailure, Side};
 
 /// The operation. In 64 bits: its kind, then the generation, then the slot or the listener.

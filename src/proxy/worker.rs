@@ -34,7 +34,8 @@ use crate::shared::table::Table;
 use crate::sys::buffer::BUFFER_SIZE;
 use crate::sys::buffer_queue::BufferLinks;
 use crate::sys::pipe::{Pipes, size_of_each};
-use crate::sys::ring::{Completion, Ring};
+use crate::sys::ring::Ring;
+use crate::sys::ring::completion::Completion;
 use crate::sys::thread::pin;
 use crate::terms::{End, Reason, WorkerIndex};
 
@@ -127,7 +128,8 @@ pub(super) struct Running {
     pub(super) now: Tick,
     /// A session waits for a buffer and none comes back: when sessions that hold some are closed.
     pub(super) shortage_until: Option<Tick>,
-    /// When idle pipes and memory are released, and how many pipes had been taken when that was set.
+    /// When idle pipes and memory are released, and how many pipes had been taken when that was
+    /// set.
     kept: (Tick, u64),
     admitted: Vec<NewClient>,
     due: Vec<u32>,
@@ -406,8 +408,8 @@ impl Running {
         self.admitted = admitted;
     }
 
-    /// Releases what a burst needed and nobody has needed for a while: the descriptors of pipes, the
-    /// memory of buffers.
+    /// Releases what a burst needed and nobody has needed for a while: the descriptors of pipes,
+    /// the memory of buffers.
     fn release_idle(&mut self) {
         let taken = self.context.pipes.taken();
         if taken != self.kept.1 {

@@ -1,5 +1,5 @@
-//! Requests to the control thread: for a snapshot, or to carry out an operator's order; and orders to
-//! one worker.
+//! Requests to the control thread: for a snapshot, or to carry out an operator's order; and orders
+//! to one worker.
 
 use tokio::sync::oneshot;
 

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::sys::ring::{Completion, Ring, RingSize};
+use crate::sys::ring::completion::Completion;
+use crate::sys::ring::{Ring, RingSize};
 use crate::sys::socket::Socket;
 
 /// Why a worker cannot have a ring. Displayed as one sentence with its remedy.

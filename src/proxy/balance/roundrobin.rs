@@ -1,5 +1,5 @@
-//! Round robin over the schedule of a table. One atomic counter for all workers, so that the rotation
-//! is exact.
+//! Round robin over the schedule of a table. One atomic counter for all workers, so that the
+//! rotation is exact.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -5,7 +5,7 @@
 //! the interface is safe. See `io_uring(7)` and `io_uring_enter(2)`.
 
 mod buffers;
-mod completion;
+pub mod completion;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -30,7 +30,6 @@ use crate::sys::socket::{Socket, send_flags};
 use crate::sys::wait_timer::WaitTimer;
 use crate::sys::waker::Waker;
 
-pub use completion::Completion;
 pub use setup::{RingFeatures, RingSize};
 
 /// The only buffer group.
@@ -141,7 +140,7 @@ impl Ring {
         })
     }
 
-    /// Accepts connections until cancelled, or one only; [`Completion::more`] tells which.
+    /// Accepts connections until cancelled, or one only; [`more`](completion::Completion::more) tells which.
     pub fn accept(&mut self, listener: &OwnedFd, user_data: u64, multishot: bool) {
         let listener = Fd(listener.as_raw_fd());
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
