@@ -139,7 +139,7 @@ impl Own {
             index: WorkerIndex(0),
             shared: Arc::clone(&seam),
             sessions_max: 1000,
-            buffers: None,
+            buffers: 16 << 20,
             core: None,
         };
         let thread = Some(worker.start().unwrap());

@@ -67,7 +67,7 @@ fn of_two_changes_in_a_row_the_second_is_seen_however_close_they_are() {
         index: WorkerIndex(0),
         shared: Arc::clone(&seam),
         sessions_max: 10,
-        buffers: None,
+        buffers: 8 << 20,
         core: None,
     };
     let thread = worker.start().unwrap();

@@ -1,7 +1,8 @@
 //! The limit of sessions: how many the descriptors of this process can hold beside those that the
-//! configuration takes, at the start and at each reload.
+//! configuration takes, at the start and at each reload; and the memory for bytes in flight.
 
 use crate::config::{Check, Config, Observe, ServerAddress};
+use crate::sys::buffer::BUFFER_SIZE;
 
 /// Standard streams, the log, DNS, timers: about 20 at once, and as many for what a reload adds
 /// before the old is closed.
@@ -16,6 +17,24 @@ const PER_SESSION: u64 = 2;
 /// The most that "auto" allows: container runtimes set the limit of descriptors to 10^9, and memory
 /// ends long before.
 const SESSIONS_AUTO_MAX: u64 = 1 << 20;
+
+/// The buffers of all workers together get one part in so many of the memory. The rest is for the
+/// kernel's socket buffers, which are charged to the same cgroup, and for sessions and rings.
+const BUFFERS_SHARE: u64 = 4;
+
+/// Buffers that "auto" gives to a worker with few sessions, so that each has several.
+const BUFFERS_AUTO_MIN: u64 = 512;
+
+/// Bytes of buffers for each of `workers`: `global.buffers`, or one buffer for each session, within
+/// a quarter of `memory` for all of them together.
+pub fn buffers(config: &Config, workers: usize, sessions_max: u32, memory: u64) -> u64 {
+    let size = BUFFER_SIZE as u64;
+    let auto = || {
+        let wanted = u64::from(sessions_max).max(BUFFERS_AUTO_MIN) * size;
+        wanted.min(memory / BUFFERS_SHARE / (workers as u64).max(1))
+    };
+    config.global.buffers.unwrap_or_else(auto)
+}
 
 /// The descriptors of this process, and what they are for.
 #[derive(Debug, Clone, Copy)]
@@ -149,6 +168,24 @@ mod tests {
 
     fn sessions_max(config: &Config, workers: usize, descriptors: u64) -> Result<u32, String> {
         budget(workers, descriptors).sessions_max(config, |_| 1)
+    }
+
+    #[test]
+    fn automatic_buffers_are_one_for_each_session_within_a_quarter_of_the_memory() {
+        let config = config("\"auto\"");
+        let auto = |workers, sessions, memory| buffers(&config, workers, sessions, memory);
+        let size = BUFFER_SIZE as u64;
+        assert_eq!(auto(4, 10_000, u64::MAX), 10_000 * size);
+        assert_eq!(auto(4, 10, u64::MAX), 512 * size, "several for each of a few");
+        assert_eq!(auto(4, 10_000, 64 << 20), 4 << 20, "a quarter, for four workers");
+        assert_eq!(auto(1, 10_000, 64 << 20), 16 << 20);
+    }
+
+    #[test]
+    fn written_buffers_are_what_is_written() {
+        let mut config = config("\"auto\"");
+        config.global.buffers = Some(1 << 30);
+        assert_eq!(buffers(&config, 4, 10, 64 << 20), 1 << 30);
     }
 
     #[test]

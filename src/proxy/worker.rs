@@ -51,8 +51,8 @@ pub struct Worker {
     pub shared: Arc<SharedState>,
     /// Sessions that it must have room for: `global.sessions_max`.
     pub sessions_max: u32,
-    /// Bytes of buffers; none: one buffer for each of `sessions_max`, at least 512.
-    pub buffers: Option<u64>,
+    /// Bytes of buffers, at most.
+    pub buffers: u64,
     /// The core to pin its thread to.
     pub core: Option<usize>,
 }
@@ -84,14 +84,9 @@ impl Worker {
         }
     }
 
-    /// Buffers by the rule of `global.buffers`: one for each session, which is what each may hold
-    /// once they are scarce; 1 GiB at most, since a buffer's number has 16 bits.
+    /// Buffers in `buffers` bytes; a buffer id has 16 bits, which is 1 GiB.
     fn buffer_count(&self) -> u16 {
-        let wanted = match self.buffers {
-            Some(bytes) => bytes / BUFFER_SIZE as u64,
-            None => u64::from(self.sessions_max).max(512),
-        };
-        u16::try_from(wanted).unwrap_or(u16::MAX)
+        u16::try_from(self.buffers / BUFFER_SIZE as u64).unwrap_or(u16::MAX)
     }
 }
 

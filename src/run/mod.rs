@@ -13,7 +13,7 @@ use crossbeam::channel::{self, Receiver};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{self, Config, Span};
-use crate::control::budget::Budget;
+use crate::control::budget::{Budget, buffers};
 use crate::control::cluster::{Bound, Cluster};
 use crate::control::controller;
 use crate::control::resolve::{Answer, Resolver};
@@ -32,6 +32,7 @@ use crate::terms::WorkerIndex;
 
 pub(crate) mod identity;
 pub(crate) mod limits;
+mod memory;
 
 /// Worker events in the channel to the control thread; a worker drops an event while it is full.
 const EVENTS_WAITING: usize = 4096;
@@ -331,12 +332,14 @@ fn start_workers(
     shared: &Arc<SharedState>,
 ) -> Result<oneshot::Receiver<()>, Failure> {
     let mut threads = Vec::new();
+    let memory = memory::available();
+    let buffers = buffers(config, prepared.workers, prepared.sessions_max, memory);
     for index in 0..prepared.workers {
         let worker = Worker {
             index: WorkerIndex(index),
             shared: Arc::clone(shared),
             sessions_max: prepared.sessions_max,
-            buffers: config.global.buffers,
+            buffers,
             core: config.global.pin.then(|| prepared.core_of(index)),
         };
         threads.push(worker.start().map_err(|error| {

@@ -13,6 +13,7 @@ mod endings;
 mod endpoints;
 mod life;
 mod limits;
+mod memory;
 mod orders;
 mod outputs;
 mod relay;
