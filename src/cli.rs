@@ -11,6 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::{self, AdminState, Config, Observe};
+use crate::control::signals;
 use crate::doctor::lookups::{self, Warning};
 use crate::observe::{admin, application_log};
 use crate::shared::orders::{Order, ServerName};
@@ -253,6 +254,10 @@ fn dispatch(command: Command) -> Outcome {
 }
 
 fn start(arguments: &RunArguments) -> Outcome {
+    // First, so that a signal that comes while the file is read ends nothing half done.
+    if let Err(error) = signals::block() {
+        return failed(&format!("signals cannot be blocked ({error})"));
+    }
     let config = if arguments.bind.is_empty() {
         load(arguments.config.file.as_deref())
     } else {

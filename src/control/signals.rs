@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 pub enum Signal {
     /// SIGHUP
     Reload,
-    /// SIGTERM, SIGINT: drain; while draining, stop.
+    /// SIGTERM, SIGINT, SIGQUIT, SIGUSR1 (HAProxy's soft stop): drain; while draining, stop.
     End,
     /// SIGUSR2
     HandOver,
@@ -22,6 +22,8 @@ pub struct Signals {
     hangup: Stream,
     terminate: Stream,
     interrupt: Stream,
+    quit: Stream,
+    user1: Stream,
     user2: Stream,
 }
 
@@ -35,6 +37,8 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            user1: signal(SignalKind::user_defined1())?,
             user2: signal(SignalKind::user_defined2())?,
         };
         ours().thread_unblock()?;
@@ -47,20 +51,37 @@ impl Signals {
             _ = self.hangup.recv() => Signal::Reload,
             _ = self.terminate.recv() => Signal::End,
             _ = self.interrupt.recv() => Signal::End,
+            _ = self.quit.recv() => Signal::End,
+            _ = self.user1.recv() => Signal::End,
             _ = self.user2.recv() => Signal::HandOver,
+        }
+    }
+
+    /// Waits for a signal that ends the process; others are left to [`Signals::next`].
+    pub async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.quit.recv() => {}
+            _ = self.user1.recv() => {}
         }
     }
 }
 
-/// Blocks the signals in this thread and those that it starts, so that no worker is woken by them;
-/// they are pending until [`Signals::new`]. SIGPIPE needs nothing: Rust's runtime ignores it.
+/// Blocks signals in this thread and those that it starts, so that no worker is interrupted by
+/// them; they are pending until [`Signals::new`]. SIGXFSZ stays blocked, so that a write beyond
+/// `RLIMIT_FSIZE` fails with EFBIG instead of killing the process. SIGPIPE needs nothing: Rust's
+/// runtime ignores it from the start.
 ///
 /// # Errors
-/// None that a caller could mend.
+/// None that a caller could handle.
 pub fn block() -> io::Result<()> {
-    Ok(ours().thread_block()?)
+    let mut blocked = ours();
+    blocked.add(Number::SIGXFSZ);
+    Ok(blocked.thread_block()?)
 }
 
 fn ours() -> SigSet {
-    [Number::SIGHUP, Number::SIGTERM, Number::SIGINT, Number::SIGUSR2].into_iter().collect()
+    let drain = [Number::SIGTERM, Number::SIGINT, Number::SIGQUIT, Number::SIGUSR1];
+    drain.into_iter().chain([Number::SIGHUP, Number::SIGUSR2]).collect()
 }

@@ -17,7 +17,8 @@ use crate::control::budget::{Budget, buffers};
 use crate::control::cluster::{Bound, Cluster};
 use crate::control::controller;
 use crate::control::resolve::{Answer, Resolver};
-use crate::control::{listeners, reload, signals};
+use crate::control::signals::Signals;
+use crate::control::{listeners, reload};
 use crate::observe::{CONNECTIONS_MAX, admin, application_log, http, log};
 use crate::proxy::PIPES_PER_WORKER;
 use crate::proxy::worker::Worker;
@@ -95,7 +96,6 @@ pub fn run(config: Config) -> Result<(), Failure> {
     // No thread but this one exists yet: what is set now holds for all.
     limits::raise_locked_memory();
     prepared.drop_privileges(&config)?;
-    signals::block().map_err(|error| Failure::of(format!("evenkeel: signals: {error}")))?;
     application_log.start().map_err(|error| Failure::of(format!("evenkeel: no log: {error}")))?;
 
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(|error| {
@@ -238,9 +238,17 @@ async fn control(
     records: Option<Records>,
     started: Instant,
 ) -> Result<(), Failure> {
+    let mut signals =
+        Signals::new().map_err(|error| Failure::of(format!("evenkeel: signals: {error}")))?;
     let resolver = Resolver::new();
     let hosts = reload::hosts(&config).map(str::to_owned).collect();
-    let answers = reload::resolve(&resolver, hosts).await;
+    let answers = tokio::select! {
+        answers = reload::resolve(&resolver, hosts) => answers,
+        () = signals.end() => {
+            tracing::info!("stopped before it was ready");
+            return Ok(());
+        }
+    };
     let addresses: BTreeMap<_, _> =
         answers.iter().map(|(host, answer)| (host.clone(), answer.addresses.clone())).collect();
     prepared.count_names(&config, &answers);
@@ -275,6 +283,7 @@ async fn control(
         budget,
         resolver,
         answers,
+        signals,
         events,
         requests: observe(http, admin, &shared),
         ended,

@@ -1,12 +1,19 @@
 //! The life of the process: ready, draining, stopped; and its logs.
 
-use std::net::TcpStream;
+use std::fs;
+use std::net::{TcpStream, UdpSocket};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
 
+use crate::common::balancer::{PROGRAM, write_config};
 use crate::common::client::{Ending, connect, exchange, fate, read_out};
-use crate::common::wait::until;
-use crate::common::{Balancer, Config, Place, Server, http};
+use crate::common::wait::{PATIENCE, until};
+use crate::common::{Balancer, Config, Place, Server, http, skip};
+
+/// Each of them drains; SIGUSR1 is HAProxy's soft stop.
+const DRAINS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGUSR1];
 
 fn echoing(place: &Place) -> (Config, Server) {
     let server = Server::echo(place.port(9001));
@@ -29,7 +36,7 @@ fn health_pages_tell_a_running_one_from_a_draining_one() {
 
 #[test]
 fn on_sigterm_running_sessions_end_by_themselves_and_new_ones_are_refused() {
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+    for signal in DRAINS {
         let place = Place::new();
         let (config, _server) = echoing(&place);
         let mut balancer = Balancer::start(&place, &config.workers(2));
@@ -42,6 +49,36 @@ fn on_sigterm_running_sessions_end_by_themselves_and_new_ones_are_refused() {
         drop(client);
         assert!(balancer.wait().success());
         balancer.session_ended("-- done");
+    }
+}
+
+#[test]
+fn on_a_signal_that_comes_while_names_are_resolved_it_ends_before_it_is_ready() {
+    if !geteuid().is_root() {
+        let test = "on_a_signal_that_comes_while_names_are_resolved_it_ends_before_it_is_ready";
+        return skip(test, "only root may put another /etc/resolv.conf in place");
+    }
+    for signal in DRAINS {
+        let place = Place::new();
+        // A DNS server that does not answer.
+        let dns = UdpSocket::bind(place.port(53)).unwrap();
+        dns.set_read_timeout(Some(PATIENCE)).unwrap();
+        let resolv_conf = place.file("resolv.conf");
+        fs::write(&resolv_conf, format!("nameserver {}\n", place.port(53).ip())).unwrap();
+        let text = Config::new(&place).server("a", place.port(9001)).text();
+        let text = text.replace(&place.port(9001).to_string(), "web1.example:80");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c"]);
+        command.arg("mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"").arg(resolv_conf);
+        command.args([PROGRAM, "run", "-c"]).arg(write_config(&place, &text));
+        let mut balancer = Balancer::spawn(&place, command);
+        dns.recv(&mut [0; 512]).unwrap();
+        balancer.signal(signal);
+        let status = balancer.wait();
+        let said = balancer.complaints();
+        assert!(status.success(), "{signal}: {status}: {said}");
+        assert!(said.contains("stopped before it was ready"), "{signal}: {said}");
+        assert!(!said.contains(" runs: "), "{signal}: {said}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Logs on a stream that is full, gone or not read: it costs lines, nothing else.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::process::{Command, Stdio};
 
@@ -83,6 +83,28 @@ fn a_session_that_a_full_disk_does_not_log_is_counted() {
     assert_eq!(drops(&metrics, "queue_full"), 0.0);
     balancer.books_balance();
     until("it is told", || balancer.complaints().contains(" records lost: stdout: No space left"));
+}
+
+#[test]
+fn a_session_log_beyond_the_file_size_limit_loses_records_and_nothing_else() {
+    let place = Place::new();
+    let (config, _server) = naming(&place);
+    let mut command = Command::new("prlimit");
+    command.args(["--fsize=1000", PROGRAM, "run", "-c"]);
+    command.arg(write_config(&place, &config.text()));
+    let balancer = Balancer::start_command(&place, command);
+    for _ in 0..50 {
+        assert_eq!(visit(place.frontend()).unwrap(), "a");
+    }
+    balancer.books_balance();
+    let (sessions, lost) = (50.0, [("reason", "write_failed")]);
+    balancer.metrics_until("each record is written or counted", |metrics| {
+        let lost = metrics.value("evenkeel_log_drops_total", &lost);
+        let written = fs::read_to_string(place.file("sessions.log")).unwrap().matches('\n').count();
+        lost > 0.0 && lost + written as f64 == sessions
+    });
+    until("it is told", || balancer.complaints().contains(" records lost: stdout: File too large"));
+    works(&place, balancer);
 }
 
 #[test]

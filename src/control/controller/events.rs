@@ -66,11 +66,12 @@ pub(super) struct Senders {
 }
 
 impl Events {
-    /// Takes over the signals.
+    /// Events of these signals too.
     ///
     /// # Errors
-    /// The runtime cannot receive the signals, or no thread can be started.
+    /// No thread can be started.
     pub(super) fn new(
+        signals: Signals,
         events: Receiver<WorkerEvent>,
         requests: mpsc::Receiver<Request>,
         ended: oneshot::Receiver<()>,
@@ -81,7 +82,6 @@ impl Events {
         let (read_sender, read) = mpsc::unbounded_channel();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let signals = Signals::new()?;
         let events = Self { signals, requests, workers, probed, resolved, read, tick, ended };
         let senders =
             Senders { probed: probed_sender, resolved: resolved_sender, read: read_sender };

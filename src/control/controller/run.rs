@@ -18,7 +18,7 @@ use crate::control::controller::state::{Controller, Reloading};
 use crate::control::notify::Notifier;
 use crate::control::prober::Prober;
 use crate::control::resolve::{Answer, Resolved, Resolver};
-use crate::control::signals::Signal;
+use crate::control::signals::{Signal, Signals};
 use crate::shared::events::WorkerEvent;
 use crate::shared::orders::{Order, Request};
 use crate::shared::phase::Phase;
@@ -50,6 +50,8 @@ pub struct Parts {
     pub resolver: Resolver,
     /// Answers for the host names of `config`.
     pub answers: BTreeMap<String, Answer>,
+    /// Signals of this process.
+    pub signals: Signals,
     /// The other end of `shared.events`.
     pub events: Receiver<WorkerEvent>,
     /// From HTTP and the control socket.
@@ -65,8 +67,8 @@ pub struct Parts {
 /// # Errors
 /// It could not start; or a worker ended by itself, or did not end in time. For the operator.
 pub async fn run(parts: Parts) -> Result<(), String> {
-    let Parts { events, requests, ended, .. } = parts;
-    let (mut events, senders) = Events::new(events, requests, ended)
+    let Parts { signals, events, requests, ended, .. } = parts;
+    let (mut events, senders) = Events::new(signals, events, requests, ended)
         .map_err(|error| format!("the control thread: {error}"))?;
     let mut controller = Controller {
         prober: Prober::new(senders.probed.clone()),

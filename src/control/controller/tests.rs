@@ -19,6 +19,7 @@ use crate::control::budget::Budget;
 use crate::control::cluster::{Answers, Bound, Cluster};
 use crate::control::listeners;
 use crate::control::resolve::Resolver;
+use crate::control::signals::Signals;
 use crate::shared::events::WorkerEvent;
 use crate::shared::orders::{Order, Request, ServerName};
 use crate::shared::phase::{Phase, PhaseCell};
@@ -98,24 +99,28 @@ impl Scene {
         let of_thread = Arc::clone(&shared);
         let control = move || {
             let resolver = Resolver::new();
-            tokio_uring::start(run(Parts {
-                config,
-                cluster,
-                bound,
-                shared: of_thread,
-                budget: Budget {
-                    descriptors: DESCRIPTORS,
-                    workers: 1,
-                    pipes_per_worker: 1,
-                    observe_connections: [10, 0],
-                },
-                resolver,
-                answers: BTreeMap::new(),
-                events: events_receiver,
-                requests: requests_receiver,
-                ended: has_ended,
-                started,
-            }))
+            tokio_uring::start(async move {
+                run(Parts {
+                    signals: Signals::new().unwrap(),
+                    config,
+                    cluster,
+                    bound,
+                    shared: of_thread,
+                    budget: Budget {
+                        descriptors: DESCRIPTORS,
+                        workers: 1,
+                        pipes_per_worker: 1,
+                        observe_connections: [10, 0],
+                    },
+                    resolver,
+                    answers: BTreeMap::new(),
+                    events: events_receiver,
+                    requests: requests_receiver,
+                    ended: has_ended,
+                    started,
+                })
+                .await
+            })
         };
         let thread = std::thread::spawn(control);
         Self { folder, bind, shared, events, requests, ended, thread }
