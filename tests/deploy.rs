@@ -131,6 +131,51 @@ fn systemd_waits_longer_than_a_drain_and_starts_what_the_program_reads() {
 }
 
 #[test]
+fn the_lines_of_the_readme_install_what_the_unit_names_and_what_packages_have() {
+    let (folder, readme) = (folder("install"), fs::read_to_string(root().join("README.md")));
+    let (prefix, readme) = (folder.join("system"), readme.unwrap());
+    let (_, rest) = readme.split_once("For a service, as root").unwrap();
+    let (_, rest) = rest.split_once("\n\n").unwrap();
+    let (block, _) = rest.split_once("\n\n").unwrap();
+    // Checking and starting are for the machine that it is installed on.
+    let lines = block.lines().map(str::trim);
+    let lines: Vec<&str> = lines.take_while(|line| !line.starts_with("evenkeel check")).collect();
+    let script =
+        lines.join("\n").replace(" /usr/", " $PREFIX/usr/").replace(" /etc/", " $PREFIX/etc/");
+    let script = script.replace("target/release/evenkeel", env!("CARGO_BIN_EXE_evenkeel"));
+    for there in ["usr/bin", "etc/systemd/system"] {
+        fs::create_dir_all(prefix.join(there)).unwrap();
+    }
+    fs::copy(root().join("deploy/evenkeel.example.toml"), folder.join("evenkeel.toml")).unwrap();
+    std::os::unix::fs::symlink(root().join("deploy"), folder.join("deploy")).unwrap();
+    let path = format!("{}/usr/bin:{}", prefix.display(), std::env::var("PATH").unwrap());
+    let mut shell = Command::new("sh");
+    shell.args(["-e", "-c", &script]).current_dir(&folder).env("PREFIX", &prefix).env("PATH", path);
+    let output = shell.output().unwrap();
+    assert!(output.status.success(), "{script}: {}", text(&output.stderr));
+
+    let installed = |file: &str| {
+        let bytes =
+            fs::metadata(prefix.join(file.trim_start_matches('/'))).map_or(0, |it| it.len());
+        assert!(bytes > 0, "not installed: {file}; the README has: {script}");
+    };
+    let unit = unit();
+    let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    let (program, file) = value("ExecStart=").split_once(" run -c ").unwrap();
+    let (page, section) =
+        value("Documentation=man:").trim_end_matches(')').split_once('(').unwrap();
+    let page = format!("/usr/share/man/man{section}/{page}.{section}");
+    for file in [program, file, &page, "/etc/systemd/system/evenkeel.service"] {
+        installed(file);
+    }
+    installed("/usr/share/man/man1/evenkeel-run.1");
+    installed("/usr/share/doc/evenkeel/evenkeel.example.toml");
+    installed("/usr/share/bash-completion/completions/evenkeel");
+    installed("/usr/share/zsh/vendor-completions/_evenkeel");
+    installed("/usr/share/fish/vendor_completions.d/evenkeel.fish");
+}
+
+#[test]
 fn the_script_for_the_pi_says_what_is_missing() {
     let folder = folder("without-cargo");
     for program in ["bash", "dirname"] {
