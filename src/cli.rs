@@ -197,10 +197,12 @@ fn weight(text: &str) -> Result<u32, String> {
 
 /// Runs the command of `arguments`; the first is the name of the program.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
-    match Arguments::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match Arguments::try_parse_from(&arguments) {
         Ok(arguments) => dispatch(arguments.command),
         Err(mut error) => {
-            point_at_file_option(&mut error);
+            suggest_file_option(&mut error);
+            suggest_run(&mut error, &arguments);
             // A closed pipe has no reader to report to.
             drop(error.print());
             if error.use_stderr() { Outcome::Refused } else { Outcome::Done }
@@ -208,18 +210,33 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
     }
 }
 
-/// Suggests `-c` for a file without an option, and `run` for an option without a command.
-fn point_at_file_option(error: &mut clap::Error) {
+/// A file without `-c`: suggests the option.
+fn suggest_file_option(error: &mut clap::Error) {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return };
-    let is_file = argument.ends_with(".toml") || Path::new(argument).is_file();
-    if error.kind() != ErrorKind::UnknownArgument {
-        return;
+    if error.kind() == ErrorKind::UnknownArgument && is_file(argument) {
+        suggest(error, format!("the configuration is given as '-c {argument}'"));
     }
-    let tip = match argument.as_str() {
-        _ if is_file => format!("the configuration is given as '-c {argument}'"),
-        "-c" | "-f" | "--config" => format!("to run the balancer: 'evenkeel run {argument} FILE'"),
+}
+
+/// A file without a command, as `haproxy -f FILE` has it: suggests the command.
+fn suggest_run(error: &mut clap::Error, arguments: &[OsString]) {
+    let [_, first, rest @ ..] = arguments else { return };
+    let first = first.to_string_lossy();
+    let file = match (error.kind(), first.as_ref()) {
+        (ErrorKind::UnknownArgument, "-c" | "-f" | "--config") => {
+            rest.first().map_or_else(|| "FILE".into(), |file| file.to_string_lossy())
+        }
+        (ErrorKind::InvalidSubcommand, file) if is_file(file) => file.into(),
         _ => return,
     };
+    suggest(error, format!("a configuration is run by 'evenkeel run -f {file}'"));
+}
+
+fn is_file(argument: &str) -> bool {
+    argument.ends_with(".toml") || Path::new(argument).is_file()
+}
+
+fn suggest(error: &mut clap::Error, tip: String) {
     error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
 }
 

@@ -98,13 +98,17 @@ fn a_file_is_found_by_haproxys_letter_too_and_without_any_it_is_said_how() {
 }
 
 #[test]
-fn an_option_without_a_command_points_to_run() {
-    for option in ["-f", "-c"] {
-        let output = evenkeel(&[option, "evenkeel.toml"]);
-        assert_eq!(output.status.code(), Some(64));
-        let tip = format!("evenkeel run {option} FILE");
-        assert!(said(&output).contains(&tip), "{}", said(&output));
+fn a_file_without_a_command_is_answered_with_the_command() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/valid/every-form.toml");
+    let tries: [&[&str]; 4] = [&["-f", file], &["-c", file], &["--config", file], &[file]];
+    for arguments in tries {
+        let output = evenkeel(arguments);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}");
+        let tip = format!("'evenkeel run -f {file}'");
+        assert!(said(&output).contains(&tip), "{arguments:?}: {}", said(&output));
     }
+    let output = evenkeel(&["demo", "-f", file]);
+    assert!(!said(&output).contains("evenkeel run"), "{}", said(&output));
 }
 
 #[test]

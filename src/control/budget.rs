@@ -61,11 +61,11 @@ impl Budget {
         addresses: impl Fn(&str) -> usize,
     ) -> Result<u32, String> {
         let Self { descriptors, workers, .. } = *self;
-        let reserve = self.reserve(config, addresses);
+        let reserve = self.reserve(config, &addresses);
         let most = descriptors.saturating_sub(reserve) / PER_SESSION;
         let remedy = "raise the limit (systemd: LimitNOFILE=, else ulimit -Hn)";
         if let Some((wanted, place)) = config.global.sessions_max {
-            let needed = reserve + PER_SESSION * u64::from(wanted.get());
+            let needed = self.needed(config, addresses, wanted.get());
             if u64::from(wanted.get()) > most {
                 let lower =
                     if most > 0 { format!("lower it to {most}, or ") } else { String::new() };
@@ -85,6 +85,11 @@ impl Budget {
             ));
         }
         Ok(u32::try_from(most.min(SESSIONS_AUTO_MAX)).unwrap_or(u32::MAX))
+    }
+
+    /// Descriptors for so many sessions beside what `config` takes.
+    pub fn needed(&self, config: &Config, addresses: impl Fn(&str) -> usize, sessions: u32) -> u64 {
+        self.reserve(config, addresses) + PER_SESSION * u64::from(sessions)
     }
 
     /// The limit of sessions with which `config` fits into a process that was started with `max`:

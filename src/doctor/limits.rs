@@ -66,14 +66,16 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
         observe_connections: CONNECTIONS_MAX,
     };
     let sessions = budget.sessions_max(config, |_| 1);
-    let is_auto = config.global.sessions_max.is_none();
+    let fewest = config.global.sessions_max.map_or(SESSIONS_FEW, |(number, _)| number.get());
+    let needed = budget.needed(config, |_| 1, fewest);
     let mut findings =
-        vec![cores_finding(cores, wanted), descriptors(hard, sessions.as_ref(), is_auto)];
+        vec![cores_finding(cores, wanted), descriptors(hard, needed, sessions.as_ref())];
     let sessions = sessions.unwrap_or(0);
     if rings {
         // As `run` does before it makes its own.
         limits::raise_locked_memory();
-        findings.push(memlock(workers, rings_that_fit(workers, sessions)));
+        let remedy = limits::locked_memory_remedy(workers, sessions);
+        findings.push(memlock(workers, rings_that_fit(workers, sessions), remedy));
     }
     let read = |key: &'static str, check: &dyn Fn(&str) -> Option<Finding>| {
         let text = fs::read_to_string(format!("/proc/sys/{}", key.replace('.', "/")));
@@ -123,17 +125,16 @@ fn cores_finding(cores: usize, workers: Option<usize>) -> Finding {
     }
 }
 
+/// `needed`: for the configured sessions, or for a few if the configuration sets no number.
 /// `sessions`: how many sessions the hard limit allows, as `run` calculates it, or its error.
-/// `is_auto`: the configuration does not set it.
-fn descriptors(hard: u64, sessions: Result<&u32, &String>, is_auto: bool) -> Finding {
+fn descriptors(hard: u64, needed: u64, sessions: Result<&u32, &String>) -> Finding {
     let subject = "file descriptors";
-    let more = hard.saturating_mul(2).max(65_536);
-    let remedy = format!("ulimit -n {more} (or LimitNOFILE={more} in the service)");
+    let remedy = format!("ulimit -n {needed} (or LimitNOFILE={needed} in the service)");
     match sessions {
         Err(refusal) => Finding::failed(subject, refusal.clone(), remedy),
         Ok(sessions) => {
             let text = format!("the hard limit of {hard} is enough for {sessions} sessions");
-            if is_auto && *sessions < SESSIONS_FEW {
+            if hard < needed {
                 Finding::warning(subject, text, remedy)
             } else {
                 Finding::ok(subject, text)
@@ -142,9 +143,8 @@ fn descriptors(hard: u64, sessions: Result<&u32, &String>, is_auto: bool) -> Fin
     }
 }
 
-fn memlock(workers: usize, (whole, small): (usize, usize)) -> Finding {
+fn memlock(workers: usize, (whole, small): (usize, usize), remedy: String) -> Finding {
     let subject = "locked memory";
-    let remedy = "ulimit -l 65536 (or LimitMEMLOCK=64M in the service)";
     if whole >= workers {
         return Finding::ok(subject, format!("{whole} of {workers} rings fit, tried as this user"));
     }
@@ -254,7 +254,7 @@ fn pipe_size(bytes: u64, wanted: u64) -> Finding {
     Finding::warning(
         subject,
         format!("{kib} KiB: bulk data is spliced in small pieces"),
-        "sysctl -w fs.pipe-max-size=1048576",
+        format!("sysctl -w fs.pipe-max-size={wanted}"),
     )
 }
 
@@ -297,16 +297,16 @@ mod tests {
     use crate::doctor::finding::Verdict;
 
     #[test]
-    fn a_limit_that_run_refuses_fails_with_the_same_message() {
-        let finding =
-            descriptors(20_000, Err(&"sessions_max = 20000 takes 40256".to_owned()), false);
-        let more = descriptors(131_072, Err(&"too many".to_owned()), false).remedy.unwrap();
-        assert!(more.contains("262144"), "{more}");
+    fn an_error_of_run_is_a_failure_with_the_same_text() {
+        let refusal = "sessions_max = 20000 takes 40256".to_owned();
+        let finding = descriptors(20_000, 40_256, Err(&refusal));
         assert_eq!(finding.verdict, Verdict::Failed);
         assert!(finding.text.contains("takes 40256"), "{}", finding.text);
-        assert_eq!(descriptors(1024, Ok(&300), true).verdict, Verdict::Warning);
-        assert_eq!(descriptors(20_000, Ok(&300), false).verdict, Verdict::Ok, "as written");
-        assert_eq!(descriptors(1 << 20, Ok(&500_000), true).verdict, Verdict::Ok);
+        let remedy = finding.remedy.unwrap();
+        assert_eq!(remedy, "ulimit -n 40256 (or LimitNOFILE=40256 in the service)");
+        assert_eq!(descriptors(1024, 2424, Ok(&300)).verdict, Verdict::Warning);
+        assert_eq!(descriptors(20_000, 1024, Ok(&300)).verdict, Verdict::Ok, "as written");
+        assert_eq!(descriptors(1 << 20, 2424, Ok(&500_000)).verdict, Verdict::Ok);
     }
 
     #[test]
@@ -348,9 +348,9 @@ mod tests {
 
     #[test]
     fn rings_that_fit_only_in_small_size_are_a_warning() {
-        assert_eq!(memlock(4, (0, 3)).verdict, Verdict::Failed);
-        assert_eq!(memlock(4, (3, 4)).verdict, Verdict::Warning);
-        assert_eq!(memlock(4, (4, 4)).verdict, Verdict::Ok);
+        assert_eq!(memlock(4, (0, 3), String::new()).verdict, Verdict::Failed);
+        assert_eq!(memlock(4, (3, 4), String::new()).verdict, Verdict::Warning);
+        assert_eq!(memlock(4, (4, 4), String::new()).verdict, Verdict::Ok);
     }
 
     #[test]
@@ -360,7 +360,8 @@ mod tests {
         let finding = pipe_pages(16_384, 64, 5);
         let remedy = "sysctl -w fs.pipe-user-pages-soft=20480";
         assert_eq!(finding.remedy.as_deref(), Some(remedy));
-        assert_eq!(pipe_size(64 * 1024, 512 * 1024).verdict, Verdict::Warning);
+        let remedy = pipe_size(64 * 1024, 512 * 1024).remedy.unwrap();
+        assert_eq!(remedy, "sysctl -w fs.pipe-max-size=524288");
         assert_eq!(pipe_size(512 * 1024, 512 * 1024).verdict, Verdict::Ok);
     }
 }

@@ -166,7 +166,7 @@ impl SessionRecord {
 
     fn json(&self, out: &mut String) -> fmt::Result {
         let record = JsonRecord {
-            time: self.time().to_string(),
+            timestamp: self.time().to_string(),
             client: self.client().map(|client| client.to_string()),
             frontend: &self.frontend,
             backend: &self.backend,
@@ -196,7 +196,8 @@ impl SessionRecord {
 
 #[derive(Serialize)]
 struct JsonRecord<'a> {
-    time: String,
+    /// As in the operator's records, so that one query finds both.
+    timestamp: String,
     client: Option<String>,
     frontend: &'a str,
     backend: &'a str,
@@ -295,7 +296,7 @@ mod tests {
         assert_eq!(
             line(&record(), LogFormat::Json),
             concat!(
-                r#"{"time":"2023-11-14T22:13:20.123Z","client":"192.0.2.7:50123","#,
+                r#"{"timestamp":"2023-11-14T22:13:20.123Z","client":"192.0.2.7:50123","#,
                 r#""frontend":"http","backend":"web","server":"web1","connect_ms":0.214,"#,
                 r#""duration_ms":234.567,"bytes_in":512,"bytes_out":10240,"letters":"--","#,
                 r#""reason":"done","retries":1}"#,

@@ -1,8 +1,15 @@
 //! What this process may have: descriptors, locked memory, cores.
 
+use std::io;
+
+use nix::errno::Errno;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
+use crate::sys::ring::RingSize;
 use crate::sys::thread::allowed_cores;
+
+/// Bytes of the control thread's ring: 256 submissions, the default of tokio-uring.
+const CONTROL_RING: u64 = 32 * 1024;
 
 /// Raises the limit of descriptors as far as this process may, and says what it is then.
 ///
@@ -32,6 +39,24 @@ pub(crate) fn raise_locked_memory() {
         // A ring that then finds too little makes itself smaller, or says so.
         setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard).ok();
     }
+}
+
+/// Why the ring of `what` cannot be made, with the remedy: `workers` for about `sessions` sessions
+/// are to start. For the operator.
+pub(crate) fn no_ring(what: &str, error: &io::Error, workers: usize, sessions: u32) -> String {
+    if error.raw_os_error() == Some(Errno::ENOMEM as i32) {
+        let remedy = locked_memory_remedy(workers, sessions);
+        return format!("{what}: no memory for a ring within RLIMIT_MEMLOCK; {remedy}");
+    }
+    format!("{what}: {error}")
+}
+
+/// The command that allows as much locked memory as the rings of `workers` and of the control
+/// thread take.
+pub(crate) fn locked_memory_remedy(workers: usize, sessions: u32) -> String {
+    let bytes = CONTROL_RING + workers as u64 * RingSize::for_sessions(sessions).locked_memory();
+    let kib = bytes.next_multiple_of(1 << 20) / 1024;
+    format!("ulimit -l {kib} (or LimitMEMLOCK={kib}K in the service)")
 }
 
 /// The cores that this process may use, in ascending order; never empty.

@@ -98,8 +98,9 @@ pub fn run(config: Config) -> Result<(), Failure> {
     prepared.drop_privileges(&config)?;
     application_log.start().map_err(|error| Failure::of(format!("evenkeel: no log: {error}")))?;
 
+    let (workers, sessions) = (prepared.workers, prepared.sessions_max);
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(|error| {
-        Failure::of(format!("evenkeel: no ring for the control thread: {error}"))
+        Failure::of(limits::no_ring("evenkeel: the control thread", &error, workers, sessions))
     })?;
     let (records, writer) = start_log(&config)?.unzip();
     let outcome = runtime.block_on(control(config, prepared, records, started));
@@ -352,7 +353,8 @@ fn start_workers(
             core: config.global.pin.then(|| prepared.core_of(index)),
         };
         threads.push(worker.start().map_err(|error| {
-            Failure::of(format!("evenkeel: worker {index} does not start: {error}"))
+            let what = format!("evenkeel: worker {index} does not start");
+            Failure::of(limits::no_ring(&what, &error, prepared.workers, prepared.sessions_max))
         })?);
     }
     let (ended, all_ended) = oneshot::channel();

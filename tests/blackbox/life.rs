@@ -153,10 +153,12 @@ fn a_session_is_one_object_in_a_json_log() {
     until("it is logged", || balancer.sessions().len() == 1);
     let record: serde_json::Value = serde_json::from_str(&balancer.sessions()[0]).unwrap();
     assert_eq!(record["client"], from.as_str());
+    assert!(record["timestamp"].is_string(), "{record}");
     assert_eq!((&record["server"], &record["bytes_in"]), (&"a".into(), &5.into()));
     assert_eq!((&record["letters"], &record["reason"]), (&"--".into(), &"done".into()));
     for line in balancer.complaints().lines() {
-        serde_json::from_str::<serde_json::Value>(line).unwrap();
+        let line = serde_json::from_str::<serde_json::Value>(line).unwrap();
+        assert!(line["timestamp"].is_string(), "as in a session record: {line}");
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use crate::common::balancer::{PROGRAM, write_config};
 use crate::common::client::visit;
 use crate::common::wait::until;
-use crate::common::{Balancer, Config, Place, Server, skip};
+use crate::common::{Balancer, Config, Place, Server, http, skip};
 
 const ONLY_ROOT: &str = "only root can become another user";
 
@@ -135,6 +135,40 @@ fn a_machine_that_gives_no_thread_is_said_to() {
     let mut command = plain_user_by(&place, &["prlimit", "--nproc=1"]);
     let output = command.args(["run", "-c"]).arg(write_config(&place, &text)).output().unwrap();
     assert_says(&output, 1, &["user and group stay what they are", "no log: "]);
+}
+
+#[test]
+fn too_little_locked_memory_is_named_with_its_remedy_however_little_is_missing() {
+    // From none to almost enough for two workers; kernels before 6.14 charge it to the cgroup.
+    let mut refused = Vec::new();
+    for kib in [0, 8, 16, 32, 64, 128, 256, 512] {
+        let place = Place::new();
+        let config = Config::new(&place).workers(2).global("user = \"nobody\"");
+        let text = config.server("a", place.port(9001)).text();
+        let limit = format!("--memlock={}", kib * 1024);
+        let mut command = plain_user_by(&place, &["prlimit", &limit]);
+        command.args(["run", "-c"]).arg(write_config(&place, &text));
+        let mut balancer = Balancer::spawn(&place, command);
+        until("it runs or has ended", || {
+            !balancer.runs() || http::get(place.observe(), "/readyz").is_ok()
+        });
+        if balancer.runs() {
+            break;
+        }
+        let said = balancer.complaints();
+        assert_eq!(balancer.wait().code(), Some(1), "{kib} KiB: {said}");
+        assert!(
+            said.contains("RLIMIT_MEMLOCK") && said.contains("ulimit -l "),
+            "{kib} KiB: {said}"
+        );
+        refused.push(kib);
+    }
+    if refused.is_empty() {
+        skip(
+            "too_little_locked_memory_is_named_with_its_remedy_however_little_is_missing",
+            "this kernel does not charge rings to RLIMIT_MEMLOCK",
+        );
+    }
 }
 
 #[test]

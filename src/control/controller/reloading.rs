@@ -21,6 +21,9 @@ const RELEASE_ATTEMPTS_MAX: u32 = 50;
 
 const DRAINING: &str = "no reload: evenkeel is draining";
 
+/// How the answer and the log begin when a new configuration cannot be put in force.
+const REJECTED: &str = "reload rejected, the old configuration stays active";
+
 /// Problems of a file that an answer lists; the log has all of them.
 const PROBLEMS_ANSWERED: usize = 3;
 
@@ -89,11 +92,12 @@ impl Controller {
             }
             Err(lines) => {
                 self.reloading.failed += 1;
-                for line in &lines {
+                let rejected = format!("{REJECTED}: {}", in_one_line(&lines));
+                tracing::error!("{rejected}");
+                for line in lines.iter().filter(|_| lines.len() > 1) {
                     tracing::error!("{line}");
                 }
-                tracing::error!("reload rejected, the old configuration stays active");
-                Err(format!("nothing has changed: {}", in_one_line(&lines)))
+                Err(rejected)
             }
         };
         self.answer_all(&answer);

@@ -28,6 +28,8 @@ use crate::sys::local_addresses::LocalAddresses;
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
 
+const REJECTED: &str = "reload rejected, the old configuration stays active: ";
+
 /// Enough for 100 sessions, one server, ten connections to `observe.bind` and about twenty
 /// addresses to listen on.
 const DESCRIPTORS: u64 = 48 + 4 + 2 + 200 + 20 + 10;
@@ -182,7 +184,7 @@ fn a_bad_file_changes_nothing_and_says_why() {
     let before = Arc::clone(&scene.shared.table.load().listeners[0].0);
     fs::write(scene.file(), "[frontend.f]\nbund = 1\n").unwrap();
     let problem = scene.order(Order::Reload).unwrap_err();
-    assert!(problem.contains("e.toml:2:1: ") && problem.contains("nothing has"), "{problem}");
+    assert!(problem.contains("e.toml:2:1: ") && problem.starts_with(REJECTED), "{problem}");
     let after = Arc::clone(&scene.shared.table.load().listeners[0].0);
     assert!(Arc::ptr_eq(&before, &after));
     scene.end();
@@ -218,7 +220,7 @@ fn a_configured_limit_that_no_longer_fits_refuses_the_reload_with_the_numbers() 
     let many = scene.many(30);
     write(&scene.file(), &many, &[free()]);
     let problem = scene.order(Order::Reload).unwrap_err();
-    for part in ["295 file descriptors are needed", "284", "sessions_max = 94", "nothing has"] {
+    for part in ["295 file descriptors are needed", "284", "sessions_max = 94", REJECTED] {
         assert!(problem.contains(part), "no {part}: {problem}");
     }
     assert_eq!(scene.shared.table.load().listeners[0].0.address, scene.bind);

@@ -94,11 +94,20 @@ impl Ring {
     /// `ENOSYS` and `EPERM`: this kernel or sandbox has no io_uring; `ENOMEM`: `RLIMIT_MEMLOCK` is
     /// too low even for a small ring.
     pub fn new(sessions: u32, buffers: u16) -> io::Result<Self> {
-        let mut size = RingSize::for_sessions(sessions);
+        let wanted = RingSize::for_sessions(sessions);
+        let mut size = wanted;
         loop {
             match Self::of_size(size, buffers) {
                 Err(error) if error.raw_os_error() == Some(Errno::ENOMEM as i32) => {
                     size = size.halved().ok_or(error)?;
+                }
+                Ok(ring) if size != wanted => {
+                    tracing::warn!(
+                        "RLIMIT_MEMLOCK is too low, and a worker makes a smaller ring: each needs \
+                         {} KiB; raise it with ulimit -l (or LimitMEMLOCK= in the service)",
+                        wanted.locked_memory() / 1024
+                    );
+                    return Ok(ring);
                 }
                 other => return other,
             }

@@ -25,7 +25,7 @@ const OPERATIONS: [(&str, u8); 9] = [
 ];
 
 /// Entries of the two queues of a ring.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RingSize {
     submissions: u32,
     completions: u32,
@@ -38,6 +38,18 @@ impl RingSize {
     pub fn for_sessions(sessions: u32) -> Self {
         let completions = sessions.saturating_mul(2).next_power_of_two().clamp(4096, 32_768);
         Self { submissions: SUBMISSIONS, completions }
+    }
+
+    /// Bytes of memory, which kernels from 6.14 on charge to `RLIMIT_MEMLOCK`. Each part is rounded
+    /// up to pages of 16 KiB, the largest of a Pi.
+    #[must_use]
+    pub fn locked_memory(self) -> u64 {
+        const PAGE: u64 = 16 * 1024;
+        let (submissions, completions) = (u64::from(self.submissions), u64::from(self.completions));
+        // Each io_uring_sqe; each io_uring_cqe and submission index, behind heads and tails.
+        let parts = [submissions * 64, completions * 16 + submissions * 4 + 512];
+        let buffer_ring = PAGE;
+        parts.iter().map(|bytes| bytes.next_multiple_of(PAGE)).sum::<u64>() + buffer_ring
     }
 
     /// Half of it; none if that is not worth having.
@@ -110,6 +122,7 @@ mod tests {
     fn a_size_is_halved_four_times() {
         let size = RingSize::for_sessions(10_000);
         assert_eq!((size.submissions, size.completions), (1024, 32_768));
+        assert_eq!(size.locked_memory(), (64 + 528 + 16) * 1024);
         let smallest = size.smallest();
         assert_eq!((smallest.submissions, smallest.completions), (64, 2048));
         assert!(smallest.halved().is_none());
