@@ -25,24 +25,45 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// So many that following a table takes a while: the while in which the next one comes.
 const LISTENERS: usize = 100;
 
-fn listeners() -> Vec<(Arc<Listener>, Arc<Frontend>)> {
+fn frontend() -> Arc<Frontend> {
     let backend = Backend {
         settings: Arc::default(),
         schedule: Schedule::new(Vec::new()),
         turn: Arc::new(CachePadded::new(AtomicUsize::new(0))),
     };
     let shared = FrontendShared { sessions: Limit::new(None), cells: PerWorker::new(1) };
-    let frontend = Arc::new(Frontend {
+    Arc::new(Frontend {
         settings: Arc::default(),
         backend: Arc::new(backend),
         shared: Arc::new(shared),
-    });
+    })
+}
+
+fn listeners() -> Vec<(Arc<Listener>, Arc<Frontend>)> {
+    let frontend = frontend();
     let listener = |_| {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         (Arc::new(Listener::new(address, vec![socket.into()])), Arc::clone(&frontend))
     };
     (0..LISTENERS).map(listener).collect()
+}
+
+fn seam(table: Table) -> Arc<SharedState> {
+    let (seen, nobody) = crossbeam::channel::unbounded();
+    drop(nobody);
+    let phase = PhaseCell::new(Instant::now());
+    Arc::new(SharedState::new(table, phase, 10, seen, None, vec![Waker::new().unwrap()]))
+}
+
+fn worker(seam: &Arc<SharedState>) -> Worker {
+    Worker {
+        index: WorkerIndex(0),
+        shared: Arc::clone(seam),
+        sessions_max: 10,
+        buffers: 8 << 20,
+        core: None,
+    }
 }
 
 /// Without sleeping: what is looked for happens within microseconds.
@@ -55,22 +76,44 @@ fn within_patience(mut so: impl FnMut() -> bool, what: impl Fn() -> String) {
     }
 }
 
+/// The time from a new table of so many listeners to the worker's word that it follows it, at the
+/// least of a few tries: the machine may be busy.
+fn time_to_follow(listeners: usize) -> Duration {
+    let frontend = frontend();
+    // Without sockets, so that there can be many: following a table is all that is timed.
+    let listener = |port: usize| {
+        let address = ([127, 0, 0, 1], u16::try_from(port).unwrap()).into();
+        (Arc::new(Listener::new(address, Vec::new())), Arc::clone(&frontend))
+    };
+    let listeners: Vec<_> = (1..=listeners).map(listener).collect();
+    let table = |version| Table { version, frontends: Vec::new(), listeners: listeners.clone() };
+    let seam = seam(table(1));
+    let _thread = worker(&seam).start().unwrap();
+    let mut old = Vec::new();
+    let try_once = |version| {
+        let table = table(version);
+        let begun = Instant::now();
+        old.push(seam.publish(table));
+        let followed = || seam.seen_by_all() == version;
+        within_patience(followed, || format!("{version} is not followed"));
+        begun.elapsed()
+    };
+    (2..12).map(try_once).min().unwrap()
+}
+
+#[test]
+fn following_a_table_takes_time_in_proportion_to_its_listeners() {
+    let (few, many) = (time_to_follow(2_000), time_to_follow(32_000));
+    // 16 times as many: linear is about 16 times as long, quadratic 256 times.
+    assert!(many < few * 64, "2,000 listeners: {few:?}, 32,000: {many:?}");
+}
+
 #[test]
 fn of_two_changes_in_a_row_the_second_is_seen_however_close_they_are() {
     let listeners = listeners();
     let table = |version| Table { version, frontends: Vec::new(), listeners: listeners.clone() };
-    let (seen, _nobody) = crossbeam::channel::unbounded();
-    let phase = PhaseCell::new(Instant::now());
-    let seam = SharedState::new(table(1), phase, 10, seen, None, vec![Waker::new().unwrap()]);
-    let seam = Arc::new(seam);
-    let worker = Worker {
-        index: WorkerIndex(0),
-        shared: Arc::clone(&seam),
-        sessions_max: 10,
-        buffers: 8 << 20,
-        core: None,
-    };
-    let thread = worker.start().unwrap();
+    let seam = seam(table(1));
+    let thread = worker(&seam).start().unwrap();
     let mut old = Vec::new();
     // The second comes while the worker is about to look at the first: nobody knows when that is.
     for round in 1..=4000 {

@@ -45,8 +45,8 @@ pub struct SharedState {
     mailboxes: Vec<Mailbox>,
     /// The newest version that each worker has loaded.
     versions: PerWorker<AtomicU64>,
-    /// Workers that pause accepting until a session ends somewhere: a bit each, by index modulo 64.
-    paused: CachePadded<AtomicU64>,
+    /// Workers that pause accepting until a session ends somewhere: a bit for each, 64 in a word.
+    paused: Box<[CachePadded<AtomicU64>]>,
 }
 
 impl SharedState {
@@ -71,7 +71,7 @@ impl SharedState {
             wakers,
             mailboxes: (0..workers).map(|_| Mailbox::default()).collect(),
             versions: PerWorker::new(workers),
-            paused: CachePadded::new(AtomicU64::new(0)),
+            paused: (0..workers.div_ceil(64)).map(|_| CachePadded::default()).collect(),
         }
     }
 
@@ -106,20 +106,24 @@ impl SharedState {
     /// This worker accepts nothing until it is woken: somewhere a session must end first. True if
     /// that is news: one may have ended before it was, so the worker looks once more.
     pub fn pause(&self, worker: WorkerIndex) -> bool {
-        self.paused.fetch_or(bit_of(worker), Ordering::SeqCst) & bit_of(worker) == 0
+        let (word, bit) = (&self.paused[worker.0 / 64], 1 << (worker.0 % 64));
+        word.fetch_or(bit, Ordering::SeqCst) & bit == 0
     }
 
     /// A session has ended on this worker: others that wait for that are woken, each once.
     pub fn wake_paused(&self, own: WorkerIndex) {
         // Pairs with `pause`: either its bit is seen here, or it sees the count that was lowered.
         atomic::fence(Ordering::SeqCst);
-        if self.paused.load(Ordering::Relaxed) & !bit_of(own) == 0 {
-            return;
-        }
-        let paused = self.paused.swap(0, Ordering::SeqCst);
-        for (index, waker) in self.wakers.iter().enumerate() {
-            if index != own.0 && paused & bit_of(WorkerIndex(index)) != 0 {
-                waker.wake();
+        for (index, word) in self.paused.iter().enumerate() {
+            let others = if index == own.0 / 64 { !(1 << (own.0 % 64)) } else { u64::MAX };
+            if word.load(Ordering::Relaxed) & others == 0 {
+                continue;
+            }
+            let paused = word.swap(0, Ordering::SeqCst) & others;
+            for (bit, waker) in self.wakers[index * 64..].iter().take(64).enumerate() {
+                if paused & (1 << bit) != 0 {
+                    waker.wake();
+                }
             }
         }
     }
@@ -137,6 +141,27 @@ impl SharedState {
     }
 }
 
-const fn bit_of(worker: WorkerIndex) -> u64 {
-    1 << (worker.0 % 64)
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_session_that_ends_wakes_each_of_256_workers_that_pause_and_no_other() {
+        let table = Table { version: 1, frontends: Vec::new(), listeners: Vec::new() };
+        let wakers = (0..256).map(|_| Waker::new().unwrap()).collect();
+        let (events, _nobody) = crossbeam::channel::unbounded();
+        let phase = PhaseCell::new(Instant::now());
+        let state = SharedState::new(table, phase, 1, events, None, wakers);
+        for (own, paused) in [(0, vec![64, 128]), (64, vec![0, 255]), (255, vec![1, 63, 191])] {
+            assert!(paused.iter().all(|worker| state.pause(WorkerIndex(*worker))));
+            assert!(!paused.iter().any(|worker| state.pause(WorkerIndex(*worker))), "no news");
+            state.wake_paused(WorkerIndex(own));
+            let woken = (0..256).filter(|worker| state.wakers[*worker].take());
+            assert_eq!(woken.collect::<Vec<usize>>(), paused, "by worker {own}");
+            state.wake_paused(WorkerIndex(own));
+            assert!(!state.wakers.iter().any(Waker::take), "each once");
+        }
+    }
 }

@@ -27,9 +27,10 @@ impl Waker {
         self.counter.write(1).ok();
     }
 
-    /// Takes the wake-ups so far, so that the counter is not readable any more.
-    pub fn take(&self) {
-        self.counter.read().ok();
+    /// Takes the wake-ups so far, so that the counter is no longer readable; false: there were
+    /// none.
+    pub fn take(&self) -> bool {
+        self.counter.read().is_ok()
     }
 
     /// For the ring's poll.
