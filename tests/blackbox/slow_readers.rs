@@ -6,7 +6,6 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::thread;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::SockRef;
 
 use crate::common::balancer::{PROGRAM, write_config};
@@ -14,12 +13,6 @@ use crate::common::client::{Ending, connect, end, exchange, read_out};
 use crate::common::server::BlackHole;
 use crate::common::wait::{PATIENCE, holds_for, until};
 use crate::common::{Balancer, Config, Place, Server};
-
-/// Both ends of every session are in this process: more descriptors than a soft limit of 1,024.
-fn raise_descriptor_limit() {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-}
 
 /// Starts the balancer as under `ulimit -n 2048`, which allows about 780 sessions.
 fn start_with_2048_descriptors<'a>(place: &'a Place, config: &Config) -> Balancer<'a> {
@@ -51,8 +44,7 @@ fn holds_sessions(balancer: &Balancer<'_>) -> bool {
 
 #[test]
 fn five_hundred_clients_that_write_and_never_read_slow_nobody_else() {
-    raise_descriptor_limit();
-    let place = Place::new();
+    let place = Place::alone();
     let server = Server::echo(place.port(9001));
     let balancer =
         start_with_2048_descriptors(&place, &Config::new(&place).server("a", server.address));
@@ -89,10 +81,11 @@ fn five_hundred_clients_that_write_and_never_read_slow_nobody_else() {
 #[test]
 fn four_hundred_slow_downloads_fit_into_four_mebibytes_and_lose_no_byte() {
     const LENGTH: usize = 8 << 20;
-    raise_descriptor_limit();
-    let place = Place::new();
+    let place = Place::alone();
     let server = Server::start(place.port(9001), |mut stream| {
         drop(stream.read(&mut [0; 16]));
+        // Its client stops for as long as the test takes.
+        stream.set_write_timeout(None).unwrap();
         // Another byte in each chunk, so that a chunk that is lost is seen.
         for number in 0..LENGTH >> 16 {
             if stream.write_all(&[u8::try_from(number).unwrap(); 1 << 16]).is_err() {
@@ -106,6 +99,8 @@ fn four_hundred_slow_downloads_fit_into_four_mebibytes_and_lose_no_byte() {
     let balancer = Balancer::start(&place, &config);
     let download = || {
         let mut client = connect(place.frontend());
+        // Forty of them are read at a time, on a machine that may be busy.
+        client.set_read_timeout(Some(6 * PATIENCE)).unwrap();
         client.write_all(b"?").unwrap();
         client
     };
