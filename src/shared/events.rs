@@ -9,7 +9,7 @@ pub enum WorkerEvent {
     ConnectFailed(ServerId, ConnectFailure),
     /// The worker paused accepting because no descriptor is left (at most once a second).
     AcceptPaused(WorkerIndex),
-    /// More than half of the buffers are held for peers that do not read.
+    /// More than a third of the buffers are held for peers that do not read.
     BuffersStalled(WorkerIndex),
     /// Every buffer was held: so many sessions were closed to release some.
     BuffersExhausted(WorkerIndex, u32),

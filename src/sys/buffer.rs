@@ -33,9 +33,9 @@ const REFILLS: u16 = 128;
 pub enum Supply {
     /// There are enough.
     Ample,
-    /// Fewer than a quarter are free: each receive takes one buffer at most.
+    /// Fewer than half are free: each receive takes one buffer at most.
     Low,
-    /// More than half are held by bytes that their peer does not take. What is left belongs to
+    /// More than a third are held by bytes that their peer does not take. What is left belongs to
     /// sessions that move: nothing is received that cannot be sent at once.
     Stalled,
 }
@@ -67,7 +67,7 @@ pub struct Buffers {
     held_most: usize,
     /// Buffers that were filled in this turn: their bytes have had no chance to be sent yet.
     filled: usize,
-    /// Whether more than half of the buffers are held for longer than a turn.
+    /// Whether more than a third of the buffers are held for longer than a turn.
     stalled: bool,
 }
 
@@ -154,7 +154,7 @@ impl Buffers {
         let held = self.held().saturating_sub(std::mem::take(&mut self.filled));
         let count = usize::from(self.count());
         // Two bounds, so that one session does not make the answer change at every turn.
-        self.stalled = held * 8 > count * if self.stalled { 3 } else { 4 };
+        self.stalled = held * if self.stalled { 4 } else { 3 } > count;
     }
 
     fn adapt_depth(&mut self) {
@@ -218,7 +218,7 @@ impl Buffers {
         let free = self.ids.free() + usize::from(self.provided);
         if self.stalled {
             Supply::Stalled
-        } else if free < usize::from(self.count()) / 4 {
+        } else if free < usize::from(self.count()) / 2 {
             Supply::Low
         } else {
             Supply::Ample
@@ -334,14 +334,14 @@ mod tests {
     }
 
     #[test]
-    fn more_than_half_held_for_longer_than_a_turn_is_a_stall_until_it_is_clearly_less() {
+    fn more_than_a_third_held_for_longer_than_a_turn_is_a_stall_until_it_is_clearly_less() {
         let mut buffers = Buffers::new(64).unwrap();
-        let mut held = received(&mut buffers, 40);
+        let mut held = received(&mut buffers, 30);
         buffers.end_turn();
         assert_eq!(buffers.supply(), Supply::Ample, "they were filled in this turn");
         buffers.end_turn();
         assert_eq!(buffers.supply(), Supply::Stalled);
-        for (left, supply) in [(25, Supply::Stalled), (24, Supply::Ample)] {
+        for (left, supply) in [(17, Supply::Stalled), (16, Supply::Ample)] {
             held.drain(left..).for_each(|buffer| buffers.release(buffer));
             buffers.end_turn();
             assert_eq!(buffers.supply(), supply, "{left} are held");

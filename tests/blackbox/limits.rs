@@ -12,7 +12,7 @@ use socket2::SockRef;
 
 use crate::common::client::{connect, exchange, is_reset, patient};
 use crate::common::wait::{PATIENCE, holds_for, until, until_some};
-use crate::common::{Balancer, Config, Place, Server, skip};
+use crate::common::{Balancer, Config, Place, Server};
 
 /// Whether an echo has come within a tick.
 fn answered(client: &TcpStream) -> bool {

@@ -68,7 +68,7 @@ metrics! {
     BUFFERS_IN_USE: "gauge" "evenkeel_buffers_in_use" "Buffers that hold bytes now.";
     BUFFERS: "gauge" "evenkeel_buffers" "Buffers of a worker's pool.";
     BUFFERS_STALLED: "gauge" "evenkeel_buffers_stalled"
-        "1 while more than half of the buffers are held for peers that do not read.";
+        "1 while more than a third of the buffers are held for peers that do not read.";
     BUFFER_WAITS: "counter" "evenkeel_buffer_waits_total"
         "Receives that found no buffer and had to wait.";
     PIPES_IN_USE: "gauge" "evenkeel_pipes_in_use" "Pipes that hold bytes now.";
