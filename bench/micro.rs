@@ -1,8 +1,8 @@
-//! The parts that run for each session or each change, alone: `cargo bench`. Under `cargo test`
-//! with tiny numbers, so that it does not rot.
+//! Micro-benchmarks of what runs for each session or each change: `cargo bench`. `cargo test` runs
+//! them with small numbers and without a table, to show that they work.
 //!
-//! Figures are nanoseconds of one operation: the median of rounds with the extremes. They only
-//! say whether a part grew dearer on the same machine; what a client feels, `bench/run` says.
+//! Figures are nanoseconds of one operation: the median of the rounds, minimum and maximum. They
+//! show whether a part became slower on the same machine; `bench/run` measures what clients see.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -32,7 +32,7 @@ use evenkeel::terms::{EndpointId, ServerId, WorkerIndex};
 const THREADS: [usize; 4] = [1, 2, 4, 8];
 const THREADS_MAX: usize = 8;
 
-/// How long it is measured.
+/// How much is measured.
 #[derive(Debug, Clone, Copy)]
 struct Effort {
     rounds: usize,
@@ -41,9 +41,7 @@ struct Effort {
 }
 
 fn main() {
-    // Cargo says so to a benchmark that is to measure; a test gets nothing.
-    let measures = std::env::args().any(|argument| argument == "--bench");
-    let effort = if measures {
+    let effort = if is_measuring() {
         Effort { rounds: 9, operations: 1_000_000 }
     } else {
         Effort { rounds: 1, operations: 1_000 }
@@ -60,6 +58,11 @@ fn main() {
     for servers in [2, 100, 1000] {
         tables(servers, effort);
     }
+}
+
+/// Whether cargo asks for figures: it passes `--bench` to a benchmark, and nothing to a test.
+fn is_measuring() -> bool {
+    std::env::args().any(|argument| argument == "--bench")
 }
 
 /// A session's place is taken and given back, in all threads at once.
@@ -177,7 +180,7 @@ fn seam() -> SharedState {
     SharedState::new(table, PhaseCell::new(Instant::now()), 100, seen, None, wakers.collect())
 }
 
-/// One line: what it costs.
+/// One line of the table.
 fn print(name: &str, rounds: Vec<Duration>, operations: u32) {
     let one = |time: Duration| time.as_secs_f64() * 1e9 / f64::from(operations);
     let mut costs: Vec<f64> = rounds.into_iter().map(one).collect();
@@ -190,5 +193,7 @@ fn print(name: &str, rounds: Vec<Duration>, operations: u32) {
 
 #[expect(clippy::print_stdout, reason = "the one place where results are printed")]
 fn say(line: &str) {
-    println!("{line}");
+    if is_measuring() {
+        println!("{line}");
+    }
 }
