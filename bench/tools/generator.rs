@@ -1,8 +1,8 @@
-//! The client side: keeps a number of connections busy, in the thread that asks it to.
+//! The client side: keeps a number of connections busy, in the calling thread.
 //!
-//! In a closed loop each connection has one exchange under way, always. In an open loop exchanges
-//! begin at a given rate on whichever connection rests, and a latency is counted from when its
-//! exchange was meant to begin: who falls behind pays for all that wait (no coordinated omission).
+//! In a closed loop each connection always has an exchange under way. In an open loop exchanges
+//! start at a given rate, on any connection without one, and a latency counts from the time at
+//! which its exchange was due: a slow subject pays for the wait (no coordinated omission).
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,25 +14,22 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, recv, send};
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::histogram::{Latencies, Quantiles};
+use crate::latencies::Latencies;
+use crate::report::Turn;
 use crate::work::Load;
 
-/// Bytes that one call discards of an answer: never copied, so only a number.
+/// Bytes of an answer that one call discards: they are never copied.
 const DISCARD: usize = 1 << 20;
 const EVENTS: usize = 256;
-/// What epoll calls the timer; others are indices of connections.
-const TIMER: u64 = u64::MAX;
 
-/// Connections and what they do.
+/// Connections and their loads.
 pub(crate) struct Generator {
     addresses: Vec<SocketAddr>,
-    next_address: usize,
+    connected: usize,
     epoll: Epoll,
     connections: Vec<Connection>,
     parts: Vec<Part>,
@@ -48,88 +45,51 @@ struct Part {
     latencies: Option<Latencies>,
 }
 
-/// An open loop.
-struct Pace {
-    part: usize,
-    /// Between two exchanges on average.
-    interval: Duration,
-    rhythm: Rhythm,
-    /// When the next exchange is meant to begin.
-    next: Instant,
-    resting: VecDeque<usize>,
-}
-
-/// How exchanges of an open loop follow each other, and how it waits for the next.
-enum Rhythm {
-    /// Evenly; woken by a timer.
-    Even(TimerFd),
-    /// As those of clients who know nothing of each other, a Poisson process: gaps are distributed
-    /// exponentially. Waits by giving the core away again and again.
-    Poisson(Box<StdRng>, u64),
-}
-
-/// How exchanges of an open loop are asked for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Arrivals {
-    /// Evenly; a timer wakes the generator, for beside other work.
-    Even,
-    /// As a Poisson process, the same for the same seed. The generator does not sleep until the
-    /// next is due: to set a timer that is the next to go off can cost a virtual machine more of
-    /// the core than an exchange, and an even rhythm beats with the clock's ticks.
-    Poisson { seed: u64 },
-}
-
-impl Pace {
-    /// Whether it waits by giving the core away; with no connection at rest it waits for an answer.
-    fn yields(&self) -> bool {
-        matches!(self.rhythm, Rhythm::Poisson(..)) && !self.resting.is_empty()
-    }
-
-    /// The next exchange has begun: when is the one after it meant to?
-    fn advance(&mut self) {
-        self.next += match &mut self.rhythm {
-            Rhythm::Even(_) => self.interval,
-            Rhythm::Poisson(random, _) => {
-                self.interval.mul_f64(-(1.0 - random.random::<f64>()).ln())
-            }
-        };
-    }
-}
-
 struct Connection {
     socket: Socket,
     phase: Phase,
     part: usize,
-    /// When the exchange began, or was meant to; kept only where latencies are.
-    began: Option<Instant>,
+    /// When the exchange started or was due; only while latencies are recorded.
+    due: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
 enum Phase {
-    /// Bytes of the request that are still to be sent (the first wait for the connection too).
+    /// Bytes of the request still to send; the first wait for the connect as well.
     Sending(usize),
-    /// Bytes of the answer that are still to come.
+    /// Bytes of the answer still to receive.
     Receiving(usize),
-    /// The answer is whole; the peer's end of stream is still to come.
+    /// The answer is complete; the FIN is still to come.
     Ending,
-    /// Nothing is under way.
-    Resting,
+    /// No exchange is under way.
+    Idle,
 }
 
-enum Step {
-    /// Nothing to do until the socket is ready again.
-    Wait,
-    /// Nothing to do until the pace asks.
-    Rest,
-    /// The exchange was the connection's last.
-    Over,
+/// An open loop. With a seed, arrivals are a Poisson process, as of clients that know nothing of
+/// each other: equal distances interfere with the tick of the clock. The generator waits with
+/// `sched_yield(2)`: a timer can cost a virtual machine more CPU time than an exchange.
+struct Pace {
+    part: usize,
+    /// Mean time between two exchanges.
+    interval: Duration,
+    seed: Option<u64>,
+    random: Option<StdRng>,
+    /// When the next exchange is due.
+    next: Instant,
+    idle: VecDeque<usize>,
+}
+
+impl Pace {
+    fn advance(&mut self) {
+        self.next += match &mut self.random {
+            Some(random) => self.interval.mul_f64(-(1.0 - random.random::<f64>()).ln()),
+            None => self.interval,
+        };
+    }
 }
 
 impl Generator {
     /// Opens the connections of all loads, to the addresses in turn.
-    ///
-    /// # Errors
-    /// A connection is refused, or there are no descriptors.
     pub(crate) fn open(addresses: &[SocketAddr], loads: &[Load]) -> io::Result<Self> {
         let part = |load: &Load| Part {
             load: *load,
@@ -139,7 +99,7 @@ impl Generator {
         };
         let mut generator = Self {
             addresses: addresses.to_vec(),
-            next_address: 0,
+            connected: 0,
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             connections: Vec::new(),
             parts: loads.iter().map(part).collect(),
@@ -155,124 +115,113 @@ impl Generator {
         Ok(generator)
     }
 
-    /// From now on a part is an open loop: so many exchanges a second.
-    ///
-    /// # Errors
-    /// There is no timer.
-    pub(crate) fn pace(&mut self, part: usize, rate: f64, arrivals: Arrivals) -> io::Result<()> {
-        let rhythm = match arrivals {
-            Arrivals::Poisson { seed } => {
-                Rhythm::Poisson(Box::new(StdRng::seed_from_u64(seed)), seed)
-            }
-            Arrivals::Even => {
-                let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
-                let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-                self.epoll.add(&timer, EpollEvent::new(interest, TIMER))?;
-                Rhythm::Even(timer)
-            }
-        };
+    /// Makes a part an open loop of so many exchanges a second: at equal distances, or random ones
+    /// that are the same for the same seed.
+    pub(crate) fn pace(&mut self, part: usize, rate: f64, seed: Option<u64>) {
         self.pace = Some(Pace {
             part,
             interval: Duration::from_secs_f64(1.0 / rate),
-            rhythm,
+            seed,
+            random: seed.map(StdRng::seed_from_u64),
             next: Instant::now(),
-            resting: VecDeque::new(),
+            idle: VecDeque::new(),
         });
-        Ok(())
     }
 
-    /// Exchanges of a part so far; those under way count with the bytes that were moved.
+    /// Exchanges of a part so far; those under way count by the bytes that were transferred.
     #[expect(clippy::cast_precision_loss, reason = "2^53 bytes are not reached")]
     pub(crate) fn exchanges(&self, part: usize) -> f64 {
         let part = &self.parts[part];
         part.bytes as f64 / part.load.exchange.bytes() as f64
     }
 
-    /// Begins to keep the latencies of a part.
-    pub(crate) fn keep_latencies(&mut self, part: usize) {
-        self.parts[part].latencies = Some(Latencies::new(Instant::now()));
-        for connection in self.connections.iter_mut().filter(|one| one.part == part) {
-            connection.began = None; // those under way began before
-        }
-        if let Some(pace) = self.pace.as_mut().filter(|pace| pace.part == part) {
-            // What was behind before is not of this turn, which is the same for everybody.
-            pace.next = Instant::now();
-            if let Rhythm::Poisson(random, seed) = &mut pace.rhythm {
-                **random = StdRng::seed_from_u64(*seed);
-            }
-        }
+    /// Drives for this long and returns the rate of each part in exchanges a second.
+    pub(crate) fn rates(&mut self, time: Duration) -> io::Result<Vec<f64>> {
+        let exchanges = |generator: &Self| -> Vec<f64> {
+            (0..generator.parts.len()).map(|part| generator.exchanges(part)).collect()
+        };
+        let (before, start) = (exchanges(self), Instant::now());
+        self.drive(time)?;
+        let took = start.elapsed().as_secs_f64();
+        let pairs = exchanges(self).into_iter().zip(before);
+        Ok(pairs.map(|(after, before)| (after - before) / took).collect())
     }
 
-    /// The latencies of a part. Exchanges that are not over, or have not even begun, count with
-    /// the time that they have taken: who never answers must not look fast.
-    pub(crate) fn latencies(&mut self, part: usize) -> Option<Quantiles> {
+    /// Starts to record the latencies of a part.
+    pub(crate) fn record_latencies(&mut self, part: usize) -> io::Result<()> {
+        self.parts[part].latencies = Some(Latencies::new(Instant::now())?);
+        for connection in self.connections.iter_mut().filter(|one| one.part == part) {
+            connection.due = None; // an exchange under way started before
+        }
+        if let Some(pace) = self.pace.as_mut().filter(|pace| pace.part == part) {
+            // The turn is the same for every subject: nothing is overdue at its start.
+            pace.next = Instant::now();
+            pace.random = pace.seed.map(StdRng::seed_from_u64);
+        }
+        Ok(())
+    }
+
+    /// The latencies of a part, as [`Latencies::figures`]. In an open loop, exchanges that are
+    /// under way or have not even started count with the time that they have taken so far.
+    pub(crate) fn latencies(&mut self, part: usize) -> io::Result<Turn> {
         let now = Instant::now();
-        let mut latencies = self.parts[part].latencies.take()?;
-        let under_way = self
-            .connections
-            .iter()
-            .filter(|one| one.part == part && !matches!(one.phase, Phase::Resting));
+        let latencies = self.parts[part].latencies.take();
+        let mut latencies = latencies.ok_or_else(|| io::Error::other("no latency is recorded"))?;
         if let Some(pace) = self.pace.as_ref().filter(|pace| pace.part == part) {
-            let kept_since = latencies.began();
-            for began in under_way.map(|one| one.began.unwrap_or(kept_since)) {
-                latencies.record(now, now.saturating_duration_since(began));
+            let start = latencies.start();
+            let connections = self.connections.iter();
+            let under_way =
+                connections.filter(|one| one.part == part && !matches!(one.phase, Phase::Idle));
+            for due in under_way.map(|one| one.due.unwrap_or(start)) {
+                latencies.record(now, now.saturating_duration_since(due));
             }
-            let mut meant = pace.next;
-            while meant < now {
-                latencies.record(now, now - meant);
-                meant += pace.interval;
+            let mut due = pace.next;
+            while due < now {
+                latencies.record(now, now - due);
+                due += pace.interval;
             }
         }
-        latencies.quantiles()
+        latencies.figures()
     }
 
     /// Drives for this long.
-    ///
-    /// # Errors
-    /// Any connection fails or is ended early: a subject that drops work must not look fast.
     pub(crate) fn drive(&mut self, time: Duration) -> io::Result<()> {
         let end = Instant::now() + time;
-        let mut events = vec![EpollEvent::empty(); EVENTS];
+        let mut events = [EpollEvent::empty(); EVENTS];
         loop {
-            self.keep_pace()?;
+            self.start_due()?;
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
-            let yields = self.pace.as_ref().is_some_and(Pace::yields);
-            let patience = if yields { 0 } else { left.as_millis() + 1 };
-            let patience = u16::try_from(patience).unwrap_or(u16::MAX);
-            let ready = match self.epoll.wait(&mut events, EpollTimeout::from(patience)) {
+            // With no idle connection it waits for an answer.
+            let yields = self.pace.as_ref().is_some_and(|pace| !pace.idle.is_empty());
+            let timeout = if yields { 0 } else { left.as_millis() + 1 };
+            let timeout = EpollTimeout::from(u16::try_from(timeout).unwrap_or(u16::MAX));
+            let ready = match self.epoll.wait(&mut events, timeout) {
                 Err(Errno::EINTR) => continue,
-                other => other?,
+                ready => ready?,
             };
             if ready == 0 && yields {
                 thread::yield_now();
             }
-            for event in events[..ready].iter().filter(|event| event.data() != TIMER) {
+            for event in &events[..ready] {
                 self.advance(usize::try_from(event.data()).map_err(io::Error::other)?)?;
             }
         }
     }
 
-    /// Begins what is due, and sets the timer to the next.
-    fn keep_pace(&mut self) -> io::Result<()> {
+    /// Starts the exchanges that are due.
+    fn start_due(&mut self) -> io::Result<()> {
         loop {
             let Some(pace) = &mut self.pace else { return Ok(()) };
-            let now = Instant::now();
-            if pace.next > now {
-                if let Rhythm::Even(timer) = &pace.rhythm
-                    && !pace.resting.is_empty()
-                {
-                    let wait = TimeSpec::from_duration(pace.next - now);
-                    timer.set(Expiration::OneShot(wait), TimerSetTimeFlags::empty())?;
-                }
+            if pace.next > Instant::now() {
                 return Ok(());
             }
-            // With none at rest, the next answer brings us here again.
-            let Some(index) = pace.resting.pop_front() else { return Ok(()) };
+            // Without an idle connection, the next answer continues here.
+            let Some(index) = pace.idle.pop_front() else { return Ok(()) };
             let connection = &mut self.connections[index];
-            connection.began = Some(pace.next);
+            connection.due = Some(pace.next);
             connection.phase = Phase::Sending(self.parts[connection.part].request.len());
             pace.advance();
             self.advance(index)?;
@@ -280,8 +229,8 @@ impl Generator {
     }
 
     fn connect(&mut self, index: usize, part: usize) -> io::Result<Connection> {
-        let address = self.addresses[self.next_address % self.addresses.len()];
-        self.next_address += 1;
+        let address = self.addresses[self.connected % self.addresses.len()];
+        self.connected += 1;
         let kind = Type::STREAM.nonblocking();
         let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
         if !self.parts[part].load.exchange.last {
@@ -296,36 +245,34 @@ impl Generator {
         let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
         self.epoll.add(&socket, EpollEvent::new(interest, index as u64))?;
         let phase = Phase::Sending(self.parts[part].request.len());
-        Ok(Connection { socket, phase, part, began: None })
+        Ok(Connection { socket, phase, part, due: None })
     }
 
     fn advance(&mut self, index: usize) -> io::Result<()> {
-        match self.step(index) {
-            Ok(Step::Wait) => Ok(()),
-            Ok(Step::Rest) => {
-                if let Some(pace) = &mut self.pace {
-                    pace.resting.push_back(index);
-                }
-                Ok(())
+        let outcome = self.step(index);
+        let connection = &self.connections[index];
+        match (outcome, connection.phase) {
+            (Ok(false), _) => {}
+            (Ok(true), Phase::Ending) => {
+                self.connections[index] = self.connect(index, connection.part)?;
             }
-            Ok(Step::Over) => {
-                self.connections[index] = self.connect(index, self.connections[index].part)?;
-                Ok(())
-            }
-            Err(error) => {
-                let phase = match self.connections[index].phase {
+            (Ok(true), _) => self.pace.iter_mut().for_each(|pace| pace.idle.push_back(index)),
+            (Err(error), phase) => {
+                let phase = match phase {
                     Phase::Sending(_) => "sending a request",
                     Phase::Receiving(_) => "waiting for an answer",
                     Phase::Ending => "waiting for the end of stream",
-                    Phase::Resting => "at rest",
+                    Phase::Idle => "idle",
                 };
-                Err(io::Error::other(format!("a connection failed, {phase}: {error}")))
+                return Err(io::Error::other(format!("a connection failed, {phase}: {error}")));
             }
         }
+        Ok(())
     }
 
-    /// Goes on until the socket has nothing more to read or no room to write.
-    fn step(&mut self, index: usize) -> nix::Result<Step> {
+    /// Continues until the socket has nothing to read or no room to write; true if the connection
+    /// has become idle or has ended.
+    fn step(&mut self, index: usize) -> nix::Result<bool> {
         let connection = &mut self.connections[index];
         let paced = self.pace.as_ref().is_some_and(|pace| pace.part == connection.part);
         let part = &mut self.parts[connection.part];
@@ -335,65 +282,64 @@ impl Generator {
                 Phase::Sending(left) => {
                     let rest = &part.request[part.request.len() - left..];
                     let sent = match send(descriptor, rest, MsgFlags::MSG_NOSIGNAL) {
-                        Err(Errno::EAGAIN) => return Ok(Step::Wait),
-                        other => other?,
+                        Err(Errno::EAGAIN) => return Ok(false),
+                        sent => sent?,
                     };
                     part.bytes += sent as u64;
                     if sent == left {
                         connection.phase = Phase::Receiving(part.load.exchange.down as usize);
-                        return Ok(Step::Wait); // the answer is an edge of its own
+                        return Ok(false); // the answer is an edge of its own
                     }
                     connection.phase = Phase::Sending(left - sent);
                 }
                 Phase::Receiving(left) => {
-                    let asked = left.min(self.discard.len());
-                    // TCP with MSG_TRUNC drops the bytes without copying them (tcp(7)).
+                    let asked = left.min(DISCARD);
+                    // With MSG_TRUNC, TCP drops the bytes without copying them (tcp(7)).
                     let buffer = &mut self.discard[..asked];
                     let got = match recv(descriptor, buffer, MsgFlags::MSG_TRUNC) {
-                        Err(Errno::EAGAIN) => return Ok(Step::Wait),
+                        Err(Errno::EAGAIN) => return Ok(false),
                         Ok(0) => return Err(Errno::ECONNRESET),
-                        other => other?,
+                        got => got?,
                     };
                     part.bytes += got as u64;
-                    let over = got == left;
-                    connection.phase = match (over, part.load.exchange.last) {
+                    connection.phase = match (got == left, part.load.exchange.last) {
                         (false, _) => Phase::Receiving(left - got),
                         (true, true) => Phase::Ending,
-                        (true, false) if paced => Phase::Resting,
+                        (true, false) if paced => Phase::Idle,
                         (true, false) => Phase::Sending(part.request.len()),
                     };
-                    if over {
-                        note(connection, part);
+                    if got == left {
+                        record(connection, part);
                     }
-                    if matches!(connection.phase, Phase::Resting) {
-                        return Ok(Step::Rest);
+                    if matches!(connection.phase, Phase::Idle) {
+                        return Ok(true);
                     }
                     if got < asked {
-                        return Ok(Step::Wait); // a short read has emptied it
+                        return Ok(false); // a short read has emptied it
                     }
                 }
                 Phase::Ending => {
                     return match recv(descriptor, &mut self.discard[..1], MsgFlags::empty()) {
-                        Ok(0) => Ok(Step::Over),
+                        Ok(0) => Ok(true),
                         Ok(_) => Err(Errno::EPROTO),
-                        Err(Errno::EAGAIN) => Ok(Step::Wait),
+                        Err(Errno::EAGAIN) => Ok(false),
                         Err(error) => Err(error),
                     };
                 }
-                Phase::Resting => return Ok(Step::Wait),
+                Phase::Idle => return Ok(false),
             }
         }
     }
 }
 
-/// The answer is whole. In a closed loop the next exchange begins at once.
-fn note(connection: &mut Connection, part: &mut Part) {
+/// Records the latency of a complete answer. In a closed loop the next exchange starts at once.
+fn record(connection: &mut Connection, part: &mut Part) {
     let Some(latencies) = &mut part.latencies else { return };
     let now = Instant::now();
-    if let Some(began) = connection.began {
-        latencies.record(now, now.saturating_duration_since(began));
+    if let Some(due) = connection.due {
+        latencies.record(now, now.saturating_duration_since(due));
     }
-    connection.began = matches!(connection.phase, Phase::Sending(_)).then_some(now);
+    connection.due = matches!(connection.phase, Phase::Sending(_)).then_some(now);
 }
 
 #[cfg(test)]
@@ -405,31 +351,31 @@ mod tests {
     use crate::work::small;
 
     #[test]
-    fn in_an_open_loop_a_silent_server_costs_all_that_had_to_wait() {
+    fn in_an_open_loop_every_exchange_that_a_silent_server_delays_counts() {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut generator = Generator::open(&[silent.local_addr().unwrap()], &[small(2)]).unwrap();
-        generator.pace(0, 1000.0, Arrivals::Even).unwrap();
-        generator.keep_latencies(0);
+        generator.pace(0, 1000.0, None);
+        generator.record_latencies(0).unwrap();
         generator.drive(Duration::from_millis(100)).unwrap();
-        let seen = generator.latencies(0).unwrap();
-        // Meant to begin over 100 ms, never answered: half of them have waited for 50 ms.
-        assert!((40_000.0..80_000.0).contains(&seen.p50), "{seen:?}");
+        // Due over 100 ms and never answered: half of them have waited for 50 ms.
+        let p50 = generator.latencies(0).unwrap()["windowed_p50"];
+        assert!((40_000.0..80_000.0).contains(&p50), "{p50}");
     }
 
     #[test]
-    fn who_fell_silent_before_it_was_measured_is_not_forgotten() {
+    fn exchanges_that_were_under_way_before_the_recording_count() {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut generator = Generator::open(&[silent.local_addr().unwrap()], &[small(50)]).unwrap();
-        generator.pace(0, 0.001, Arrivals::Even).unwrap();
+        generator.pace(0, 0.001, None);
         generator.drive(Duration::from_millis(20)).unwrap();
-        generator.keep_latencies(0);
+        generator.record_latencies(0).unwrap();
         generator.drive(Duration::from_millis(50)).unwrap();
-        let seen = generator.latencies(0).unwrap();
-        assert!(seen.p50 >= 49_000.0, "{seen:?}");
+        let p50 = generator.latencies(0).unwrap()["windowed_p50"];
+        assert!(p50 >= 49_000.0, "{p50}");
     }
 
     #[test]
-    fn a_poisson_process_has_the_rate_that_was_asked_for_and_gaps_of_all_lengths() {
+    fn a_poisson_process_has_the_given_rate_and_exponential_gaps() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = server.local_addr().unwrap();
         let echo = thread::spawn(move || {
@@ -440,13 +386,11 @@ mod tests {
             }
         });
         let mut generator = Generator::open(&[address], &[small(1)]).unwrap();
-        generator.pace(0, 500.0, Arrivals::Poisson { seed: 1 }).unwrap();
+        generator.pace(0, 500.0, Some(1));
         generator.drive(Duration::from_millis(20)).unwrap();
-        generator.keep_latencies(0);
-        let before = generator.exchanges(0);
-        generator.drive(Duration::from_secs(1)).unwrap();
-        let begun = generator.exchanges(0) - before;
-        assert!((350.0..650.0).contains(&begun), "{begun}");
+        generator.record_latencies(0).unwrap();
+        let rate = generator.rates(Duration::from_secs(1)).unwrap()[0];
+        assert!((350.0..650.0).contains(&rate), "{rate}");
         let pace = generator.pace.as_mut().unwrap();
         let mut gaps = Vec::new();
         for _ in 0..1000 {

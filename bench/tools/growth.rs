@@ -1,5 +1,5 @@
-//! What becomes dearer with numbers: of connections, servers and frontends, and what a thousand
-//! servers cost while nothing happens.
+//! What grows with the number of connections, servers and frontends: the cost of an exchange, of
+//! probes, of a reload and of a scrape.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -10,184 +10,198 @@ use std::time::{Duration, Instant};
 
 use crate::configuration::{self, Setup};
 use crate::cpu::{self, cpu_time};
-use crate::generator::{Arrivals, Generator};
-use crate::idle;
-use crate::report::{GrowthRow, Report, Spread};
-use crate::rounds::{Bench, Comparison, Responders};
-use crate::subject::{Running, Subject, pause};
-use crate::work::{Load, connections, small};
+use crate::generator::Generator;
+use crate::report::Turn;
+use crate::rounds::{Bench, Comparison, Layout, Responders};
+use crate::subject::{Host, Installation, Running, Subject, pause};
+use crate::work::{connections, small};
 
-/// Exchanges a second beside a reload: far below any limit, so that only the reload delays.
+/// Exchanges a second beside a reload: far below any limit, so that only the reload delays them.
 const RATE_BESIDE_RELOAD: f64 = 5000.0;
 
-/// Of this work and title.
-fn compared(
-    (work, title): (String, String),
-    load: Load,
-    setup: Setup,
-    responders: &Responders,
-) -> Comparison<'_> {
-    Comparison { work, title, load, idle: 0, setup, responders, target: None }
-}
-
 impl Bench {
+    /// Adds a row of milliseconds.
+    fn add(&self, work: &str, title: &str, subject: Subject, values: Vec<f64>) {
+        let turns = values.into_iter().map(|value| Turn::from([("ms", value)]));
+        self.report.borrow_mut().add((work, title), subject, &turns.collect::<Vec<Turn>>());
+    }
+
     /// All of it.
-    ///
-    /// # Errors
-    /// A subject does not start, or fails a connection.
-    pub(crate) fn grow(&self, subjects: &[Subject], report: &mut Report) -> io::Result<()> {
-        let with = [Subject::Direct, Subject::Evenkeel, Subject::Haproxy];
-        let subjects: Vec<Subject> =
-            subjects.iter().copied().filter(|subject| with.contains(subject)).collect();
-        let most = idle::most(self.descriptors);
+    pub(crate) fn growth(&self, most: usize) -> io::Result<()> {
         let counts: &[usize] = if self.small { &[10, 50] } else { &[10, 100, 1000, 9000] };
-        let servers = self.responders.addresses();
-        let of_connections = counts.iter().map(|count| (*count).min(most)).map(|count| {
-            let named =
-                (format!("growth-connections-{count}"), format!("keep-alive, {count} connections"));
-            compared(named, small(count), Setup::plain(&servers, count + 100), &self.responders)
-        });
-        let of_connections: Vec<_> = of_connections.collect();
-        self.compare_apart("growth-connections", &of_connections, &subjects, report)?;
+        let of_connections: Vec<_> = counts
+            .iter()
+            .map(|count| (*count).min(most))
+            .map(|count| {
+                let title = format!("keep-alive, {count} connections");
+                let setup = Setup { sessions_max: count + 100, ..self.layout().setup };
+                let layout = Layout { setup, ..self.layout() };
+                Comparison::throughput(
+                    format!("growth-connections-{count}"),
+                    title,
+                    small(count),
+                    layout,
+                )
+            })
+            .collect();
+        self.compare_apart(&of_connections)?;
         let of_frontends = if self.small { [1, 5] } else { [1, 200] }.map(|count| {
             let title = format!("connections through one of {count} frontends");
-            let setup = Setup { frontends: count, ..self.plain() };
-            let named = (format!("growth-frontends-{count}"), title);
-            compared(named, connections(64), setup, &self.responders)
+            let setup = Setup { frontends: count, ..self.layout().setup };
+            let layout = Layout { setup, ..self.layout() };
+            Comparison::throughput(
+                format!("growth-frontends-{count}"),
+                title,
+                connections(64),
+                layout,
+            )
         });
-        self.compare_apart("growth-frontends", &of_frontends, &subjects, report)?;
+        self.compare_apart(&of_frontends)?;
         if !self.own_network {
-            report
-                .leave_out("growth with servers: needs a network namespace of its own".to_owned());
+            self.leave_out("growth with servers: it needs a network namespace".to_owned());
             return Ok(());
         }
-        let responders = Responders::start_on(Ipv4Addr::UNSPECIFIED.into())?;
+        let responders = Responders::start(Ipv4Addr::UNSPECIFIED.into(), [Host::default(); 2])?;
         let counts: &[usize] = if self.small { &[2, 20] } else { &[2, 100, 1000] };
-        let of_servers = counts.iter().map(|count| {
-            let named =
-                (format!("growth-servers-{count}"), format!("connections to {count} servers"));
-            let setup = Setup::plain(&many(&responders, *count), self.place.sessions_max);
-            compared(named, connections(64), setup, &responders)
-        });
-        let of_servers: Vec<_> = of_servers.collect();
-        self.compare_apart("growth-servers", &of_servers, &subjects, report)?;
-        let most = counts.last().copied().unwrap_or(2);
-        let servers = many(&responders, most);
-        self.probe(&servers, &subjects, report)?;
-        if subjects.contains(&Subject::Evenkeel) {
-            self.reload_and_scrape(&servers, report)?;
+        let of_servers: Vec<_> = counts
+            .iter()
+            .map(|count| {
+                let title = format!("connections to {count} servers");
+                let setup = Setup::plain(&addresses(&responders, *count), self.sessions_max());
+                let layout = Layout { setup, responders: &responders, cores: vec![self.core] };
+                Comparison::throughput(
+                    format!("growth-servers-{count}"),
+                    title,
+                    connections(64),
+                    layout,
+                )
+            })
+            .collect();
+        self.compare_apart(&of_servers)?;
+        let servers = addresses(&responders, counts.last().copied().unwrap_or(2));
+        self.probes(&servers)?;
+        for subject in self.subjects.iter().filter(|subject| subject.is_evenkeel()) {
+            self.reload_and_scrape(&servers, *subject)?;
         }
         Ok(())
     }
 
     /// CPU time of probing all servers every two seconds.
-    fn probe(
-        &self,
-        servers: &[SocketAddr],
-        subjects: &[Subject],
-        report: &mut Report,
-    ) -> io::Result<()> {
-        let setup = Setup { probes: Some(2), ..Setup::plain(servers, self.place.sessions_max) };
-        for subject in subjects {
-            let running = self.start_all(&[*subject], &setup, report)?.pop();
+    fn probes(&self, servers: &[SocketAddr]) -> io::Result<()> {
+        let setup = Setup { probes: Some(2), ..Setup::plain(servers, self.sessions_max()) };
+        let title = format!("probing {} servers every 2 s: CPU time a second", servers.len());
+        for subject in &self.subjects {
+            let running = self.start_all(&[*subject], &setup)?.pop();
             let Some((_, Some(running))) = running else { continue };
             let mut values = Vec::new();
             for _ in 0..self.rounds {
                 let (before, start) = (cpu_time(running.process())?, Instant::now());
-                // Whole intervals, so that each server is probed as often.
+                // A whole interval, in which each server is probed once.
                 pause(if self.small { self.window } else { Duration::from_secs(2) });
                 let used = cpu_time(running.process())? - before;
-                values.push(used.as_secs_f64() / start.elapsed().as_secs_f64() * 1000.0);
+                values.push(used / start.elapsed().as_secs_f64() * 1000.0);
             }
-            let what = format!("probing {} servers every 2 s", servers.len());
-            push(report, what, *subject, "ms of CPU a second", values);
+            self.add("growth-probes", &title, *subject, values);
         }
         Ok(())
     }
 
-    fn reload_and_scrape(&self, servers: &[SocketAddr], report: &mut Report) -> io::Result<()> {
+    fn reload_and_scrape(&self, servers: &[SocketAddr], subject: Subject) -> io::Result<()> {
         let observe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let setup =
-            Setup { observe: Some(observe), ..Setup::plain(servers, self.place.sessions_max) };
-        // On all cores: what a reload does to the data path is not what sharing a core does.
+        let plain = Setup::plain(servers, self.sessions_max());
+        let setup = Setup { observe: Some(observe), ..plain };
+        // On all cores: the effect of a reload is not that of sharing a core.
         cpu::pin(&self.cores)?;
-        let running = self.start_all(&[Subject::Evenkeel], &setup, report)?.pop();
+        let running = self.start_all(&[subject], &setup)?.pop();
         let outcome = match &running {
-            Some((_, Some(running))) => self.disturb(running, &setup, observe, report),
+            Some((_, Some(running))) => self.disturb(running, &setup, observe, subject),
             _ => Ok(()),
         };
         cpu::pin(&[self.core])?;
         outcome?;
-        let what = format!("a scrape with {} servers", servers.len());
         let mut times = Vec::new();
         for _ in 0..self.rounds * 3 {
             let start = Instant::now();
             scrape(observe)?;
             times.push(start.elapsed().as_secs_f64() * 1000.0);
         }
-        push(report, what, Subject::Evenkeel, "ms", times);
+        let title = format!("a scrape with {} servers", servers.len());
+        self.add("growth-scrape", &title, subject, times);
         Ok(())
     }
 
-    /// An open loop of small exchanges: alone, beside a reload that adds or removes a server of
-    /// many, and beside a scrape.
+    /// An open loop of small exchanges: alone, beside a reload that adds or removes a server, and
+    /// beside a scrape.
     fn disturb(
         &self,
         running: &Running,
         setup: &Setup,
         observe: SocketAddr,
-        report: &mut Report,
+        subject: Subject,
     ) -> io::Result<()> {
-        let (mut alone, mut times, mut used) = (vec![], vec![], vec![]);
-        let (mut beside_reload, mut beside_scrape) = (vec![], vec![]);
         let mut generator = Generator::open(&[running.address], &[small(16)])?;
-        generator.pace(0, RATE_BESIDE_RELOAD, Arrivals::Even)?;
+        generator.pace(0, RATE_BESIDE_RELOAD, None);
         generator.drive(self.window / 5)?;
         let time = self.window.max(Duration::from_millis(500));
+        let (mut alone, mut beside_reload, mut beside_scrape) = (vec![], vec![], vec![]);
+        let (mut times, mut used) = (vec![], vec![]);
         for round in 0..self.rounds {
-            let ((), slowest) = slowest_beside(&mut generator, time, || Ok(()))?;
-            alone.extend(slowest);
-
+            alone.push(slowest_beside(&mut generator, time, || Ok(()))?.1);
             let mut changed = setup.clone();
             changed.servers.truncate(setup.servers.len() - 1 + round % 2);
-            let reload = || self.reload_once(running, &changed);
-            let ((took, cost), slowest) = slowest_beside(&mut generator, time, reload)?;
-            beside_reload.extend(slowest);
-            times.push(took.as_secs_f64() * 1000.0);
-            used.push(cost.as_secs_f64() * 1000.0);
-
-            let ((), slowest) = slowest_beside(&mut generator, time, || scrape(observe))?;
-            beside_scrape.extend(slowest);
+            let installation = &self.installation;
+            let reload = || reload(installation, running, &changed, subject);
+            let ((took, cpu), slowest) = slowest_beside(&mut generator, time, reload)?;
+            beside_reload.push(slowest);
+            times.push(took * 1000.0);
+            used.push(cpu * 1000.0);
+            beside_scrape.push(slowest_beside(&mut generator, time, || scrape(observe))?.1);
         }
-        let own = Subject::Evenkeel;
-        let of = format!("a reload with {} servers", setup.servers.len());
-        push(report, format!("{of}: until it is in force"), own, "ms", times);
-        push(report, format!("{of}: CPU time, the relaying meanwhile included"), own, "ms", used);
-        push(report, format!("{of}: slowest exchange beside it"), own, "ms", beside_reload);
-        push(report, format!("{of}: slowest exchange without it"), own, "ms", alone);
-        let of = format!("a scrape with {} servers", setup.servers.len());
-        push(report, format!("{of}: slowest exchange beside it"), own, "ms", beside_scrape);
+        let count = setup.servers.len();
+        for (work, title, values) in [
+            ("growth-reload", "a reload with {}: until it is in force", times),
+            ("growth-reload-cpu", "a reload with {}: CPU time, with the relay's", used),
+            (
+                "growth-reload-slowest",
+                "a reload with {}: slowest exchange beside it",
+                beside_reload,
+            ),
+            ("growth-slowest", "no reload with {}: slowest exchange", alone),
+            (
+                "growth-scrape-slowest",
+                "a scrape with {}: slowest exchange beside it",
+                beside_scrape,
+            ),
+        ] {
+            self.add(work, &title.replace("{}", &format!("{count} servers")), subject, values);
+        }
         Ok(())
-    }
-
-    fn reload_once(&self, running: &Running, setup: &Setup) -> io::Result<(Duration, Duration)> {
-        let folder = std::path::absolute(&self.place.folder)?;
-        let text = configuration::evenkeel(setup, &[running.address], &folder);
-        fs::write(folder.join("evenkeel.conf"), text)?;
-        let (before, start) = (cpu_time(running.process())?, Instant::now());
-        let mut command = Command::new(&self.place.evenkeel);
-        command.args(["reload", "--control"]).arg(folder.join("control.sock"));
-        let output = command.stdin(Stdio::null()).output()?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(io::Error::other(format!("reload: {said}")));
-        }
-        Ok((start.elapsed(), cpu_time(running.process())? - before))
     }
 }
 
-/// Addresses of loopback, all different, that lead to the responders in turn.
-fn many(responders: &Responders, count: usize) -> Vec<SocketAddr> {
+/// Seconds until a changed configuration is in force, and of CPU time.
+fn reload(
+    installation: &Installation,
+    running: &Running,
+    setup: &Setup,
+    subject: Subject,
+) -> io::Result<(f64, f64)> {
+    let folder = std::path::absolute(&installation.folder)?;
+    let text = configuration::evenkeel(setup, &[running.address], &folder);
+    fs::write(folder.join(format!("{}.conf", subject.name)), text)?;
+    let (before, start) = (cpu_time(running.process())?, Instant::now());
+    let mut command = Command::new(installation.evenkeel_of(subject));
+    command.args(["reload", "--control"]).arg(folder.join("control.sock"));
+    let output = command.stdin(Stdio::null()).output()?;
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(io::Error::other(format!("reload: {message}")));
+    }
+    Ok((start.elapsed().as_secs_f64(), cpu_time(running.process())? - before))
+}
+
+/// Different loopback addresses that lead to the responders in turn.
+fn addresses(responders: &Responders, count: usize) -> Vec<SocketAddr> {
     let ports = responders.addresses();
     let address = |index: usize| {
         let (high, low) = (u8::try_from(index / 250), u8::try_from(index % 250 + 1));
@@ -197,19 +211,19 @@ fn many(responders: &Responders, count: usize) -> Vec<SocketAddr> {
     (0..count).map(address).collect()
 }
 
-/// What `disturbance` returns, and the slowest exchange of `generator` in this time, in ms.
+/// The result of `disturbance`, and the slowest exchange during this time in milliseconds.
 fn slowest_beside<T: Send>(
     generator: &mut Generator,
     time: Duration,
     disturbance: impl FnOnce() -> io::Result<T> + Send,
-) -> io::Result<(T, Option<f64>)> {
-    generator.keep_latencies(0);
-    let done = thread::scope(|scope| {
-        let disturbing = scope.spawn(disturbance);
+) -> io::Result<(T, f64)> {
+    generator.record_latencies(0)?;
+    let outcome = thread::scope(|scope| {
+        let thread = scope.spawn(disturbance);
         generator.drive(time)?;
-        disturbing.join().map_err(|_| io::Error::other("the disturbance panicked"))?
+        thread.join().map_err(|_| io::Error::other("the disturbance panicked"))?
     })?;
-    Ok((done, generator.latencies(0).map(|seen| seen.max / 1000.0)))
+    Ok((outcome, generator.latencies(0)?["max"] / 1000.0))
 }
 
 fn scrape(address: SocketAddr) -> io::Result<()> {
@@ -222,10 +236,4 @@ fn scrape(address: SocketAddr) -> io::Result<()> {
         true => Ok(()),
         false => Err(io::Error::other("a scrape was refused")),
     }
-}
-
-fn push(report: &mut Report, what: String, subject: Subject, unit: &'static str, values: Vec<f64>) {
-    let rows =
-        Spread::of(values).map(|value| GrowthRow { what, subject: subject.name(), unit, value });
-    report.growth.extend(rows);
 }

@@ -1,78 +1,73 @@
-//! What a result was measured on: without it, a figure means nothing.
+//! The machine and the program versions: a figure without them means nothing.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::subject::{Place, Subject};
+use crate::subject::Installation;
 
-/// The machine and the versions.
-#[derive(Debug, Serialize)]
+/// The machine and the versions of the programs.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) kernel: String,
-    pub(crate) architecture: &'static str,
+    pub(crate) architecture: String,
     pub(crate) cpu: String,
-    /// The core that everything ran on.
+    /// The core of everything that ran on one.
     pub(crate) core: usize,
-    /// Of the sockets whose owner does not choose one.
     pub(crate) congestion_control: String,
-    pub(crate) evenkeel: String,
     pub(crate) commit: String,
-    /// None if it was not a subject; so of the others.
-    pub(crate) haproxy: Option<String>,
-    pub(crate) nginx: Option<String>,
-    pub(crate) pen: Option<String>,
+    /// Of evenkeel and the peers that are installed.
+    pub(crate) versions: Vec<String>,
 }
 
 impl Machine {
-    /// Looks around; what can't be known is "unknown".
-    pub(crate) fn look(core: usize, place: &Place, subjects: &[Subject]) -> Self {
-        let kernel = read("/proc/sys/kernel/osrelease");
-        let congestion_control = read("/proc/sys/net/ipv4/tcp_congestion_control");
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"));
+    /// Asks the system; what it does not know is "unknown".
+    pub(crate) fn look(core: usize, installation: &Installation) -> Self {
+        let folder = env!("CARGO_MANIFEST_DIR");
         let git = ["-C", folder, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"];
-        let has = |subject: Subject| subjects.contains(&subject) && subject.missing().is_none();
-        let packaged = |package: &str| {
-            let asked = ["-W", "-f", "${Package} ${Version}", package];
-            first_line(Path::new("dpkg-query"), &asked)
-        };
+        let haproxy3 = installation.haproxy3.iter();
+        let mut versions = vec![first_line(&installation.evenkeel, &["--version"])];
+        versions.push(first_line(&installation.haproxy, &["-v"]));
+        versions.extend(haproxy3.map(|program| first_line(program, &["-v"])));
+        versions.extend(["nginx", "pen"].map(|package| {
+            first_line(Path::new("dpkg-query"), &["-W", "-f", "${Package} ${Version}", package])
+        }));
+        versions.retain(|version| version != UNKNOWN);
         Self {
-            kernel,
-            architecture: std::env::consts::ARCH,
+            kernel: read("/proc/sys/kernel/osrelease"),
+            architecture: std::env::consts::ARCH.to_owned(),
             cpu: cpu(),
             core,
-            congestion_control,
-            evenkeel: first_line(&place.evenkeel, &["--version"]),
+            congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control"),
             commit: first_line(Path::new("git"), &git),
-            haproxy: has(Subject::Haproxy).then(|| first_line(&place.haproxy, &["-v"])),
-            nginx: has(Subject::Nginx).then(|| packaged("nginx")),
-            pen: has(Subject::Pen).then(|| packaged("pen")),
+            versions,
         }
     }
 }
 
-/// A board says what it is (a Pi's processor does not); other machines name their processor.
+const UNKNOWN: &str = "unknown";
+
+/// A board has a model name; other machines have a processor name.
 fn cpu() -> String {
     if let Ok(board) = fs::read_to_string("/proc/device-tree/model") {
         return board.trim_end_matches('\0').to_owned();
     }
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let named = text.lines().find(|line| line.starts_with("model name"));
-    let name = named.and_then(|line| line.split_once(':')).map(|(_, name)| name.trim().to_owned());
-    name.unwrap_or_else(|| "unknown".to_owned())
+    let text = read("/proc/cpuinfo");
+    let line = text.lines().find(|line| line.starts_with("model name"));
+    line.and_then(|line| line.split_once(": ")).map_or(UNKNOWN, |(_, name)| name).to_owned()
 }
 
 fn read(path: &str) -> String {
-    let text = fs::read_to_string(path);
-    text.map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+    fs::read_to_string(path).map_or_else(|_| UNKNOWN.to_owned(), |text| text.trim().to_owned())
 }
 
 fn first_line(program: &Path, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
-    let output = output.ok().filter(|output| output.status.success());
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    let line = text.as_deref().and_then(|text| text.lines().next()).filter(|line| !line.is_empty());
-    line.unwrap_or("unknown").to_owned()
+    let output = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    output
+        .ok()
+        .and_then(|text| text.lines().next().map(str::to_owned))
+        .unwrap_or_else(|| UNKNOWN.to_owned())
 }

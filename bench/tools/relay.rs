@@ -1,6 +1,5 @@
 //! What a Rust programmer would write instead of a balancer: a page each, on tokio and on
-//! tokio-uring. No timeouts, no limits, no counts; they show what these libraries cost.
-
+//! tokio-uring, without timeouts, limits or counters. They show what these libraries cost.
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
@@ -16,9 +15,6 @@ pub(crate) enum Library {
 }
 
 /// Relays until killed.
-///
-/// # Errors
-/// It cannot listen.
 pub(crate) fn relay(
     library: Library,
     listen: SocketAddr,

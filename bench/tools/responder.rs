@@ -1,10 +1,10 @@
-//! The server side: answers exchanges from one thread, as thinly as epoll allows.
+//! The server side: answers exchanges from one thread, as cheaply as epoll allows.
 //!
-//! Edge-triggered, each socket registered once, no read that could find nothing.
+//! Edge-triggered; each socket is registered once, and no read is tried that could find nothing.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -12,118 +12,112 @@ use nix::sys::socket::{MsgFlags, recv, send};
 
 use crate::exchange::{ANSWER_MAX, Exchange, HEADER, answer};
 
-/// Bytes that one call discards of a request's body: never copied, so only a number.
+/// Bytes of a request's body that one call discards: they are never copied.
 const DISCARD: usize = 1 << 20;
-/// Bytes of the buffer that headers (and the start of bodies) are read into.
+/// Bytes of the buffer for headers and the start of bodies.
 const SCRATCH: usize = 16 << 10;
 const EVENTS: usize = 256;
 const BACKLOG: i32 = 4096;
 
-/// Serves until killed; prints its address first.
-///
-/// # Errors
-/// It cannot listen, or epoll fails.
+/// Prints its address, then serves until it is killed.
 pub(crate) fn serve(number: u8, bind: IpAddr) -> io::Result<()> {
-    let listener = listen(bind)?;
+    let mut responder = Responder::new(number, bind)?;
     let mut output = io::stdout().lock();
-    writeln!(output, "{}", listener.local_addr()?)?;
+    writeln!(output, "{}", responder.listener.local_addr()?)?;
     output.flush()?;
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    let own = u64::try_from(listener.as_raw_fd()).map_err(io::Error::other)?;
-    epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, own))?;
-    let mut responder = Responder {
-        payload: answer(number, ANSWER_MAX),
-        scratch: vec![0; SCRATCH],
-        discard: vec![0; DISCARD],
-        connections: Vec::new(),
-    };
-    let mut events = vec![EpollEvent::empty(); EVENTS];
     loop {
-        let ready = match epoll.wait(&mut events, EpollTimeout::NONE) {
-            Err(Errno::EINTR) => continue,
-            other => other?,
-        };
-        for event in &events[..ready] {
-            if event.data() == own {
-                responder.accept(&listener, &epoll)?;
-            } else {
-                responder.advance(event);
-            }
-        }
+        responder.wait()?;
     }
 }
 
-fn listen(bind: IpAddr) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(
-        socket2::Domain::IPV4,
-        socket2::Type::STREAM.nonblocking(),
-        Some(socket2::Protocol::TCP),
-    )?;
-    // Accepted sockets inherit it, which saves a call for each.
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&SocketAddr::from((bind, 0)).into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
 struct Responder {
+    listener: TcpListener,
+    epoll: Epoll,
     payload: Vec<u8>,
-    scratch: Vec<u8>,
-    discard: Vec<u8>,
-    /// By descriptor.
+    buffers: Buffers,
+    /// By descriptor; that of the listener is none.
     connections: Vec<Option<Connection>>,
 }
 
+struct Buffers {
+    scratch: Vec<u8>,
+    discard: Vec<u8>,
+}
+
 impl Responder {
-    fn accept(&mut self, listener: &TcpListener, epoll: &Epoll) -> io::Result<()> {
+    fn new(number: u8, bind: IpAddr) -> io::Result<Self> {
+        let domain = socket2::Domain::for_address((bind, 0).into());
+        let kind = socket2::Type::STREAM.nonblocking();
+        let socket = socket2::Socket::new(domain, kind, Some(socket2::Protocol::TCP))?;
+        // Accepted sockets inherit it, which saves a call for each.
+        socket.set_tcp_nodelay(true)?;
+        socket.bind(&SocketAddr::from((bind, 0)).into())?;
+        socket.listen(BACKLOG)?;
+        let listener = TcpListener::from(socket);
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, token(&listener)?))?;
+        let buffers = Buffers { scratch: vec![0; SCRATCH], discard: vec![0; DISCARD] };
+        let payload = answer(number, ANSWER_MAX);
+        Ok(Self { listener, epoll, payload, buffers, connections: Vec::new() })
+    }
+
+    /// Waits for events and handles them.
+    fn wait(&mut self) -> io::Result<()> {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            Err(Errno::EINTR) => 0,
+            other => other?,
+        };
+        let own = token(&self.listener)?;
+        for event in &events[..ready] {
+            if event.data() == own {
+                self.accept()?;
+            } else {
+                self.advance(event);
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
         loop {
-            let stream = match listener.accept() {
+            let stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => return Err(error),
             };
-            let index = usize::try_from(stream.as_raw_fd()).map_err(io::Error::other)?;
             let edges = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
-            let interest = edges | EpollFlags::EPOLLRDHUP;
-            epoll.add(&stream, EpollEvent::new(interest, index as u64))?;
+            let interest = EpollEvent::new(edges | EpollFlags::EPOLLRDHUP, token(&stream)?);
+            self.epoll.add(&stream, interest)?;
+            let index = usize::try_from(stream.as_raw_fd()).map_err(io::Error::other)?;
             if self.connections.len() <= index {
                 self.connections.resize_with(index + 1, || None);
             }
-            self.connections[index] = Some(Connection {
-                stream,
-                header: [0; HEADER],
-                header_read: 0,
-                exchange: Exchange { up: 0, down: 0, last: false },
-                up_left: 0,
-                down_left: 0,
-                ended: false,
-            });
+            self.connections[index] = Some(Connection::new(stream));
         }
     }
 
     fn advance(&mut self, event: &EpollEvent) {
-        let Ok(index) = usize::try_from(event.data()) else { return };
-        let Some(slot) = self.connections.get_mut(index) else { return };
+        let index = usize::try_from(event.data()).ok();
+        let slot = index.and_then(|index| self.connections.get_mut(index));
+        let Some(slot) = slot else { return };
         let Some(connection) = slot else { return };
         if connection.down_left == 0 && event.events() == EpollFlags::EPOLLOUT {
-            return; // writable, as it was from the start, and nothing to write
+            return; // writable from the start, and nothing to write
         }
-        let (scratch, discard) = (&mut self.scratch, &mut self.discard);
-        // An end that comes with the last bytes has no edge of its own.
+        // A FIN that comes with the last bytes has no edge of its own.
         connection.ended |= event.events().contains(EpollFlags::EPOLLRDHUP);
-        // A peer that resets has had its say: whoever drives it reports the error.
-        let left = connection.step(&self.payload, scratch, discard);
-        let is_over = connection.ended && connection.down_left == 0;
-        if is_over || !matches!(left, Ok(Left::Open)) {
+        // The generator reports a failed connection, not the responder.
+        let open = connection.step(&self.payload, &mut self.buffers).unwrap_or(false);
+        if !open || (connection.ended && connection.down_left == 0) {
             *slot = None;
         }
     }
 }
 
-enum Left {
-    Open,
-    Closed,
+fn token(socket: &impl AsRawFd) -> io::Result<u64> {
+    u64::try_from(socket.as_raw_fd()).map_err(io::Error::other)
 }
 
 struct Connection {
@@ -133,61 +127,57 @@ struct Connection {
     exchange: Exchange,
     up_left: usize,
     down_left: usize,
-    /// The peer says no more.
+    /// The peer has sent FIN.
     ended: bool,
 }
 
 impl Connection {
-    /// Goes on until the socket has nothing more to read or no room to write.
-    fn step(
-        &mut self,
-        payload: &[u8],
-        scratch: &mut [u8],
-        discard: &mut [u8],
-    ) -> nix::Result<Left> {
-        let descriptor = self.stream.as_raw_fd();
+    fn new(stream: TcpStream) -> Self {
+        let (header, exchange) = ([0; HEADER], Exchange::default());
+        Self { stream, header, header_read: 0, exchange, up_left: 0, down_left: 0, ended: false }
+    }
+
+    /// Continues until the socket has nothing to read or no room to write; false if the connection
+    /// is to be closed.
+    fn step(&mut self, payload: &[u8], buffers: &mut Buffers) -> nix::Result<bool> {
+        let whole = |exchange: Exchange| (exchange.down as usize).min(payload.len());
         if self.down_left == 0 {
-            if !self.receive(descriptor, scratch, discard)? {
-                return Ok(Left::Closed);
+            if !self.receive(buffers)? {
+                return Ok(false);
             }
             if self.header_read < HEADER || self.up_left > 0 {
-                return Ok(Left::Open);
+                return Ok(true);
             }
-            self.down_left = (self.exchange.down as usize).min(payload.len());
+            self.down_left = whole(self.exchange);
         }
-        let whole = (self.exchange.down as usize).min(payload.len());
+        let whole = whole(self.exchange);
         while self.down_left > 0 {
             let rest = &payload[whole - self.down_left..whole];
-            match send(descriptor, rest, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
-                Ok(sent) => self.down_left -= sent,
-                Err(Errno::EAGAIN) => return Ok(Left::Open),
-                Err(error) => return Err(error),
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            match send(self.stream.as_raw_fd(), rest, flags) {
+                Err(Errno::EAGAIN) => return Ok(true),
+                sent => self.down_left -= sent?,
             }
         }
         self.header_read = 0;
-        Ok(if self.exchange.last { Left::Closed } else { Left::Open })
+        Ok(!self.exchange.last)
     }
 
-    /// Reads until the request is whole or the socket empty; false at the end of the stream.
-    fn receive(
-        &mut self,
-        descriptor: RawFd,
-        scratch: &mut [u8],
-        discard: &mut [u8],
-    ) -> nix::Result<bool> {
+    /// Reads until the request is complete or the socket is empty; false at the end of stream.
+    fn receive(&mut self, buffers: &mut Buffers) -> nix::Result<bool> {
         while self.header_read < HEADER || self.up_left > 0 {
             let in_body = self.header_read == HEADER;
-            let asked = if in_body { self.up_left.min(discard.len()) } else { scratch.len() };
-            let got = if in_body {
-                // TCP with MSG_TRUNC drops the bytes without copying them (tcp(7)).
-                let flags = MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
-                recv(descriptor, &mut discard[..asked], flags)
+            // With MSG_TRUNC, TCP drops the bytes without copying them (tcp(7)).
+            let (buffer, flags) = if in_body {
+                let asked = self.up_left.min(DISCARD);
+                (&mut buffers.discard[..asked], MsgFlags::MSG_TRUNC)
             } else {
-                recv(descriptor, scratch, MsgFlags::MSG_DONTWAIT)
+                (&mut buffers.scratch[..], MsgFlags::empty())
             };
-            let got = match got {
+            let asked = buffer.len();
+            let got = match recv(self.stream.as_raw_fd(), buffer, flags | MsgFlags::MSG_DONTWAIT) {
                 Err(Errno::EAGAIN) => return Ok(true),
-                other => other?,
+                got => got?,
             };
             if got == 0 {
                 return Ok(false);
@@ -195,7 +185,7 @@ impl Connection {
             if in_body {
                 self.up_left -= got;
             } else {
-                self.take_header(&scratch[..got])?;
+                self.take_header(&buffers.scratch[..got])?;
             }
             if got < asked {
                 return Ok(true); // a short read has emptied it, and the next byte is a new edge
@@ -211,7 +201,7 @@ impl Connection {
         if self.header_read == HEADER {
             self.exchange = Exchange::parse(self.header);
             let rest = bytes.len() - taken;
-            // More than one request at a time is not of this protocol.
+            // The protocol has one request at a time.
             self.up_left = (self.exchange.up as usize).checked_sub(rest).ok_or(Errno::EPROTO)?;
         }
         Ok(())
@@ -221,28 +211,22 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::net::{Ipv4Addr, Shutdown, TcpStream};
+    use std::net::{Ipv4Addr, Shutdown};
     use std::time::Duration;
 
     use super::*;
 
     #[test]
-    fn who_asks_and_ends_at_once_is_answered_and_left() {
-        let listener = listen(Ipv4Addr::LOCALHOST.into()).unwrap();
-        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    fn a_client_that_half_closes_after_its_request_is_answered_and_then_closed() {
+        let mut responder = Responder::new(1, Ipv4Addr::LOCALHOST.into()).unwrap();
+        let mut client = TcpStream::connect(responder.listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let exchange = Exchange { up: 128, down: 128, last: false };
-        peer.write_all(&exchange.request()).unwrap();
-        peer.shutdown(Shutdown::Write).unwrap();
-
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
-        let (payload, scratch, discard) = (answer(1, 128), vec![0; SCRATCH], vec![0; DISCARD]);
-        let mut responder = Responder { payload, scratch, discard, connections: Vec::new() };
-        responder.accept(&listener, &epoll).unwrap();
-        let mut events = [EpollEvent::empty()];
-        assert_eq!(epoll.wait(&mut events, EpollTimeout::from(20_000_u16)).unwrap(), 1);
-        responder.advance(&events[0]);
-        let mut got = Vec::new();
-        assert_eq!(peer.read_to_end(&mut got).unwrap(), 128, "then the end");
+        client.write_all(&exchange.request()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        responder.wait().unwrap();
+        responder.wait().unwrap();
+        let mut answer = Vec::new();
+        assert_eq!(client.read_to_end(&mut answer).unwrap(), 128);
     }
 }

@@ -1,300 +1,321 @@
-//! The rounds: every subject in each, one after the other, so that what the machine does to one
-//! it does to all.
+//! Rounds: every subject has a turn in each, so that a disturbance of the machine meets them all.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::complain;
 use crate::configuration::Setup;
-use crate::cpu::Snapshot;
+use crate::cpu::{Snapshot, cpu_time, segments_sent};
+use crate::exchange::open_idle;
 use crate::generator::Generator;
-use crate::idle::Idlers;
-use crate::report::{Report, Turn, Turns};
-use crate::segments;
-use crate::subject::{Place, Running, Subject, start, start_responder};
+use crate::output::log;
+use crate::report::{Report, Turn, add_ratios};
+use crate::subject::{Host, Installation, Running, Subject};
 use crate::work::Load;
 
-/// For every connection to be warm. Thousands of idle sessions that come at once overflow a
-/// backlog, and what was dropped there comes again after 1, 3, 7 s.
+/// For every connection to finish its warm-up. Thousands of idle sessions that come at once
+/// overflow a backlog, and TCP repeats what was dropped there after 1, 3 and 7 s.
 const WARM_UP_MAX: Duration = Duration::from_secs(30);
-
-/// A disturbance of the machine lasts a second or so. In turns of a fourth of that it comes upon
-/// all subjects, and upon few rounds.
-const PARTS: u32 = 4;
-
-/// What a turn shorter than this shows is its beginning.
-const PART_MIN: f64 = 0.1;
-
-/// Into how many a turn of so many seconds is parted, each in a round of its own.
-pub(crate) fn parts(seconds: f64) -> u32 {
-    if seconds / f64::from(PARTS) < PART_MIN { 1 } else { PARTS }
-}
 
 /// What all kinds of work share.
 pub(crate) struct Bench {
-    pub(crate) place: Place,
-    /// All that this process may use.
+    pub(crate) installation: Installation,
+    /// All cores that this process may use.
     pub(crate) cores: Vec<usize>,
     /// The core of everything that runs on one.
     pub(crate) core: usize,
     pub(crate) rounds: usize,
+    /// The part of a turn that counts.
     pub(crate) window: Duration,
-    /// Counts of the test that keeps this from rotting, not for figures.
+    /// Small counts, for the test of the bench.
     pub(crate) small: bool,
-    /// Whether this is a network of our own.
+    /// Whether this process has a network namespace of its own.
     pub(crate) own_network: bool,
     /// File descriptors that a process may have.
     pub(crate) descriptors: usize,
     pub(crate) responders: Responders,
+    /// Those that the current kind of work measures.
+    pub(crate) subjects: Vec<Subject>,
+    pub(crate) report: RefCell<Report>,
 }
 
 /// Two servers.
-pub(crate) struct Responders {
-    running: [Running; 2],
-}
+pub(crate) struct Responders([Running; 2]);
 
 impl Responders {
-    /// Starts them; they run where this thread is pinned to.
-    ///
-    /// # Errors
-    /// They do not start.
-    pub(crate) fn start() -> io::Result<Self> {
-        Self::start_on(Ipv4Addr::LOCALHOST.into())
+    /// Starts one on each host.
+    pub(crate) fn start(bind: IpAddr, [first, second]: [Host; 2]) -> io::Result<Self> {
+        let first = Running::responder(1, bind, first)?;
+        Ok(Self([first, Running::responder(2, bind, second)?]))
     }
 
-    /// As `start`, on this address.
-    ///
-    /// # Errors
-    /// They do not start.
-    pub(crate) fn start_on(address: IpAddr) -> io::Result<Self> {
-        Self::start_in(address, None)
+    /// Starts both on loopback, where this thread is pinned.
+    pub(crate) fn start_here() -> io::Result<Self> {
+        Self::start(Ipv4Addr::LOCALHOST.into(), [Host::default(); 2])
     }
 
-    /// As `start_on`, in the network namespace of this process.
-    ///
-    /// # Errors
-    /// They do not start.
-    pub(crate) fn start_in(address: IpAddr, enter: Option<u32>) -> io::Result<Self> {
-        let start = |number| start_responder(number, address, enter);
-        Ok(Self { running: [start(1)?, start(2)?] })
-    }
-
-    /// Where they listen.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        self.running.iter().map(|responder| responder.address).collect()
-    }
-
-    /// Their process numbers.
-    pub(crate) fn processes(&self) -> Vec<u32> {
-        self.running.iter().map(Running::process).collect()
+        self.0.iter().map(|responder| responder.address).collect()
     }
 }
 
-/// What is compared in rounds.
-pub(crate) struct Comparison<'a> {
-    /// In the JSON file.
-    pub(crate) work: String,
-    /// In the table.
-    pub(crate) title: String,
-    pub(crate) load: Load,
-    /// Idle sessions through the same subject.
-    pub(crate) idle: usize,
+/// Where a comparison runs.
+pub(crate) struct Layout<'a> {
     pub(crate) setup: Setup,
     pub(crate) responders: &'a Responders,
-    /// As in `Kind`.
-    pub(crate) target: Option<f64>,
+    /// The cores of all processes.
+    pub(crate) cores: Vec<usize>,
+}
+
+impl Layout<'_> {
+    /// Where the generator connects to: the subject, or the servers themselves.
+    pub(crate) fn addresses(&self, subject: Option<&Running>) -> Vec<SocketAddr> {
+        subject.map_or_else(|| self.setup.servers.clone(), |subject| vec![subject.address])
+    }
+}
+
+/// The name of a kind of work, and its title in the tables.
+pub(crate) type Name = (String, String);
+
+/// What is compared, and where.
+pub(crate) struct Comparison<'a> {
+    pub(crate) name: Name,
+    /// What is measured.
+    pub(crate) load: Load,
+    pub(crate) beside: Beside,
+    /// Makes the measured load an open loop of so many exchanges a second.
+    pub(crate) rate: Option<f64>,
+    pub(crate) layout: Layout<'a>,
+}
+
+impl<'a> Comparison<'a> {
+    /// The throughput of a closed loop.
+    pub(crate) fn throughput(work: String, title: String, load: Load, layout: Layout<'a>) -> Self {
+        Self { name: (work, title), load, beside: Beside::Nothing, rate: None, layout }
+    }
+}
+
+/// What else goes through the subject at the same time.
+#[derive(Clone, Copy)]
+pub(crate) enum Beside {
+    Nothing,
+    /// Sessions.
+    Idle(usize),
+    /// Exchanges at a rate; without one in a closed loop.
+    Bulk(Load, Option<f64>),
 }
 
 impl Bench {
-    /// One worker before the responders.
-    pub(crate) fn plain(&self) -> Setup {
-        Setup::plain(&self.responders.addresses(), self.place.sessions_max)
-    }
-
-    /// Throughput of all subjects, in rounds that each begin with another of them.
-    ///
-    /// # Errors
-    /// A subject does not start, or fails a connection.
-    pub(crate) fn compare(
-        &self,
-        comparison: &Comparison<'_>,
-        subjects: &[Subject],
-        report: &mut Report,
-    ) -> io::Result<()> {
-        let running = self.start_all(subjects, &comparison.setup, report)?;
-        let subjects: Vec<Subject> = running.iter().map(|(subject, _)| *subject).collect();
-        self.add_turns(comparison, &subjects, report, |index| {
-            self.turn(comparison, running[index].1.as_ref())
-        })
-    }
-
-    /// As `compare`, of several that are also compared with each other: in each round a subject has
-    /// a turn of every one. Two cannot be there at the same time: each is started for its turn.
-    ///
-    /// # Errors
-    /// As `compare`.
-    pub(crate) fn compare_apart(
-        &self,
-        kind: &str,
-        comparisons: &[Comparison<'_>],
-        subjects: &[Subject],
-        report: &mut Report,
-    ) -> io::Result<()> {
-        let there = report.present(subjects);
-        let (subjects, rounds) = self.in_turns(kind, &there, report, |index, _| {
-            let turn = |comparison: &Comparison<'_>| {
-                let running = start(there[index], &self.place, &comparison.setup)?;
-                self.turn(comparison, running.as_ref())
-            };
-            comparisons.iter().map(turn).collect::<io::Result<Vec<Turn>>>()
-        })?;
-        for (place, Comparison { work, title, target, .. }) in comparisons.iter().enumerate() {
-            let of_it = |round: &Vec<Vec<Turn>>| round.iter().map(|turns| turns[place]).collect();
-            let rounds = rounds.iter().map(of_it).collect();
-            let (work, title, subjects) = (work.clone(), title.clone(), subjects.clone());
-            report.add(&Turns { work, title, subjects, rounds }, *target)?;
+    /// One worker, everything on one core and on loopback.
+    pub(crate) fn layout(&self) -> Layout<'_> {
+        Layout {
+            setup: Setup::plain(&self.responders.addresses(), self.sessions_max()),
+            responders: &self.responders,
+            cores: vec![self.core],
         }
+    }
+
+    /// Sessions that a subject must have room for: each takes two descriptors, and half a one for
+    /// the pipes of HAProxy's splice.
+    pub(crate) fn sessions_max(&self) -> usize {
+        (self.descriptors.saturating_sub(200) / 3).min(5000)
+    }
+
+    /// Records that something is not measured, and logs it.
+    pub(crate) fn leave_out(&self, why: String) {
+        let left_out = &mut self.report.borrow_mut().run.left_out;
+        if !left_out.contains(&why) {
+            log(&format!("left out: {why}"));
+            left_out.push(why);
+        }
+    }
+
+    /// Leaves out a subject that failed; returns the error if it may not.
+    pub(crate) fn leave_out_failed(
+        &self,
+        work: &str,
+        subject: Subject,
+        error: &io::Error,
+    ) -> io::Result<()> {
+        let why = format!("{work}, {}: {error}", subject.name);
+        if !subject.may_fail() {
+            return Err(io::Error::other(why));
+        }
+        self.leave_out(why);
         Ok(())
     }
 
-    /// The turns of all subjects, into the report.
-    fn add_turns(
-        &self,
-        comparison: &Comparison<'_>,
-        subjects: &[Subject],
-        report: &mut Report,
-        mut turn: impl FnMut(usize) -> io::Result<Turn>,
-    ) -> io::Result<()> {
-        let Comparison { work, title, .. } = comparison;
-        let (subjects, rounds) = self.in_turns(work, subjects, report, |index, _| turn(index))?;
-        let turns = Turns { work: work.clone(), title: title.clone(), subjects, rounds };
-        report.add(&turns, comparison.target)
+    /// Starts all subjects and compares them.
+    pub(crate) fn compare(&self, comparison: &Comparison<'_>) -> io::Result<()> {
+        let running = self.start_all(&self.subjects, &comparison.layout.setup)?;
+        self.compare_running(comparison, &running)
     }
 
-    /// Starts them all. Those that cannot be run here are left out, and the report says why.
-    ///
-    /// # Errors
-    /// One that must not fail does.
+    /// Compares subjects that are running.
+    pub(crate) fn compare_running(
+        &self,
+        comparison: &Comparison<'_>,
+        running: &[(Subject, Option<Running>)],
+    ) -> io::Result<()> {
+        let subjects: Vec<Subject> = running.iter().map(|(subject, _)| *subject).collect();
+        self.in_turns(&[&comparison.name], &subjects, |index, round| {
+            Ok(vec![self.turn(comparison, running[index].1.as_ref(), round)?])
+        })
+    }
+
+    /// Makes several comparisons, which are compared with each other as well: in each round a
+    /// subject has a turn of every one. It is started for each turn, as thousands of sessions take
+    /// a while to close.
+    pub(crate) fn compare_apart(&self, comparisons: &[Comparison<'_>]) -> io::Result<()> {
+        let names: Vec<&Name> = comparisons.iter().map(|comparison| &comparison.name).collect();
+        self.in_turns(&names, &self.subjects, |index, round| {
+            let turn = |comparison: &Comparison<'_>| {
+                let running =
+                    self.installation.start(self.subjects[index], &comparison.layout.setup)?;
+                self.turn(comparison, running.as_ref(), round)
+            };
+            comparisons.iter().map(turn).collect()
+        })
+    }
+
+    /// Starts all subjects except for those that fail and may.
     pub(crate) fn start_all(
         &self,
         subjects: &[Subject],
         setup: &Setup,
-        report: &mut Report,
     ) -> io::Result<Vec<(Subject, Option<Running>)>> {
         let mut running = Vec::new();
-        for subject in report.present(subjects) {
-            match start(subject, &self.place, setup) {
-                Ok(started) => running.push((subject, started)),
-                Err(error) if subject.must_not_fail() => return Err(error),
-                Err(error) => report.leave_out(error.to_string()),
+        for subject in subjects {
+            match self.installation.start(*subject, setup) {
+                Ok(started) => running.push((*subject, started)),
+                Err(error) => self.leave_out_failed("start", *subject, &error)?,
             }
         }
         Ok(running)
     }
 
-    /// Asks `turn` for each subject, by index and round, round by round; gives the subjects that
-    /// went through, and their turns by round.
-    ///
-    /// # Errors
-    /// One that must not fail does.
-    pub(crate) fn in_turns<T>(
+    /// Calls `turn` for each subject, by index and round, round by round; each round begins with
+    /// another subject. A turn returns the figures of each name, or of the first ones.
+    pub(crate) fn in_turns(
         &self,
-        work: &str,
+        names: &[&Name],
         subjects: &[Subject],
-        report: &mut Report,
-        mut turn: impl FnMut(usize, u64) -> io::Result<T>,
-    ) -> io::Result<(Vec<Subject>, Vec<Vec<T>>)> {
-        let mut alive = vec![true; subjects.len()];
-        let mut rounds = Vec::new();
+        mut turn: impl FnMut(usize, u64) -> io::Result<Vec<Turn>>,
+    ) -> io::Result<()> {
+        let work = names.first().map_or("", |(work, _)| work);
+        let mut rounds: Vec<Option<Vec<Vec<Turn>>>> = vec![Some(Vec::new()); subjects.len()];
         for (round, number) in (0..self.rounds).zip(0..) {
-            complain(&format!("{work}: round {} of {}", round + 1, self.rounds));
-            let mut done: Vec<Option<T>> = subjects.iter().map(|_| None).collect();
+            log(&format!("{work}: round {} of {}", round + 1, self.rounds));
             for step in 0..subjects.len() {
                 let index = (round + step) % subjects.len();
-                if !alive[index] {
-                    continue;
-                }
-                // Half an hour's work is worth a second try.
-                let tried = turn(index, number).or_else(|error| {
-                    complain(&format!("{work}, {}: {error}; again", subjects[index].name()));
+                let Some(turns) = &mut rounds[index] else { continue };
+                let outcome = turn(index, number).or_else(|error| {
+                    log(&format!("{work}, {}: {error}; trying again", subjects[index].name));
                     turn(index, number)
                 });
-                match tried {
-                    Ok(turn) => done[index] = Some(turn),
+                match outcome {
+                    Ok(figures) => turns.push(figures),
                     Err(error) => {
-                        report.forgive(work, subjects[index], &error)?;
-                        alive[index] = false;
+                        self.leave_out_failed(work, subjects[index], &error)?;
+                        rounds[index] = None;
                     }
                 }
             }
-            rounds.push(done);
         }
-        let keep = |round: Vec<Option<T>>| {
-            round.into_iter().zip(&alive).filter_map(|(turn, alive)| turn.filter(|_| *alive))
-        };
-        let rounds = rounds.into_iter().map(|round| keep(round).collect()).collect();
-        let subjects = subjects.iter().zip(&alive).filter(|(_, alive)| **alive);
-        Ok((subjects.map(|(subject, _)| *subject).collect(), rounds))
+        for (place, (work, title)) in names.iter().enumerate() {
+            let of_it = |rounds: &Option<Vec<Vec<Turn>>>| -> Vec<Turn> {
+                rounds.iter().flatten().filter_map(|turns| turns.get(place)).cloned().collect()
+            };
+            let mut turns: Vec<(Subject, Vec<Turn>)> =
+                subjects.iter().copied().zip(rounds.iter().map(of_it)).collect();
+            add_ratios(&mut turns);
+            let mut report = self.report.borrow_mut();
+            turns.iter().for_each(|(subject, turns)| report.add((work, title), *subject, turns));
+        }
+        Ok(())
     }
 
-    /// One turn of this subject; of the servers themselves if it is none.
-    ///
-    /// # Errors
-    /// A connection fails.
+    /// One turn of a subject; of the servers themselves if there is none.
     pub(crate) fn turn(
         &self,
         comparison: &Comparison<'_>,
         subject: Option<&Running>,
+        round: u64,
     ) -> io::Result<Turn> {
-        let addresses = addresses(&comparison.setup.servers, subject);
-        let mut processes = comparison.responders.processes();
-        processes.extend(subject.into_iter().flat_map(Running::processes));
-        let mut idlers = Idlers::default();
-        idlers.open(comparison.idle, addresses[0])?;
-        let mut generator = Generator::open(&addresses, &[comparison.load])?;
-        // Windows of TCP grow, caches and buffers fill: that is no part of the figure.
+        let Comparison { load, beside, rate, layout, .. } = comparison;
+        let addresses = layout.addresses(subject);
+        let (mut loads, mut idle) = (vec![*load], Vec::new());
+        match *beside {
+            Beside::Nothing => {}
+            Beside::Idle(count) => open_idle(&mut idle, count, addresses[0])?,
+            Beside::Bulk(bulk, _) => loads.push(bulk),
+        }
+        let mut generator = Generator::open(&addresses, &loads)?;
+        if let Beside::Bulk(_, Some(rate)) = *beside {
+            generator.pace(1, rate, None);
+        }
+        if let Some(rate) = *rate {
+            generator.pace(0, rate, Some(round));
+        }
+        // TCP windows grow, caches and buffers fill: that is not part of the figure.
+        let (start, latencies) = (Instant::now(), loads.len() > 1 || rate.is_some());
         generator.drive(self.window / 5)?;
-        let deadline = Instant::now() + WARM_UP_MAX;
-        while generator.exchanges(0) < comparison.load.warm_up() {
-            if Instant::now() > deadline {
-                return Err(io::Error::other("not every connection had its answers"));
+        while !latencies && generator.exchanges(0) < load.warm_up() {
+            if start.elapsed() > WARM_UP_MAX {
+                return Err(io::Error::other("some connections had no answer"));
             }
             generator.drive(self.window / 5)?;
         }
-        let mut turn = measure(&[self.core], &processes, || {
-            let before = generator.exchanges(0);
-            generator.drive(self.window)?;
-            Ok(generator.exchanges(0) - before)
-        })?;
-        if comparison.setup.enter.is_some() {
-            // With hosts of their own, most are counted elsewhere.
-            turn.segments = None;
+        if latencies {
+            generator.record_latencies(0)?;
         }
+        let (mut rates, mut seen) = (Vec::new(), Turn::new());
+        let mut turn = measure(layout, subject, || {
+            let before = generator.exchanges(0);
+            rates = generator.rates(self.window)?;
+            let exchanges = generator.exchanges(0) - before;
+            if latencies {
+                seen = generator.latencies(0)?;
+            }
+            Ok(exchanges)
+        })?;
+        if latencies {
+            // The generator keeps to the clock, whatever CPU time it gets.
+            seen.insert("rate", rates[0]);
+        }
+        turn.append(&mut seen);
+        turn.extend(rates.get(1).map(|bulk| ("bulk", *bulk)));
         Ok(turn)
     }
 }
 
-/// What `work`, which gives its exchanges, took of these cores, with these processes beside ours.
-///
-/// # Errors
-/// Those of `work`; or it exchanged nothing.
+/// The figures of `work`, which returns its exchanges.
 pub(crate) fn measure(
-    cores: &[usize],
-    processes: &[u32],
+    layout: &Layout<'_>,
+    subject: Option<&Running>,
     work: impl FnOnce() -> io::Result<f64>,
 ) -> io::Result<Turn> {
-    let sent = segments::sent()?;
-    let before = Snapshot::take(cores, processes)?;
+    let mut processes: Vec<u32> = layout.responders.0.iter().map(Running::process).collect();
+    processes.extend(subject.into_iter().flat_map(Running::processes));
+    let cpu = || subject.into_iter().flat_map(Running::processes).map(cpu_time).sum();
+    let (sent, before): (f64, io::Result<f64>) = (segments_sent()?, cpu());
+    let snapshot = Snapshot::take(&layout.cores, &processes)?;
     let exchanges = work()?;
-    let used = Snapshot::take(cores, processes)?.since(&before);
+    let usage = Snapshot::take(&layout.cores, &processes)?.since(&snapshot);
+    let (used, sent) = (cpu()? - before?, segments_sent()? - sent);
     if exchanges <= 0.0 {
-        return Err(io::Error::other("not a byte went through"));
+        return Err(io::Error::other("no byte was transferred"));
     }
-    Ok(Turn { exchanges, used, segments: Some(segments::sent()? - sent) })
-}
-
-/// Where a generator connects to: the subject, or else the servers themselves.
-pub(crate) fn addresses(servers: &[SocketAddr], subject: Option<&Running>) -> Vec<SocketAddr> {
-    subject.map_or_else(|| servers.to_vec(), |subject| vec![subject.address])
+    let mut turn = Turn::from([
+        ("rate", exchanges / usage.ours_and_idle),
+        ("others", usage.others),
+        ("elsewhere", usage.elsewhere),
+        ("unused", usage.idle),
+    ]);
+    turn.extend(subject.map(|_| ("cpu", used * 1e6 / exchanges)));
+    // Those that other network namespaces send are not known.
+    let here = layout.setup.host.namespace.is_none();
+    turn.extend(here.then_some(("segments", sent / exchanges)));
+    Ok(turn)
 }

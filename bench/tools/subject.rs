@@ -1,10 +1,11 @@
-//! What is compared: processes between the generator and two responders, each on one thread.
+//! The subjects: what is compared. Each is a process between the generator and the responders.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -13,148 +14,253 @@ use nix::unistd::Pid;
 use crate::configuration::{self, Setup};
 use crate::exchange::{Exchange, verified};
 
-/// A subject, by name on the command line and in the JSON file.
+/// The program of a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Subject {
-    /// No balancer: the generator talks to both responders.
-    Direct,
-    /// The balancer of this repository.
+pub(crate) enum Program {
+    /// No balancer: the generator connects to the responders.
+    None,
     Evenkeel,
-    /// The same at an earlier commit: `--before`.
+    /// evenkeel at an earlier commit: `--before`.
     EvenkeelBefore,
-    /// HAProxy as it comes: what the others are compared with.
     Haproxy,
-    /// HAProxy with buffers of 64 KiB instead of 16.
-    Haproxy64k,
-    /// HAProxy with splice-request and splice-response.
-    HaproxySplice,
-    /// The same with pipes of 512 KiB, as evenkeel's are.
-    HaproxySplice512k,
-    /// HAProxy again, the same: what it differs by is the noise of the machine.
-    HaproxyNull,
-    /// nginx, with its stream module.
+    /// HAProxy 3, which `bench/haproxy3` fetches.
+    Haproxy3,
+    /// nginx with its stream module.
     Nginx,
-    /// pen, with epoll.
     Pen,
-    /// `tokio::io::copy_bidirectional`, a page of Rust.
-    Tokio,
-    /// The same on tokio-uring.
-    TokioUring,
+    /// `relay.rs`.
+    Relay,
 }
+
+/// A subject, by its name on the command line and in the JSON file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Subject {
+    pub(crate) name: &'static str,
+    pub(crate) program: Program,
+    /// Lines for HAProxy's sections `global` and `defaults`.
+    tuning: [&'static str; 2],
+    /// Runs under `SCHED_BATCH` (`chrt --batch 0`), as evenkeel's workers do.
+    pub(crate) batch: bool,
+}
+
+pub(crate) const DIRECT: &str = "direct";
+pub(crate) const EVENKEEL: &str = "evenkeel";
+/// Plain HAProxy: what all others are compared with.
+pub(crate) const HAPROXY: &str = "haproxy";
+/// The same again: its difference from `haproxy` is the noise of the run.
+pub(crate) const HAPROXY_NULL: &str = "haproxy-null";
+/// HAProxy with pipes as large as evenkeel's.
+pub(crate) const HAPROXY_SPLICE_512K: &str = "haproxy-splice-512k";
+
+const PLAIN: [&str; 2] = ["", ""];
+const BUFFERS_64K: [&str; 2] = ["    tune.bufsize 65536\n", ""];
+const SPLICE: [&str; 2] = ["", "    option splice-request\n    option splice-response\n"];
+const SPLICE_512K: [&str; 2] = ["    tune.pipesize 524288\n", SPLICE[1]];
+
+const fn subject(name: &'static str, program: Program, tuning: [&'static str; 2]) -> Subject {
+    Subject { name, program, tuning, batch: false }
+}
+
+const fn batch(name: &'static str, program: Program, tuning: [&'static str; 2]) -> Subject {
+    Subject { name, program, tuning, batch: true }
+}
+
+/// All subjects, in the order of the tables.
+pub(crate) const SUBJECTS: &[Subject] = &[
+    subject(DIRECT, Program::None, PLAIN),
+    subject(EVENKEEL, Program::Evenkeel, PLAIN),
+    subject("evenkeel-before", Program::EvenkeelBefore, PLAIN),
+    subject(HAPROXY, Program::Haproxy, PLAIN),
+    batch("haproxy-batch", Program::Haproxy, PLAIN),
+    subject("haproxy-64k", Program::Haproxy, BUFFERS_64K),
+    batch("haproxy-64k-batch", Program::Haproxy, BUFFERS_64K),
+    subject("haproxy-splice", Program::Haproxy, SPLICE),
+    batch("haproxy-splice-batch", Program::Haproxy, SPLICE),
+    subject(HAPROXY_SPLICE_512K, Program::Haproxy, SPLICE_512K),
+    subject(HAPROXY_NULL, Program::Haproxy, PLAIN),
+    subject("haproxy3", Program::Haproxy3, PLAIN),
+    batch("haproxy3-batch", Program::Haproxy3, PLAIN),
+    subject("nginx", Program::Nginx, PLAIN),
+    batch("nginx-batch", Program::Nginx, PLAIN),
+    subject("pen", Program::Pen, PLAIN),
+    batch("pen-batch", Program::Pen, PLAIN),
+    subject("tokio", Program::Relay, PLAIN),
+    batch("tokio-batch", Program::Relay, PLAIN),
+    subject("tokio-uring", Program::Relay, PLAIN),
+    batch("tokio-uring-batch", Program::Relay, PLAIN),
+];
 
 impl Subject {
-    /// All but the one that `--before` adds, in the order of the table.
-    pub(crate) const ALL: [Self; 11] = [
-        Self::Direct,
-        Self::Evenkeel,
-        Self::Haproxy,
-        Self::Haproxy64k,
-        Self::HaproxySplice,
-        Self::HaproxySplice512k,
-        Self::HaproxyNull,
-        Self::Nginx,
-        Self::Pen,
-        Self::Tokio,
-        Self::TokioUring,
-    ];
-
-    /// Those of `--quick`.
-    pub(crate) const QUICK: [Self; 6] = [
-        Self::Direct,
-        Self::Evenkeel,
-        Self::Haproxy,
-        Self::Haproxy64k,
-        Self::HaproxySplice,
-        Self::HaproxyNull,
-    ];
-
-    /// Its name.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Evenkeel => "evenkeel",
-            Self::EvenkeelBefore => "evenkeel-before",
-            Self::Haproxy => "haproxy",
-            Self::Haproxy64k => "haproxy-64k",
-            Self::HaproxySplice => "haproxy-splice",
-            Self::HaproxySplice512k => "haproxy-splice-512k",
-            Self::HaproxyNull => "haproxy-null",
-            Self::Nginx => "nginx",
-            Self::Pen => "pen",
-            Self::Tokio => "tokio",
-            Self::TokioUring => "tokio-uring",
-        }
-    }
-
-    /// Whether it is HAProxy in one of the three configurations that people use.
-    pub(crate) fn is_haproxy(name: &str) -> bool {
-        [Self::Haproxy, Self::Haproxy64k, Self::HaproxySplice].map(Self::name).contains(&name)
-    }
-
-    /// Whether it is a balancer of somebody else, and not there twice.
-    pub(crate) fn is_peer(name: &str) -> bool {
-        ![Self::Direct, Self::Evenkeel, Self::EvenkeelBefore, Self::HaproxyNull]
-            .map(Self::name)
-            .contains(&name)
-    }
-
     /// The subject of this name.
-    ///
-    /// # Errors
-    /// There is none.
     pub(crate) fn find(name: &str) -> Result<Self, String> {
-        let names = || Self::ALL.map(Self::name).join(", ");
-        let found = Self::ALL.into_iter().find(|subject| subject.name() == name);
-        found.ok_or_else(|| format!("no such subject; there are: {}", names()))
+        let names = || SUBJECTS.iter().map(|subject| subject.name).collect::<Vec<_>>().join(", ");
+        let found = SUBJECTS.iter().find(|subject| subject.name == name).copied();
+        found.ok_or_else(|| format!("unknown subject; there are: {}", names()))
     }
 
-    /// Why its rows are left out; none if it can be run here.
-    pub(crate) fn missing(self) -> Option<&'static str> {
-        match self {
-            Self::Nginx if !found("nginx") => {
-                Some("nginx is missing; as root: apt-get install nginx libnginx-mod-stream")
-            }
-            Self::Pen if !found("pen") => Some("pen is missing; as root: apt-get install pen"),
-            _ => None,
-        }
+    /// Whether this names one of the three usual configurations of HAProxy 2.
+    pub(crate) fn is_haproxy(name: &str) -> bool {
+        [HAPROXY, "haproxy-64k", "haproxy-splice"].contains(&name)
     }
 
-    /// Whether a failure of it ends the run. What a few lines of Rust or an old program cannot do
-    /// is no reason to learn nothing of the others: its row is left out, with the reason.
-    pub(crate) fn must_not_fail(self) -> bool {
-        !matches!(self, Self::Nginx | Self::Pen | Self::Tokio | Self::TokioUring)
+    /// Whether this names somebody else's balancer.
+    pub(crate) fn is_peer(name: &str) -> bool {
+        !name.starts_with(EVENKEEL) && ![DIRECT, HAPROXY_NULL].contains(&name)
     }
 
-    /// Whether it can have several workers.
+    pub(crate) fn is_evenkeel(self) -> bool {
+        matches!(self.program, Program::Evenkeel | Program::EvenkeelBefore)
+    }
+
+    /// Whether the run goes on without it if it fails: a page of Rust or an old program is no
+    /// reason to lose the other rows.
+    pub(crate) fn may_fail(self) -> bool {
+        matches!(self.program, Program::Haproxy3 | Program::Nginx | Program::Pen | Program::Relay)
+    }
+
+    /// Whether it can run several workers.
     pub(crate) fn has_workers(self) -> bool {
-        matches!(
-            self,
-            Self::Evenkeel | Self::EvenkeelBefore | Self::Haproxy | Self::HaproxyNull | Self::Nginx
-        )
+        !matches!(self.program, Program::Pen | Program::Relay)
+    }
+
+    /// Whether its configuration is not the usual one.
+    pub(crate) fn is_tuned(self) -> bool {
+        self.tuning != PLAIN
     }
 }
 
-fn found(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
-}
-
-/// Where programs are, and where files go.
+/// Where the programs are.
 #[derive(Debug)]
-pub(crate) struct Place {
-    /// The evenkeel binary.
+pub(crate) struct Installation {
     pub(crate) evenkeel: PathBuf,
-    /// The one of an earlier commit, if that is compared too.
     pub(crate) before: Option<PathBuf>,
-    /// The HAProxy binary.
     pub(crate) haproxy: PathBuf,
+    pub(crate) haproxy3: Option<PathBuf>,
     /// Folder of configurations, logs and results.
     pub(crate) folder: PathBuf,
-    /// Sessions that a subject is told to have room for, unless a kind of work needs more.
-    pub(crate) sessions_max: usize,
+    /// The next port in a network namespace of the bench.
+    pub(crate) next_port: AtomicU16,
 }
 
-/// A process that is killed when it goes out of scope, or this one dies.
+impl Installation {
+    /// The evenkeel binary of a subject.
+    pub(crate) fn evenkeel_of(&self, subject: Subject) -> &Path {
+        let before = self.before.as_ref().filter(|_| subject.program == Program::EvenkeelBefore);
+        before.unwrap_or(&self.evenkeel)
+    }
+
+    /// Starts a subject and waits until it answers from each responder; none for `direct`.
+    pub(crate) fn start(&self, subject: Subject, setup: &Setup) -> io::Result<Option<Running>> {
+        if subject.program == Program::None {
+            return Ok(None);
+        }
+        let mut addresses = Vec::new();
+        let mut listeners = Vec::new();
+        for _ in 0..setup.frontends {
+            if let Some(host) = setup.listen {
+                let port = self.next_port.fetch_add(1, Ordering::Relaxed);
+                addresses.push(SocketAddr::from((host, port)));
+            } else {
+                listeners.push(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
+                addresses.extend(listeners.iter().last().and_then(|last| last.local_addr().ok()));
+            }
+        }
+        drop(listeners); // in a network namespace of our own nobody else takes the ports
+        let address = *addresses.last().ok_or(io::ErrorKind::InvalidInput)?;
+        let log = self.folder.join(format!("{}.log", subject.name));
+        let output = File::create(&log)?;
+        let mut command = setup.host.command(subject.batch);
+        self.complete(&mut command, subject, setup, &addresses)?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let mut running = Running { address, child: command.spawn()? };
+        if let Some(group) = &setup.group {
+            fs::write(group.join("cgroup.procs"), running.process().to_string())?;
+        }
+        // With many servers the first two, which are different responders, are enough.
+        wait_until_it_answers(&mut running, setup.servers.len().min(2)).map_err(|error| {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let end = lines[lines.len().saturating_sub(5)..].join("\n    ");
+            io::Error::new(error.kind(), format!("{}: {error}\n    {end}", subject.name))
+        })?;
+        Ok(Some(running))
+    }
+
+    /// Adds the program and its arguments; writes its configuration file.
+    fn complete(
+        &self,
+        command: &mut Command,
+        subject: Subject,
+        setup: &Setup,
+        addresses: &[SocketAddr],
+    ) -> io::Result<()> {
+        let folder = std::path::absolute(&self.folder)?;
+        let file = folder.join(format!("{}.conf", subject.name));
+        let first = addresses.iter().take(1).copied();
+        match subject.program {
+            Program::None => {}
+            Program::Evenkeel | Program::EvenkeelBefore => {
+                fs::write(&file, configuration::evenkeel(setup, addresses, &folder))?;
+                command.arg(self.evenkeel_of(subject)).args(["run", "-c"]).arg(file);
+            }
+            Program::Haproxy | Program::Haproxy3 => {
+                fs::write(&file, configuration::haproxy(setup, addresses, subject.tuning))?;
+                let three = self.haproxy3.as_ref().filter(|_| subject.program == Program::Haproxy3);
+                command.arg(three.unwrap_or(&self.haproxy)).args(["-db", "-f"]).arg(file);
+            }
+            Program::Nginx => {
+                fs::write(&file, configuration::nginx(setup, addresses, &folder))?;
+                command.args(["nginx", "-e", "stderr", "-p"]).arg(folder).arg("-c").arg(file);
+            }
+            Program::Pen => {
+                let sessions = setup.sessions_max.to_string();
+                command.args(["pen", "-f", "-r", "-O", "epoll", "-c", &sessions, "-x", &sessions]);
+                command.args(first.chain(setup.servers.iter().copied()).map(|it| it.to_string()));
+            }
+            Program::Relay => {
+                let library = subject.name.trim_end_matches("-batch");
+                command.arg(std::env::current_exe()?).args(["relay", library]);
+                command.args(first.chain(setup.servers.iter().copied()).map(|it| it.to_string()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a process runs: in which network namespace and on which core.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Host {
+    /// The process whose network namespace it shares; this one's otherwise.
+    pub(crate) namespace: Option<u32>,
+    /// The core that it is pinned to; the caller's otherwise.
+    pub(crate) core: Option<usize>,
+}
+
+impl Host {
+    /// A command that dies with this process; the program and its arguments follow.
+    fn command(self, batch: bool) -> Command {
+        let mut command = tethered();
+        if let Some(process) = self.namespace {
+            command.args(["nsenter", "--net", "--target", &process.to_string(), "--"]);
+        }
+        if let Some(core) = self.core {
+            command.args(["taskset", "--cpu-list", &core.to_string()]);
+        }
+        if batch {
+            command.args(["chrt", "--batch", "0"]);
+        }
+        command
+    }
+}
+
+/// A command that dies with this process; the program and its arguments follow.
+pub(crate) fn tethered() -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]);
+    command
+}
+
+/// A process that is killed when the value is dropped or this process dies.
 #[derive(Debug)]
 pub(crate) struct Running {
     /// Where it listens.
@@ -163,186 +269,57 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Its process number.
+    /// Starts a responder; its answers begin with this number.
+    pub(crate) fn responder(number: u8, bind: IpAddr, host: Host) -> io::Result<Self> {
+        let mut command = host.command(false);
+        command.arg(std::env::current_exe()?).arg("responder");
+        command.args([number.to_string(), bind.to_string()]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        if let Some(output) = child.stdout.take() {
+            BufReader::new(output).read_line(&mut line)?;
+        }
+        let mut running = Self { address: (bind, 0).into(), child };
+        running.address =
+            line.trim().parse().map_err(|_| io::Error::other("a responder did not start"))?;
+        Ok(running)
+    }
+
+    /// Its process id.
     pub(crate) fn process(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its process number and those of its children: nginx with several workers has them.
+    /// Its process id and those of its children: nginx with several workers has some.
     pub(crate) fn processes(&self) -> Vec<u32> {
         let own = self.process();
         let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
         let children = children.unwrap_or_default();
-        let children = children.split_whitespace().filter_map(|number| number.parse().ok());
+        let children = children.split_whitespace().filter_map(|process| process.parse().ok());
         std::iter::once(own).chain(children).collect()
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.processes().len() > 1 {
-            // A master takes its workers with it, if it is asked.
-            if let Ok(process) = i32::try_from(self.process()) {
-                kill(Pid::from_raw(process), Signal::SIGTERM).ok();
-            }
-            let deadline = Instant::now() + Duration::from_secs(2);
-            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-                pause(Duration::from_millis(10));
-            }
+        for process in self.processes() {
+            kill(Pid::from_raw(process.cast_signed()), Signal::SIGKILL).ok();
         }
-        drop(self.child.kill());
-        drop(self.child.wait());
+        self.child.wait().ok();
     }
-}
-
-/// Starts a responder on an address of this host; its answers begin with this number.
-///
-/// # Errors
-/// It does not start.
-pub(crate) fn start_responder(number: u8, bind: IpAddr, enter: Option<u32>) -> io::Result<Running> {
-    let mut command = tethered(enter)?;
-    command.arg(std::env::current_exe()?).args(["responder", "--number"]);
-    command.arg(number.to_string()).arg("--bind").arg(bind.to_string());
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    let mut line = String::new();
-    if let Some(output) = child.stdout.take() {
-        BufReader::new(output).read_line(&mut line)?;
-    }
-    let address = line.trim().parse();
-    let mut running = Running { address: ([127, 0, 0, 1], 0).into(), child };
-    running.address =
-        address.map_err(|_| io::Error::other("the responder did not say where it listens"))?;
-    Ok(running)
-}
-
-/// A command that dies with this process, in the network namespace of another if that is wanted;
-/// the program and its arguments follow.
-fn tethered(enter: Option<u32>) -> io::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["tether", "--"]);
-    if let Some(process) = enter {
-        command.args(["nsenter", "--net", "--target", &process.to_string(), "--"]);
-    }
-    Ok(command)
-}
-
-/// Starts a subject and waits until it answers from each responder; none for `Direct`, which is
-/// no process.
-///
-/// # Errors
-/// It does not start, or does not answer rightly within ten seconds; with the end of its log.
-pub(crate) fn start(subject: Subject, place: &Place, setup: &Setup) -> io::Result<Option<Running>> {
-    if subject == Subject::Direct {
-        return Ok(None);
-    }
-    let mut addresses = Vec::new();
-    let mut taken = Vec::new();
-    for _ in 0..setup.frontends {
-        // Free a moment ago; in a network namespace of our own nobody else takes it.
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        addresses.push(setup.listen.map_or_else(|| listener.local_addr(), Ok)?);
-        taken.push(listener);
-    }
-    drop(taken);
-    let Some(address) = addresses.last().copied() else { return Ok(None) };
-    // A process that was killed may hold its address for a moment longer: its ring ends by itself.
-    let mut tries = 0;
-    loop {
-        match start_on(subject, place, setup, (&addresses, address)) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe && tries < 20 => {
-                tries += 1;
-                pause(Duration::from_millis(50));
-            }
-            outcome => return outcome.map(Some),
-        }
-    }
-}
-
-/// `BrokenPipe`: it has ended at its start.
-fn start_on(
-    subject: Subject,
-    place: &Place,
-    setup: &Setup,
-    (addresses, address): (&[SocketAddr], SocketAddr),
-) -> io::Result<Running> {
-    let name = subject.name();
-    let log = place.folder.join(format!("{name}.log"));
-    let output = File::create(&log)?;
-    let mut command = tethered(setup.enter)?;
-    command_of(subject, place, setup, addresses, &mut command)?;
-    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-    let mut running = Running { address, child: command.spawn()? };
-    if let Some(group) = &setup.group {
-        fs::write(group.join("cgroup.procs"), running.process().to_string())?;
-    }
-    // With many servers the first two, which are different responders, will do.
-    wait_until_it_answers(&mut running, setup.servers.len().min(2)).map_err(|error| {
-        io::Error::new(error.kind(), format!("{name}: {error}{}", end_of(&log)))
-    })?;
-    Ok(running)
-}
-
-/// The program and its arguments; writes the file that it reads.
-fn command_of(
-    subject: Subject,
-    place: &Place,
-    setup: &Setup,
-    addresses: &[SocketAddr],
-    command: &mut Command,
-) -> io::Result<()> {
-    let folder = std::path::absolute(&place.folder)?;
-    let file = folder.join(format!("{}.conf", subject.name()));
-    let splice = "    option splice-request\n    option splice-response\n";
-    let haproxy = |global, defaults| configuration::haproxy(setup, addresses, global, defaults);
-    let text = match subject {
-        Subject::Direct => return Ok(()),
-        Subject::Evenkeel | Subject::EvenkeelBefore => {
-            configuration::evenkeel(setup, addresses, &folder)
-        }
-        Subject::Haproxy | Subject::HaproxyNull => haproxy("", ""),
-        Subject::Haproxy64k => haproxy("    tune.bufsize 65536\n", ""),
-        Subject::HaproxySplice => haproxy("", splice),
-        Subject::HaproxySplice512k => haproxy("    tune.pipesize 524288\n", splice),
-        Subject::Nginx => configuration::nginx(setup, addresses, &folder),
-        Subject::Pen => {
-            let listen = addresses.iter().copied().take(1);
-            command.arg("pen").args(listen.flat_map(|one| configuration::pen(setup, one)));
-            return Ok(());
-        }
-        Subject::Tokio | Subject::TokioUring => {
-            command.arg(std::env::current_exe()?).args(["relay", subject.name()]);
-            command.args(addresses.iter().take(1).chain(&setup.servers).map(ToString::to_string));
-            return Ok(());
-        }
-    };
-    fs::write(&file, text)?;
-    match subject {
-        Subject::Evenkeel => command.arg(&place.evenkeel).args(["run", "-c"]).arg(file),
-        Subject::EvenkeelBefore => {
-            let binary = place.before.as_ref().ok_or(io::ErrorKind::NotFound)?;
-            command.arg(binary).args(["run", "-c"]).arg(file)
-        }
-        Subject::Nginx => {
-            command.args(["nginx", "-e", "stderr", "-p"]).arg(folder).arg("-c").arg(file)
-        }
-        _ => command.arg(&place.haproxy).args(["-db", "-f"]).arg(file),
-    };
-    Ok(())
 }
 
 fn wait_until_it_answers(running: &mut Running, servers: usize) -> io::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
-    // Long enough to be bulk for whoever splices: what is fast must also be right.
+    // Long enough for splice(2): what is fast must also be correct.
     let exchange = Exchange { up: 1000, down: 4 << 20, last: true };
     loop {
         if let Some(status) = running.child.try_wait()? {
-            let why = format!("it has ended at its start ({status})");
-            return Err(io::Error::new(io::ErrorKind::BrokenPipe, why));
+            return Err(io::Error::other(format!("it ended at its start ({status})")));
         }
-        let answers: io::Result<Vec<u8>> = (0..servers)
-            .map(|_| verified(running.address, exchange).map(|(_, number)| number))
-            .collect();
-        let trouble = match answers {
+        let answers = (0..servers).map(|_| verified(running.address, exchange));
+        let numbers = answers.map(|answer| answer.map(|(_, number)| number));
+        let problem = match numbers.collect::<io::Result<Vec<u8>>>() {
             Ok(mut numbers) => {
                 numbers.sort_unstable();
                 numbers.dedup();
@@ -354,22 +331,14 @@ fn wait_until_it_answers(running: &mut Running, servers: usize) -> io::Result<()
             Err(error) => format!("it does not answer: {error}"),
         };
         if Instant::now() > deadline {
-            return Err(io::Error::other(trouble));
+            return Err(io::Error::other(problem));
         }
         pause(Duration::from_millis(20));
     }
 }
 
-/// Lets other processes do something.
+/// Waits for other processes.
 #[expect(clippy::disallowed_methods, reason = "no ring here, only other processes to wait for")]
 pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
-}
-
-/// The last lines of a log, for a message.
-fn end_of(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    let last = &lines[lines.len().saturating_sub(5)..];
-    last.iter().map(|line| format!("\n    {line}")).collect()
 }

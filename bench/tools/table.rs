@@ -1,179 +1,145 @@
-//! The report as Markdown.
+//! The result as Markdown.
 
 use std::fmt::Write;
 
-use crate::report::{Report, Row, Spread, Target};
-use crate::rounds;
+use crate::report::{Report, Spread};
+use crate::targets::Target;
 
-/// Tables for a README, and a line on the machine.
-///
-/// # Errors
-/// None, as long as a `String` takes what is written to it.
+struct Column {
+    figure: &'static str,
+    title: &'static str,
+    format: fn(Spread) -> String,
+}
+
+const fn column(figure: &'static str, title: &'static str, format: fn(Spread) -> String) -> Column {
+    Column { figure, title, format }
+}
+
+/// A row belongs to the table that begins with its `Row::table`.
+const TABLES: &[&[Column]] = &[
+    &[
+        column("rate", "a second", |rate| thousands(rate.median)),
+        column("ratio", "ratio to HAProxy (min - max)", |ratio| {
+            format!("{:.2} ({:.2} - {:.2})", ratio.median, ratio.min, ratio.max)
+        }),
+        column("cost", "own cost, µs", two_digits),
+        column("cost_ratio", "ratio to HAProxy's", two_digits),
+        column("cpu", "balancer's CPU time, µs", two_digits),
+        column("segments", "segments", |segments| format!("{:.1}", segments.median)),
+    ],
+    &[
+        column("windowed_p50", "windowed p50, µs", |p50| microseconds(p50.median)),
+        column("windowed_p99", "windowed p99, µs (min - max)", |p99| {
+            let [median, min, max] = <[f64; 3]>::from(p99).map(microseconds);
+            format!("{median} ({min} - {max})")
+        }),
+        column("p999", "p99.9, µs", |p999| microseconds(p999.median)),
+        column("rate", "a second", |rate| thousands(rate.median)),
+        column("bulk", "bulk a second", |rate| thousands(rate.median)),
+        column("cpu", "balancer's CPU time, µs", two_digits),
+    ],
+    &[
+        column("user", "user memory, B", |user| thousands(user.median)),
+        column("with_most", "with what comes first, B", |user| thousands(user.median)),
+        column("kernel", "kernel memory, B", |kernel| thousands(kernel.median)),
+        column("at_start", "process at its start, KiB", |start| thousands(start.median)),
+    ],
+    &[column("ms", "ms (min - max)", |ms| {
+        format!("{:.2} ({:.2} - {:.2})", ms.median, ms.min, ms.max)
+    })],
+];
+
+/// The tables, with a line on the machine before and a line on its other users after them.
 pub(crate) fn markdown(report: &Report) -> Result<String, std::fmt::Error> {
-    let mut text = String::new();
-    write_machine(report, &mut text)?;
-    write_rows(report, &mut text)?;
-    write_latencies(report, &mut text)?;
-    write_idle(report, &mut text)?;
-    if !report.growth.is_empty() {
-        writeln!(text, "\n| growth | subject | median (min - max) |\n|---|---|--:|")?;
-    }
-    for row in &report.growth {
-        let Spread { median, min, max } = row.value;
-        let (what, subject, unit) = (&row.what, row.subject, row.unit);
-        writeln!(text, "| {what} | {subject} | {median:.2} {unit} ({min:.2} - {max:.2}) |")?;
-    }
-    writeln!(text)?;
-    for target in &report.targets {
-        write_target(target, &mut text)?;
-    }
-    write_disturbance(report, &mut text)?;
-    for why in &report.left_out {
-        writeln!(text, "Left out: {why}.")?;
-    }
-    Ok(text)
-}
-
-/// What was demanded and what was reached.
-pub(crate) fn write_target(target: &Target, text: &mut String) -> std::fmt::Result {
-    let met = if target.met { "met" } else { "NOT met" };
-    let limit = if target.at_most { "at most" } else { "at least" };
-    let Target { work, what, reached, demanded, .. } = target;
-    let digits = if *reached < 100.0 { 2 } else { 0 };
-    writeln!(text, "{work}: {reached:.digits$} {what}, {limit} {demanded:.digits$}: {met}")
-}
-
-fn write_machine(report: &Report, text: &mut String) -> std::fmt::Result {
-    let machine = &report.machine;
-    writeln!(text, "{} ({})", machine.evenkeel, machine.commit)?;
-    for version in [&machine.haproxy, &machine.nginx, &machine.pen].into_iter().flatten() {
-        writeln!(text, "against {version}")?;
-    }
-    write!(
-        text,
-        "on Linux {} {}, {}, everything on core {}, {}, {} rounds of {} s",
+    let run = &report.run;
+    let machine = &run.machine;
+    let mut text = format!(
+        "Commit {}, {}; Linux {} {}, {}, core {}, {}; {} rounds of {} s.\n",
+        machine.commit,
+        machine.versions.join(", "),
         machine.kernel,
         machine.architecture,
         machine.cpu,
         machine.core,
         machine.congestion_control,
-        report.rounds,
-        report.seconds
-    )?;
-    match rounds::parts(report.seconds) {
-        1 => writeln!(text),
-        parts => writeln!(text, " (of most kinds {parts} times as many, 1/{parts} as long)"),
+        run.rounds,
+        run.seconds,
+    );
+    for columns in TABLES {
+        let figure = columns[0].figure;
+        let rows = || report.rows.iter().filter(|row| row.table() == figure);
+        let used = |column: &&Column| rows().any(|row| row.figures.contains_key(column.figure));
+        let columns: Vec<&Column> = columns.iter().filter(used).collect();
+        if columns.is_empty() {
+            continue;
+        }
+        write!(text, "\n| work | subject |")?;
+        columns.iter().try_for_each(|column| write!(text, " {} |", column.title))?;
+        write!(text, "\n|---|---|{}\n", "--:|".repeat(columns.len()))?;
+        let mut last = "";
+        for row in rows() {
+            let title = run.titles.get(&row.work).unwrap_or(&row.work);
+            let title = if row.work == last { "" } else { title };
+            last = &row.work;
+            write!(text, "| {title} | {} |", row.subject)?;
+            for column in &columns {
+                let cell = row.figures.get(column.figure).copied().map(column.format);
+                write!(text, " {} |", cell.unwrap_or_default())?;
+            }
+            writeln!(text)?;
+        }
     }
+    writeln!(text)?;
+    if !report.works("windowed_p50").is_empty() {
+        writeln!(text, "Windowed: the median over windows of 100 ms, then over the rounds.")?;
+    }
+    write_disturbance(report, &mut text)?;
+    for why in &run.left_out {
+        writeln!(text, "Left out: {why}.")?;
+    }
+    Ok(text)
 }
 
-fn write_rows(report: &Report, text: &mut String) -> std::fmt::Result {
-    if !report.rows.is_empty() {
-        writeln!(
-            text,
-            "\n| work | subject | a second | to HAProxy (min - max) | own cost, µs \
-             | to HAProxy's | segments |"
-        )?;
-        writeln!(text, "|---|---|--:|--:|--:|--:|--:|")?;
-    }
-    let mut last = "";
-    for row in &report.rows {
-        let title = if row.work == last { "" } else { &row.title };
-        last = &row.work;
-        write_row(title, row, text)?;
-    }
-    Ok(())
+/// One line for a target.
+pub(crate) fn target(target: &Target) -> String {
+    let Target { work, what, reached, demanded, at_most, .. } = target;
+    let limit = if *at_most { "at most" } else { "at least" };
+    let verdict = if target.is_met() { "met" } else { "NOT met" };
+    let digits = if *reached < 100.0 { 2 } else { 0 };
+    format!("{work}: {reached:.digits$} {what}, {limit} {demanded:.digits$}: {verdict}")
 }
 
-fn write_row(title: &str, row: &Row, text: &mut String) -> std::fmt::Result {
-    let ratio = row.ratio.map_or_else(String::new, |spread| {
-        format!("{:.2} ({:.2} - {:.2})", spread.median, spread.min, spread.max)
-    });
-    let median = |spread: Option<Spread>| {
-        spread.map_or_else(String::new, |spread| format!("{:.2}", spread.median))
-    };
-    let rate = thousands(row.rate.median);
-    let (cost, cost_ratio) = (median(row.cost), median(row.cost_ratio));
-    let segments = row.segments.map(|spread| format!("{:.1}", spread.median)).unwrap_or_default();
-    let subject = row.subject;
-    writeln!(
-        text,
-        "| {title} | {subject} | {rate} | {ratio} | {cost} | {cost_ratio} | {segments} |"
-    )
-}
-
-fn write_latencies(report: &Report, text: &mut String) -> std::fmt::Result {
-    if !report.latencies.is_empty() {
-        writeln!(
-            text,
-            "\n| work | subject | p50, µs | p99, µs (min - max) | p99.9, µs | a second \
-             | bulk a second |"
-        )?;
-        writeln!(text, "|---|---|--:|--:|--:|--:|--:|")?;
-    }
-    let mut last = "";
-    for row in &report.latencies {
-        let title = if row.work == last { "" } else { &row.title };
-        last = &row.work;
-        let bulk = row.bulk.map_or_else(String::new, |bulk| thousands(bulk.median));
-        writeln!(
-            text,
-            "| {title} | {} | {} | {} ({} - {}) | {} | {} | {bulk} |",
-            row.subject,
-            microseconds(row.p50.median),
-            microseconds(row.p99.median),
-            microseconds(row.p99.min),
-            microseconds(row.p99.max),
-            microseconds(row.p999.median),
-            thousands(row.rate.median),
-        )?;
-    }
-    Ok(())
-}
-
-fn write_idle(report: &Report, text: &mut String) -> std::fmt::Result {
-    if let Some(first) = report.idle.first() {
-        let [few, many] = first.sessions;
-        writeln!(
-            text,
-            "\n| idle sessions, slope from {few} to {many} | user memory of one \
-             | and with what comes first, of {many} | kernel memory of one \
-             | of the process at its start |"
-        )?;
-        writeln!(text, "|---|--:|--:|--:|--:|")?;
-    }
-    for row in &report.idle {
-        let start = row.at_start.median / 1024.0;
-        let kernel = row.kernel.map_or_else(String::new, |kernel| format!("{kernel:.0} B"));
-        writeln!(
-            text,
-            "| {} | {:.0} B | {:.0} B | {kernel} | {start:.0} KiB |",
-            row.subject, row.session.median, row.with_most.median
-        )?;
-    }
-    Ok(())
-}
-
-/// Who else was there: figures of a busy machine deserve less trust.
+/// The share of the core that others had: figures of a busy machine are less reliable.
 fn write_disturbance(report: &Report, text: &mut String) -> std::fmt::Result {
-    let percent = |values: Vec<f64>| values.into_iter().fold(0.0, f64::max) * 100.0;
-    let usual = Spread::of(report.rows.iter().map(|row| row.others.median).collect());
-    let Some(usual) = usual else { return Ok(()) };
-    let worst = percent(report.rows.iter().map(|row| row.others.max).collect());
-    let unused = percent(report.rows.iter().map(|row| row.unused.median).collect());
+    let highest = |figure: &str, value: fn(&Spread) -> f64| {
+        let spreads = report.rows.iter().filter_map(|row| row.figures.get(figure));
+        spreads.map(value).fold(0.0, f64::max) * 100.0
+    };
+    if report.works("rate").is_empty() {
+        return Ok(());
+    }
     writeln!(
         text,
-        "Others had {:.0} % of the core (worst turn: {worst:.0} %); \
-         it was idle for at most {unused:.0} %.",
-        usual.median * 100.0
+        "Others had {:.0} % of the core in the worst row, {:.0} % in the worst turn; the core was \
+         idle for {:.0} % at most.",
+        highest("others", |spread| spread.median),
+        highest("others", |spread| spread.max),
+        highest("unused", |spread| spread.median),
     )?;
-    for row in report.rows.iter().filter(|row| row.elsewhere.median > 0.0) {
-        let share = row.elsewhere.median * 100.0;
-        writeln!(text, "{}, {}: {share:.0} % more, on other cores.", row.work, row.subject)?;
+    for row in &report.rows {
+        if let Some(share) = row.median("elsewhere").filter(|share| *share > 0.0) {
+            let (work, subject, percent) = (&row.work, &row.subject, share * 100.0);
+            writeln!(text, "{work}, {subject}: {percent:.0} % more, on other cores.")?;
+        }
     }
     Ok(())
 }
 
-/// Three digits of a latency, or those before the point.
+fn two_digits(spread: Spread) -> String {
+    format!("{:.2}", spread.median)
+}
+
+/// Three digits, or those before the point.
 fn microseconds(value: f64) -> String {
     if value < 99.95 { format!("{value:.1}") } else { format!("{value:.0}") }
 }
@@ -183,7 +149,7 @@ fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+        if index > 0 && digit != '-' && (digits.len() - index).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
@@ -193,19 +159,26 @@ fn thousands(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{microseconds, thousands};
+    use super::*;
+    use crate::report::tests::report;
 
     #[test]
-    fn thousands_are_grouped() {
-        assert_eq!(thousands(999.4), "999");
-        assert_eq!(thousands(271_828.1), "271,828");
-        assert_eq!(thousands(1_000_000.0), "1,000,000");
+    fn numbers_are_grouped_and_short_latencies_have_three_digits() {
+        assert_eq!(["999", "271,828", "1,000,000"], [999.4, 271_828.1, 1e6].map(thousands)[..]);
+        assert_eq!(["7.2", "100", "1038"], [7.24, 99.96, 1038.4].map(microseconds)[..]);
     }
 
     #[test]
-    fn short_latencies_have_three_digits() {
-        assert_eq!(microseconds(7.24), "7.2");
-        assert_eq!(microseconds(99.96), "100");
-        assert_eq!(microseconds(1038.4), "1038");
+    fn each_row_is_in_the_table_of_its_figure() {
+        let rows = [
+            ("bulk", "evenkeel", "rate", &[1000.0][..]),
+            ("mixed", "haproxy", "windowed_p50", &[7.0]),
+        ];
+        let text = markdown(&report("", &rows)).unwrap();
+        assert!(
+            text.contains("| a second |\n|---|---|--:|\n| a & b | evenkeel | 1,000 |"),
+            "{text}"
+        );
+        assert!(text.contains("| windowed p50, µs |\n|---|---|--:|\n| a & b | haproxy | 7.0 |"));
     }
 }

@@ -1,201 +1,236 @@
-//! What evenkeel must reach to be called the fastest.
+//! What evenkeel must reach, and what must not have become worse since a recorded result.
 
-use crate::report::{LatencyRow, Report, Row, Spread, Target};
-use crate::subject::Subject;
+use crate::report::{Report, Row, median};
+use crate::subject::{DIRECT, EVENKEEL, HAPROXY, HAPROXY_NULL, Subject};
 
-/// No run is so noisy that a row may be worse by more than this and be called no worse.
+/// The most that a row may be worse by and still count as no worse.
 const NOISE_MAX: f64 = 0.05;
 
-/// The same of p99 and p99.9, which the worst moments of the machine decide.
-const NOISE_OF_TAILS_MAX: f64 = 0.25;
+/// The same for p99 and p99.9, which the worst moments of the machine decide.
+const TAIL_NOISE_MAX: f64 = 0.25;
 
-/// Of everything that was measured; what was not is not judged. Where a row is to be no worse than
-/// another, what the null control differs by in the same row is no difference.
+/// The part of a recorded ratio that must be left.
+const REST: f64 = 0.8;
+
+/// A demand, and what was reached.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) work: String,
+    /// What is compared, with its unit.
+    pub(crate) what: String,
+    pub(crate) reached: f64,
+    pub(crate) demanded: f64,
+    /// `demanded` is the most; otherwise the least.
+    pub(crate) at_most: bool,
+}
+
+impl Target {
+    pub(crate) fn is_met(&self) -> bool {
+        if self.at_most { self.reached <= self.demanded } else { self.reached >= self.demanded }
+    }
+}
+
+fn at_most(work: &str, what: impl Into<String>, reached: f64, demanded: f64) -> Target {
+    Target { work: work.to_owned(), what: what.into(), reached, demanded, at_most: true }
+}
+
+fn at_least(work: &str, what: impl Into<String>, reached: f64, demanded: f64) -> Target {
+    Target { work: work.to_owned(), what: what.into(), reached, demanded, at_most: false }
+}
+
+/// The targets of everything that was measured. Where a row must be no worse than another, a
+/// difference as between `haproxy` and `haproxy-null` counts as none.
 pub(crate) fn fastest(report: &Report) -> Vec<Target> {
     let mut targets = Vec::new();
-    for (work, throughput, cost) in [
+    for (work, rate, cost) in [
         ("keepalive", 1.25, 0.62),
         ("connection", 1.25, 0.62),
         ("bulk", 1.05, 0.95),
         ("upload", 1.05, 0.95),
     ] {
-        let reached = ratio_to(report, work, Subject::is_haproxy);
-        let what = "x the best HAProxy";
-        targets.extend(reached.map(|reached| Target::at_least(work, what, reached, throughput)));
-        let reached = cost_to_haproxy(report, work);
-        let what = "x the own cost of the best HAProxy";
-        targets.extend(reached.map(|reached| Target::at_most(work, what, reached, cost)));
+        let reached = rate_to_best(report, work, Subject::is_haproxy);
+        targets.extend(reached.map(|(reached, best)| {
+            at_least(work, format!("x the rate of the best HAProxy ({best})"), reached, rate)
+        }));
+        targets.extend(cost_to_haproxy(report, work).map(|(reached, best)| {
+            at_most(work, format!("x the own cost of the best HAProxy ({best})"), reached, cost)
+        }));
     }
-    let mut works: Vec<&str> = report.latencies.iter().map(|row| &*row.work).collect();
-    works.dedup();
-    for work in works {
-        for (index, quantile) in ["p50", "p99", "p99.9"].into_iter().enumerate() {
-            let what = format!("{quantile}, x the best of all others");
-            let reached = latency_to_best(report, work, index);
-            let most = 1.0 + latency_noise(report, work, index);
-            targets.extend(reached.map(|reached| Target::at_most(work, &what, reached, most)));
+    for work in report.works("windowed_p50") {
+        for (figure, noise_max) in [
+            ("windowed_p50", NOISE_MAX),
+            ("windowed_p99", TAIL_NOISE_MAX),
+            ("p999", TAIL_NOISE_MAX),
+        ] {
+            let most = 1.0 + noise(report, work, figure, noise_max);
+            let best = to_best(report, work, figure, Subject::is_peer, f64::max);
+            targets.extend(best.map(|(reached, best)| {
+                at_most(work, format!("x the {figure} of the best other ({best})"), reached, most)
+            }));
         }
     }
-    targets.extend(idle(report));
+    targets.extend(memory_to_haproxy(report).map(|reached| {
+        at_most("idle", "x HAProxy's user memory of an idle session", reached, 0.25)
+    }));
     targets.extend(two(report));
     targets.extend(growth(report));
-    targets.extend(peers(report));
+    for work in report.works("rate") {
+        let least = 1.0 - noise(report, work, "rate", NOISE_MAX);
+        let best = rate_to_best(report, work, Subject::is_peer);
+        targets.extend(best.map(|(reached, best)| {
+            at_least(work, format!("x the rate of the fastest peer ({best})"), reached, least)
+        }));
+    }
     targets
 }
 
-fn row<'a>(report: &'a Report, work: &str, subject: &str) -> Option<&'a Row> {
-    report.rows.iter().find(|row| row.work == work && row.subject == subject)
-}
-
-fn own<'a>(report: &'a Report, work: &str) -> Option<&'a Row> {
-    row(report, work, Subject::Evenkeel.name())
-}
-
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    Spread::of(values.collect()).map(|spread| spread.median)
-}
-
-/// The least of the ratios to the subjects that `which` names; each the median over rounds.
-fn ratio_to(report: &Report, work: &str, which: fn(&str) -> bool) -> Option<f64> {
-    let own = own(report, work)?;
-    let others = report.rows.iter().filter(|row| row.work == work && which(row.subject));
-    let ratios = others.filter_map(|other| {
-        median(own.by_round.iter().zip(&other.by_round).map(|(own, other)| own / other))
-    });
-    ratios.min_by(f64::total_cmp)
-}
-
-/// The greatest of the ratios of own cost: the one to the HAProxy that costs least.
-fn cost_to_haproxy(report: &Report, work: &str) -> Option<f64> {
-    let (own, direct) = (own(report, work)?, row(report, work, Subject::Direct.name())?);
-    let cost = |rate: f64, direct: f64| rate.recip() - direct.recip();
-    let others = report.rows.iter();
-    let others = others.filter(|row| row.work == work && Subject::is_haproxy(row.subject));
-    let ratios = others.filter_map(|other| {
-        let rates = own.by_round.iter().zip(&other.by_round).zip(&direct.by_round);
-        median(rates.map(|((own, other), direct)| cost(*own, *direct) / cost(*other, *direct)))
-    });
-    ratios.max_by(f64::total_cmp)
-}
-
-fn latency_to_best(report: &Report, work: &str, quantile: usize) -> Option<f64> {
-    let rows = || report.latencies.iter().filter(|row| row.work == work);
-    let own = rows().find(|row| row.subject == Subject::Evenkeel.name())?;
-    let ratio = |other: &LatencyRow| {
-        let pairs = own.by_round.iter().zip(&other.by_round);
-        median(pairs.map(|(own, other)| own[quantile] / other[quantile]))
+/// What must not be a fifth worse, relative to HAProxy, than in the recorded results: those from a
+/// processor of the same name or else, as bulk depends on what the processor takes for a copy, the
+/// weakest of all.
+pub(crate) fn not_worse(report: &Report, mut recorded: Vec<Report>) -> Vec<Target> {
+    let is_alike = |other: &Report| other.run.machine.cpu == report.run.machine.cpu;
+    if recorded.iter().any(is_alike) {
+        recorded.retain(is_alike);
+    }
+    let to_haproxy = |report: &Report, work: &str, figure: &str| {
+        let of = |subject| report.row(work, subject)?.median(figure);
+        Some(of(EVENKEEL)? / of(HAPROXY)?)
     };
-    let others = rows().filter(|row| Subject::is_peer(row.subject));
-    others.filter_map(ratio).max_by(f64::total_cmp)
+    let mut targets = Vec::new();
+    for Row { work, .. } in report.rows.iter().filter(|row| row.subject == EVENKEEL) {
+        let ratio = |report: &Report| report.row(work, EVENKEEL)?.median("ratio");
+        let weakest = recorded.iter().filter_map(ratio).min_by(f64::total_cmp);
+        targets.extend(ratio(report).zip(weakest).map(|(reached, weakest)| {
+            let what = format!("x the rate of HAProxy, recorded {weakest:.2}");
+            at_least(work, what, reached, weakest * REST)
+        }));
+    }
+    // Of latencies only the median is repeatable in short turns.
+    let latencies = report.works("windowed_p50").into_iter().map(|work| (work, "windowed_p50"));
+    for (work, figure) in latencies.chain([("idle", "user")]) {
+        let before = recorded.iter().filter_map(|report| to_haproxy(report, work, figure));
+        let weakest = before.max_by(f64::total_cmp);
+        targets.extend(to_haproxy(report, work, figure).zip(weakest).map(|(reached, weakest)| {
+            let what = format!("x the {figure} of HAProxy, recorded {weakest:.2}");
+            at_most(work, what, reached, weakest / REST)
+        }));
+    }
+    targets
 }
 
-/// What the null control's rates differ by from those of the HAProxy that it repeats.
-fn noise(report: &Report, work: &str) -> f64 {
-    let rates = |subject: Subject| Some(row(report, work, subject.name())?.by_round.clone());
-    null_control(rates, NOISE_MAX)
+/// The ratio of a figure to that subject of those that `which` accepts to which it is the worst;
+/// each ratio is the median over the rounds.
+fn to_best<'a>(
+    report: &'a Report,
+    work: &str,
+    figure: &str,
+    which: fn(&str) -> bool,
+    worst: fn(f64, f64) -> f64,
+) -> Option<(f64, &'a str)> {
+    let own = report.row(work, EVENKEEL)?.rounds(figure);
+    let others = report.rows.iter().filter(|row| row.work == work && which(&row.subject));
+    let ratios = others.filter_map(|other| {
+        let pairs = own.iter().zip(other.rounds(figure));
+        Some((median(pairs.map(|(own, other)| own / other))?, other.subject.as_str()))
+    });
+    #[expect(clippy::float_cmp, reason = "the function returns one of its arguments")]
+    ratios.reduce(|one, other| if worst(one.0, other.0) == one.0 { one } else { other })
 }
 
-/// As `noise`, of a quantile of latencies.
-fn latency_noise(report: &Report, work: &str, quantile: usize) -> f64 {
-    let times = |subject: Subject| {
-        let mut rows = report.latencies.iter();
-        let row = rows.find(|row| row.work == work && row.subject == subject.name())?;
-        Some(row.by_round.iter().map(|round| round[quantile]).collect())
-    };
-    null_control(times, if quantile == 0 { NOISE_MAX } else { NOISE_OF_TAILS_MAX })
+fn rate_to_best<'a>(
+    report: &'a Report,
+    work: &str,
+    which: fn(&str) -> bool,
+) -> Option<(f64, &'a str)> {
+    to_best(report, work, "rate", which, f64::min)
 }
 
-/// What the second of two identical `HAProxy`s differs by in these figures of each round; at most
-/// so much.
-fn null_control(figures: impl Fn(Subject) -> Option<Vec<f64>>, most: f64) -> f64 {
-    let pair = figures(Subject::HaproxyNull).zip(figures(Subject::Haproxy));
-    let ratio = pair
-        .and_then(|(null, base)| median(null.iter().zip(&base).map(|(null, base)| null / base)));
+fn cost_to_haproxy<'a>(report: &'a Report, work: &str) -> Option<(f64, &'a str)> {
+    to_best(report, work, "cost", Subject::is_haproxy, f64::max)
+}
+
+/// The difference between `haproxy` and `haproxy-null`, at most this.
+fn noise(report: &Report, work: &str, figure: &str, most: f64) -> f64 {
+    let rounds = |subject| report.row(work, subject).map(|row| row.rounds(figure));
+    let pair = rounds(HAPROXY_NULL).zip(rounds(HAPROXY));
+    let ratio =
+        pair.and_then(|(null, base)| median(null.iter().zip(base).map(|(null, base)| null / base)));
     ratio.map_or(0.0, |ratio| (ratio - 1.0).abs().min(most))
 }
 
-/// User memory of an idle session, as a part of HAProxy's.
-pub(crate) fn memory_to_haproxy(report: &Report) -> Option<f64> {
-    let of = |subject: Subject| {
-        let row = report.idle.iter().find(|row| row.subject == subject.name())?;
-        Some(row.session.median)
-    };
-    Some(of(Subject::Evenkeel)? / of(Subject::Haproxy)?)
+fn memory_to_haproxy(report: &Report) -> Option<f64> {
+    let of = |subject| report.row("idle", subject)?.median("user");
+    Some(of(EVENKEEL)? / of(HAPROXY)?)
 }
 
-fn idle(report: &Report) -> Option<Target> {
-    let reached = memory_to_haproxy(report)?;
-    Some(Target::at_most("idle", "x HAProxy's user memory a session", reached, 0.25))
-}
-
-/// A second core brings at most what it brings where there is no balancer: the generator and the
-/// responders need it too, and two cores share caches and clocks. What they allow changes within
-/// seconds on a virtual machine, so that each round is held to its own.
+/// A second core can bring what it brings without a balancer: the generator and the responders use
+/// it too, and two cores share caches and clocks. On a virtual machine that changes within seconds,
+/// so it is compared round by round.
 fn two(report: &Report) -> Vec<Target> {
-    let scaling = |subject: Subject| {
-        let rates = |work: &str| row(report, work, subject.name()).map(|row| row.by_round.iter());
-        let rounds = rates("two")?.zip(rates("one")?).map(|(two, one)| two / one);
-        Some(rounds.collect::<Vec<_>>())
+    let gain = |subject| {
+        let rates = |work| report.row(work, subject).map(|row| row.rounds("rate"));
+        let (two, one) = rates("two").zip(rates("one"))?;
+        Some(two.iter().zip(one).map(|(two, one)| two / one).collect::<Vec<f64>>())
     };
-    let alone = scaling(Subject::Evenkeel).and_then(|own| {
-        let cores = scaling(Subject::Direct).unwrap_or_else(|| vec![2.0; own.len()]);
-        let wanted = cores.iter().map(|cores| (0.95 * cores).min(1.9));
-        let reached = median(own.iter().zip(wanted).map(|(own, wanted)| own / wanted))?;
+    let alone = gain(EVENKEEL).and_then(|own| {
+        let cores = gain(DIRECT).unwrap_or_else(|| vec![2.0; own.len()]);
+        let pairs = own.iter().zip(&cores);
+        let reached = median(pairs.map(|(own, cores)| own / (0.95 * cores).min(1.9)))?;
+        let (own, cores) = (median(own)?, median(cores)?);
         let what = format!(
-            "x what is wanted of two workers, round by round: 1.9 times one, or 0.95 of what the \
-             cores allow without a balancer ({:.2} times one, the cores {:.2})",
-            median(own.into_iter())?,
-            median(cores.into_iter())?,
+            "x what two workers must reach, 1.9 times one worker or 0.95 of what the cores allow \
+             ({own:.2} times one, the cores {cores:.2})"
         );
-        Some(Target::at_least("two", &what, reached, 1.0))
+        Some(at_least("two", what, reached, 1.0))
     });
-    let peer = ratio_to(report, "two", |name| name == Subject::Haproxy.name());
-    let peer = peer.map(|reached| Target::at_least("two", "x HAProxy", reached, 1.2));
+    let peer = rate_to_best(report, "two", |name| name == HAPROXY);
+    let peer = peer.map(|(reached, _)| at_least("two", "x the rate of HAProxy", reached, 1.2));
     alone.into_iter().chain(peer).collect()
 }
 
 fn growth(report: &Report) -> Vec<Target> {
-    let costs = |work: &str| {
-        let (own, direct) = (own(report, work)?, row(report, work, Subject::Direct.name())?);
-        Some(
-            own.by_round
-                .iter()
-                .zip(&direct.by_round)
-                .map(|(own, direct)| own.recip() - direct.recip()),
-        )
+    let growth = |many: &str, few: &str| {
+        let cost = |work| report.row(work, EVENKEEL).map(|row| row.rounds("cost"));
+        median(cost(many)?.iter().zip(cost(few)?).map(|(many, few)| many / few))
     };
-    // What the machine does lasts longer than a round: both are of the same one.
-    let growth =
-        |many: &str, few: &str| median(costs(many)?.zip(costs(few)?).map(|(many, few)| many / few));
-    let mut targets = Vec::new();
     let connections = growth("growth-connections-9000", "growth-connections-100");
-    targets.extend(connections.map(|reached| {
-        Target::at_most("growth", "x the cost with 100 connections, with 9,000", reached, 1.3)
-    }));
     let servers = growth("growth-servers-1000", "growth-servers-2");
-    targets.extend(servers.map(|reached| {
-        Target::at_most("growth", "x the cost with 2 servers, with 1,000", reached, 1.2)
-    }));
-    let figure = |what: &str| {
-        let row = report.growth.iter().find(|row| row.what == what)?;
-        Some(row.value.median)
-    };
-    let reload = figure("a reload with 1000 servers: until it is in force");
-    targets.extend(reload.map(|reached| Target::at_most("growth", "ms a reload", reached, 50.0)));
-    let slowest = figure("a reload with 1000 servers: slowest exchange beside it");
-    let what = "ms the slowest exchange beside a reload";
-    targets.extend(slowest.map(|reached| Target::at_most("growth", what, reached, 5.0)));
-    targets
+    let milliseconds = |work: &str| report.row(work, EVENKEEL)?.median("ms");
+    let all = [
+        (connections, "x the cost with 100 connections, with 9,000", 1.3),
+        (servers, "x the cost with 2 servers, with 1,000", 1.2),
+        (milliseconds("growth-reload"), "ms a reload", 50.0),
+        (milliseconds("growth-reload-slowest"), "ms the slowest exchange beside a reload", 5.0),
+    ];
+    let reached = all.into_iter().filter_map(|(reached, what, most)| Some((reached?, what, most)));
+    reached.map(|(reached, what, most)| at_most("growth", what, reached, most)).collect()
 }
 
-/// No row slower than any peer's.
-fn peers(report: &Report) -> Vec<Target> {
-    let mut works: Vec<&str> = report.rows.iter().map(|row| &*row.work).collect();
-    works.dedup();
-    let target = |work: &str| {
-        let reached = ratio_to(report, work, Subject::is_peer)?;
-        let least = 1.0 - noise(report, work);
-        Some(Target::at_least(work, "x the fastest of all peers", reached, least))
-    };
-    works.into_iter().filter_map(target).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::report;
+
+    #[test]
+    fn a_machine_is_compared_with_its_own_kind_and_an_unknown_one_with_the_weakest() {
+        let demanded = |cpu: &str| {
+            let with = |cpu, ratio| report(cpu, &[("bulk", "evenkeel", "ratio", &[ratio])]);
+            let recorded = vec![with("slow", 4.4), with("fast", 3.5), with("slow", 4.2)];
+            not_worse(&with(cpu, 4.0), recorded)[0].demanded / REST
+        };
+        let [slow, fast, new] = ["slow", "fast", "new"].map(demanded);
+        assert!((slow - 4.2).abs() < 1e-9 && (fast - 3.5).abs() < 1e-9 && (new - 3.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn latencies_are_compared_with_the_best_other_whatever_its_policy() {
+        let rows: [(&str, &str, &'static str, &[f64]); 3] = [
+            ("latency-60", "evenkeel", "windowed_p50", &[30.0, 60.0]),
+            ("latency-60", "pen", "windowed_p50", &[100.0, 200.0]),
+            ("latency-60", "pen-batch", "windowed_p50", &[40.0, 80.0]),
+        ];
+        let targets = fastest(&report("", &rows));
+        assert!((targets[0].reached - 0.75).abs() < 1e-9, "{targets:?}");
+        assert!(targets[0].what.contains("pen-batch") && targets[0].is_met(), "{targets:?}");
+    }
 }

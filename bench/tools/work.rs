@@ -1,104 +1,121 @@
-//! The kinds of work. A new one is a line here; one sentence on it stands in bench/README.md.
+//! The kinds of work. `bench/README.md` says which question each answers.
 
 use std::io;
 
 use crate::exchange::Exchange;
+use crate::subject::{DIRECT, HAPROXY, HAPROXY_NULL, HAPROXY_SPLICE_512K, Subject};
 
 /// What a generator does.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     /// Connections at a time.
     pub(crate) connections: usize,
-    /// What each does, over and over; `last` means a new connection for each.
+    /// What each does over and over; `last` means a new connection for each exchange.
     pub(crate) exchange: Exchange,
 }
 
-/// A young connection acknowledges what it receives at once, up to so many segments
-/// (`TCP_MAX_QUICKACKS`), and then as it goes on: with the next bytes, if those do not wait long.
-const SEGMENTS_OF_YOUTH: f64 = 16.0;
+/// A new connection acknowledges what it receives at once, up to this many segments
+/// (`TCP_MAX_QUICKACKS`); later an acknowledgement waits for the next bytes.
+const QUICKACKS: f64 = 16.0;
 
-/// Bytes of a segment on a usual network.
+/// Bytes of a segment on an Ethernet.
 const SEGMENT: f64 = 1448.0;
 
 impl Load {
-    /// Exchanges of all connections together until these are as they stay.
+    /// Exchanges of all connections until they acknowledge as they will from then on.
     #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
     pub(crate) fn warm_up(&self) -> f64 {
         let segments = (self.exchange.bytes() as f64 / SEGMENT).ceil();
-        let each = if self.exchange.last { 1.0 } else { (SEGMENTS_OF_YOUTH / segments).max(1.0) };
+        let each = if self.exchange.last { 1.0 } else { (QUICKACKS / segments).max(1.0) };
         each * self.connections as f64
     }
 }
 
 /// How a kind of work is measured.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Way {
+pub(crate) enum Method {
     /// Exchanges a second of a closed loop.
     Throughput(Load),
-    /// The same beside as many idle sessions as fit.
+    /// The same beside as many idle sessions as possible.
     Beside(Load),
-    /// The first load's latencies beside the second.
+    /// Latencies of the first load beside the second.
     Mixed(Load, Load),
-    /// Latencies of an open loop at these shares of HAProxy's limit.
-    Latency(Load, &'static [u32]),
+    /// Latencies of an open loop at shares of HAProxy's limit.
+    Latency(Load),
     /// Memory of idle sessions.
     Idle,
     /// Two workers on two cores.
     Two(Load),
-    /// What becomes dearer with the number of connections, servers, frontends.
+    /// What grows with numbers.
     Growth,
     /// A board's network: small segments, over veth.
     Pi,
+    /// Generator, balancer and servers in network namespaces, on two cores.
+    Veth(Load),
 }
 
-impl Way {
-    /// Whether a turn takes little more than its window, as the subjects are running already.
-    pub(crate) const fn begins_at_once(self) -> bool {
+impl Method {
+    /// Whether a turn starts at once, because the subjects are running already.
+    pub(crate) const fn starts_at_once(self) -> bool {
         match self {
-            Self::Throughput(_) | Self::Mixed(..) | Self::Latency(..) | Self::Two(_) => true,
-            // Idle time is known in hundredths of a second: short turns would not do for `Pi`.
+            Self::Throughput(_)
+            | Self::Mixed(..)
+            | Self::Latency(_)
+            | Self::Two(_)
+            | Self::Veth(_) => true,
+            // `Pi` has idle time, which the kernel counts in hundredths of a second.
             Self::Beside(_) | Self::Idle | Self::Growth | Self::Pi => false,
         }
     }
 }
 
-/// A row of the table, or some.
+/// One or more rows of the tables.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kind {
     /// As on the command line and in the JSON file.
     pub(crate) name: &'static str,
-    /// As in the table.
+    /// As in the tables.
     pub(crate) title: &'static str,
-    pub(crate) way: Way,
-    /// Whether `--quick` has it without being asked.
+    pub(crate) method: Method,
+    /// Whether `--quick` includes it.
     pub(crate) quick: bool,
-    /// What `--check` demands of evenkeel: times plain HAProxy, or bytes a session at most.
-    pub(crate) target: Option<f64>,
 }
 
 impl Kind {
-    /// With this number of connections, where it is one of throughput and a number is given.
-    pub(crate) fn with_connections(&self, number: Option<u16>) -> Self {
-        let mut kind = *self;
-        if let (Way::Throughput(load), Some(number)) = (&mut kind.way, number) {
-            load.connections = usize::from(number);
-            if kind.is_unusual() {
-                kind.target = None;
-            }
+    /// Whether this kind of work measures a subject.
+    pub(crate) fn measures(&self, subject: Subject) -> bool {
+        let Subject { name, batch, .. } = subject;
+        // A scheduling policy matters to latencies, larger pipes to bulk.
+        let usual = !batch && name != HAPROXY_SPLICE_512K;
+        let few = name == DIRECT || name == HAPROXY || subject.is_evenkeel();
+        match self.method {
+            Method::Latency(_) | Method::Mixed(..) => name != HAPROXY_SPLICE_512K,
+            Method::Veth(_) => few || name == HAPROXY_NULL || name == "haproxy-batch",
+            Method::Growth => few,
+            Method::Two(_) => usual && subject.has_workers() && !subject.is_tuned(),
+            // The tuned forms of HAProxy allocate more only while bytes are transferred.
+            Method::Idle => usual && !subject.is_tuned() && name != HAPROXY_NULL,
+            Method::Throughput(load) => !batch && (usual || load.exchange.bytes() > 1 << 20),
+            Method::Pi => !batch,
+            Method::Beside(_) => usual,
         }
-        kind
     }
 
-    /// Whether its connections are not those of its title.
-    pub(crate) fn is_unusual(&self) -> bool {
-        let usual = KINDS.iter().find(|kind| kind.name == self.name);
-        matches!((self.way, usual.map(|kind| kind.way)),
-            (Way::Throughput(own), Some(Way::Throughput(usual)))
-                if own.connections != usual.connections)
+    /// With this number of connections, if it is a closed loop; the name says so.
+    pub(crate) fn with_connections(&self, number: Option<u16>) -> (Self, String, String) {
+        let (mut kind, mut name, mut title) = (*self, self.name.to_owned(), self.title.to_owned());
+        if let (Method::Throughput(load), Some(number)) = (&mut kind.method, number)
+            && load.connections != usize::from(number)
+        {
+            load.connections = usize::from(number);
+            name += &format!("-{number}");
+            title += &format!(": {number} connections");
+        }
+        (kind, name, title)
     }
 }
 
-/// Exchanges of these sizes.
+/// A load of exchanges of these sizes.
 pub(crate) const fn load(connections: usize, up: u32, down: u32, last: bool) -> Load {
     Load { connections, exchange: Exchange { up, down, last } }
 }
@@ -108,80 +125,44 @@ pub(crate) const fn small(connections: usize) -> Load {
     load(connections, 116, 128, false)
 }
 
-/// The same, each on a connection of its own.
+/// The same, with a new connection for each exchange.
 pub(crate) const fn connections(connections: usize) -> Load {
     load(connections, 116, 128, true)
 }
 
-const fn throughput(
-    name: &'static str,
-    title: &'static str,
-    load: Load,
-    target: Option<f64>,
-) -> Kind {
-    Kind { name, title, way: Way::Throughput(load), quick: true, target }
+const fn quick(name: &'static str, title: &'static str, method: Method) -> Kind {
+    Kind { name, title, method, quick: true }
 }
+
+const fn full(name: &'static str, title: &'static str, method: Method) -> Kind {
+    Kind { name, title, method, quick: false }
+}
+
+const DOWN: Load = load(16, 116, 1 << 20, false);
+const UP: Load = load(16, 1 << 20, 128, false);
+const MIXED: Method = Method::Mixed(small(60), load(4, 116, 1 << 20, false));
 
 /// All of them.
 pub(crate) const KINDS: &[Kind] = &[
-    throughput("keepalive", "keep-alive, 128 B, 64 connections", small(64), Some(1.15)),
-    throughput("connection", "a connection a request, 64 at a time", connections(64), Some(1.10)),
-    throughput(
-        "bulk",
-        "1 MiB bodies down, 16 connections",
-        load(16, 116, 1 << 20, false),
-        Some(1.4),
+    quick("keepalive", "keep-alive, 128 B, 64 connections", Method::Throughput(small(64))),
+    quick(
+        "connection",
+        "a connection for each request, 64 at a time",
+        Method::Throughput(connections(64)),
     ),
-    throughput("upload", "1 MiB bodies up, 16 connections", load(16, 1 << 20, 128, false), None),
-    Kind {
-        name: "idle",
-        title: "memory of an idle session",
-        way: Way::Idle,
-        quick: true,
-        target: Some(1024.0),
-    },
-    Kind {
-        name: "mixed",
-        title: "60 small keep-alive beside 4 bulk",
-        way: Way::Mixed(small(60), load(4, 116, 1 << 20, false)),
-        quick: true,
-        target: None,
-    },
-    Kind {
-        name: "latency",
-        title: "open loop, 128 B, 64 connections",
-        way: Way::Latency(small(64), &[30, 60, 80]),
-        quick: false,
-        target: None,
-    },
-    Kind {
-        name: "beside",
-        title: "keep-alive beside idle sessions",
-        way: Way::Beside(small(64)),
-        quick: false,
-        target: None,
-    },
-    Kind {
-        name: "two",
-        title: "keep-alive, two workers on two cores",
-        way: Way::Two(small(64)),
-        quick: false,
-        target: None,
-    },
-    Kind { name: "growth", title: "growth", way: Way::Growth, quick: false, target: None },
-    Kind {
-        name: "pi",
-        title: "MTU 1500, a quarter of a core",
-        way: Way::Pi,
-        quick: false,
-        target: None,
-    },
+    quick("bulk", "1 MiB bodies down, 16 connections", Method::Throughput(DOWN)),
+    quick("upload", "1 MiB bodies up, 16 connections", Method::Throughput(UP)),
+    quick("idle", "memory of an idle session", Method::Idle),
+    quick("mixed", "60 small keep-alive beside 4 bulk", MIXED),
+    full("latency", "open loop", Method::Latency(small(64))),
+    full("beside", "keep-alive beside idle sessions", Method::Beside(small(64))),
+    full("two", "keep-alive, two workers on two cores", Method::Two(small(64))),
+    full("growth", "growth", Method::Growth),
+    full("pi", "MTU 1500, a quarter of a core", Method::Pi),
+    full("veth", "veth pairs, two cores", Method::Veth(small(64))),
 ];
 
-/// The kinds of these names; for none all, or those that are quick.
-///
-/// # Errors
-/// A name that isn't one.
+/// The kinds of these names; without names all, or those of `--quick`.
 pub(crate) fn find(names: &[String], quick: bool) -> io::Result<Vec<Kind>> {
     if names.is_empty() {
         return Ok(KINDS.iter().copied().filter(|kind| kind.quick || !quick).collect());
@@ -189,7 +170,7 @@ pub(crate) fn find(names: &[String], quick: bool) -> io::Result<Vec<Kind>> {
     let known = || KINDS.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", ");
     let find_one = |name: &String| {
         KINDS.iter().find(|kind| kind.name == name).copied().ok_or_else(|| {
-            io::Error::other(format!("no kind of work is called {name}; there are: {}", known()))
+            io::Error::other(format!("unknown kind of work {name}; there are: {}", known()))
         })
     };
     names.iter().map(find_one).collect()
