@@ -30,7 +30,11 @@ fn config(servers: &str) -> Config {
 }
 
 fn server(name: &str, rest: &str) -> String {
-    let address = if rest.contains("address") { "" } else { "address = \"127.0.0.1:81\"\n" };
+    let number =
+        name.bytes().fold(0, |number: u32, byte| number.wrapping_mul(31) + u32::from(byte));
+    let ip = std::net::Ipv4Addr::from_bits(0x7f00_0000 | (number & 0x00ff_ffff));
+    let own = || format!("address = \"{ip}:81\"\n");
+    let address = if rest.contains("address") { String::new() } else { own() };
     format!("[[backend.web.server]]\nname = \"{name}\"\n{address}{rest}\n")
 }
 
