@@ -9,96 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::enums::{AdminState, AllDown, Balance, Check, LogFormat};
-use super::kinds::{Kind, Value};
+use super::kinds::Value;
 use super::problems::Span;
 use super::values::ServerAddress;
-
-/// A section: a table of the configuration.
-#[derive(Debug)]
-pub struct Section {
-    /// As its header, with NAME for what the user chooses: "frontend.NAME".
-    pub path: &'static str,
-    /// What it is for: lines of text.
-    pub text: &'static [&'static str],
-    /// Its keys, in the order of the documentation.
-    pub keys: &'static [Key],
-    /// Keys of a later version: this one refuses them.
-    pub planned: &'static [Planned],
-}
-
-/// A key of this version.
-#[derive(Debug)]
-pub struct Key {
-    /// Its name in its section.
-    pub name: &'static str,
-    /// Type and range.
-    pub kind: Kind,
-    /// What an absent key means.
-    pub presence: Presence,
-    /// The default, or an example where there is none, as TOML.
-    pub literal: &'static str,
-    /// What it sets: lines of text.
-    pub text: &'static [&'static str],
-}
-
-/// What an absent key means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
-    /// An error.
-    Required,
-    /// Not set.
-    Optional,
-    /// The default.
-    Default,
-}
-
-/// A key of a later version.
-#[derive(Debug)]
-pub struct Planned {
-    /// Its name in its section.
-    pub name: &'static str,
-    /// The default, as TOML; "-": not set.
-    pub literal: &'static str,
-    /// What it will set: lines of text.
-    pub text: &'static [&'static str],
-}
 
 /// The text of several lines of a doc comment.
 pub(super) fn joined(lines: &[&str]) -> String {
     // A line of a doc comment begins with a space.
     lines.concat().trim().to_owned()
-}
-
-impl Section {
-    /// The key of that name, if this version has it.
-    #[must_use]
-    pub fn key(&self, name: &str) -> Option<&'static Key> {
-        self.keys.iter().find(|key| key.name == name)
-    }
-
-    /// Whether it is a key of a later version.
-    #[must_use]
-    pub fn plans(&self, name: &str) -> bool {
-        self.planned.iter().any(|key| key.name == name)
-    }
-
-    /// This section and every section below it, in the order of the documentation.
-    #[must_use]
-    pub fn all(&'static self) -> Vec<&'static Self> {
-        let below = self.keys.iter().filter_map(Key::section);
-        std::iter::once(self).chain(below.flat_map(Self::all)).collect()
-    }
-}
-
-impl Key {
-    /// The section that it stands for, if it is no single value.
-    #[must_use]
-    pub const fn section(&self) -> Option<&'static Section> {
-        match self.kind {
-            Kind::Table(section) | Kind::Named(section) | Kind::Tables(section) => Some(section),
-            _ => None,
-        }
-    }
 }
 
 /// Declares a section. After the keys: `with`, fields that are not keys; `planned`, keys of a

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::declare::{Key, Planned, Presence, Section, joined};
-use super::kinds::Kind;
+use super::declare::joined;
+use super::kinds::{Key, Kind, Planned, Presence, Section};
 use super::settings::Config;
 use super::values::duration_text;
 

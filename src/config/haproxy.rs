@@ -2,8 +2,8 @@
 
 use toml::de::{DeTable, DeValue};
 
+use super::kinds::Section;
 use super::problems::Sink;
-use super::settings::Config;
 
 const NOT_HTTP: &str = "remove it: evenkeel does not look at requests";
 const LOGGED: &str = "remove it: every session is logged";
@@ -70,13 +70,18 @@ pub(super) fn means(keyword: &str, key: &str) -> bool {
 }
 
 /// Reports a `[defaults]` section, and what to do about each key in it.
-pub(super) fn defaults(offset: usize, table: &DeTable<'_>, sink: &Sink<'_>) {
+pub(super) fn defaults(
+    root: &'static Section,
+    offset: usize,
+    table: &DeTable<'_>,
+    sink: &Sink<'_>,
+) {
     if table.is_empty() {
         sink.push(offset, "evenkeel has no [defaults] section; every key has a default");
     }
     for (key, value) in table {
         let name: &str = key.get_ref();
-        let sections = Config::SECTION.all();
+        let sections = root.all();
         let homes = sections.iter().skip(1).filter(|section| section.key(name).is_some());
         let homes: Vec<String> = homes.map(|section| format!("[{}]", section.path)).collect();
         let remedy = match keyword(name, value.get_ref()) {
@@ -93,7 +98,7 @@ pub(super) fn defaults(offset: usize, table: &DeTable<'_>, sink: &Sink<'_>) {
 }
 
 /// What to do about a line of an HAProxy configuration; none: it is not one.
-pub(super) fn line(line: &str) -> Option<String> {
+pub(super) fn line(root: &'static Section, line: &str) -> Option<String> {
     let line = line.split('#').next()?.trim();
     if let Some(header) = line.strip_prefix('[') {
         let (kind, name) = header.trim_end_matches(']').trim().split_once(' ')?;
@@ -107,7 +112,7 @@ pub(super) fn line(line: &str) -> Option<String> {
         return match key {
             "global" if line == "global" => Some("write [global]".to_owned()),
             "defaults" | "daemon" => instead_of(key).map(str::to_owned),
-            _ if is_key(key) || !(has_value || second.starts_with('=')) => None,
+            _ if is_key(root, key) || !(has_value || second.starts_with('=')) => None,
             _ => instead_of(key).map(str::to_owned),
         };
     }
@@ -127,7 +132,7 @@ pub(super) fn line(line: &str) -> Option<String> {
             let remedy = joined.iter().find_map(|keyword| instead_of(keyword));
             match remedy.or_else(|| instead_of(first)) {
                 Some(remedy) => remedy,
-                None if is_key(first) && !line.contains('=') => "write it as KEY = VALUE",
+                None if is_key(root, first) && !line.contains('=') => "write it as KEY = VALUE",
                 None => return None,
             }
         }
@@ -135,7 +140,7 @@ pub(super) fn line(line: &str) -> Option<String> {
     Some(remedy.to_owned())
 }
 
-fn is_key(word: &str) -> bool {
-    let sections = Config::SECTION.all();
+fn is_key(root: &'static Section, word: &str) -> bool {
+    let sections = root.all();
     sections.iter().skip(1).any(|section| section.key(word).is_some())
 }

@@ -1,16 +1,65 @@
-//! The types that a key can have, and how a string becomes a value of each.
+//! The data types of a declaration: sections, their keys, the types that a key can have, and how a
+//! string becomes a value of each.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
-use super::declare::Section;
 use super::enums::Words;
-use super::problems::{Span, nearest, shown};
-use super::reader::Table;
+use super::problems::{Sink, Span, nearest, shown};
 use super::values::{self, Parsed, ServerAddress};
+
+/// A section: a table of the configuration.
+#[derive(Debug)]
+pub struct Section {
+    /// As its header, with NAME for what the user chooses: "frontend.NAME".
+    pub path: &'static str,
+    /// What it is for: lines of text.
+    pub text: &'static [&'static str],
+    /// Its keys, in the order of the documentation.
+    pub keys: &'static [Key],
+    /// Keys of a later version: this one refuses them.
+    pub planned: &'static [Planned],
+}
+
+/// A key of this version.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name in its section.
+    pub name: &'static str,
+    /// Type and range.
+    pub kind: Kind,
+    /// What an absent key means.
+    pub presence: Presence,
+    /// The default, or an example where there is none, as TOML.
+    pub literal: &'static str,
+    /// What it sets: lines of text.
+    pub text: &'static [&'static str],
+}
+
+/// What an absent key means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// An error.
+    Required,
+    /// Not set.
+    Optional,
+    /// The default.
+    Default,
+}
+
+/// A key of a later version.
+#[derive(Debug)]
+pub struct Planned {
+    /// Its name in its section.
+    pub name: &'static str,
+    /// The default, as TOML; "-": not set.
+    pub literal: &'static str,
+    /// What it will set: lines of text.
+    pub text: &'static [&'static str],
+}
 
 /// The type of a key, with its range.
 #[derive(Debug)]
@@ -115,6 +164,59 @@ pub(super) enum Value<'a> {
     List(Vec<(Self, Span)>),
     Alternative,
     Table(Table<'a>),
+}
+
+/// A table of the file, or one that is not written and has only defaults.
+#[derive(Debug)]
+pub(super) struct Table<'a> {
+    pub(super) section: &'static Section,
+    pub(super) written: Option<Written<'a>>,
+}
+
+/// Where a table is written.
+#[derive(Debug)]
+pub(super) struct Written<'a> {
+    /// The section of the whole document.
+    pub(super) root: &'static Section,
+    pub(super) sink: &'a Sink<'a>,
+    pub(super) table: &'a DeTable<'a>,
+    /// As its header, without brackets: "frontend.http".
+    pub(super) path: String,
+    /// The last part of the path, as the user means it.
+    pub(super) name: &'a str,
+    pub(super) offset: usize,
+}
+
+impl Section {
+    /// The key of that name, if this version has it.
+    #[must_use]
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+
+    /// Whether it is a key of a later version.
+    #[must_use]
+    pub fn plans(&self, name: &str) -> bool {
+        self.planned.iter().any(|key| key.name == name)
+    }
+
+    /// This section and every section below it, in the order of the documentation.
+    #[must_use]
+    pub fn all(&'static self) -> Vec<&'static Self> {
+        let below = self.keys.iter().filter_map(Key::section);
+        std::iter::once(self).chain(below.flat_map(Self::all)).collect()
+    }
+}
+
+impl Key {
+    /// The section that it stands for, if it is no single value.
+    #[must_use]
+    pub const fn section(&self) -> Option<&'static Section> {
+        match self.kind {
+            Kind::Table(section) | Kind::Named(section) | Kind::Tables(section) => Some(section),
+            _ => None,
+        }
+    }
 }
 
 impl Kind {

@@ -25,10 +25,9 @@ mod syntax;
 mod validate;
 mod values;
 
-pub use declare::{Key, Planned, Presence, Section};
 pub use document::{example, reference};
 pub use enums::{AdminState, AllDown, Balance, Check, LogFormat, Words};
-pub use kinds::{Alternative, Format, Kind};
+pub use kinds::{Alternative, Format, Key, Kind, Planned, Presence, Section};
 pub use problems::{Problem, Problems, Span};
 pub use schema::schema;
 pub use settings::{
@@ -37,8 +36,8 @@ pub use settings::{
 pub use validate::{on_this_machine, overlap};
 pub use values::ServerAddress;
 
+use kinds::Table;
 use problems::{Sink, shown};
-use reader::Table;
 
 /// The largest file that is read: ten thousand servers need less than 1 MiB, and the time and the
 /// memory that a file takes grow with its size.
@@ -66,7 +65,7 @@ pub fn parse(text: &str, name: &str) -> Result<Config, Problems> {
     let sink = Sink::new(name, text);
     let document = syntax::parse(text, &sink);
     let config = document.map(|document| {
-        let config = Config::read(&Table::document(&sink, &document));
+        let config = Config::read(&Table::document(Config::SECTION, &sink, &document));
         validate::check(&config, &sink);
         config
     });
@@ -128,7 +127,8 @@ pub fn control_socket(path: &Path) -> Result<Option<PathBuf>, Problems> {
     let bytes = read(path).map_err(|problem| Problems::one(&name, Span::default(), problem))?;
     let text = String::from_utf8_lossy(&bytes);
     let (document, _) = DeTable::parse_recoverable(without_mark(&text));
-    let config = Config::read(&Table::document(&Sink::new("", ""), document.get_ref()));
+    let config =
+        Config::read(&Table::document(Config::SECTION, &Sink::new("", ""), document.get_ref()));
     Ok(config.observe.control.map(|(path, _)| path))
 }
 

@@ -7,41 +7,28 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::declare::{Key, Presence, Section, Setting};
+use super::declare::Setting;
 use super::haproxy;
-use super::kinds::{Alternative, Kind, Value, as_key, literal, toml_type};
+use super::kinds::{
+    Alternative, Key, Kind, Presence, Section, Table, Value, Written, as_key, literal, toml_type,
+};
 use super::problems::{Sink, Span, nearest, shown};
-use super::settings::Config;
 use super::values;
 
 /// The endpoints of a backend are numbered with 16 bits, and a server may have several.
 const SERVERS_MAX: usize = 10_000;
 
-/// A table of the file, or one that is not written and has only defaults.
-#[derive(Debug)]
-pub(super) struct Table<'a> {
-    section: &'static Section,
-    written: Option<Written<'a>>,
-}
-
-#[derive(Debug)]
-struct Written<'a> {
-    sink: &'a Sink<'a>,
-    table: &'a DeTable<'a>,
-    /// As its header, without brackets: "frontend.http".
-    path: String,
-    /// The last part of the path, as the user means it.
-    name: &'a str,
-    offset: usize,
-}
-
 type Entry<'a> = (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>);
 
 impl<'a> Table<'a> {
-    /// The whole document.
-    pub(super) fn document(sink: &'a Sink<'a>, table: &'a DeTable<'a>) -> Self {
-        let written = Written { sink, table, path: String::new(), name: "", offset: 0 };
-        Self::new(Config::SECTION, written)
+    /// The whole document, declared by `root`.
+    pub(super) fn document(
+        root: &'static Section,
+        sink: &'a Sink<'a>,
+        table: &'a DeTable<'a>,
+    ) -> Self {
+        let written = Written { root, sink, table, path: String::new(), name: "", offset: 0 };
+        Self::new(root, written)
     }
 
     /// A table that is not written.
@@ -107,18 +94,37 @@ impl<'a> Written<'a> {
         if section.plans(name) {
             self.sink.push(offset, format!("{name} {place} is not supported yet; remove it"));
         } else if let (true, DeValue::Table(defaults)) = (name == "defaults", value) {
-            haproxy::defaults(offset, defaults, self.sink);
+            haproxy::defaults(self.root, offset, defaults, self.sink);
         } else if let Some(remedy) = haproxy::keyword(name, value) {
             let text = format!("{name} {place} is an HAProxy keyword; {remedy}");
             self.sink.push(offset, text);
         } else {
-            let remedy = if self.sink.is_full() { None } else { suggestion(name, section) };
+            let remedy = if self.sink.is_full() { None } else { self.suggestion(name, section) };
             let remedy = remedy.unwrap_or_else(|| {
                 let known: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
                 format!("valid keys are {}", known.join(", "))
             });
             self.sink.push(offset, format!("unknown key {} {place}; {remedy}", shown(name)));
         }
+    }
+
+    /// What to do about an unknown key, if another key is meant.
+    fn suggestion(&self, name: &str, section: &Section) -> Option<String> {
+        let sections = self.root.all();
+        let paths = |has: &dyn Fn(&Section) -> bool| {
+            let having = sections.iter().skip(1).filter(|section| has(section));
+            having.map(|section| format!("[{}]", section.path)).collect::<Vec<_>>().join(" or ")
+        };
+        let known = paths(&|section| section.key(name).is_some());
+        let planned = paths(&|section| section.plans(name));
+        if !known.is_empty() {
+            return Some(format!("it is a key of {known}"));
+        }
+        if !planned.is_empty() {
+            return Some(format!("it is planned for {planned}, and not supported yet; remove it"));
+        }
+        let near = nearest(name, section.keys.iter().map(|key| key.name))?;
+        Some(format!("did you mean {near}?"))
     }
 
     /// The value of a key; none: absent, or reported.
@@ -133,7 +139,8 @@ impl<'a> Written<'a> {
             "" => key.name.to_owned(),
             path => format!("{path}.{}", key.name),
         };
-        let field = Field { sink: self.sink, key, path: &path, hint: RefCell::default() };
+        let field =
+            Field { root: self.root, sink: self.sink, key, path: &path, hint: RefCell::default() };
         let offset = value.span().start;
         Some((field.value(&key.kind, offset, value.get_ref())?, self.sink.span(offset)))
     }
@@ -160,27 +167,9 @@ impl<'a> Written<'a> {
     }
 }
 
-/// What to do about an unknown key, if another key is meant.
-fn suggestion(name: &str, section: &Section) -> Option<String> {
-    let sections = Config::SECTION.all();
-    let paths = |has: &dyn Fn(&Section) -> bool| {
-        let having = sections.iter().skip(1).filter(|section| has(section));
-        having.map(|section| format!("[{}]", section.path)).collect::<Vec<_>>().join(" or ")
-    };
-    let known = paths(&|section| section.key(name).is_some());
-    let planned = paths(&|section| section.plans(name));
-    if !known.is_empty() {
-        return Some(format!("it is a key of {known}"));
-    }
-    if !planned.is_empty() {
-        return Some(format!("it is planned for {planned}, and not supported yet; remove it"));
-    }
-    let near = nearest(name, section.keys.iter().map(|key| key.name))?;
-    Some(format!("did you mean {near}?"))
-}
-
 /// The value of one key.
 struct Field<'s, 'a> {
+    root: &'static Section,
     sink: &'a Sink<'a>,
     key: &'static Key,
     /// With that of its section: "backend.web.server".
@@ -269,7 +258,7 @@ impl<'a> Field<'_, 'a> {
         name: &'a str,
         offset: usize,
     ) -> Table<'a> {
-        Table::new(section, Written { sink: self.sink, table, path, name, offset })
+        Table::new(section, Written { root: self.root, sink: self.sink, table, path, name, offset })
     }
 
     /// The tables in a table, in the order of the file.

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::declare::{Key, Presence, Section, joined};
-use super::kinds::Kind;
+use super::declare::joined;
+use super::kinds::{Key, Kind, Presence, Section};
 use super::settings::Config;
 
 /// The schema. Keys of a later version are not in it: this version refuses them.

@@ -11,14 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::declare::{Key, Planned, Presence, Section, Setting, section};
+use super::declare::{Setting, section};
 use super::enums::{AdminState, AllDown, Balance, Check, LogFormat};
 use super::kinds::{
-    ACCOUNT, Alternative, BIND, HTTP_HOST, HTTP_METHOD, HTTP_PATH, Kind, NAME, REFERENCE, SERVER,
-    SOCKET_PATH, STATUS, Value,
+    ACCOUNT, Alternative, BIND, HTTP_HOST, HTTP_METHOD, HTTP_PATH, Key, Kind, NAME, Planned,
+    Presence, REFERENCE, SERVER, SOCKET_PATH, STATUS, Section, Table, Value,
 };
 use super::problems::Span;
-use super::reader::Table;
 use super::values::ServerAddress;
 
 const MS: Duration = Duration::from_millis(1);

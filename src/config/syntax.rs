@@ -4,6 +4,7 @@ use toml::de::{DeTable, Error};
 
 use super::haproxy;
 use super::problems::{Sink, shown};
+use super::settings::Config;
 
 /// What a header may have around and between its names.
 const PATH_NOISE: [char; 5] = ['[', ']', ' ', '\t', '"'];
@@ -61,7 +62,7 @@ fn report(text: &str, error: &Error, sink: &Sink<'_>) {
                     as in evenkeel.example.toml";
         return sink.push(line_start, text);
     }
-    if haproxy::line(line).is_some() {
+    if haproxy::line(Config::SECTION, line).is_some() {
         return haproxy_lines(text, offset, sink);
     }
     let message = error.message().lines().collect::<Vec<_>>().join(", ");
@@ -93,7 +94,7 @@ fn haproxy_lines(text: &str, offset: usize, sink: &Sink<'_>) {
         end += line.len();
         if end > offset
             && !sink.is_full()
-            && let Some(remedy) = haproxy::line(line)
+            && let Some(remedy) = haproxy::line(Config::SECTION, line)
         {
             sink.push(begin, format!("HAProxy syntax, not TOML; {remedy}"));
         }

@@ -149,7 +149,8 @@ impl Ring {
         })
     }
 
-    /// Accepts connections until cancelled, or one only; [`more`](completion::Completion::more) tells which.
+    /// Accepts connections until cancelled, or one only;
+    /// [`more`](completion::Completion::more) tells which.
     pub fn accept(&mut self, listener: &OwnedFd, user_data: u64, multishot: bool) {
         let listener = Fd(listener.as_raw_fd());
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
