@@ -90,9 +90,9 @@ pub enum Reason {
     IdleTimeout,
     /// One direction has ended and the other was silent for `half_closed_timeout`.
     HalfClosedTimeout,
-    /// The PROXY header or the ClientHello was not complete within `preface_timeout`.
+    /// The PROXY header or the `ClientHello` was not complete within `preface_timeout`.
     PrefaceTimeout,
-    /// The PROXY header or the ClientHello is invalid.
+    /// The PROXY header or the `ClientHello` is invalid.
     BadPreface,
     /// No server is up.
     NoServer,

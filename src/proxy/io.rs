@@ -148,7 +148,7 @@ impl Event {
     }
 }
 
-/// The PROXY header or the ClientHello of a client is not one.
+/// The PROXY header or the `ClientHello` of a client is not one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidPreface;
 

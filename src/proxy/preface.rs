@@ -1,5 +1,5 @@
 //! The preface of a connection: bytes that are read before a server is chosen (the PROXY header,
-//! the ClientHello). The client's bytes are received, kept and not sent on until it is complete.
+//! the `ClientHello`). The client's bytes are received, kept and not sent on until it is complete.
 //!
 //! No frontend asks for a preface yet; the state, its deadline and its end are those of the design.
 

@@ -9,7 +9,7 @@ use crate::terms::{ConnectFailure, Direction, End, Side};
 /// The state of a session, with the data and the deadline of that state.
 #[derive(Debug)]
 pub enum State {
-    /// The PROXY header or the ClientHello is read.
+    /// The PROXY header or the `ClientHello` is read.
     Preface(Preface),
     /// A server is needed: the caller chooses one.
     Routing,
@@ -33,7 +33,7 @@ pub enum State {
 }
 
 /// What follows from an event.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Next {
     Stay,
     Route,
