@@ -25,6 +25,31 @@ const PIPES: u16 = 2;
 const PIPE_SIZE: u64 = 64 * 1024;
 const WINDOW: u64 = 40_000;
 
+/// A fault between the session and the kernel, which the assertions have to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Planted {
+    /// A buffer that the session gives back is lost.
+    LostBuffer,
+    /// A session that waits for a buffer is not told of it.
+    LostWakeUp,
+    /// A reset is an orderly close: a FIN behind bytes that were dropped.
+    OrderlyClose,
+    /// A send that was taken is reported as one byte longer.
+    WrongCount,
+    /// Nobody cancels what is in flight at the end.
+    LostCancel,
+}
+
+impl Planted {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::LostBuffer,
+        Self::LostWakeUp,
+        Self::OrderlyClose,
+        Self::WrongCount,
+        Self::LostCancel,
+    ];
+}
+
 /// What the peers are going to do.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Fate {
@@ -40,6 +65,8 @@ pub(crate) struct Fate {
     pub(crate) server_leaves: bool,
     /// One in so many attempts to connect fails; 0: none.
     pub(crate) connects_fail: u64,
+    /// A fault of the program, for the test of the tests.
+    pub(crate) planted: Option<Planted>,
     /// There may be no room on any server.
     pub(crate) servers_are_full: bool,
     /// Once there is none, there never is.
@@ -185,6 +212,10 @@ impl Simulated {
         self.peer(side).taken == self.peer(side).said
     }
 
+    fn is_planted(&self, fault: Planted) -> bool {
+        self.fate.planted == Some(fault)
+    }
+
     /// A server for the session, as the worker would choose one.
     pub(crate) fn choose(&mut self, session: &Session) -> Result<Attempt, PickError> {
         if self.fate.connects_fail > 0 && self.random.one_in(40) {
@@ -302,7 +333,8 @@ impl Simulated {
 
     fn kernel_answers(&mut self) -> Option<Event> {
         if !self.row.is_empty() && self.buffers.free() > 0 && self.random.one_in(2) {
-            return self.row.pop_front().map(Event::BufferFree);
+            let side = self.row.pop_front();
+            return side.filter(|_| !self.is_planted(Planted::LostWakeUp)).map(Event::BufferFree);
         }
         let choice = self.random.below(self.armed.len() as u64) as usize;
         let (operation, cancelled) = *self.armed.values().nth(choice)?;
@@ -381,7 +413,7 @@ impl Simulated {
         let length = if self.random.one_in(3) { self.random.below(most) + 1 } else { most };
         self.arrive(side, Run { start: run.start + u64::from(from), length, ..run });
         self.held_back[index(side)] = last && length == u64::from(to - from);
-        self.sent(side, Ok(length as u32))
+        self.sent(side, Ok(length as u32 + u32::from(self.is_planted(Planted::WrongCount))))
     }
 
     /// A send is done, and its buffer comes back.
@@ -509,6 +541,9 @@ impl Io for Simulated {
     }
 
     fn cancel(&mut self, operation: Operation) {
+        if self.is_planted(Planted::LostCancel) {
+            return;
+        }
         if let Some((_, cancelled)) = self.armed.get_mut(&operation.index()) {
             *cancelled = true;
         }
@@ -565,6 +600,7 @@ impl Io for Simulated {
     }
 
     fn close(&mut self, side: Side, how: Closing) {
+        let how = if self.is_planted(Planted::OrderlyClose) { Closing::Orderly } else { how };
         if self.closes[index(side)] == [1, self.attempts][index(side)] {
             return;
         }
@@ -596,7 +632,9 @@ impl Io for Simulated {
     }
 
     fn release(&mut self, buffer: BufferId) {
-        self.buffers.give_back(buffer);
+        if !self.is_planted(Planted::LostBuffer) {
+            self.buffers.give_back(buffer);
+        }
     }
 
     fn supply(&self) -> Supply {

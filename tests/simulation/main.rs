@@ -8,6 +8,7 @@
 #![expect(clippy::cast_possible_truncation, reason = "small numbers of a simulation")]
 #![expect(clippy::struct_excessive_bools, reason = "a peer is what it did")]
 
+mod accept;
 mod io;
 mod random;
 
@@ -20,7 +21,7 @@ use evenkeel::proxy::state::State;
 use evenkeel::proxy::timer_wheel::Tick;
 use evenkeel::terms::{Direction, End, Reason, Side};
 
-use io::{Fate, Simulated};
+use io::{Fate, Planted, Simulated};
 use random::Random;
 
 /// What a run of seeds met, so that a test can say that it tried what it claims to try.
@@ -191,4 +192,22 @@ fn a_reset_is_passed_on_after_the_bytes_before_it() {
             assert!(client.saw_reset, "and the reset after it");
         }
     });
+}
+
+#[test]
+fn a_listener_loses_no_connection_and_accepts_none_without_room() {
+    for_each_seed(&seeds(20_000), |seed, _| accept::run(seed));
+}
+
+#[test]
+fn a_planted_fault_of_each_kind_is_found() {
+    // Without it, the same seeds pass: those of the tests above.
+    for planted in Planted::ALL {
+        let found = (0..2000).find(|seed| {
+            let fate = Fate { planted: Some(planted), ..Fate::disorderly(*seed) };
+            let session = || live(*seed, fate, &mut Met::default());
+            catch_unwind(AssertUnwindSafe(session)).is_err()
+        });
+        assert!(found.is_some(), "2000 seeds do not find {planted:?}");
+    }
 }

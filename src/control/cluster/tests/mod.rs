@@ -29,11 +29,15 @@ fn config(servers: &str) -> Config {
     config::parse(&format!("{BASE}{servers}"), "test").unwrap()
 }
 
-fn server(name: &str, rest: &str) -> String {
+/// The address of a server that is written without one: two of a backend may not share any.
+fn own_address(name: &str) -> SocketAddr {
     let number =
         name.bytes().fold(0, |number: u32, byte| number.wrapping_mul(31) + u32::from(byte));
-    let ip = std::net::Ipv4Addr::from_bits(0x7f00_0000 | (number & 0x00ff_ffff));
-    let own = || format!("address = \"{ip}:81\"\n");
+    (std::net::Ipv4Addr::from_bits(0x7f00_0000 | (number & 0x00ff_ffff)), 81).into()
+}
+
+fn server(name: &str, rest: &str) -> String {
+    let own = || format!("address = \"{}\"\n", own_address(name));
     let address = if rest.contains("address") { String::new() } else { own() };
     format!("[[backend.web.server]]\nname = \"{name}\"\n{address}{rest}\n")
 }
@@ -180,7 +184,7 @@ fn the_first_probe_of_a_server_decides_and_then_consecutive_ones() {
 #[test]
 fn a_probe_without_a_verdict_is_counted_and_changes_nothing() {
     let mut scene = Scene::of(&server("a", ""));
-    let task = scene.task("a", ([127, 0, 0, 1], 81).into());
+    let task = scene.task("a", own_address("a"));
     for _ in 0..10 {
         assert!(!scene.report(task, None));
     }
@@ -202,7 +206,7 @@ fn a_probe_of_the_earlier_address_says_nothing() {
 #[test]
 fn a_probe_that_began_before_probes_were_turned_off_says_nothing() {
     let mut scene = Scene::of(&server("a", ""));
-    let old = scene.task("a", ([127, 0, 0, 1], 81).into());
+    let old = scene.task("a", own_address("a"));
     scene.load(&("check = \"off\"\n".to_owned() + &server("a", "")));
     assert!(!scene.report(old, Some(false)));
     assert!(scene.status("a").up);
@@ -212,7 +216,7 @@ fn a_probe_that_began_before_probes_were_turned_off_says_nothing() {
 fn a_probe_of_another_kind_says_nothing_and_the_health_holds() {
     let mut scene = Scene::of(&server("a", ""));
     scene.bring_down("a");
-    let old = scene.task("a", ([127, 0, 0, 1], 81).into());
+    let old = scene.task("a", own_address("a"));
     scene.load(&("port = 82\n".to_owned() + &server("a", "")));
     for _ in 0..2 {
         assert!(!scene.report(old, Some(true)));
@@ -227,7 +231,7 @@ fn after_maintenance_the_first_probe_decides_and_none_that_began_before() {
     scene.probe("a", true);
     scene.order("a", AdminState::Maint);
     assert_eq!(scene.cluster.probe_targets().count(), 1);
-    let old = scene.task("a", ([127, 0, 0, 1], 81).into());
+    let old = scene.task("a", own_address("a"));
     scene.order("a", AdminState::Ready);
     assert_eq!(scene.picked(), ["a", "b"], "up until the first probe");
     assert!(!scene.report(old, Some(false)) && !scene.report(old, Some(true)));
@@ -265,8 +269,7 @@ fn drain_maint_and_a_weight_of_zero_get_no_session() {
     );
     assert_eq!(scene.picked(), ["a", "e"]);
     let probed = scene.cluster.probe_targets().map(|target| target.task).collect::<Vec<_>>();
-    let all_but_maint =
-        ["a", "b", "d", "e"].map(|name| scene.task(name, ([127, 0, 0, 1], 81).into()));
+    let all_but_maint = ["a", "b", "d", "e"].map(|name| scene.task(name, own_address(name)));
     assert_eq!(probed, all_but_maint);
 }
 
