@@ -1,12 +1,12 @@
 //! What only the whole configuration shows: references, duplicates, and servers that are the
 //! balancer itself.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::enums::Check;
 use super::problems::{Problems, Sink, Span, nearest, shown};
-use super::settings::{BackendSettings, Config, FrontendSettings};
+use super::settings::{BackendSettings, Config, FrontendSettings, Server};
 use super::values::ServerAddress;
 use crate::sys::local_addresses::LocalAddresses;
 
@@ -128,41 +128,73 @@ fn binds(config: &Config, sink: &Sink<'_>) {
     }
 }
 
-/// A server that is the frontend which it serves: each connection would make another one until
-/// descriptors run out. (Longer cycles, of several frontends, belong here as well.)
+/// A server that is a frontend.
+struct Link<'a> {
+    backend: &'a str,
+    server: &'a Server,
+    address: SocketAddr,
+    bind: SocketAddr,
+    frontend: &'a FrontendSettings,
+}
+
+/// Servers through which a connection comes back to the frontend that it came from: it would make
+/// another one until descriptors run out. Chains of frontends are allowed.
 fn cycles(config: &Config, here: &LocalAddresses, sink: &Sink<'_>) {
+    let mut links = links(config, here);
+    // What is left when links that come from nowhere or lead nowhere are removed, again and again.
+    loop {
+        let from: HashSet<&str> = links.iter().map(|link| link.backend).collect();
+        let to: HashSet<&str> = links.iter().map(|link| &*link.frontend.backend.0).collect();
+        let before = links.len();
+        links.retain(|link| to.contains(link.backend) && from.contains(&*link.frontend.backend.0));
+        if links.len() == before {
+            break;
+        }
+    }
+    for Link { backend, server, address, bind, frontend } in links {
+        let (server_name, name) = (shown(&server.name), shown(&frontend.name));
+        let text = if frontend.backend.0 == backend {
+            format!(
+                "server {server_name} at {address} is frontend {name} itself, which listens on \
+                 {bind}; write the address of the server"
+            )
+        } else {
+            format!(
+                "server {server_name} at {address} is frontend {name}, which listens on {bind} and \
+                 leads back to backend {}; write the address of a server that is no frontend",
+                shown(backend)
+            )
+        };
+        sink.push_at(server.span, text);
+    }
+}
+
+/// The servers that are frontends, each with one of those that it reaches.
+fn links<'a>(config: &'a Config, here: &LocalAddresses) -> Vec<Link<'a>> {
     let mut listening: HashMap<SocketAddr, Vec<&FrontendSettings>> = HashMap::new();
     for frontend in &config.frontends {
         for (bind, _) in &frontend.bind {
             listening.entry(*bind).or_default().push(frontend);
         }
     }
-    let servers = config
-        .backends
-        .iter()
-        .flat_map(|backend| backend.servers.iter().map(move |server| (&*backend.name, server)));
-    for (backend, server) in servers {
-        let ServerAddress::Ip(address) = server.address else { continue };
-        let (canonical, port) = (address.ip().to_canonical(), address.port());
-        let wildcard: IpAddr = match canonical {
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let binds = [address, (canonical, port).into(), (wildcard, port).into()];
-        let mut frontends =
-            binds.iter().filter(|bind| here.leads_to(address, **bind)).flat_map(|bind| {
-                listening.get(bind).into_iter().flatten().map(move |frontend| (bind, frontend))
-            });
-        if let Some((bind, frontend)) = frontends.find(|(_, it)| it.backend.0 == backend) {
-            let text = format!(
-                "server {} at {address} is frontend {} itself, which listens on {bind}; write the \
-                 address of the server",
-                shown(&server.name),
-                shown(&frontend.name)
-            );
-            sink.push_at(server.span, text);
+    let mut links = Vec::new();
+    for backend in &config.backends {
+        for server in &backend.servers {
+            let ServerAddress::Ip(address) = server.address else { continue };
+            let (canonical, port) = (address.ip().to_canonical(), address.port());
+            let wildcard: IpAddr = match canonical {
+                IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            let binds = [address, (canonical, port).into(), (wildcard, port).into()];
+            let mut reached = binds.iter().filter(|bind| here.leads_to(address, **bind));
+            let found = reached.find_map(|bind| Some((*bind, *listening.get(bind)?.first()?)));
+            if let Some((bind, frontend)) = found {
+                links.push(Link { backend: &backend.name, server, address, bind, frontend });
+            }
         }
     }
+    links
 }
 
 #[cfg(test)]
@@ -196,5 +228,26 @@ mod tests {
         ] {
             assert_eq!(cycles_of(bind, server), "", "{bind} {server}");
         }
+    }
+
+    #[test]
+    fn frontends_that_lead_to_each_other_are_refused_and_a_chain_is_not() {
+        let text = |last: &str| {
+            format!(
+                "[frontend.f1]\nbind = [\"127.0.0.1:81\"]\nbackend = \"b1\"\n\
+                 [frontend.f2]\nbind = [\"127.0.0.1:82\"]\nbackend = \"b2\"\n\
+                 [frontend.f3]\nbind = [\"0.0.0.0:83\"]\nbackend = \"b1\"\n\
+                 [[backend.b1.server]]\nname = \"s1\"\naddress = \"127.0.0.1:82\"\n\
+                 [[backend.b2.server]]\nname = \"s2\"\naddress = \"{last}\"\n"
+            )
+        };
+        for (last, name) in [("127.0.0.1:81", "\"f1\""), ("127.0.0.1:83", "\"f3\"")] {
+            let problems = config::parse(&text(last), "x.toml").unwrap_err().to_string();
+            let second = format!("x.toml:13:1: server \"s2\" at {last} is frontend {name}");
+            assert!(problems.contains("x.toml:10:1: server \"s1\" at 127.0.0.1:82"), "{problems}");
+            assert!(problems.contains(&second), "{problems}");
+            assert!(problems.contains("leads back to backend"), "{problems}");
+        }
+        config::parse(&text("127.0.0.1:90"), "x.toml").unwrap();
     }
 }
