@@ -1,4 +1,4 @@
-//! A worker lets who runs on its core go on, as long as that costs it next to nothing.
+//! A worker runs under `SCHED_BATCH`, except beside a thread that computes on its core.
 
 use std::fs;
 use std::process::Command;
@@ -12,12 +12,12 @@ use crate::common::client::visit;
 use crate::common::wait::until;
 use crate::common::{Balancer, Config, Place, Server};
 
-/// Policies, as sched(7) numbers them.
+/// Scheduling policies by their numbers in sched(7).
 const OTHER: u32 = 0;
 const BATCH: u32 = 3;
 const IDLE: u32 = 5;
 
-/// By which policy its worker is given a core (field 41 of its stat, proc(5)).
+/// The scheduling policy of the worker (field 41 of its stat, proc(5)).
 fn policy(balancer: &Balancer<'_>) -> u32 {
     let threads = fs::read_dir(format!("/proc/{}/task", balancer.pid())).unwrap();
     let stats = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")));
@@ -42,7 +42,7 @@ fn with_the_core_taken(core: usize, then: impl FnOnce()) {
 }
 
 #[test]
-fn a_worker_is_courteous_except_to_who_keeps_its_core() {
+fn a_worker_runs_under_batch_except_beside_a_thread_that_computes() {
     let place = Place::new();
     let server = Server::naming("a", place.port(9001));
     let config = Config::new(&place).global("pin = true").server("a", server.address);
