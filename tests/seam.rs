@@ -2,7 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::net::TcpListener;
+use std::io::{ErrorKind, Read};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread;
@@ -12,12 +13,14 @@ use crossbeam::utils::CachePadded;
 use evenkeel::proxy::worker::Worker;
 use evenkeel::shared::counters::PerWorker;
 use evenkeel::shared::limit::Limit;
+use evenkeel::shared::orders::WorkerOrder;
 use evenkeel::shared::phase::{Phase, PhaseCell};
 use evenkeel::shared::schedule::Schedule;
+use evenkeel::shared::server::{Endpoint, ServerShared};
 use evenkeel::shared::state::SharedState;
 use evenkeel::shared::table::{Backend, Frontend, FrontendShared, Listener, Table};
 use evenkeel::sys::waker::Waker;
-use evenkeel::terms::WorkerIndex;
+use evenkeel::terms::{EndpointId, ServerId, WorkerIndex};
 
 /// For what takes microseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -26,9 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LISTENERS: usize = 100;
 
 fn frontend() -> Arc<Frontend> {
+    frontend_of(Vec::new())
+}
+
+fn frontend_of(endpoints: Vec<Arc<Endpoint>>) -> Arc<Frontend> {
     let backend = Backend {
         settings: Arc::default(),
-        schedule: Schedule::new(Vec::new()),
+        schedule: Schedule::new(vec![(endpoints, 100)]),
         turn: Arc::new(CachePadded::new(AtomicUsize::new(0))),
     };
     let shared = FrontendShared { sessions: Limit::new(None), cells: PerWorker::new(1) };
@@ -130,4 +137,56 @@ fn of_two_changes_in_a_row_the_second_is_seen_however_close_they_are() {
     within_patience(|| thread.is_finished(), || "it does not end".to_owned());
     drop(seam.publish(table(10_000)));
     assert!(seam.seen_by_all() > 10_000, "a worker that has ended holds up no table");
+}
+
+/// The only server of the tests of orders.
+const SERVER: ServerId = ServerId(7);
+
+#[test]
+fn an_order_to_a_worker_closes_one_session_or_those_of_a_server() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let shared = ServerShared {
+        id: SERVER,
+        backend: Arc::from("b"),
+        name: Arc::from("a"),
+        sessions: Limit::new(None),
+        cells: PerWorker::new(1),
+    };
+    let id = EndpointId { server: SERVER, number: 1 };
+    let endpoint = Endpoint::new(id, server.local_addr().unwrap(), Arc::new(shared));
+    let frontend = frontend_of(vec![Arc::new(endpoint)]);
+    let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listening.local_addr().unwrap();
+    let listener = Arc::new(Listener::new(address, vec![listening.into()]));
+    let listeners = vec![(listener, Arc::clone(&frontend))];
+    let seam = seam(Table { version: 1, frontends: vec![frontend], listeners });
+    let thread = worker(&seam).start().unwrap();
+    let open = || {
+        let client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        (client, server.accept().unwrap())
+    };
+    let is_reset = |mut client: &TcpStream| {
+        let error = client.read(&mut [0]).expect_err("no orderly end");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    };
+
+    let (first, _first_server) = open();
+    // The first session of a worker is in its first slot, in the first generation.
+    seam.order(WorkerIndex(0), WorkerOrder::Kill { slot: 0, generation: 0 });
+    is_reset(&first);
+
+    let (second, _second_server) = open();
+    seam.order(WorkerIndex(0), WorkerOrder::Kill { slot: 0, generation: 0 });
+    seam.order(WorkerIndex(0), WorkerOrder::CloseSessionsOf(ServerId(8)));
+    second.set_nonblocking(true).unwrap();
+    let error = (&second).read(&mut [0]).expect_err("orders for others do not touch it");
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    second.set_nonblocking(false).unwrap();
+    seam.order(WorkerIndex(0), WorkerOrder::CloseSessionsOf(SERVER));
+    is_reset(&second);
+
+    seam.phase.store(Phase::Stopped);
+    seam.wake();
+    within_patience(|| thread.is_finished(), || "it does not end".to_owned());
 }

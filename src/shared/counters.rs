@@ -179,7 +179,7 @@ pub struct WorkerCell {
     pub buffers_in_use: Count,
     /// Buffers of the pool (gauge).
     pub buffers: Count,
-    /// 1 while more than a third of the buffers are held by sessions whose peer does not read (gauge).
+    /// 1 while more than a third of the buffers are held for peers that do not read (gauge).
     pub buffers_stalled: Count,
     /// Receives that found no buffer and had to wait.
     pub buffer_waits: Count,

@@ -6,8 +6,12 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
-use crate::common::client::{Ending, connect, is_reset, reset};
+use socket2::SockRef;
+
+use crate::common::client::{Ending, connect, is_reset, read_out, reset};
+use crate::common::wait::pause;
 use crate::common::{Balancer, Config, Place, Server};
 
 /// What a peer sends before it resets.
@@ -95,4 +99,27 @@ fn no_server_that_still_sends_takes_a_reset_upload_for_a_whole_one() {
         counter.load(Ordering::Relaxed) == accepted
     });
     assert_eq!(whole.load(Ordering::Relaxed), 0, "servers that read a clean end");
+}
+
+#[test]
+fn a_reset_comes_after_all_that_was_sent_before_it_however_late_the_reader_is() {
+    const ANSWER: usize = 1 << 20;
+    let place = Place::new();
+    let server = Server::start(place.port(9001), |mut stream| {
+        stream.read_exact(&mut [0; 1000]).unwrap();
+        stream.write_all(&[6; ANSWER]).unwrap();
+        // The answer has left this host; what it has not read turns the close into a reset.
+        pause(Duration::from_millis(100));
+    });
+    let balancer = Balancer::start(&place, &Config::new(&place).server("a", server.address));
+    let mut client = connect(place.frontend());
+    SockRef::from(&client).set_recv_buffer_size(16 * 1024).unwrap();
+    client.write_all(&[5; 100_000]).unwrap();
+    pause(Duration::from_millis(1500));
+    let (answer, ending) = read_out(&client);
+    assert_eq!((answer.len(), ending), (ANSWER, Ending::Reset));
+    let record = balancer.session_ended("SD server_reset");
+    assert!(record.contains(&format!("/{ANSWER} ")), "{record}");
+    drop(client);
+    balancer.books_balance();
 }

@@ -1,5 +1,6 @@
-//! The accept gate on a model of a listening socket: connections wait in a backlog, accepts complete
-//! when and how a seed decides, sessions begin and end, descriptors run out, and a drain begins.
+//! The accept gate on a model of a listening socket: connections wait in a backlog, accepts
+//! complete when and how a seed decides, sessions begin and end, descriptors run out, and a drain
+//! begins.
 
 use std::time::Duration;
 

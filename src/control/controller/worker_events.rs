@@ -52,9 +52,9 @@ impl Controller {
     fn on_buffers_stalled(&mut self, worker: WorkerIndex) {
         if is_due(&mut self.stall_logged) {
             tracing::warn!(
-                "worker {}: more than a third of its buffers hold bytes for peers that do not read; \
-                 from now on it receives only what can be sent at once; raise global.buffers if \
-                 this lasts (metric evenkeel_buffers_stalled)",
+                "worker {}: more than a third of its buffers hold bytes for peers that do not \
+                 read; it receives only what can be sent at once; raise global.buffers if this \
+                 lasts (metric evenkeel_buffers_stalled)",
                 worker.0
             );
         }
