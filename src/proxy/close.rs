@@ -49,7 +49,7 @@ impl Session {
         flushing.until = now.after((silent / 4).clamp(FLUSH_STEP[0], FLUSH_STEP[1]));
         let pump = &self.pumps[flushing.direction as usize];
         let drained = left == 0 && pump.source != Source::Open && !pump.holds_bytes();
-        if drained || silent >= self.rules.half_closed_timeout {
+        if drained || silent >= self.rules().half_closed_timeout {
             self.reset_both()
         } else {
             Next::Stay

@@ -65,7 +65,7 @@ impl Session {
     pub(super) fn attempt_failed(&mut self, failure: ConnectFailure) -> Next {
         self.route.connect_took = None;
         self.route.tried.extend(self.route.endpoint.take());
-        if self.route.tried.len() > self.rules.retries as usize {
+        if self.route.tried.len() > self.rules().retries as usize {
             self.outcome = Some(Outcome::ConnectFailed(failure));
             Next::abort(end_after(failure))
         } else {

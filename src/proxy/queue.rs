@@ -9,8 +9,8 @@ use crate::terms::{End, Reason};
 
 impl Session {
     /// Every server is full.
-    pub(super) const fn on_all_full(&self) -> Next {
-        match self.rules.queue_timeout {
+    pub(super) fn on_all_full(&self) -> Next {
+        match self.rules().queue_timeout {
             Some(_) => Next::Queue,
             None => Next::abort(End::new(Reason::QueueFull, b"SQ")),
         }

@@ -100,7 +100,7 @@ impl Session {
 
     /// How long silence may last now.
     pub(super) fn silence_max(&self) -> Duration {
-        let Rules { idle_timeout, half_closed_timeout, .. } = self.rules;
+        let Rules { idle_timeout, half_closed_timeout, .. } = self.rules();
         if self.is_half_closed() { half_closed_timeout.min(idle_timeout) } else { idle_timeout }
     }
 
@@ -122,7 +122,7 @@ impl Session {
     }
 
     fn end_of_silence(&self, unacknowledged: [u32; 2]) -> End {
-        let Rules { idle_timeout, half_closed_timeout, .. } = self.rules;
+        let Rules { idle_timeout, half_closed_timeout, .. } = self.rules();
         if self.is_half_closed() && half_closed_timeout <= idle_timeout {
             let client_ended = self.pumps[Direction::In as usize].is_finished();
             let letters = if client_ended { b"sL" } else { b"cL" };

@@ -31,6 +31,34 @@ pub struct Rules {
     pub retries: u32,
 }
 
+/// [`Rules`] in a quarter of the memory, which every idle session takes: milliseconds, as the
+/// configuration bounds them to 2^31.
+#[derive(Debug)]
+struct PackedRules {
+    preface: u32,
+    queue: u32,
+    idle: u32,
+    half_closed: u32,
+    retries: u32,
+}
+
+/// No timeout.
+const NONE: u32 = u32::MAX;
+
+impl PackedRules {
+    fn new(rules: &Rules) -> Self {
+        let millis =
+            |time: Duration| u32::try_from(time.as_millis()).unwrap_or(NONE - 1).min(NONE - 1);
+        Self {
+            preface: rules.preface_timeout.map_or(NONE, millis),
+            queue: rules.queue_timeout.map_or(NONE, millis),
+            idle: millis(rules.idle_timeout),
+            half_closed: millis(rules.half_closed_timeout),
+            retries: rules.retries,
+        }
+    }
+}
+
 /// The attempts of a session to connect to a server.
 #[derive(Debug)]
 pub(super) struct Route {
@@ -53,7 +81,7 @@ pub struct Session {
     pub(super) in_flight: Operations,
     /// By [`Direction`].
     pub(super) pumps: [Pump; 2],
-    pub(super) rules: Rules,
+    rules: PackedRules,
     /// Why it ended; the first cause wins.
     pub(super) end: Option<End>,
     pub(super) started: Tick,
@@ -102,7 +130,7 @@ impl Session {
             state: preface.unwrap_or(State::Routing),
             in_flight: Operations::default(),
             pumps: Default::default(),
-            rules,
+            rules: PackedRules::new(&rules),
             end: None,
             started: now,
             route: Route {
@@ -140,6 +168,19 @@ impl Session {
         let next = self.connect_to(choice, now, io);
         self.apply(next, now, io);
         self.settle(now, io);
+    }
+
+    /// What it follows.
+    pub(super) fn rules(&self) -> Rules {
+        let time = |millis: u32| Duration::from_millis(millis.into());
+        let optional = |millis: u32| (millis != NONE).then(|| time(millis));
+        Rules {
+            preface_timeout: optional(self.rules.preface),
+            queue_timeout: optional(self.rules.queue),
+            idle_timeout: time(self.rules.idle),
+            half_closed_timeout: time(self.rules.half_closed),
+            retries: self.rules.retries,
+        }
     }
 
     /// Something happened.
@@ -245,7 +286,7 @@ impl Session {
             Next::Stay => {}
             Next::Route => self.state = State::Routing,
             Next::Queue => {
-                let until = self.rules.queue_timeout.map_or(now, |timeout| now.after(timeout));
+                let until = self.rules().queue_timeout.map_or(now, |timeout| now.after(timeout));
                 self.state = State::Queued(Queued { until });
             }
             Next::Relay => {
