@@ -1,11 +1,12 @@
 //! Connecting: one attempt after the other, each to another server where there is one, until one
 //! succeeds or none is left.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::proxy::io::{Closing, Io, Operation, Operations};
 use crate::proxy::pump::{Pump, Source};
-use crate::proxy::session::{Attempt, Outcome, PickError, Session};
+use crate::proxy::session::{Attempt, Outcome, PickError, Session, micros};
 use crate::proxy::state::{Connecting, Next, State};
 use crate::proxy::timer_wheel::Tick;
 use crate::terms::{ConnectFailure, Direction, End, Reason, Side};
@@ -52,8 +53,8 @@ impl Session {
         match result {
             Ok(()) if io.is_connected_to_itself() => self.attempt_failed(ConnectFailure::Itself),
             Ok(()) => {
-                self.outcome = Some(Outcome::Connected(now.since(started)));
-                self.route.connect_took = Some(now.since(self.started));
+                self.outcome = Some(Outcome::Connected(micros(now.since(started))));
+                self.route.connect_took = NonZeroU32::new(micros(now.since(self.started)).max(1));
                 Next::Relay
             }
             Err(failure) => self.attempt_failed(failure),

@@ -5,6 +5,7 @@
 //! is a file (`preface`, `queue`, `connect`, `relay`, `splice`, `close`): it handles the events of
 //! its state and returns what comes next, and only this file enters a state.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -68,8 +69,8 @@ pub(super) struct Route {
     pub(super) tried: Vec<EndpointId>,
     /// The endpoint of the attempt in flight, or the one connected to.
     pub(super) endpoint: Option<EndpointId>,
-    /// From accept to the established connection.
-    pub(super) connect_took: Option<Duration>,
+    /// Microseconds from accept to the established connection.
+    pub(super) connect_took: Option<NonZeroU32>,
     /// Until a server is connected: when a client that has ended its direction is given up.
     pub(super) silent_until: Tick,
 }
@@ -95,8 +96,8 @@ pub struct Session {
 /// Something that the caller counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The server is connected, after this time since the attempt began.
-    Connected(Duration),
+    /// The server is connected, so many microseconds after the attempt began.
+    Connected(u32),
     /// The attempt has failed.
     ConnectFailed(ConnectFailure),
 }
@@ -424,6 +425,11 @@ impl Session {
                 | State::Leaving
         )
     }
+}
+
+/// Microseconds, 71 minutes at most: what a session keeps of the time of a connect.
+pub(super) fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
 /// The direction whose source this side is.

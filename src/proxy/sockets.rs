@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -129,9 +130,9 @@ impl SessionSockets {
             return;
         };
         match outcome {
-            Outcome::Connected(waited) => {
+            Outcome::Connected(micros) => {
                 cell.sessions.add(1);
-                cell.connect_duration.record(waited);
+                cell.connect_duration.record(Duration::from_micros(micros.into()));
                 self.frontend = None;
             }
             Outcome::ConnectFailed(failure) => {

@@ -80,8 +80,8 @@ impl Session {
 
     /// From accept to the established connection; none if there was none.
     #[must_use]
-    pub const fn connect_took(&self) -> Option<Duration> {
-        self.route.connect_took
+    pub fn connect_took(&self) -> Option<Duration> {
+        self.route.connect_took.map(|micros| Duration::from_micros(micros.get().into()))
     }
 
     /// Attempts that were made after the first.
