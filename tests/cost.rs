@@ -30,6 +30,7 @@ use evenkeel::shared::server::{Endpoint, ServerShared};
 use evenkeel::shared::state::SharedState;
 use evenkeel::shared::table::{Backend, Frontend, FrontendShared, Listener, Table};
 use evenkeel::sys::kernel_version::KernelVersion;
+use evenkeel::sys::pipe::PipeLimits;
 use evenkeel::sys::thread::{allowed_cores, pin};
 use evenkeel::sys::waker::Waker;
 use evenkeel::terms::{EndpointId, ServerId, WorkerIndex};
@@ -140,6 +141,7 @@ impl Own {
             shared: Arc::clone(&seam),
             sessions_max: 1000,
             buffers: 16 << 20,
+            pipes: PipeLimits { count: 64, size: 512 << 10 },
             core: None,
         };
         let thread = Some(worker.start().unwrap());

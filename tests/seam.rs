@@ -19,6 +19,7 @@ use evenkeel::shared::schedule::Schedule;
 use evenkeel::shared::server::{Endpoint, ServerShared};
 use evenkeel::shared::state::SharedState;
 use evenkeel::shared::table::{Backend, Frontend, FrontendShared, Listener, Table};
+use evenkeel::sys::pipe::PipeLimits;
 use evenkeel::sys::waker::Waker;
 use evenkeel::terms::{EndpointId, ServerId, WorkerIndex};
 
@@ -69,6 +70,7 @@ fn worker(seam: &Arc<SharedState>) -> Worker {
         shared: Arc::clone(seam),
         sessions_max: 10,
         buffers: 8 << 20,
+        pipes: PipeLimits { count: 64, size: 512 << 10 },
         core: None,
     }
 }

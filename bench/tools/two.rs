@@ -11,10 +11,7 @@ use crate::generator::Generator;
 use crate::report::Turn;
 use crate::rounds::{Bench, Comparison, Layout, Responders, measure};
 use crate::subject::{DIRECT, Host, Running, Subject};
-use crate::work::{Kind, Load, connections};
-
-/// Time for a balancer to learn on which cores its connections arrive.
-const LEARNING: Duration = Duration::from_secs(1);
+use crate::work::{Kind, Load};
 
 impl Bench {
     /// Two workers on two cores, and right after each turn of evenkeel one of its one worker on one
@@ -43,10 +40,6 @@ impl Bench {
         let setup = Setup { workers: 2, cores: cores.to_vec(), ..plain };
         let layout = Layout { setup, responders, cores: cores.to_vec() };
         let running = self.start_all(&self.subjects, &layout.setup)?;
-        for (_, running) in &running {
-            let addresses = addresses(&layout, running.as_ref())?;
-            drive(&mut open(&addresses, connections(64), cores)?, cores, LEARNING)?;
-        }
         let subjects: Vec<Subject> = running.iter().map(|(subject, _)| *subject).collect();
         let name = (kind.name.to_owned(), kind.title.to_owned());
         self.in_turns(&[&name, &one.name], &subjects, |index, round| {

@@ -77,8 +77,9 @@ section! {
         /// it, connections wait in the kernel's backlog.
         sessions_max: Option<(NonZeroU32, Span)> =
             Default(Kind::Or(&SESSIONS, Alternative::Auto), r#""auto""#);
-        /// Memory of each worker for bytes in flight: a hard limit. "auto": derived from
-        /// `sessions_max`.
+        /// Memory of each worker for bytes in flight, in buffers and pipes: a hard limit. "auto":
+        /// derived from `sessions_max`; all workers together take at most a quarter of the memory
+        /// of the machine or of the cgroup.
         buffers: Option<u64> = Default(Kind::Or(&BUFFERS, Alternative::Auto), r#""auto""#);
         /// How long sessions may continue after SIGTERM; the rest is closed.
         drain_timeout: Duration = Default(Kind::Time(Duration::ZERO, TIME_MAX), r#""30s""#);

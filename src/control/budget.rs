@@ -3,6 +3,7 @@
 
 use crate::config::{Check, Config, Observe, ServerAddress};
 use crate::sys::buffer::BUFFER_SIZE;
+use crate::sys::pipe::PipeLimits;
 
 /// Standard streams, the log, DNS, timers: about 20 at once, and as many for what a reload adds
 /// before the old is closed.
@@ -18,22 +19,37 @@ const PER_SESSION: u64 = 2;
 /// ends long before.
 const SESSIONS_AUTO_MAX: u64 = 1 << 20;
 
-/// The buffers of all workers together get one part in so many of the memory. The rest is for the
-/// kernel's socket buffers, which are charged to the same cgroup, and for sessions and rings.
-const BUFFERS_SHARE: u64 = 4;
+/// Buffers and pipes of all workers together get one part in so many of the memory. The rest is for
+/// the kernel's socket buffers, which are charged to the same cgroup, and for sessions and rings.
+const SHARE: u64 = 4;
 
 /// Buffers that "auto" gives to a worker with few sessions, so that each has several.
 const BUFFERS_AUTO_MIN: u64 = 512;
 
-/// Bytes of buffers for each of `workers`: `global.buffers`, or one buffer for each session, within
-/// a quarter of `memory` for all of them together.
-pub fn buffers(config: &Config, workers: usize, sessions_max: u32, memory: u64) -> u64 {
-    let size = BUFFER_SIZE as u64;
-    let auto = || {
-        let wanted = u64::from(sessions_max).max(BUFFERS_AUTO_MIN) * size;
-        wanted.min(memory / BUFFERS_SHARE / (workers as u64).max(1))
-    };
-    config.global.buffers.unwrap_or_else(auto)
+/// Memory of one worker for bytes in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes of buffers, at most.
+    pub buffers: u64,
+    /// Pipes, at most.
+    pub pipes: PipeLimits,
+}
+
+/// The memory of each of `workers`: `global.buffers`; or, within a quarter of `memory` for all of
+/// them together, one buffer for each session beside the `pipes` that a worker can use. Where that
+/// is scarce, buffers get at least half of it.
+pub fn memory(
+    config: &Config,
+    workers: usize,
+    sessions_max: u32,
+    memory: u64,
+    pipes: PipeLimits,
+) -> Memory {
+    let wanted = u64::from(sessions_max).max(BUFFERS_AUTO_MIN) * BUFFER_SIZE as u64;
+    let auto = || (wanted + pipes.bytes()).min(memory / SHARE / (workers as u64).max(1));
+    let ceiling = config.global.buffers.unwrap_or_else(auto);
+    let pipes = pipes.within(ceiling - wanted.min(ceiling / 2));
+    Memory { buffers: ceiling - pipes.bytes(), pipes }
 }
 
 /// The descriptors of this process, and what they are for.
@@ -153,6 +169,8 @@ mod tests {
     use super::*;
     use crate::config;
 
+    const PIPES: PipeLimits = PipeLimits { count: 64, size: 512 << 10 };
+
     fn config(sessions_max: &str) -> Config {
         let text = format!(
             "[global]\nsessions_max = {sessions_max}\n[frontend.f]\nbind = [\"127.0.0.1:80\"]\n\
@@ -176,21 +194,35 @@ mod tests {
     }
 
     #[test]
-    fn automatic_buffers_are_one_for_each_session_within_a_quarter_of_the_memory() {
+    fn automatic_memory_is_a_buffer_for_each_session_and_pipes_within_a_quarter_of_all() {
         let config = config("\"auto\"");
-        let auto = |workers, sessions, memory| buffers(&config, workers, sessions, memory);
+        let auto = |workers, sessions, bytes| memory(&config, workers, sessions, bytes, PIPES);
         let size = BUFFER_SIZE as u64;
-        assert_eq!(auto(4, 10_000, u64::MAX), 10_000 * size);
-        assert_eq!(auto(4, 10, u64::MAX), 512 * size, "several for each of a few");
-        assert_eq!(auto(4, 10_000, 64 << 20), 4 << 20, "a quarter, for four workers");
-        assert_eq!(auto(1, 10_000, 64 << 20), 16 << 20);
+        let plenty = |buffers| Memory { buffers, pipes: PIPES };
+        assert_eq!(auto(4, 10_000, u64::MAX), plenty(10_000 * size));
+        assert_eq!(auto(4, 10, u64::MAX), plenty(512 * size), "several for each of a few");
+        let pipes = |count, size| PipeLimits { count, size };
+        let scarce = auto(4, 10_000, 64 << 20);
+        let half = Memory { buffers: 2 << 20, pipes: pipes(8, 256 << 10) };
+        assert_eq!(scarce, half, "a quarter for four workers, half of it for buffers");
+        let half = Memory { buffers: 8 << 20, pipes: pipes(16, 512 << 10) };
+        assert_eq!(auto(1, 10_000, 64 << 20), half);
     }
 
     #[test]
-    fn written_buffers_are_what_is_written() {
+    fn written_memory_is_what_is_written() {
         let mut config = config("\"auto\"");
-        config.global.buffers = Some(1 << 30);
-        assert_eq!(buffers(&config, 4, 10, 64 << 20), 1 << 30);
+        for ceiling in [64 << 10, 4 << 20, 1 << 30] {
+            config.global.buffers = Some(ceiling);
+            for sessions in [10, 1 << 20] {
+                let Memory { buffers, pipes } = memory(&config, 4, sessions, 64 << 20, PIPES);
+                assert_eq!(buffers + pipes.bytes(), ceiling);
+                assert!(buffers >= ceiling / 2, "{buffers} of {ceiling}");
+            }
+        }
+        config.global.buffers = Some(64 << 10);
+        let pipes = memory(&config, 4, 10, 64 << 20, PIPES).pipes;
+        assert_eq!(pipes.count, 0, "not even one of 64 KiB");
     }
 
     #[test]

@@ -46,14 +46,11 @@ impl Session {
             flushing.progress = now;
         }
         let silent = now.since(flushing.progress);
+        let given_up = self.rules.half_closed_timeout.end(flushing.progress);
         flushing.until = now.after((silent / 4).clamp(FLUSH_STEP[0], FLUSH_STEP[1]));
         let pump = &self.pumps[flushing.direction as usize];
         let drained = left == 0 && pump.source != Source::Open && !pump.holds_bytes();
-        if drained || silent >= self.rules().half_closed_timeout {
-            self.reset_both()
-        } else {
-            Next::Stay
-        }
+        if drained || now >= given_up { self.reset_both() } else { Next::Stay }
     }
 
     /// Reads and drops what `side` still sends; true once that has ended.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::proxy::io::{Closing, Io, Operation, Operations};
 use crate::proxy::pump::{Pump, Source};
-use crate::proxy::session::{Attempt, Outcome, PickError, Session, micros};
-use crate::proxy::state::{Connecting, Next, State};
+use crate::proxy::session::{Session, micros};
+use crate::proxy::state::{Attempt, Connecting, Next, Outcome, PickError, State};
 use crate::proxy::timer_wheel::Tick;
 use crate::terms::{ConnectFailure, Direction, End, Reason, Side};
 
@@ -66,7 +66,7 @@ impl Session {
     pub(super) fn attempt_failed(&mut self, failure: ConnectFailure) -> Next {
         self.route.connect_took = None;
         self.route.tried.extend(self.route.endpoint.take());
-        if self.route.tried.len() > self.rules().retries as usize {
+        if self.route.tried.len() > self.rules.retries as usize {
             self.outcome = Some(Outcome::ConnectFailed(failure));
             Next::abort(end_after(failure))
         } else {

@@ -1,6 +1,7 @@
 //! The data plane: the path of a connection.
 
 pub mod worker;
+mod sessions;
 
 pub mod accept;
 mod listeners;
@@ -24,6 +25,7 @@ mod retire;
 
 pub mod session;
 pub mod state;
+pub mod rules;
 mod view;
 
 mod context;

@@ -3,6 +3,7 @@
 //! No backend has a queue yet: without a `queue_timeout` a session that finds every server full is
 //! reset at once.
 
+use crate::proxy::rules::Timeout;
 use crate::proxy::session::Session;
 use crate::proxy::state::{Next, State};
 use crate::terms::{End, Reason};
@@ -10,9 +11,9 @@ use crate::terms::{End, Reason};
 impl Session {
     /// Every server is full.
     pub(super) fn on_all_full(&self) -> Next {
-        match self.rules().queue_timeout {
-            Some(_) => Next::Queue,
-            None => Next::abort(End::new(Reason::QueueFull, b"SQ")),
+        match self.rules.queue_timeout {
+            Timeout::NEVER => Next::abort(End::new(Reason::QueueFull, b"SQ")),
+            _ => Next::Queue,
         }
     }
 

@@ -1,13 +1,12 @@
 //! Relaying: the end of each direction, failures of either side, and the timeouts of silence. How
 //! the bytes themselves are moved is in `copy` and `splice`.
 
-use std::time::Duration;
-
 use nix::errno::Errno;
 
 use crate::proxy::io::{Io, Operation};
 use crate::proxy::pump::{Sink, Source};
-use crate::proxy::session::{Rules, Session, direction_from};
+use crate::proxy::rules::{Rules, Timeout};
+use crate::proxy::session::{Session, direction_from};
 use crate::proxy::state::{Next, Relaying, State};
 use crate::proxy::timer_wheel::Tick;
 use crate::terms::{ConnectFailure, Direction, End, Reason, Side};
@@ -99,8 +98,8 @@ impl Session {
     }
 
     /// How long silence may last now.
-    pub(super) fn silence_max(&self) -> Duration {
-        let Rules { idle_timeout, half_closed_timeout, .. } = self.rules();
+    pub(super) fn silence_max(&self) -> Timeout {
+        let Rules { idle_timeout, half_closed_timeout, .. } = self.rules;
         if self.is_half_closed() { half_closed_timeout.min(idle_timeout) } else { idle_timeout }
     }
 
@@ -122,7 +121,7 @@ impl Session {
     }
 
     fn end_of_silence(&self, unacknowledged: [u32; 2]) -> End {
-        let Rules { idle_timeout, half_closed_timeout, .. } = self.rules();
+        let Rules { idle_timeout, half_closed_timeout, .. } = self.rules;
         if self.is_half_closed() && half_closed_timeout <= idle_timeout {
             let client_ended = self.pumps[Direction::In as usize].is_finished();
             let letters = if client_ended { b"sL" } else { b"cL" };

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::proxy::sockets::SessionSockets;
-use crate::proxy::worker::{Live, Running};
+use crate::proxy::sockets::{Live, SessionSockets};
+use crate::proxy::worker::Running;
 use crate::shared::events::WorkerEvent;
 use crate::shared::records::SessionRecord;
 use crate::sys::buffer::Supply;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::proxy::balance::roundrobin;
-use crate::proxy::session::PickError;
+use crate::proxy::state::PickError;
 use crate::shared::server::Endpoint;
 use crate::shared::state::SharedState;
 use crate::shared::table::Backend;

@@ -5,75 +5,19 @@
 //! is a file (`preface`, `queue`, `connect`, `relay`, `splice`, `close`): it handles the events of
 //! its state and returns what comes next, and only this file enters a state.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
 use crate::proxy::io::{Event, Io, Operation, Operations};
 use crate::proxy::pump::{Pump, PumpIo, Reached, Source};
-use crate::proxy::state::{Joining, Next, Preface, Queued, Relaying, State};
+use crate::proxy::rules::{Rules, Timeout};
+use crate::proxy::state::{
+    Attempt, Joining, Next, Outcome, PickError, Preface, Queued, Relaying, Route, State,
+};
 use crate::proxy::timer_wheel::Tick;
 use crate::sys::ring::Readiness;
-use crate::terms::{ConnectFailure, Direction, End, EndpointId, Reason, Side};
-
-/// The settings of the frontend and the backend that a session follows.
-#[derive(Debug, Clone, Copy)]
-pub struct Rules {
-    /// For the preface to be complete; none: there is no preface.
-    pub preface_timeout: Option<Duration>,
-    /// Waiting while every server is full; none: there is no queue.
-    pub queue_timeout: Option<Duration>,
-    /// No byte in either direction.
-    pub idle_timeout: Duration,
-    /// One direction has ended and the other is silent.
-    pub half_closed_timeout: Duration,
-    /// Attempts to connect after the first.
-    pub retries: u32,
-}
-
-/// [`Rules`] in a quarter of the memory, which every idle session takes: milliseconds, as the
-/// configuration bounds them to 2^31.
-#[derive(Debug)]
-struct PackedRules {
-    preface: u32,
-    queue: u32,
-    idle: u32,
-    half_closed: u32,
-    retries: u32,
-}
-
-/// No timeout.
-const NONE: u32 = u32::MAX;
-
-impl PackedRules {
-    fn new(rules: &Rules) -> Self {
-        let millis =
-            |time: Duration| u32::try_from(time.as_millis()).unwrap_or(NONE - 1).min(NONE - 1);
-        Self {
-            preface: rules.preface_timeout.map_or(NONE, millis),
-            queue: rules.queue_timeout.map_or(NONE, millis),
-            idle: millis(rules.idle_timeout),
-            half_closed: millis(rules.half_closed_timeout),
-            retries: rules.retries,
-        }
-    }
-}
-
-/// The attempts of a session to connect to a server.
-#[derive(Debug)]
-pub(super) struct Route {
-    /// Attempts that were begun.
-    pub(super) attempts: u32,
-    /// Endpoints whose attempts failed.
-    pub(super) tried: Vec<EndpointId>,
-    /// The endpoint of the attempt in flight, or the one connected to.
-    pub(super) endpoint: Option<EndpointId>,
-    /// Microseconds from accept to the established connection.
-    pub(super) connect_took: Option<NonZeroU32>,
-    /// Until a server is connected: when a client that has ended its direction is given up.
-    pub(super) silent_until: Tick,
-}
+use crate::terms::{Direction, End, EndpointId, Reason, Side};
 
 /// One client connection and its server connection.
 #[derive(Debug)]
@@ -82,7 +26,7 @@ pub struct Session {
     pub(super) in_flight: Operations,
     /// By [`Direction`].
     pub(super) pumps: [Pump; 2],
-    rules: PackedRules,
+    pub(super) rules: Rules,
     /// Why it ended; the first cause wins.
     pub(super) end: Option<End>,
     pub(super) started: Tick,
@@ -93,54 +37,22 @@ pub struct Session {
     pub(super) undelivered: [u32; 2],
 }
 
-/// Something that the caller counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The server is connected, so many microseconds after the attempt began.
-    Connected(u32),
-    /// The attempt has failed.
-    ConnectFailed(ConnectFailure),
-}
-
-/// A server that was chosen.
-#[derive(Debug, Clone, Copy)]
-pub struct Attempt {
-    /// The endpoint.
-    pub endpoint: EndpointId,
-    /// How long the attempt to connect may take.
-    pub timeout: Duration,
-}
-
-/// Why no server could be chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PickError {
-    /// No server is up.
-    NoServer,
-    /// Every server is at its `sessions_max`.
-    AllFull,
-}
-
 impl Session {
     /// A client that has just been accepted.
     #[must_use]
     pub fn new(rules: Rules, now: Tick) -> Self {
-        let preface = rules
-            .preface_timeout
-            .map(|timeout| State::Preface(Preface { until: now.after(timeout) }));
+        let state = match rules.preface_timeout {
+            Timeout::NEVER => State::Routing,
+            timeout => State::Preface(Preface { until: timeout.end(now) }),
+        };
         Self {
-            state: preface.unwrap_or(State::Routing),
+            state,
             in_flight: Operations::default(),
             pumps: Default::default(),
-            rules: PackedRules::new(&rules),
+            rules,
             end: None,
             started: now,
-            route: Route {
-                attempts: 0,
-                tried: Vec::new(),
-                endpoint: None,
-                connect_took: None,
-                silent_until: Tick::NEVER,
-            },
+            route: Route::new(),
             outcome: None,
             undelivered: [0; 2],
         }
@@ -169,19 +81,6 @@ impl Session {
         let next = self.connect_to(choice, now, io);
         self.apply(next, now, io);
         self.settle(now, io);
-    }
-
-    /// What it follows.
-    pub(super) fn rules(&self) -> Rules {
-        let time = |millis: u32| Duration::from_millis(millis.into());
-        let optional = |millis: u32| (millis != NONE).then(|| time(millis));
-        Rules {
-            preface_timeout: optional(self.rules.preface),
-            queue_timeout: optional(self.rules.queue),
-            idle_timeout: time(self.rules.idle),
-            half_closed_timeout: time(self.rules.half_closed),
-            retries: self.rules.retries,
-        }
     }
 
     /// Something happened.
@@ -287,7 +186,7 @@ impl Session {
             Next::Stay => {}
             Next::Route => self.state = State::Routing,
             Next::Queue => {
-                let until = self.rules().queue_timeout.map_or(now, |timeout| now.after(timeout));
+                let until = self.rules.queue_timeout.end(now);
                 self.state = State::Queued(Queued { until });
             }
             Next::Relay => {

@@ -10,8 +10,9 @@ use crate::proxy::access::{NewClient, SessionPermit};
 use crate::proxy::context::WorkerContext;
 use crate::proxy::io::{Closing, Io, Operation};
 use crate::proxy::route::{ServerPermit, choose};
-use crate::proxy::session::{Attempt, Outcome, PickError, Session};
+use crate::proxy::session::Session;
 use crate::proxy::slots::Key;
+use crate::proxy::state::{Attempt, Outcome, PickError};
 use crate::proxy::user_data::UserData;
 use crate::shared::counters::ServerCell;
 use crate::shared::events::WorkerEvent;
@@ -34,6 +35,13 @@ enum Nagle {
     /// One message was sent.
     DisableNow,
     Disabled,
+}
+
+/// A session and its sockets.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) session: Session,
+    pub(super) sockets: SessionSockets,
 }
 
 /// What a session holds.

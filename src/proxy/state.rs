@@ -1,10 +1,13 @@
-//! The states of a session, each with its data and its deadline, and what an event leads to.
+//! The states of a session, each with its data and its deadline; what an event leads to; and what
+//! goes between a session and the one who chooses its server.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::proxy::io::Closing;
+use crate::proxy::rules::Timeout;
 use crate::proxy::timer_wheel::Tick;
-use crate::terms::{ConnectFailure, Direction, End, Side};
+use crate::terms::{ConnectFailure, Direction, End, EndpointId, Side};
 
 /// The state of a session, with the data and the deadline of that state.
 #[derive(Debug)]
@@ -103,8 +106,8 @@ impl Relaying {
     }
 
     /// Half way to the timeout a sample is taken; at its end it is compared.
-    pub(super) fn deadline(&self, timeout: Duration) -> Tick {
-        self.progress.after(if self.sample.is_none() { timeout / 2 } else { timeout })
+    pub(super) fn deadline(&self, timeout: Timeout) -> Tick {
+        if self.sample.is_none() { timeout.half() } else { timeout }.end(self.progress)
     }
 }
 
@@ -140,4 +143,58 @@ impl Lingering {
 pub struct Joining {
     /// How client and server are closed.
     pub(super) closing: [Closing; 2],
+}
+
+/// The attempts of a session to connect to a server.
+#[derive(Debug)]
+pub(super) struct Route {
+    /// Attempts that were begun.
+    pub(super) attempts: u32,
+    /// Endpoints whose attempts failed.
+    pub(super) tried: Vec<EndpointId>,
+    /// The endpoint of the attempt in flight, or the one connected to.
+    pub(super) endpoint: Option<EndpointId>,
+    /// Microseconds from accept to the established connection.
+    pub(super) connect_took: Option<NonZeroU32>,
+    /// Until a server is connected: when a client that has ended its direction is given up.
+    pub(super) silent_until: Tick,
+}
+
+impl Route {
+    pub(super) const fn new() -> Self {
+        Self {
+            attempts: 0,
+            tried: Vec::new(),
+            endpoint: None,
+            connect_took: None,
+            silent_until: Tick::NEVER,
+        }
+    }
+}
+
+/// Something that the caller counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The server is connected, so many microseconds after the attempt began.
+    Connected(u32),
+    /// The attempt has failed.
+    ConnectFailed(ConnectFailure),
+}
+
+/// A server that was chosen.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// How long the attempt to connect may take.
+    pub timeout: Duration,
+}
+
+/// Why no server could be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PickError {
+    /// No server is up.
+    NoServer,
+    /// Every server is at its `sessions_max`.
+    AllFull,
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::proxy::io::Operations;
-use crate::proxy::session::{Outcome, Session};
-use crate::proxy::state::State;
+use crate::proxy::session::Session;
+use crate::proxy::state::{Outcome, State};
 use crate::proxy::timer_wheel::Tick;
 use crate::terms::{Direction, End, Reason, ServerId};
 
@@ -13,12 +13,6 @@ impl Session {
     #[must_use]
     pub const fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)
-    }
-
-    /// Whether it waits for a server to have room.
-    #[must_use]
-    pub const fn is_queued(&self) -> bool {
-        matches!(self.state, State::Queued(_))
     }
 
     /// The state.

@@ -14,18 +14,15 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 
-use crate::proxy::PIPES_PER_WORKER;
 use crate::proxy::access::NewClient;
 use crate::proxy::context::WorkerContext;
-use crate::proxy::io::{Event, Operation};
 use crate::proxy::listeners::Listeners;
 use crate::proxy::route::WorkerHandle;
 use crate::proxy::scheduling::Scheduling;
-use crate::proxy::session::{Rules, Session};
 use crate::proxy::slots::{Key, Slots};
-use crate::proxy::sockets::{SessionIo, SessionSockets};
+use crate::proxy::sockets::Live;
 use crate::proxy::timer_wheel::{Tick, TimerWheel};
-use crate::proxy::user_data::{self, UserData};
+use crate::proxy::user_data::UserData;
 use crate::shared::events::WorkerEvent;
 use crate::shared::orders::WorkerOrder;
 use crate::shared::phase::Phase;
@@ -33,7 +30,7 @@ use crate::shared::state::SharedState;
 use crate::shared::table::Table;
 use crate::sys::buffer::BUFFER_SIZE;
 use crate::sys::buffer_queue::BufferLinks;
-use crate::sys::pipe::{Pipes, size_of_each};
+use crate::sys::pipe::{PipeLimits, Pipes};
 use crate::sys::ring::Ring;
 use crate::sys::ring::completion::Completion;
 use crate::sys::thread::pin;
@@ -53,6 +50,8 @@ pub struct Worker {
     pub sessions_max: u32,
     /// Bytes of buffers, at most.
     pub buffers: u64,
+    /// Pipes, at most.
+    pub pipes: PipeLimits,
     /// The core to pin its thread to.
     pub core: Option<usize>,
 }
@@ -90,13 +89,6 @@ impl Worker {
     }
 }
 
-/// A session and its sockets.
-#[derive(Debug)]
-pub(super) struct Live {
-    pub(super) session: Session,
-    pub(super) sockets: SessionSockets,
-}
-
 /// Where the table in force is found.
 #[derive(Debug)]
 struct InForce(Arc<SharedState>);
@@ -118,7 +110,7 @@ pub(super) struct Running {
     pub(super) context: WorkerContext,
     listeners: Listeners,
     pub(super) sessions: Slots<Live>,
-    timers: TimerWheel,
+    pub(super) timers: TimerWheel,
     scheduling: Option<Scheduling>,
     pub(super) now: Tick,
     /// A session waits for a buffer and none comes back: when sessions that hold some are closed.
@@ -127,7 +119,7 @@ pub(super) struct Running {
     /// set.
     kept: (Tick, u64),
     admitted: Vec<NewClient>,
-    due: Vec<u32>,
+    pub(super) due: Vec<u32>,
 }
 
 impl Running {
@@ -136,7 +128,6 @@ impl Running {
             pin(core)?;
         }
         let shared = &worker.shared;
-        let pipes = shared.wakers.len() * usize::from(PIPES_PER_WORKER);
         let mut ring = Ring::new(worker.sessions_max, worker.buffer_count())?;
         ring.watch(&shared.wakers[worker.index.0], UserData::Wake.pack());
         let handle = Rc::new(WorkerHandle { shared: Arc::clone(shared), index: worker.index });
@@ -149,7 +140,7 @@ impl Running {
                 table: shared.table.load_full(),
                 links: BufferLinks::new(ring.buffers().count()),
                 ring,
-                pipes: Pipes::new(PIPES_PER_WORKER, size_of_each(pipes)),
+                pipes: Pipes::new(worker.pipes),
                 waiting: VecDeque::new(),
                 released: false,
                 starved: false,
@@ -287,111 +278,6 @@ impl Running {
                 }
             }
         }
-    }
-
-    /// Begins the session of a client.
-    fn begin(&mut self, client: NewClient) {
-        let (frontend, backend) = (&client.frontend, &client.frontend.backend);
-        let rules = Rules {
-            preface_timeout: None,
-            queue_timeout: None,
-            idle_timeout: frontend.settings.idle_timeout,
-            half_closed_timeout: frontend.settings.half_closed_timeout,
-            retries: backend.settings.retries,
-        };
-        let log = self.worker.shared.records.is_some();
-        let session = Session::new(rules, self.now);
-        let key = self.sessions.reserve();
-        self.sessions.insert(key, Live { session, sockets: SessionSockets::new(client, log) });
-        self.with(key, |session, now, io| session.start(now, io));
-    }
-
-    /// An operation of a session has completed.
-    fn on_completed(&mut self, key: Key, operation: Operation, completion: Completion) {
-        let Some(event) = user_data::event(operation, completion) else {
-            debug_assert!(false, "a send returns its buffer");
-            return;
-        };
-        if let Err(event) = self.tell(key, event) {
-            self.worker.shared.cells.of(self.worker.index).stale_completions.add(1);
-            debug_assert!(false, "a session ends after its last completion: {event:?}");
-            if let Some(buffer) = event.into_buffer() {
-                self.context.ring.release(buffer);
-            }
-        }
-    }
-
-    /// Tells a session what happened.
-    ///
-    /// # Errors
-    /// It has ended already: the event.
-    pub(super) fn tell(&mut self, key: Key, event: Event) -> Result<(), Event> {
-        if self.sessions.get(key).is_none() {
-            return Err(event);
-        }
-        self.with(key, |session, now, io| session.on(event, now, io));
-        Ok(())
-    }
-
-    /// Ends a session now, if it has not ended.
-    pub(super) fn stop(&mut self, key: Key, end: End) {
-        self.with(key, |session, now, io| session.stop(end, now, io));
-    }
-
-    fn stop_where(&mut self, end: End, which: impl Fn(&Session) -> bool) {
-        for slot in 0..self.sessions.capacity() {
-            if let Some((key, _)) = self.sessions.at(slot).filter(|(_, live)| which(&live.session))
-            {
-                self.stop(key, end);
-            }
-        }
-    }
-
-    /// Lets a session `act`, then does what it asks for: count, choose a server, wait, end.
-    fn with(&mut self, key: Key, act: impl FnOnce(&mut Session, Tick, &mut SessionIo<'_>)) {
-        let Some(Live { session, sockets }) = self.sessions.get(key) else { return };
-        let (context, now) = (&mut self.context, self.now);
-        // A session that has just begun needs a server before anything else.
-        Self::route(session, sockets, context, now, key);
-        act(session, now, &mut SessionIo { context, sockets, key });
-        sockets.count(session, context);
-        Self::route(session, sockets, context, now, key);
-        if !session.is_closed() {
-            // A deadline that has moved away is found out when the old one comes.
-            let deadline = session.deadline();
-            if deadline < self.timers.deadline(key.slot) {
-                self.timers.set(key.slot, deadline);
-            }
-        } else if let Some(live) = self.sessions.remove(key) {
-            self.timers.set(key.slot, Tick::NEVER);
-            self.retire(live);
-        }
-    }
-
-    /// Chooses a server for the session as long as it needs one.
-    fn route(
-        session: &mut Session,
-        sockets: &mut SessionSockets,
-        context: &mut WorkerContext,
-        now: Tick,
-        key: Key,
-    ) {
-        while session.needs_server() {
-            let choice = sockets.route(session, context);
-            session.on_routed(choice, now, &mut SessionIo { context, sockets, key });
-            sockets.count(session, context);
-        }
-    }
-
-    fn meet_deadlines(&mut self) {
-        let mut due = mem::take(&mut self.due);
-        self.timers.advance(self.now, &mut due);
-        for slot in due.drain(..) {
-            if let Some((key, _)) = self.sessions.at(slot) {
-                self.tell(key, Event::Deadline).ok();
-            }
-        }
-        self.due = due;
     }
 
     fn turn_listeners(&mut self) {

@@ -2,7 +2,6 @@
 //! start, and this thread becomes the control thread.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -12,28 +11,34 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{self, Receiver};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{self, Config, Span};
-use crate::control::budget::{Budget, buffers};
-use crate::control::cluster::{Bound, Cluster};
+use crate::config::Config;
+use crate::control::budget::{self, Memory};
+use crate::control::cluster::Cluster;
 use crate::control::controller;
-use crate::control::resolve::{Answer, Resolver};
+use crate::control::reload;
+use crate::control::resolve::Resolver;
 use crate::control::signals::Signals;
-use crate::control::{listeners, reload};
-use crate::observe::{CONNECTIONS_MAX, admin, application_log, http, log};
+use crate::observe::{admin, application_log, http, log};
 use crate::proxy::PIPES_PER_WORKER;
 use crate::proxy::worker::Worker;
+use crate::run::prepared::Prepared;
 use crate::shared::orders::Request;
 use crate::shared::phase::{Phase, PhaseCell};
 use crate::shared::records::Records;
 use crate::shared::state::SharedState;
 use crate::sys::features;
 use crate::sys::local_addresses::LocalAddresses;
+use crate::sys::pipe::{PipeLimits, size_of_each};
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
 
+mod failure;
 pub(crate) mod identity;
 pub(crate) mod limits;
 mod memory;
+mod prepared;
+
+pub use failure::Failure;
 
 /// Worker events in the channel to the control thread; a worker drops an event while it is full.
 const EVENTS_WAITING: usize = 4096;
@@ -43,44 +48,6 @@ const REQUESTS_WAITING: usize = 64;
 
 /// For the session log to write what is left, when somebody reads it.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Why the balancer does not run. Displayed as lines for the operator: where, what is wrong, what
-/// to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    lines: Vec<String>,
-    configuration: bool,
-}
-
-impl Failure {
-    /// The configuration asks for what cannot be: it is to be changed, and trying again is
-    /// useless.
-    fn configuration(lines: Vec<String>) -> Self {
-        Self { lines, configuration: true }
-    }
-
-    fn cannot(lines: Vec<String>) -> Self {
-        Self { lines, configuration: false }
-    }
-
-    fn of(line: impl Into<String>) -> Self {
-        Self::cannot(vec![line.into()])
-    }
-
-    /// Whether the configuration is to blame (exit code 64), and not this machine (1).
-    #[must_use]
-    pub const fn is_configuration(&self) -> bool {
-        self.configuration
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.lines.join("\n"))
-    }
-}
-
-impl std::error::Error for Failure {}
 
 /// Runs until told to stop, and has then closed everything.
 ///
@@ -110,119 +77,6 @@ pub fn run(config: Config) -> Result<(), Failure> {
         end_log(writer);
     }
     outcome
-}
-
-/// All that is tried before anything is begun.
-#[derive(Debug)]
-struct Prepared {
-    cores: Vec<usize>,
-    workers: usize,
-    budget: Budget,
-    sessions_max: u32,
-    identity: Option<identity::Identity>,
-    bound: Bound,
-    http: Option<TcpListener>,
-    admin: Option<admin::Socket>,
-}
-
-impl Prepared {
-    fn new(config: &Config) -> Result<Self, Failure> {
-        let descriptors = limits::raise_descriptors().map_err(Failure::of)?;
-        let cores = limits::cores();
-        let workers = config.global.workers.map_or(cores.len(), |number| number.get() as usize);
-        let mut wrong = Vec::new();
-        let budget = Budget {
-            descriptors,
-            workers,
-            pipes_per_worker: PIPES_PER_WORKER,
-            observe_connections: CONNECTIONS_MAX,
-        };
-        // Names are not asked for yet.
-        let sessions_max = budget.sessions_max(config, |_| 1);
-        let identity = identity::wanted(config);
-        wrong.extend(sessions_max.as_ref().err().cloned());
-        wrong.extend(identity.as_ref().err().into_iter().flatten().cloned());
-        let (Ok(sessions_max), Ok(identity)) = (sessions_max, identity) else {
-            return Err(Failure::configuration(wrong));
-        };
-        config::on_this_machine(config, &LocalAddresses::now())
-            .map_err(|problems| Failure::configuration(problems.lines().collect()))?;
-        let mut failed = Vec::new();
-        let bound = match listeners::bind(config, workers, &Bound::new()) {
-            Ok(bound) => bound,
-            Err(unbound) => {
-                failed = unbound.lines;
-                Bound::new()
-            }
-        };
-        let http = config.observe.bind.and_then(|(address, place)| {
-            let listener = listeners::bind_observe(address)
-                .map_err(|error| listeners::explain(address, &error));
-            let remedy = "; or set observe.bind to another address, or to false";
-            let listener = listener.map_err(|problem| problem + remedy);
-            let spare = config.file.is_none();
-            wanted(config, (place, spare), "observe.bind", listener, &mut failed)
-        });
-        let admin = config.observe.control.as_ref().and_then(|(path, place)| {
-            let socket = admin::bind(path).map_err(|error| error.to_string());
-            // Nobody's traffic waits for orders: an unwritten place that is taken is said, no more.
-            wanted(config, (*place, true), "observe.control", socket, &mut failed)
-        });
-        if !failed.is_empty() {
-            return Err(Failure::cannot(failed));
-        }
-        Ok(Self { cores, workers, budget, sessions_max, identity, bound, http, admin })
-    }
-
-    /// Names may have many addresses, each of which is probed: an automatic limit of sessions makes
-    /// room for them. DNS does not decide whether we start: a written one stays. What is left then
-    /// is for spare sockets.
-    fn count_names(&mut self, config: &Config, answers: &BTreeMap<String, Answer>) {
-        let addresses = |host: &str| answers.get(host).map_or(1, |answer| answer.addresses.len());
-        let auto = config.global.sessions_max.is_none();
-        match self.budget.refit(config, addresses, self.sessions_max, auto) {
-            Ok(max) => self.sessions_max = max,
-            Err(line) => tracing::warn!("{line}"),
-        }
-    }
-
-    /// Where a worker is pinned to.
-    fn core_of(&self, worker: usize) -> usize {
-        self.cores[worker % self.cores.len()]
-    }
-
-    fn drop_privileges(&self, config: &Config) -> Result<(), Failure> {
-        let Some(identity) = self.identity else { return Ok(()) };
-        if let (Some(socket), Some((_, place))) = (&self.admin, &config.observe.control) {
-            let given = socket.give_to(Some(identity.user), Some(identity.group));
-            given.map_err(|error| Failure::of(format!("{}{error}", config.locate(*place))))?;
-        }
-        identity::assume(identity).map_err(Failure::of)
-    }
-}
-
-/// What was written must be, and so must the default address of metrics beside a file: who runs it
-/// for others counts on them. Any other default that cannot be had (`spare`) is done without, and
-/// said: a plain user may not make /run/evenkeel, and a second balancer finds it taken.
-fn wanted<T>(
-    config: &Config,
-    (place, spare): (Span, bool),
-    key: &str,
-    outcome: Result<T, String>,
-    failed: &mut Vec<String>,
-) -> Option<T> {
-    match outcome {
-        Ok(done) => Some(done),
-        Err(problem) if spare && place == Span::default() => {
-            let where_it_is_set = if config.file.is_none() { " in a file (-c FILE)" } else { "" };
-            tracing::warn!("{key} is off: {problem}{where_it_is_set}");
-            None
-        }
-        Err(problem) => {
-            failed.push(format!("{}{problem}", config.locate(place)));
-            None
-        }
-    }
 }
 
 /// The session log, if there is to be one.
@@ -342,14 +196,18 @@ fn start_workers(
     shared: &Arc<SharedState>,
 ) -> Result<oneshot::Receiver<()>, Failure> {
     let mut threads = Vec::new();
-    let memory = memory::available();
-    let buffers = buffers(config, prepared.workers, prepared.sessions_max, memory);
+    let Prepared { workers, sessions_max, .. } = *prepared;
+    let size = size_of_each(workers * usize::from(PIPES_PER_WORKER));
+    let pipes = PipeLimits { count: PIPES_PER_WORKER, size };
+    let Memory { buffers, pipes } =
+        budget::memory(config, workers, sessions_max, memory::available(), pipes);
     for index in 0..prepared.workers {
         let worker = Worker {
             index: WorkerIndex(index),
             shared: Arc::clone(shared),
             sessions_max: prepared.sessions_max,
             buffers,
+            pipes,
             core: config.global.pin.then(|| prepared.core_of(index)),
         };
         threads.push(worker.start().map_err(|error| {

@@ -17,13 +17,48 @@ const SIZE_MIN: u32 = 64 * 1024;
 /// Bytes of all pipes of a plain user by the default of `fs.pipe-user-pages-soft`: 16,384 pages.
 const USER_BYTES_MAX: u32 = 64 * 1024 * 1024;
 
+/// Pipes that are worth making smaller for, where memory is scarce: fewer large ones would all be
+/// held by a few clients that do not read.
+const COUNT_MIN: u64 = 8;
+
 /// The size in bytes of each of the `pipes` of a process: as large as useful, and so that all of
 /// them fit without privilege.
 #[must_use]
 pub fn size_of_each(pipes: usize) -> u32 {
     let share = USER_BYTES_MAX / u32::try_from(pipes.max(1)).unwrap_or(u32::MAX);
-    let power = share.checked_ilog2().map_or(0, |power| 1 << power);
-    power.clamp(SIZE_MIN, SIZE_MAX)
+    power_of_two(share.into()).clamp(SIZE_MIN, SIZE_MAX)
+}
+
+/// The largest power of two that is not above `bytes`.
+fn power_of_two(bytes: u64) -> u32 {
+    let power = bytes.checked_ilog2().map_or(0, |power| 1_u64 << power);
+    u32::try_from(power).unwrap_or(1 << 31)
+}
+
+/// The pipes of one worker, at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PipeLimits {
+    /// How many.
+    pub count: u16,
+    /// Bytes of each.
+    pub size: u32,
+}
+
+impl PipeLimits {
+    /// As many of these as `bytes` can hold. They get smaller before they get fewer than 8; below
+    /// 64 KiB there is none.
+    #[must_use]
+    pub fn within(self, bytes: u64) -> Self {
+        let size = power_of_two(bytes / COUNT_MIN).clamp(SIZE_MIN, self.size.max(SIZE_MIN));
+        let count = u16::try_from(bytes / u64::from(size)).unwrap_or(u16::MAX);
+        Self { count: count.min(self.count), size }
+    }
+
+    /// Bytes of all of them.
+    #[must_use]
+    pub fn bytes(self) -> u64 {
+        u64::from(self.count) * u64::from(self.size)
+    }
 }
 
 /// The most bytes that one splice asks for. The limit of the kernel is far above, that of a pipe
@@ -55,14 +90,15 @@ pub struct Pipes {
 }
 
 impl Pipes {
-    /// At most `max` pipes of `size` bytes. Each is made when it is first needed.
+    /// None yet: each is made when it is first needed.
     #[must_use]
-    pub fn new(max: u16, size: u32) -> Self {
+    pub fn new(limits: PipeLimits) -> Self {
+        let PipeLimits { count, size } = limits;
         Self {
             size,
-            pipes: (0..max).map(|_| None).collect(),
-            idle: Vec::with_capacity(usize::from(max)),
-            vacant: IdPool::new(max),
+            pipes: (0..count).map(|_| None).collect(),
+            idle: Vec::with_capacity(usize::from(count)),
+            vacant: IdPool::new(count),
             held: 0,
             taken: 0,
         }
@@ -175,7 +211,7 @@ mod tests {
 
     #[test]
     fn the_pool_is_bounded_and_lends_a_returned_pipe_again() {
-        let mut pipes = Pipes::new(2, SIZE_MIN);
+        let mut pipes = Pipes::new(PipeLimits { count: 2, size: SIZE_MIN });
         let (first, second) = (pipes.take().unwrap(), pipes.take().unwrap());
         assert!(pipes.take().is_none());
         let index = second.index();
@@ -188,7 +224,7 @@ mod tests {
 
     #[test]
     fn idle_pipes_are_closed_and_made_again() {
-        let mut pipes = Pipes::new(1, SIZE_MIN);
+        let mut pipes = Pipes::new(PipeLimits { count: 1, size: SIZE_MIN });
         let pipe = pipes.take().unwrap();
         pipes.close_idle();
         assert!(!pipes.has_idle() && pipes.held() == 1);

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use evenkeel::proxy::io::{Closing, Event, InvalidPreface, Io, Operation};
-use evenkeel::proxy::session::{Attempt, PickError, Session};
+use evenkeel::proxy::session::Session;
+use evenkeel::proxy::state::{Attempt, PickError};
 use evenkeel::proxy::state::State;
 use evenkeel::sys::buffer::{BUFFER_SIZE, Buffer, BufferId, Supply};
 use evenkeel::sys::buffer_queue::BufferLinks;

@@ -16,7 +16,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use evenkeel::proxy::io::Event;
-use evenkeel::proxy::session::{Rules, Session};
+use evenkeel::proxy::rules::{Rules, Timeout};
+use evenkeel::proxy::session::Session;
 use evenkeel::proxy::state::State;
 use evenkeel::proxy::timer_wheel::Tick;
 use evenkeel::terms::{Direction, End, Reason, Side};
@@ -59,14 +60,19 @@ fn route(session: &mut Session, now: Tick, kernel: &mut Simulated) {
     }
 }
 
+/// So many milliseconds, or never.
+fn timeout(ends: bool, millis: u64) -> Timeout {
+    if ends { Duration::from_millis(millis).into() } else { Timeout::NEVER }
+}
+
 /// One session from accept to close.
 fn run(seed: u64, fate: Fate, may_be_stopped: bool) -> (Simulated, Session) {
     let mut random = Random::new(seed);
     let rules = Rules {
-        preface_timeout: random.one_in(4).then(|| Duration::from_millis(50)),
-        queue_timeout: random.one_in(2).then(|| Duration::from_millis(80)),
-        idle_timeout: Duration::from_millis(300),
-        half_closed_timeout: Duration::from_millis(200),
+        preface_timeout: timeout(random.one_in(4), 50),
+        queue_timeout: timeout(random.one_in(2), 80),
+        idle_timeout: timeout(true, 300),
+        half_closed_timeout: timeout(true, 200),
         retries: random.below(4) as u32,
     };
     let stopped_at = (may_be_stopped && random.one_in(20)).then(|| random.below(300));

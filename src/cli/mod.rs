@@ -1,0 +1,226 @@
+//! The command line: parses the arguments and calls the command.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+
+use crate::config::{self, AdminState, Config, Observe};
+use crate::control::signals;
+use crate::doctor::lookups::{self, Warning};
+use crate::observe::{admin, application_log};
+use crate::shared::orders::Order;
+use crate::{demo, doctor, run};
+use arguments::{
+    Arguments, Command, ControlArguments, FileArguments, RunArguments, ServerArguments,
+};
+
+mod arguments;
+
+/// Where packages put the configuration.
+pub const FILE: &str = "/etc/evenkeel/evenkeel.toml";
+
+/// The result of a command; `main` turns it into an exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Success.
+    Done,
+    /// Failure, already reported.
+    Failed,
+    /// Wrong configuration or usage, already reported.
+    Refused,
+}
+
+/// Runs the command of `arguments`; the first is the name of the program.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match Arguments::parse_from_line(&arguments) {
+        Ok(arguments) => dispatch(arguments.command),
+        Err(error) => {
+            // A closed pipe has no reader to report to.
+            drop(error.print());
+            if error.use_stderr() { Outcome::Refused } else { Outcome::Done }
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Outcome {
+    match command {
+        Command::Run(arguments) => start(&arguments),
+        Command::Check(FileArguments { file }) => check(file.as_deref()),
+        Command::Demo { once } => match demo::demo(once) {
+            Ok(true) => Outcome::Done,
+            Ok(false) => Outcome::Failed,
+            Err(error) => failed(&error),
+        },
+        Command::Doctor(FileArguments { file }) => examine(file.as_deref()),
+        Command::Status { json, control } => ask(&control, |socket| admin::status(socket, json)),
+        Command::Drain(server) => set_state(server, AdminState::Drain),
+        Command::Ready(server) => set_state(server, AdminState::Ready),
+        Command::Maint(server) => set_state(server, AdminState::Maint),
+        Command::Weight { server, weight, control } => {
+            ask(&control, |socket| admin::order(socket, Order::SetWeight(server, weight)))
+        }
+        Command::Reload { control } => ask(&control, |socket| admin::order(socket, Order::Reload)),
+        Command::Schema { example: true, .. } => print(config::example().as_bytes()),
+        Command::Schema { reference: true, .. } => print(config::reference().as_bytes()),
+        Command::Schema { .. } => print(format!("{:#}\n", config::schema()).as_bytes()),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "evenkeel", &mut script);
+            print(&script)
+        }
+        Command::Man { dir } => manual(dir.as_deref()),
+    }
+}
+
+fn start(arguments: &RunArguments) -> Outcome {
+    // First, so that a signal that comes while the file is read ends nothing half done.
+    if let Err(error) = signals::block() {
+        return failed(&format!("signals cannot be blocked ({error})"));
+    }
+    let config = if arguments.bind.is_empty() {
+        load(arguments.config.file.as_deref())
+    } else {
+        config::from_arguments(&arguments.bind, &arguments.server)
+    };
+    let config = match config {
+        Ok(config) => config,
+        Err(problems) => return refused(&problems),
+    };
+    match run::run(config) {
+        Ok(()) => Outcome::Done,
+        Err(failure) => {
+            application_log::write_final(&format!("{failure}\n"));
+            if failure.is_configuration() { Outcome::Refused } else { Outcome::Failed }
+        }
+    }
+}
+
+fn check(file: Option<&Path>) -> Outcome {
+    let config = match load(file) {
+        Ok(config) => config,
+        Err(problems) => return refused(&problems),
+    };
+    let warnings = match lookups::look_up(&config) {
+        Ok(warnings) => warnings,
+        Err(error) => return failed(&error),
+    };
+    for Warning { span, text, .. } in warnings {
+        let place = config.locate(span);
+        complain(&format_args!("{place}warning: {text} (looked up on this machine)"));
+    }
+    let servers = config.backends.iter().map(|backend| backend.servers.len()).sum();
+    let line = format!(
+        "{}: valid: {}, {}, {}\n",
+        file.unwrap_or_else(|| Path::new(FILE)).display(),
+        counted(config.frontends.len(), "frontend"),
+        counted(config.backends.len(), "backend"),
+        counted(servers, "server"),
+    );
+    print(line.as_bytes())
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
+fn examine(file: Option<&Path>) -> Outcome {
+    // Without -c, a machine without a configuration file is checked as well.
+    let asked = file.is_some() || Path::new(FILE).exists();
+    let config = asked.then(|| load(file)).transpose();
+    let config = match config {
+        Ok(config) => config,
+        Err(problems) => return refused(&problems),
+    };
+    match doctor::doctor(&mut io::stdout().lock(), config.as_ref()) {
+        Ok(true) => Outcome::Done,
+        Ok(false) => Outcome::Failed,
+        Err(error) => unwritten(&error),
+    }
+}
+
+fn load(file: Option<&Path>) -> Result<Config, config::Problems> {
+    config::load(file.unwrap_or_else(|| Path::new(FILE)))
+}
+
+fn set_state(ServerArguments { server, control }: ServerArguments, state: AdminState) -> Outcome {
+    ask(&control, |socket| admin::order(socket, Order::SetState(server, state)))
+}
+
+/// Asks the running balancer over its control socket, and prints the answer.
+fn ask(
+    control: &ControlArguments,
+    question: impl FnOnce(&Path) -> Result<String, String>,
+) -> Outcome {
+    let socket = match &control.control {
+        Some(socket) => socket.clone(),
+        None => match socket_of(control.file.as_deref()) {
+            Ok(Some(socket)) => socket,
+            Ok(None) => return failed(&"the control socket is off (observe.control = false)"),
+            Err(problems) => return refused(&problems),
+        },
+    };
+    match question(&socket) {
+        Ok(answer) => print(format!("{}\n", answer.trim_end_matches('\n')).as_bytes()),
+        Err(problem) => failed(&problem),
+    }
+}
+
+/// The control socket of a configuration, whatever other problems it has; none: it is off. Without
+/// any file, the default: the balancer was started with `--bind`.
+fn socket_of(file: Option<&Path>) -> Result<Option<PathBuf>, config::Problems> {
+    if file.is_none() && !Path::new(FILE).exists() {
+        return Ok(Observe::default().control.map(|(path, _)| path));
+    }
+    config::control_socket(file.unwrap_or_else(|| Path::new(FILE)))
+}
+
+fn manual(dir: Option<&Path>) -> Outcome {
+    let command = Arguments::command();
+    if let Some(dir) = dir {
+        return match clap_mangen::generate_to(command, dir) {
+            Ok(()) => Outcome::Done,
+            Err(error) => failed(&format!("{}: cannot be written ({error})", dir.display())),
+        };
+    }
+    let mut page = Vec::new();
+    match clap_mangen::Man::new(command).render(&mut page) {
+        Ok(()) => print(&page),
+        Err(error) => failed(&error),
+    }
+}
+
+fn print(bytes: &[u8]) -> Outcome {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Outcome::Done,
+        Err(error) => unwritten(&error),
+    }
+}
+
+/// A reader that closes standard output (`| head`) is no failure.
+fn unwritten(error: &io::Error) -> Outcome {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Outcome::Done;
+    }
+    failed(&format!("standard output cannot be written ({error})"))
+}
+
+fn refused(problems: &config::Problems) -> Outcome {
+    complain(problems);
+    Outcome::Refused
+}
+
+fn failed(problem: &dyn Display) -> Outcome {
+    complain(&format_args!("evenkeel: {problem}"));
+    Outcome::Failed
+}
+
+fn complain(problem: &dyn Display) {
+    // If standard error is closed, the exit code still reports it.
+    drop(writeln!(io::stderr().lock(), "{problem}"));
+}

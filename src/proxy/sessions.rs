@@ -1,0 +1,125 @@
+//! The sessions of a worker: each event goes to its session, and what the session asks for is done:
+//! count, choose a server, wait, end.
+
+use std::mem;
+
+use crate::proxy::access::NewClient;
+use crate::proxy::context::WorkerContext;
+use crate::proxy::io::{Event, Operation};
+use crate::proxy::rules::{Rules, Timeout};
+use crate::proxy::session::Session;
+use crate::proxy::slots::Key;
+use crate::proxy::sockets::{Live, SessionIo, SessionSockets};
+use crate::proxy::timer_wheel::Tick;
+use crate::proxy::user_data;
+use crate::proxy::worker::Running;
+use crate::sys::ring::completion::Completion;
+use crate::terms::End;
+
+impl Running {
+    /// Begins the session of a client.
+    pub(super) fn begin(&mut self, client: NewClient) {
+        let (frontend, backend) = (&client.frontend, &client.frontend.backend);
+        let rules = Rules {
+            preface_timeout: Timeout::NEVER,
+            queue_timeout: Timeout::NEVER,
+            idle_timeout: frontend.settings.idle_timeout.into(),
+            half_closed_timeout: frontend.settings.half_closed_timeout.into(),
+            retries: backend.settings.retries,
+        };
+        let log = self.worker.shared.records.is_some();
+        let session = Session::new(rules, self.now);
+        let key = self.sessions.reserve();
+        self.sessions.insert(key, Live { session, sockets: SessionSockets::new(client, log) });
+        self.with(key, |session, now, io| session.start(now, io));
+    }
+
+    /// An operation of a session has completed.
+    pub(super) fn on_completed(&mut self, key: Key, operation: Operation, completion: Completion) {
+        let Some(event) = user_data::event(operation, completion) else {
+            debug_assert!(false, "a send returns its buffer");
+            return;
+        };
+        if let Err(event) = self.tell(key, event) {
+            self.worker.shared.cells.of(self.worker.index).stale_completions.add(1);
+            debug_assert!(false, "a session ends after its last completion: {event:?}");
+            if let Some(buffer) = event.into_buffer() {
+                self.context.ring.release(buffer);
+            }
+        }
+    }
+
+    /// Tells a session what happened.
+    ///
+    /// # Errors
+    /// It has ended already: the event.
+    pub(super) fn tell(&mut self, key: Key, event: Event) -> Result<(), Event> {
+        if self.sessions.get(key).is_none() {
+            return Err(event);
+        }
+        self.with(key, |session, now, io| session.on(event, now, io));
+        Ok(())
+    }
+
+    /// Ends a session now, if it has not ended.
+    pub(super) fn stop(&mut self, key: Key, end: End) {
+        self.with(key, |session, now, io| session.stop(end, now, io));
+    }
+
+    pub(super) fn stop_where(&mut self, end: End, which: impl Fn(&Session) -> bool) {
+        for slot in 0..self.sessions.capacity() {
+            if let Some((key, _)) = self.sessions.at(slot).filter(|(_, live)| which(&live.session))
+            {
+                self.stop(key, end);
+            }
+        }
+    }
+
+    /// Lets a session `act`, then does what it asks for: count, choose a server, wait, end.
+    fn with(&mut self, key: Key, act: impl FnOnce(&mut Session, Tick, &mut SessionIo<'_>)) {
+        let Some(Live { session, sockets }) = self.sessions.get(key) else { return };
+        let (context, now) = (&mut self.context, self.now);
+        // A session that has just begun needs a server before anything else.
+        Self::route(session, sockets, context, now, key);
+        act(session, now, &mut SessionIo { context, sockets, key });
+        sockets.count(session, context);
+        Self::route(session, sockets, context, now, key);
+        if !session.is_closed() {
+            // A deadline that has moved away is found out when the old one comes.
+            let deadline = session.deadline();
+            if deadline < self.timers.deadline(key.slot) {
+                self.timers.set(key.slot, deadline);
+            }
+        } else if let Some(live) = self.sessions.remove(key) {
+            self.timers.set(key.slot, Tick::NEVER);
+            self.retire(live);
+        }
+    }
+
+    /// Chooses a server for the session as long as it needs one.
+    fn route(
+        session: &mut Session,
+        sockets: &mut SessionSockets,
+        context: &mut WorkerContext,
+        now: Tick,
+        key: Key,
+    ) {
+        while session.needs_server() {
+            let choice = sockets.route(session, context);
+            session.on_routed(choice, now, &mut SessionIo { context, sockets, key });
+            sockets.count(session, context);
+        }
+    }
+
+    /// Tells every session whose deadline has come.
+    pub(super) fn meet_deadlines(&mut self) {
+        let mut due = mem::take(&mut self.due);
+        self.timers.advance(self.now, &mut due);
+        for slot in due.drain(..) {
+            if let Some((key, _)) = self.sessions.at(slot) {
+                self.tell(key, Event::Deadline).ok();
+            }
+        }
+        self.due = due;
+    }
+}

@@ -1,0 +1,128 @@
+//! All that can fail is tried before anything is begun: limits, accounts, addresses.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+
+use crate::config::{self, Config, Span};
+use crate::control::budget::Budget;
+use crate::control::cluster::Bound;
+use crate::control::listeners;
+use crate::control::resolve::Answer;
+use crate::observe::{CONNECTIONS_MAX, admin};
+use crate::proxy::PIPES_PER_WORKER;
+use crate::run::failure::Failure;
+use crate::run::{identity, limits};
+use crate::sys::local_addresses::LocalAddresses;
+
+/// All that is tried before anything is begun.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) cores: Vec<usize>,
+    pub(super) workers: usize,
+    pub(super) budget: Budget,
+    pub(super) sessions_max: u32,
+    pub(super) identity: Option<identity::Identity>,
+    pub(super) bound: Bound,
+    pub(super) http: Option<TcpListener>,
+    pub(super) admin: Option<admin::Socket>,
+}
+
+impl Prepared {
+    pub(super) fn new(config: &Config) -> Result<Self, Failure> {
+        let descriptors = limits::raise_descriptors().map_err(Failure::of)?;
+        let cores = limits::cores();
+        let workers = config.global.workers.map_or(cores.len(), |number| number.get() as usize);
+        let mut wrong = Vec::new();
+        let budget = Budget {
+            descriptors,
+            workers,
+            pipes_per_worker: PIPES_PER_WORKER,
+            observe_connections: CONNECTIONS_MAX,
+        };
+        // Names are not asked for yet.
+        let sessions_max = budget.sessions_max(config, |_| 1);
+        let identity = identity::wanted(config);
+        wrong.extend(sessions_max.as_ref().err().cloned());
+        wrong.extend(identity.as_ref().err().into_iter().flatten().cloned());
+        let (Ok(sessions_max), Ok(identity)) = (sessions_max, identity) else {
+            return Err(Failure::configuration(wrong));
+        };
+        config::on_this_machine(config, &LocalAddresses::now())
+            .map_err(|problems| Failure::configuration(problems.lines().collect()))?;
+        let mut failed = Vec::new();
+        let bound = match listeners::bind(config, workers, &Bound::new()) {
+            Ok(bound) => bound,
+            Err(unbound) => {
+                failed = unbound.lines;
+                Bound::new()
+            }
+        };
+        let http = config.observe.bind.and_then(|(address, place)| {
+            let listener = listeners::bind_observe(address)
+                .map_err(|error| listeners::explain(address, &error));
+            let remedy = "; or set observe.bind to another address, or to false";
+            let listener = listener.map_err(|problem| problem + remedy);
+            let spare = config.file.is_none();
+            wanted(config, (place, spare), "observe.bind", listener, &mut failed)
+        });
+        let admin = config.observe.control.as_ref().and_then(|(path, place)| {
+            let socket = admin::bind(path).map_err(|error| error.to_string());
+            // Nobody's traffic waits for orders: an unwritten place that is taken is said, no more.
+            wanted(config, (*place, true), "observe.control", socket, &mut failed)
+        });
+        if !failed.is_empty() {
+            return Err(Failure::cannot(failed));
+        }
+        Ok(Self { cores, workers, budget, sessions_max, identity, bound, http, admin })
+    }
+
+    /// Names may have many addresses, each of which is probed: an automatic limit of sessions makes
+    /// room for them. DNS does not decide whether we start: a written one stays. What is left then
+    /// is for spare sockets.
+    pub(super) fn count_names(&mut self, config: &Config, answers: &BTreeMap<String, Answer>) {
+        let addresses = |host: &str| answers.get(host).map_or(1, |answer| answer.addresses.len());
+        let auto = config.global.sessions_max.is_none();
+        match self.budget.refit(config, addresses, self.sessions_max, auto) {
+            Ok(max) => self.sessions_max = max,
+            Err(line) => tracing::warn!("{line}"),
+        }
+    }
+
+    /// Where a worker is pinned to.
+    pub(super) fn core_of(&self, worker: usize) -> usize {
+        self.cores[worker % self.cores.len()]
+    }
+
+    pub(super) fn drop_privileges(&self, config: &Config) -> Result<(), Failure> {
+        let Some(identity) = self.identity else { return Ok(()) };
+        if let (Some(socket), Some((_, place))) = (&self.admin, &config.observe.control) {
+            let given = socket.give_to(Some(identity.user), Some(identity.group));
+            given.map_err(|error| Failure::of(format!("{}{error}", config.locate(*place))))?;
+        }
+        identity::assume(identity).map_err(Failure::of)
+    }
+}
+
+/// What was written must be, and so must the default address of metrics beside a file: who runs it
+/// for others counts on them. Any other default that cannot be had (`spare`) is done without, and
+/// said: a plain user may not make /run/evenkeel, and a second balancer finds it taken.
+fn wanted<T>(
+    config: &Config,
+    (place, spare): (Span, bool),
+    key: &str,
+    outcome: Result<T, String>,
+    failed: &mut Vec<String>,
+) -> Option<T> {
+    match outcome {
+        Ok(done) => Some(done),
+        Err(problem) if spare && place == Span::default() => {
+            let where_it_is_set = if config.file.is_none() { " in a file (-c FILE)" } else { "" };
+            tracing::warn!("{key} is off: {problem}{where_it_is_set}");
+            None
+        }
+        Err(problem) => {
+            failed.push(format!("{}{problem}", config.locate(place)));
+            None
+        }
+    }
+}
