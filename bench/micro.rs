@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Barrier};
@@ -14,13 +14,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::utils::CachePadded;
-use evenkeel::config;
+use evenkeel::config::{self, BackendSettings, Balance};
 use evenkeel::control::cluster::{Bound, Cluster};
-use evenkeel::proxy::route::{WorkerHandle, choose};
+use evenkeel::proxy::route::choose;
 use evenkeel::proxy::timer_wheel::{Tick, TimerWheel};
+use evenkeel::proxy::worker_handle::WorkerHandle;
 use evenkeel::shared::counters::PerWorker;
 use evenkeel::shared::limit::Limit;
+use evenkeel::shared::load::Loads;
 use evenkeel::shared::phase::PhaseCell;
+use evenkeel::shared::queue::Queue;
 use evenkeel::shared::schedule::Schedule;
 use evenkeel::shared::server::{Endpoint, ServerShared};
 use evenkeel::shared::state::SharedState;
@@ -31,6 +34,8 @@ use evenkeel::terms::{EndpointId, ServerId, WorkerIndex};
 
 const THREADS: [usize; 4] = [1, 2, 4, 8];
 const THREADS_MAX: usize = 8;
+const ALGORITHMS: [Balance; 5] =
+    [Balance::RoundRobin, Balance::LeastConn, Balance::Random, Balance::Source, Balance::First];
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -47,9 +52,11 @@ fn main() {
         Effort { rounds: 1, operations: 1_000 }
     };
     say(&format!("{:<46} {:>10} {:>10} {:>10}", "ns an operation", "median", "min", "max"));
-    for servers in [2, 100, 1000] {
-        for threads in THREADS {
-            picks(servers, threads, effort);
+    for balance in ALGORITHMS {
+        for servers in [2, 100, 1000] {
+            for threads in THREADS {
+                picks(balance, servers, threads, effort);
+            }
         }
     }
     for sessions in [100, 10_000] {
@@ -66,8 +73,14 @@ fn is_measuring() -> bool {
 }
 
 /// A session's place is taken and given back, in all threads at once.
-fn picks(servers: u32, threads: usize, effort: Effort) {
-    let backend = Arc::new(backend(servers));
+fn picks(balance: Balance, servers: u32, threads: usize, effort: Effort) {
+    let backend = Arc::new(backend(balance, servers));
+    // A scan of 1,000 servers takes a microsecond.
+    let operations = if balance == Balance::LeastConn {
+        effort.operations / servers.div_ceil(10)
+    } else {
+        effort.operations
+    };
     let seam = Arc::new(seam());
     let rounds = (0..effort.rounds).map(|_| {
         let start = Arc::new(Barrier::new(threads));
@@ -76,11 +89,12 @@ fn picks(servers: u32, threads: usize, effort: Effort) {
                 let (backend, seam) = (Arc::clone(&backend), Arc::clone(&seam));
                 let start = Arc::clone(&start);
                 thread::spawn(move || {
-                    let local = Rc::new(WorkerHandle { shared: seam, index: WorkerIndex(index) });
+                    let local = Rc::new(WorkerHandle::new(seam, WorkerIndex(index)));
                     start.wait();
                     let began = Instant::now();
-                    for _ in 0..effort.operations {
-                        drop(black_box(choose(&backend, &[], &local)));
+                    for client in 0..operations {
+                        let client = || Some(Ipv4Addr::from_bits(client).into());
+                        drop(black_box(choose(&backend, client, &[], &local)));
                     }
                     began.elapsed()
                 })
@@ -90,9 +104,9 @@ fn picks(servers: u32, threads: usize, effort: Effort) {
         times.max().unwrap_or_default()
     });
     // With more threads than cores they take turns: the figure is of all threads together.
-    let name = format!("pick of {servers} servers, {threads} threads");
+    let name = format!("{}, {servers} servers, {threads} threads", balance.word());
     #[expect(clippy::cast_possible_truncation, reason = "8 at most")]
-    print(&name, rounds.collect(), effort.operations * threads as u32);
+    print(&name, rounds.collect(), operations * threads as u32);
 }
 
 /// A deadline is moved on, as each byte of a session does; now and then the clock moves.
@@ -153,23 +167,29 @@ fn configuration(servers: u32) -> String {
     text
 }
 
-fn backend(servers: u32) -> Backend {
-    let server = |number: u32| {
+fn backend(balance: Balance, servers: u32) -> Backend {
+    let mut loads = Loads::default();
+
+    let mut server = |number: u32| {
         let shared = ServerShared {
             id: ServerId(number),
             backend: Arc::from("b"),
             name: Arc::from("s"),
             sessions: Limit::new(None),
             cells: PerWorker::new(THREADS_MAX),
+            queue: Arc::new(Queue::new(THREADS_MAX, 0)),
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let id = EndpointId { server: shared.id, number };
-        (vec![Arc::new(Endpoint::new(id, address, Arc::new(shared)))], 100)
+        let endpoint = Endpoint::new(id, address, Arc::new(shared), loads.take());
+        (vec![Arc::new(endpoint)], 100)
     };
     Backend {
-        settings: Arc::default(),
-        schedule: Schedule::new((0..servers).map(server).collect()),
+        settings: Arc::new(BackendSettings { balance, ..BackendSettings::default() }),
+        schedule: Schedule::new(balance, (0..servers).map(&mut server).collect()),
         turn: Arc::new(CachePadded::new(AtomicUsize::new(0))),
+        queue: Arc::new(Queue::new(THREADS_MAX, 0)),
+        turn_offset: 0,
     }
 }
 

@@ -261,19 +261,25 @@ impl ConnectFailure {
 /// kernel's backlog instead, so that the series stays at 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// Beyond a limit of sessions.
+    /// Beyond a limit of sessions: `sessions_max` at the end of a drain, `clients_max`.
     Limit,
+    /// Faster than `rate.sessions` or `rate.per_client`.
+    Rate,
+    /// Not in `allow`, or in `deny`.
+    Denied,
 }
 
 impl Refusal {
     /// Every refusal, in the order of declaration.
-    pub const ALL: [Self; 1] = [Self::Limit];
+    pub const ALL: [Self; 3] = [Self::Limit, Self::Rate, Self::Denied];
 
     /// The value of the label `reason`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Limit => "limit",
+            Self::Rate => "rate",
+            Self::Denied => "denied",
         }
     }
 }

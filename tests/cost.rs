@@ -21,10 +21,13 @@ use common::balancer::{PROGRAM, write_config};
 use common::client::{connect, end, exchange, read_out};
 use common::{Balancer, Config, Place, Server, skip, until};
 use crossbeam::utils::CachePadded;
+use evenkeel::config::Balance;
 use evenkeel::proxy::worker::Worker;
 use evenkeel::shared::counters::PerWorker;
 use evenkeel::shared::limit::Limit;
+use evenkeel::shared::load::Loads;
 use evenkeel::shared::phase::{Phase, PhaseCell};
+use evenkeel::shared::queue::Queue;
 use evenkeel::shared::schedule::Schedule;
 use evenkeel::shared::server::{Endpoint, ServerShared};
 use evenkeel::shared::state::SharedState;
@@ -111,21 +114,21 @@ impl Own {
             name: Arc::from("a"),
             sessions: Limit::new(None),
             cells: PerWorker::new(1),
+            queue: Arc::new(Queue::new(1, 0)),
         };
         let id = EndpointId { server: shared.id, number: 1 };
-        let endpoint = Endpoint::new(id, server, Arc::new(shared));
+        let endpoint = Endpoint::new(id, server, Arc::new(shared), Loads::default().take());
         let backend = Backend {
             settings: Arc::default(),
-            schedule: Schedule::new(vec![(vec![Arc::new(endpoint)], 100)]),
+            schedule: Schedule::new(Balance::RoundRobin, vec![(vec![Arc::new(endpoint)], 100)]),
             turn: Arc::new(CachePadded::new(AtomicUsize::new(0))),
+            queue: Arc::new(Queue::new(1, 0)),
+            turn_offset: 0,
         };
         let frontend = Frontend {
             settings: Arc::default(),
             backend: Arc::new(backend),
-            shared: Arc::new(FrontendShared {
-                sessions: Limit::new(None),
-                cells: PerWorker::new(1),
-            }),
+            shared: Arc::new(FrontendShared::new(None, 1)),
         };
         let frontend = Arc::new(frontend);
         let listener = Arc::new(Listener::new(address, vec![listener.into()]));

@@ -10,11 +10,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::utils::CachePadded;
+use evenkeel::config::Balance;
 use evenkeel::proxy::worker::Worker;
 use evenkeel::shared::counters::PerWorker;
 use evenkeel::shared::limit::Limit;
+use evenkeel::shared::load::Loads;
 use evenkeel::shared::orders::WorkerOrder;
 use evenkeel::shared::phase::{Phase, PhaseCell};
+use evenkeel::shared::queue::Queue;
 use evenkeel::shared::schedule::Schedule;
 use evenkeel::shared::server::{Endpoint, ServerShared};
 use evenkeel::shared::state::SharedState;
@@ -36,10 +39,12 @@ fn frontend() -> Arc<Frontend> {
 fn frontend_of(endpoints: Vec<Arc<Endpoint>>) -> Arc<Frontend> {
     let backend = Backend {
         settings: Arc::default(),
-        schedule: Schedule::new(vec![(endpoints, 100)]),
+        schedule: Schedule::new(Balance::RoundRobin, vec![(endpoints, 100)]),
         turn: Arc::new(CachePadded::new(AtomicUsize::new(0))),
+        queue: Arc::new(Queue::new(1, 0)),
+        turn_offset: 0,
     };
-    let shared = FrontendShared { sessions: Limit::new(None), cells: PerWorker::new(1) };
+    let shared = FrontendShared::new(None, 1);
     Arc::new(Frontend {
         settings: Arc::default(),
         backend: Arc::new(backend),
@@ -153,9 +158,11 @@ fn an_order_to_a_worker_closes_one_session_or_those_of_a_server() {
         name: Arc::from("a"),
         sessions: Limit::new(None),
         cells: PerWorker::new(1),
+        queue: Arc::new(Queue::new(1, 0)),
     };
     let id = EndpointId { server: SERVER, number: 1 };
-    let endpoint = Endpoint::new(id, server.local_addr().unwrap(), Arc::new(shared));
+    let endpoint =
+        Endpoint::new(id, server.local_addr().unwrap(), Arc::new(shared), Loads::default().take());
     let frontend = frontend_of(vec![Arc::new(endpoint)]);
     let listening = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listening.local_addr().unwrap();

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::enums::{AdminState, AllDown, Balance, Check, LogFormat};
+use super::enums::{AdminState, AllDown, Backups, Balance, Check, LogFormat};
 use super::kinds::Value;
+use super::networks::Networks;
 use super::problems::Span;
-use super::values::ServerAddress;
+use super::values::{Rate, ServerAddress};
 
 /// The text of several lines of a doc comment.
 pub(super) fn joined(lines: &[&str]) -> String {
@@ -121,9 +122,12 @@ settings! {
     PathBuf: Value::Text(text) => Some(text.into());
     SocketAddr: Value::Bind(address) => Some(address);
     ServerAddress: Value::Server(address) => Some(address);
+    Networks: Value::Networks(networks) => Some(networks);
+    Rate: Value::Rate(count, period) => Some(Self { count, period });
     (u16, u16): Value::Status(first, last) => Some((first, last));
     Balance: Value::Word(word) => Self::of(word);
     AllDown: Value::Word(word) => Self::of(word);
+    Backups: Value::Word(word) => Self::of(word);
     Check: Value::Word(word) => Self::of(word);
     LogFormat: Value::Word(word) => Self::of(word);
     AdminState: Value::Word(word) => Self::of(word);

@@ -54,8 +54,27 @@ words! {
     Balance {
         /// Servers take turns in proportion to their weights.
         RoundRobin = "roundrobin",
+        /// The server with the fewest sessions in proportion to its weight.
+        LeastConn = "leastconn",
+        /// Of two servers chosen at random by weight, the one with fewer sessions.
+        Random = "random",
+        /// By the address of the client.
+        Source = "source",
+        /// The first server of the file that is not full.
+        First = "first",
     }
-    planned { "leastconn", "random", "source", "first" }
+    planned {}
+}
+
+words! {
+    /// `backend.backups`
+    Backups {
+        /// All that are up.
+        All = "all",
+        /// The first that is up.
+        First = "first",
+    }
+    planned {}
 }
 
 words! {

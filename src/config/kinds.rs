@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use super::enums::Words;
+use super::networks::Networks;
 use super::problems::{Sink, Span, nearest, shown};
 use super::values::{self, Parsed, ServerAddress};
 
@@ -78,6 +79,8 @@ pub enum Kind {
     Text(&'static Format),
     /// An array, not empty.
     List(&'static Self),
+    /// An array of networks, which may be empty, or a file with them.
+    Networks,
     /// A type, or a word that stands for "no value".
     Or(&'static Self, Alternative),
     /// A table.
@@ -141,6 +144,8 @@ formats! {
         |it| text(it, values::http_path(it));
     HTTP_HOST = "Host header", "a host in quotes, such as \"www.example.org\"",
         |it| text(it, values::http_host(it));
+    RATE = "number and period", "a rate in quotes, such as \"1000/s\"",
+        |it| values::rate(it).map(|(count, period)| Value::Rate(count, period));
     STATUS = "range of HTTP status codes", "a range in quotes, such as \"200-399\"",
         |it| values::status_range(it).map(|(first, last)| Value::Status(first, last));
 }
@@ -162,6 +167,8 @@ pub(super) enum Value<'a> {
     Server(ServerAddress),
     Status(u16, u16),
     List(Vec<(Self, Span)>),
+    Networks(Networks),
+    Rate(u32, Duration),
     Alternative,
     Table(Table<'a>),
 }
@@ -226,7 +233,7 @@ impl Kind {
             Self::Flag => "a boolean",
             Self::Number(..) => "an integer",
             Self::Time(..) | Self::Size(..) | Self::Words(_) | Self::Text(_) => "a string",
-            Self::List(_) => "an array",
+            Self::List(_) | Self::Networks => "an array",
             Self::Or(inner, _) => inner.toml_type(),
             Self::Table(_) | Self::Named(_) => "a table",
             Self::Tables(_) => "an array of tables",
@@ -244,6 +251,7 @@ impl Kind {
             Self::Text(format) => format.hint.to_owned(),
             Self::Or(inner, other) => format!("{}, or {}", inner.hint(), other.literal()),
             Self::List(inner) => format!("an array of these: {}", inner.hint()),
+            Self::Networks => "[\"192.0.2.0/24\"], or { file = \"PATH\" }".to_owned(),
             Self::Table(_) | Self::Named(_) | Self::Tables(_) => String::new(),
         }
     }
@@ -276,6 +284,7 @@ impl Kind {
             Self::Or(inner, _) => inner.of_literal(literal),
             Self::Flag => literal.parse().ok().map(Value::Flag),
             Self::Number(..) => literal.parse().ok().map(Value::Number),
+            Self::Networks => Some(Value::Networks(Networks::default())),
             _ => self.of_string(literal.trim_matches('"')).ok(),
         }
     }

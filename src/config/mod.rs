@@ -17,6 +17,7 @@ mod document;
 mod enums;
 mod haproxy;
 mod kinds;
+mod networks;
 mod problems;
 mod reader;
 mod schema;
@@ -26,15 +27,17 @@ mod validate;
 mod values;
 
 pub use document::{example, reference};
-pub use enums::{AdminState, AllDown, Balance, Check, LogFormat, Words};
+pub use enums::{AdminState, AllDown, Backups, Balance, Check, LogFormat, Words};
 pub use kinds::{Alternative, Format, Key, Kind, Planned, Presence, Section};
+pub use networks::Networks;
 pub use problems::{Problem, Problems, Span};
 pub use schema::schema;
 pub use settings::{
-    BackendSettings, Config, FrontendSettings, Global, Health, HttpCheck, Log, Observe, Server,
+    BackendSettings, Config, FrontendSettings, Global, Health, HttpCheck, Log, Observe, Rates,
+    Server,
 };
 pub use validate::{on_this_machine, overlap};
-pub use values::ServerAddress;
+pub use values::{Rate, ServerAddress};
 
 use kinds::Table;
 use problems::{Sink, shown};
@@ -53,7 +56,31 @@ pub fn load(path: &Path) -> Result<Config, Problems> {
     let text = text_of(&bytes).map_err(|valid| not_text(&name, &bytes, valid))?;
     let mut config = parse(text, &name)?;
     config.file = Some(path.to_owned());
-    Ok(config)
+    let sink = Sink::new(&name, text);
+    read_lists(&mut config, path, &sink);
+    sink.finish().map(|()| config)
+}
+
+/// Reads the lists of networks that are files; their paths are relative to the configuration's.
+fn read_lists(config: &mut Config, path: &Path, sink: &Sink<'_>) {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    for frontend in &mut config.frontends {
+        let FrontendSettings { allow, deny, .. } = Arc::make_mut(frontend);
+        for (key, list) in [("allow", allow), ("deny", deny)] {
+            let Some((file, span)) = list.file.clone() else { continue };
+            let file = folder.join(file);
+            let shown = shown(&file.display().to_string());
+            let outcome = match read(&file) {
+                Err(problem) => Err(format!("{key}: the file {shown} {problem}")),
+                Ok(bytes) => list
+                    .read(&String::from_utf8_lossy(&bytes))
+                    .map_err(|(line, problem)| format!("{key}: line {line} of {shown}: {problem}")),
+            };
+            if let Err(problem) = outcome {
+                sink.push_at(span, problem);
+            }
+        }
+    }
 }
 
 /// Checks the `text` of a configuration; problems call it `name`.

@@ -12,6 +12,7 @@ use super::haproxy;
 use super::kinds::{
     Alternative, Key, Kind, Presence, Section, Table, Value, Written, as_key, literal, toml_type,
 };
+use super::networks::{self, Networks};
 use super::problems::{Sink, Span, nearest, shown};
 use super::values;
 
@@ -219,6 +220,27 @@ impl<'a> Field<'_, 'a> {
                     Some((self.value(inner, offset, item.get_ref())?, self.sink.span(offset)))
                 };
                 Some(Value::List(items.iter().filter_map(item).collect()))
+            }
+            (Kind::Networks, DeValue::Array(items)) => {
+                let one = |item: &'a Spanned<DeValue<'a>>| {
+                    let (offset, value) = (item.span().start, item.get_ref());
+                    let DeValue::String(text) = value else {
+                        let text = format!("not a string; write {}", kind.hint());
+                        self.wrong(offset, value, &text);
+                        return None;
+                    };
+                    networks::network(text).map_err(|text| self.wrong(offset, value, &text)).ok()
+                };
+                Some(Value::Networks(Networks::new(items.iter().filter_map(one).collect())))
+            }
+            (Kind::Networks, DeValue::Table(table)) => {
+                let path = table.get("file").filter(|_| table.len() == 1).map(Spanned::get_ref);
+                let Some(DeValue::String(path)) = path else {
+                    self.wrong(offset, value, &format!("write {}", kind.hint()));
+                    return None;
+                };
+                let file = Networks::of_file(path.as_ref().into(), self.sink.span(offset));
+                Some(Value::Networks(file))
             }
             (Kind::Table(section), DeValue::Table(table)) => {
                 Some(Value::Table(self.table(section, table, self.path.to_owned(), "", offset)))

@@ -61,6 +61,12 @@ fn of_kind(kind: &Kind) -> Value {
             let other: Option<Value> = serde_json::from_str(other.literal()).ok();
             json!({ "anyOf": [of_kind(inner), { "const": other }] })
         }
+        Kind::Networks => {
+            let file = json!({ "type": "object", "properties": { "file": { "type": "string" } },
+                "required": ["file"], "additionalProperties": false });
+            let list = json!({ "type": "array", "items": { "type": "string", "minLength": 1 } });
+            json!({ "anyOf": [list, file] })
+        }
         Kind::Table(section) => object(section),
         Kind::Named(section) => {
             json!({ "type": "object", "additionalProperties": object(section) })

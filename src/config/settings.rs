@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::declare::{Setting, section};
-use super::enums::{AdminState, AllDown, Balance, Check, LogFormat};
+use super::enums::{AdminState, AllDown, Backups, Balance, Check, LogFormat};
 use super::kinds::{
     ACCOUNT, Alternative, BIND, HTTP_HOST, HTTP_METHOD, HTTP_PATH, Key, Kind, NAME, Planned,
-    Presence, REFERENCE, SERVER, SOCKET_PATH, STATUS, Section, Table, Value,
+    Presence, RATE, REFERENCE, SERVER, SOCKET_PATH, STATUS, Section, Table, Value,
 };
+use super::networks::Networks;
 use super::problems::Span;
-use super::values::ServerAddress;
+use super::values::{Rate, ServerAddress};
 
 const MS: Duration = Duration::from_millis(1);
 /// Timers count milliseconds, and those of HAProxy end at 2^31 ms (24.8 days).
@@ -35,10 +36,14 @@ const WORKERS: Kind = Kind::Number(1, 256);
 const SESSIONS: Kind = Kind::Number(1, 10_000_000);
 /// Less holds hardly one buffer; more does not fit the number of a buffer.
 const BUFFERS: Kind = Kind::Size(64 << 10, 1 << 30);
+/// As many as sessions.
+const QUEUE: Kind = Kind::Number(0, 10_000_000);
 /// Each attempt may take `connect_timeout`: 100 of them take five minutes.
 const RETRIES: Kind = Kind::Number(0, 100);
 /// net.core.somaxconn, which limits it anyway, is hardly ever higher.
 const BACKLOG: Kind = Kind::Number(1, 65_535);
+/// A server that needs more than an hour to warm up is not up.
+const SLOW_START: Kind = Kind::Time(Duration::from_secs(1), Duration::from_secs(60 * 60));
 /// Consecutive probes: 100 of them take minutes.
 const PROBES: Kind = Kind::Number(1, 100);
 
@@ -142,6 +147,15 @@ section! {
         idle_timeout: Duration = Default(TIMEOUT, r#""5m""#);
         /// Close a session if one direction has ended and the other is silent for this long.
         half_closed_timeout: Duration = Default(TIMEOUT, r#""30s""#);
+        /// Networks that may connect: an array, or `{ file = "PATH" }` with one on each line, which
+        /// is read again at each reload. Empty: all.
+        allow: Networks = Default(Kind::Networks, "[]");
+        /// Networks that may not connect; checked before `allow`.
+        deny: Networks = Default(Kind::Networks, "[]");
+        /// Rates of new sessions.
+        rate: Rates = Default(Kind::Table(Rates::SECTION), "");
+        /// Concurrent sessions of one client address (IPv6: of a network of 64 bits).
+        clients_max: Option<NonZeroU32> = Optional(SESSIONS, "10");
         /// Backlog of listen(2), for each worker; net.core.somaxconn limits it.
         backlog: u32 = Default(BACKLOG, "4096");
     }
@@ -160,14 +174,6 @@ section! {
         preface_timeout = r#""3s""#;
         /// TCP keep-alive towards clients after this much silence.
         keepalive = "-";
-        /// Networks that may connect; empty: all.
-        allow = "[]";
-        /// Networks that may not connect; checked before `allow`.
-        deny = "[]";
-        /// New sessions per second, in all and per client address.
-        rate = "-";
-        /// Concurrent sessions of one client address.
-        clients_max = "-";
         /// Whether each connection must begin with a PROXY header.
         proxy_protocol = r#""off""#;
         /// Peers whose PROXY header is believed.
@@ -180,18 +186,44 @@ section! {
 }
 
 section! {
+    /// Rates of new sessions: as many as the number may come at once, and then at the rate. A
+    /// client beyond it is reset.
+    "frontend.NAME.rate" => Rates {
+        /// New sessions of all clients.
+        sessions: Option<Rate> = Optional(Kind::Text(&RATE), r#""1000/s""#);
+        /// New sessions of each client address (IPv6: of a network of 64 bits).
+        per_client: Option<Rate> = Optional(Kind::Text(&RATE), r#""10/s""#);
+    }
+}
+
+section! {
     /// A backend: a group of servers. There may be several.
     "backend.NAME" => BackendSettings {
-        /// How a server is chosen: "roundrobin" takes turns in proportion to the weights.
+        /// How a server is chosen. "roundrobin": in turn, by weight; "leastconn": the one with the
+        /// fewest sessions in proportion to its weight; "random": the one with fewer sessions of
+        /// two that are drawn by weight; "source": by the client's address, so that a client keeps
+        /// its server as long as that is up (Maglev); "first": the first one in the file that is
+        /// below its `sessions_max`.
         balance: Balance = Default(Kind::Words(Balance::WORDS), r#""roundrobin""#);
         /// Timeout of one attempt to connect to a server.
         connect_timeout: Duration = Default(TIMEOUT, r#""3s""#);
         /// Further attempts, each on another server if there is one; also if a server resets before
         /// it has taken a byte that waits for it.
         retries: u32 = Default(RETRIES, "2");
+        /// How long a session waits while every server is at its `sessions_max`.
+        queue_timeout: Duration = Default(TIMEOUT, r#""3s""#);
+        /// Sessions that may wait, first come first served over all workers. Further ones are reset
+        /// at once; 0: none waits.
+        queue_max: u32 = Default(QUEUE, "1024");
         /// If all servers are down: "refuse" resets clients, "try" uses all servers as if they were
         /// up.
         all_down: AllDown = Default(Kind::Words(AllDown::WORDS), r#""refuse""#);
+        /// The weight of a server grows from a twentieth to its full value over this time after it
+        /// came up. Not set: it has its full weight at once.
+        slow_start: Option<Duration> = Optional(SLOW_START, r#""30s""#);
+        /// Which backup servers are used if all others are down: "all", or the "first" one that is
+        /// up.
+        backups: Backups = Default(Kind::Words(Backups::WORDS), r#""all""#);
         /// Health checks.
         health: Health = Default(Kind::Table(Health::SECTION), "");
         /// In the order of the file; never empty.
@@ -204,14 +236,8 @@ section! {
         span: Span = table.span();
     }
     planned {
-        /// How long a session waits while every server is at its `sessions_max`.
-        queue_timeout = r#""3s""#;
-        /// Sessions that may wait.
-        queue_max = "1024";
         /// What happens to the sessions of a server that goes down: "keep" or "close".
         on_down = r#""keep""#;
-        /// The weight grows over this time after a server comes up.
-        slow_start = "-";
         /// PROXY header that is sent to servers: "v1" or "v2".
         send_proxy = r#""off""#;
         /// Addresses to connect from.
@@ -222,8 +248,6 @@ section! {
         srv = "-";
         /// TCP keep-alive towards servers after this much silence.
         keepalive = "-";
-        /// Use all backups, or only the first that is up.
-        backups = r#""all""#;
     }
 }
 

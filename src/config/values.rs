@@ -22,6 +22,15 @@ pub enum ServerAddress {
     },
 }
 
+/// A rate: so many in a period, of which all may come at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// At least 1.
+    pub count: u32,
+    /// In which so many may come.
+    pub period: Duration,
+}
+
 /// No address: what a server has in a configuration that is refused.
 impl Default for ServerAddress {
     fn default() -> Self {
@@ -91,6 +100,22 @@ pub(super) fn size(text: &str, range: &RangeInclusive<u64>) -> Parsed<u64> {
 fn number_and_unit(text: &str) -> (&str, &str) {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(digits)
+}
+
+/// "1000/s", "60/m", "100/h".
+pub(super) fn rate(text: &str) -> Parsed<(u32, Duration)> {
+    const REMEDY: &str = "write a whole number and /s, /m or /h, such as \"1000/s\"";
+    let (number, unit) = number_and_unit(text);
+    let seconds = match unit {
+        "/s" => 1,
+        "/m" => 60,
+        "/h" => 60 * 60,
+        _ => return Err(format!("not a rate; {REMEDY}")),
+    };
+    match number.parse() {
+        Ok(count @ 1..=10_000_000) => Ok((count, Duration::from_secs(seconds))),
+        _ => Err(format!("out of range; write \"1{unit}\" to \"10000000{unit}\"")),
+    }
 }
 
 /// The name of a frontend, a backend or a server. It is a label of the metrics and a part of

@@ -11,8 +11,11 @@ use crate::shared::counters::PerWorker;
 use crate::shared::limit::Limit;
 use crate::shared::orders::{Order, Request};
 use crate::shared::phase::{Phase, PhaseCell};
+use crate::shared::queue::Queue;
 use crate::shared::server::ServerShared;
-use crate::shared::snapshot::{EndpointStatus, FrontendStatus, ServerStatus, Snapshot};
+use crate::shared::snapshot::{
+    BackendStatus, EndpointStatus, FrontendStatus, ServerStatus, Snapshot,
+};
 use crate::shared::state::SharedState;
 use crate::shared::table::{FrontendShared, Table};
 use crate::sys::waker::Waker;
@@ -29,7 +32,7 @@ pub(super) fn shared() -> Arc<SharedState> {
 
 /// A frontend and two servers with some sessions; the second server is down.
 pub(super) fn snapshot() -> Snapshot {
-    let shared = Arc::new(FrontendShared { sessions: Limit::new(None), cells: PerWorker::new(2) });
+    let shared = Arc::new(FrontendShared::new(None, 2));
     for (worker, sessions) in [(0, 3), (1, 4)] {
         let cell = shared.cells.of(WorkerIndex(worker));
         cell.sessions.add(sessions);
@@ -52,6 +55,7 @@ pub(super) fn snapshot() -> Snapshot {
         reloads_failed: 1,
         sessions_max: 1000,
         frontends: vec![frontend],
+        backends: vec![BackendStatus { name: "web".into(), queue: Arc::new(Queue::new(2, 0)) }],
         servers: vec![server("web1", true), server("web2", false)],
     }
 }
@@ -64,6 +68,7 @@ pub(super) fn server(name: &str, up: bool) -> ServerStatus {
         name: name.into(),
         sessions: Limit::new(None),
         cells: PerWorker::new(2),
+        queue: Arc::new(Queue::new(2, 0)),
     };
     let cell = shared.cells.of(WorkerIndex(1));
     cell.sessions.add(5);

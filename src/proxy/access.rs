@@ -1,13 +1,24 @@
-//! Access: what a connection must pass before anything is spent on it. Today these are the limits
-//! of sessions; a connection beyond them waits.
+//! Access: what a connection must pass before anything is spent on it. One that may not connect, or
+//! comes too fast, is refused; one beyond the limits of sessions waits.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::proxy::route::WorkerHandle;
+use crate::proxy::worker_handle::WorkerHandle;
+use crate::shared::clients::{ClientKey, ClientRefusal, ClientRules};
 use crate::shared::counters::FrontendCell;
 use crate::shared::table::{Frontend, FrontendShared};
 use crate::sys::socket::Socket;
+use crate::terms::Refusal;
+
+/// A connection that may become a session once there is room for one.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) socket: Socket,
+    client: Option<ClientPermit>,
+}
 
 /// A client whose session may begin.
 #[derive(Debug)]
@@ -17,27 +28,113 @@ pub(super) struct NewClient {
     pub(super) permit: SessionPermit,
 }
 
+/// Checks a connection by the rules of its frontend: `deny`, `allow`, `rate`, `clients_max`.
+///
+/// # Errors
+/// Why it is refused.
+pub(super) fn admit(
+    socket: Socket,
+    frontend: &Frontend,
+    worker: &Rc<WorkerHandle>,
+) -> Result<Admitted, (Socket, Refusal)> {
+    let settings = &frontend.settings;
+    let rules = ClientRules {
+        sessions_max: settings.clients_max.map(Into::into),
+        rate: settings.rate.per_client,
+    };
+    let counted = rules.sessions_max.is_some() || rules.rate.is_some();
+    let listed = settings.allow.is_listed() || settings.deny.is_listed();
+    if !counted && !listed && settings.rate.sessions.is_none() {
+        return Ok(Admitted { socket, client: None });
+    }
+    // A client that has left already has no address; it is none of those that are listed.
+    let address = socket.peer().ok().map(|address| address.ip());
+    let client = match check(address, frontend, rules, counted, worker) {
+        Ok(client) => client,
+        Err(refusal) => return Err((socket, refusal)),
+    };
+    Ok(Admitted { socket, client })
+}
+
+fn check(
+    address: Option<IpAddr>,
+    frontend: &Frontend,
+    rules: ClientRules,
+    counted: bool,
+    worker: &Rc<WorkerHandle>,
+) -> Result<Option<ClientPermit>, Refusal> {
+    let settings = &frontend.settings;
+    let is_in = |address: IpAddr| {
+        let denied = settings.deny.contains(address);
+        !denied && (!settings.allow.is_listed() || settings.allow.contains(address))
+    };
+    if !address.is_none_or(is_in) {
+        return Err(Refusal::Denied);
+    }
+    let now = worker.shared.phase.since_start(Instant::now());
+    if settings.rate.sessions.is_some_and(|rate| !frontend.shared.rate.take(rate, now)) {
+        return Err(Refusal::Rate);
+    }
+    let Some(key) = address.filter(|_| counted).map(ClientKey::from) else { return Ok(None) };
+    frontend.shared.clients.begin(key, rules, now).map_err(|refusal| match refusal {
+        ClientRefusal::Sessions => Refusal::Limit,
+        ClientRefusal::Rate => Refusal::Rate,
+    })?;
+    let (frontend, worker) = (Arc::clone(&frontend.shared), Rc::clone(worker));
+    Ok(Some(ClientPermit(Box::new(CountedClient { key, frontend, worker }))))
+}
+
+/// A session in the count of its client, as long as it lives. In a box, as few frontends count
+/// clients and each idle session has one of these.
+#[derive(Debug)]
+struct ClientPermit(Box<CountedClient>);
+
+#[derive(Debug)]
+struct CountedClient {
+    key: ClientKey,
+    frontend: Arc<FrontendShared>,
+    worker: Rc<WorkerHandle>,
+}
+
+impl Drop for ClientPermit {
+    fn drop(&mut self) {
+        let CountedClient { key, frontend, worker } = &*self.0;
+        frontend.clients.end(*key, worker.shared.phase.since_start(Instant::now()));
+    }
+}
+
 /// A session in the counts of its frontend, open as long as it lives.
 #[derive(Debug)]
 pub(super) struct SessionPermit {
     frontend: Arc<FrontendShared>,
     worker: Rc<WorkerHandle>,
+    _client: Option<ClientPermit>,
 }
 
 impl SessionPermit {
-    /// Counts a session, if `sessions_max` allows one more: over all, and of the frontend.
-    pub(super) fn new(worker: &Rc<WorkerHandle>, frontend: &Arc<FrontendShared>) -> Option<Self> {
+    /// Counts a session for `admitted`, if `sessions_max` allows one more: over all, and of the
+    /// frontend.
+    ///
+    /// # Errors
+    /// There is no room: it waits.
+    pub(super) fn new(
+        worker: &Rc<WorkerHandle>,
+        frontend: &Arc<FrontendShared>,
+        admitted: Admitted,
+    ) -> Result<(Self, Socket), Admitted> {
         if !worker.shared.sessions.try_raise() {
-            return None;
+            return Err(admitted);
         }
         if !frontend.sessions.try_raise() {
             worker.shared.sessions.lower();
-            return None;
+            return Err(admitted);
         }
         let cell = frontend.cells.of(worker.index);
         cell.sessions.add(1);
         cell.active.add(1);
-        Some(Self { frontend: Arc::clone(frontend), worker: Rc::clone(worker) })
+        let Admitted { socket, client } = admitted;
+        let (frontend, worker) = (Arc::clone(frontend), Rc::clone(worker));
+        Ok((Self { frontend, worker, _client: client }, socket))
     }
 
     /// The counters of this worker.

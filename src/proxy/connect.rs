@@ -30,6 +30,7 @@ impl Session {
             Ok(attempt) => attempt,
             Err(PickError::NoServer) => return Next::abort(End::new(Reason::NoServer, b"SC")),
             Err(PickError::AllFull) => return self.on_all_full(),
+            Err(PickError::QueueFull) => return Self::on_queue_full(),
         };
         if io.connect().is_err() {
             self.outcome = Some(Outcome::ConnectFailed(ConnectFailure::Exhausted));

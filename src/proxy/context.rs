@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::proxy::route::WorkerHandle;
 use crate::proxy::slots::Key;
+use crate::proxy::worker_handle::WorkerHandle;
 use crate::shared::table::Table;
 use crate::sys::buffer_queue::BufferLinks;
 use crate::sys::pipe::Pipes;

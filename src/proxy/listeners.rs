@@ -10,11 +10,11 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::proxy::accept::{Accepted, Action, DescriptorShortage, Gate, Situation};
-use crate::proxy::access::{NewClient, SessionPermit};
+use crate::proxy::access::{self, Admitted, NewClient, SessionPermit};
 use crate::proxy::context::WorkerContext;
-use crate::proxy::route::WorkerHandle;
 use crate::proxy::timer_wheel::Tick;
 use crate::proxy::user_data::UserData;
+use crate::proxy::worker_handle::WorkerHandle;
 use crate::shared::events::WorkerEvent;
 use crate::shared::table::{Frontend, Listener, Table};
 use crate::sys::ring::completion::Completion;
@@ -64,7 +64,7 @@ struct ListenSocket {
     frontend: Arc<Frontend>,
     gate: Gate,
     /// Accepted when there was no room any more.
-    parked: VecDeque<Socket>,
+    parked: VecDeque<Admitted>,
 }
 
 impl Listeners {
@@ -117,7 +117,7 @@ impl Listeners {
             if over {
                 let cell = socket.frontend.shared.cells.of(self.worker.index);
                 cell.refused[Refusal::Limit as usize].add(socket.parked.len() as u64);
-                socket.parked.drain(..).for_each(|client| client.abort_on_close());
+                socket.parked.drain(..).for_each(|client| client.socket.abort_on_close());
             }
         }
     }
@@ -223,25 +223,37 @@ impl Listeners {
 }
 
 impl ListenSocket {
-    /// A session for `client`, or a place behind those that wait for one.
+    /// A session for `client`, a place behind those that wait for one, or a reset.
     fn admit(&mut self, client: Socket, worker: &Rc<WorkerHandle>) -> Option<NewClient> {
-        if self.parked.is_empty()
-            && let Some(permit) = SessionPermit::new(worker, &self.frontend.shared)
-        {
-            let frontend = Arc::clone(&self.frontend);
-            return Some(NewClient { socket: client, frontend, permit });
+        let admitted = match access::admit(client, &self.frontend, worker) {
+            Ok(admitted) => admitted,
+            Err((client, refusal)) => {
+                let cell = self.frontend.shared.cells.of(worker.index);
+                cell.refused[refusal as usize].add(1);
+                client.abort_on_close();
+                return None;
+            }
+        };
+        if !self.parked.is_empty() {
+            self.parked.push_back(admitted);
+            return None;
         }
-        self.parked.push_back(client);
-        None
+        self.begin(admitted, worker).map_err(|waiting| self.parked.push_back(waiting)).ok()
     }
 
     fn unpark(&mut self, worker: &Rc<WorkerHandle>, admitted: &mut Vec<NewClient>) {
-        while !self.parked.is_empty()
-            && let Some(permit) = SessionPermit::new(worker, &self.frontend.shared)
-            && let Some(socket) = self.parked.pop_front()
-        {
-            admitted.push(NewClient { socket, frontend: Arc::clone(&self.frontend), permit });
+        while let Some(first) = self.parked.pop_front() {
+            match self.begin(first, worker) {
+                Ok(client) => admitted.push(client),
+                Err(waiting) => return self.parked.push_front(waiting),
+            }
         }
+    }
+
+    /// Counts a session, if there is room for one.
+    fn begin(&self, admitted: Admitted, worker: &Rc<WorkerHandle>) -> Result<NewClient, Admitted> {
+        let (permit, socket) = SessionPermit::new(worker, &self.frontend.shared, admitted)?;
+        Ok(NewClient { socket, frontend: Arc::clone(&self.frontend), permit })
     }
 
     fn act(&mut self, action: Action, context: &mut WorkerContext, worker: &WorkerHandle) {

@@ -28,8 +28,10 @@ pub mod state;
 pub mod rules;
 mod view;
 
+pub mod worker_handle;
 mod context;
 mod sockets;
+mod session_io;
 mod shortage;
 mod scheduling;
 

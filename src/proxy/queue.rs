@@ -1,20 +1,29 @@
 //! Waiting while every server is full.
-//!
-//! No backend has a queue yet: without a `queue_timeout` a session that finds every server full is
-//! reset at once.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::proxy::rules::Timeout;
 use crate::proxy::session::Session;
+use crate::proxy::slots::Key;
 use crate::proxy::state::{Next, State};
+use crate::proxy::worker_handle::WorkerHandle;
+use crate::shared::queue::{Queue, QueueFull, Ticket, Waiter};
 use crate::terms::{End, Reason};
 
 impl Session {
     /// Every server is full.
     pub(super) fn on_all_full(&self) -> Next {
         match self.rules.queue_timeout {
-            Timeout::NEVER => Next::abort(End::new(Reason::QueueFull, b"SQ")),
+            Timeout::NEVER => Self::on_queue_full(),
             _ => Next::Queue,
         }
+    }
+
+    /// Every server is full, and so is the queue.
+    pub(super) const fn on_queue_full() -> Next {
+        Next::abort(End::new(Reason::QueueFull, b"SQ"))
     }
 
     /// A server has room, and this session is the first in the queue.
@@ -23,5 +32,45 @@ impl Session {
             State::Queued(_) => Next::Route,
             _ => Next::Stay,
         }
+    }
+}
+
+/// The place of a session in the queue of its backend, which it leaves when this is dropped.
+#[derive(Debug)]
+pub(super) struct QueuePlace {
+    queue: Arc<Queue>,
+    ticket: Ticket,
+    worker: Rc<WorkerHandle>,
+}
+
+impl QueuePlace {
+    /// Joins the queue.
+    pub(super) fn new(
+        queue: &Arc<Queue>,
+        worker: &Rc<WorkerHandle>,
+        key: Key,
+    ) -> Result<Self, QueueFull> {
+        let Key { slot, generation } = key;
+        let ticket = queue.join(Waiter { worker: worker.index, slot, generation })?;
+        Ok(Self { queue: Arc::clone(queue), ticket, worker: Rc::clone(worker) })
+    }
+
+    /// Whether nobody has waited for longer.
+    pub(super) fn is_first(&self, key: Key) -> bool {
+        let Key { slot, generation } = key;
+        self.queue.first() == Some(Waiter { worker: self.worker.index, slot, generation })
+    }
+
+    /// Counts how long the session has waited.
+    pub(super) fn record(&self, waited: Duration) {
+        self.queue.waits.of(self.worker.index).record(waited);
+    }
+}
+
+impl Drop for QueuePlace {
+    fn drop(&mut self) {
+        self.queue.leave(self.ticket);
+        // There may be room for another one.
+        self.worker.shared.tell_first(&self.queue);
     }
 }

@@ -13,7 +13,8 @@ use crate::terms::{Direction, End, Reason};
 impl Running {
     /// Counts a session that has ended, and logs it.
     pub(super) fn retire(&self, live: Live) {
-        let Live { session, sockets } = live;
+        let Live { session, mut sockets } = live;
+        sockets.leave_queue(self.now);
         let SessionSockets { permit, names, served_by, address, .. } = sockets;
         let end = session.end().unwrap_or(End::new(Reason::Internal, b"ID"));
         let cell = permit.cell();

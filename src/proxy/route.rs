@@ -1,24 +1,16 @@
 //! Routing: from the frontend to its backend, and to one of the backend's servers. Lock-free, and
 //! never above a server's `sessions_max`.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::proxy::balance::roundrobin;
+use crate::proxy::balance;
 use crate::proxy::state::PickError;
+use crate::proxy::worker_handle::WorkerHandle;
 use crate::shared::server::Endpoint;
-use crate::shared::state::SharedState;
 use crate::shared::table::Backend;
-use crate::terms::{EndpointId, WorkerIndex};
-
-/// The state that the planes share, as one worker uses it.
-#[derive(Debug)]
-pub struct WorkerHandle {
-    /// Shared with the control thread and the other workers.
-    pub shared: Arc<SharedState>,
-    /// This worker.
-    pub index: WorkerIndex,
-}
+use crate::terms::EndpointId;
 
 /// A session of an endpoint, counted there and at its server as long as it lives.
 #[derive(Debug)]
@@ -33,8 +25,7 @@ impl ServerPermit {
         if !endpoint.shared.sessions.try_raise() {
             return None;
         }
-        // It has no maximum of its own.
-        let _raised = endpoint.sessions.try_raise();
+        endpoint.load.raise();
         endpoint.shared.cells.of(worker.index).active.add(1);
         Some(Self { endpoint: Arc::clone(endpoint), worker: Rc::clone(worker) })
     }
@@ -49,30 +40,35 @@ impl ServerPermit {
 impl Drop for ServerPermit {
     fn drop(&mut self) {
         self.endpoint.shared.cells.of(self.worker.index).active.subtract(1);
-        self.endpoint.sessions.lower();
+        self.endpoint.load.lower();
         self.endpoint.shared.sessions.lower();
+        self.worker.shared.tell_first(&self.endpoint.shared.queue);
     }
 }
 
-/// Chooses an endpoint whose server has room. A retry prefers, among those, the ones that are not
-/// among `tried`, whose last probe passed, and of another server, in this order.
+/// Chooses an endpoint whose server has room for a session of `client`. A retry prefers, among
+/// those, the ones that are not among `tried`, whose last probe passed, and of another server, in
+/// this order.
 ///
 /// # Errors
 /// No endpoint can be chosen, or every server is at its `sessions_max`.
 pub fn choose(
     backend: &Backend,
+    client: impl FnOnce() -> Option<IpAddr>,
     tried: &[EndpointId],
     worker: &Rc<WorkerHandle>,
 ) -> Result<ServerPermit, PickError> {
     if backend.schedule.is_empty() {
         return Err(PickError::NoServer);
     }
-    let in_turn = roundrobin::in_turn(backend);
+    let position = balance::position(backend, client, worker);
     let mut ranks = 0..=if tried.is_empty() { 0 } else { LAST_RANK };
     ranks
         .find_map(|wanted| {
-            let mut suited = in_turn.clone().filter(|endpoint| rank(endpoint, tried) == wanted);
-            suited.find_map(|endpoint| ServerPermit::new(endpoint, worker))
+            balance::offer(backend, position, worker, |endpoint| {
+                let suits = rank(endpoint, tried) == wanted;
+                if suits { ServerPermit::new(endpoint, worker) } else { None }
+            })
         })
         .ok_or(PickError::AllFull)
 }
@@ -101,21 +97,25 @@ mod tests {
     use crossbeam::utils::CachePadded;
 
     use super::*;
+    use crate::config::Balance;
     use crate::shared::counters::PerWorker;
     use crate::shared::limit::Limit;
+    use crate::shared::load::Loads;
     use crate::shared::phase::PhaseCell;
+    use crate::shared::queue::Queue;
     use crate::shared::schedule::Schedule;
     use crate::shared::server::ServerShared;
+    use crate::shared::state::SharedState;
     use crate::shared::table::Table;
     use crate::sys::waker::Waker;
-    use crate::terms::ServerId;
+    use crate::terms::{ServerId, WorkerIndex};
 
     fn worker() -> Rc<WorkerHandle> {
         let table = Table { version: 1, frontends: Vec::new(), listeners: Vec::new() };
         let (seen, _) = crossbeam::channel::unbounded();
         let wakers = vec![Waker::new().unwrap()];
         let seam = SharedState::new(table, PhaseCell::new(Instant::now()), 100, seen, None, wakers);
-        Rc::new(WorkerHandle { shared: Arc::new(seam), index: WorkerIndex(0) })
+        Rc::new(WorkerHandle::new(Arc::new(seam), WorkerIndex(0)))
     }
 
     fn backend(servers: &[(u32, u32, Option<u32>)]) -> Backend {
@@ -126,14 +126,19 @@ mod tests {
                 name: Arc::from("s"),
                 sessions: Limit::new(*max),
                 cells: PerWorker::new(1),
+                queue: Arc::new(Queue::new(1, 0)),
             };
             let address = SocketAddr::from(([127, 0, 0, 1], 1));
-            (vec![Arc::new(Endpoint::new(id(*number), address, Arc::new(shared)))], *weight)
+            let load = Loads::default().take();
+            let endpoint = Endpoint::new(id(*number), address, Arc::new(shared), load);
+            (vec![Arc::new(endpoint)], *weight)
         };
         Backend {
             settings: Arc::default(),
-            schedule: Schedule::new(servers.iter().map(share).collect()),
+            schedule: Schedule::new(Balance::RoundRobin, servers.iter().map(share).collect()),
             turn: Arc::new(CachePadded::new(AtomicUsize::new(0))),
+            queue: Arc::new(Queue::new(1, 0)),
+            turn_offset: 0,
         }
     }
 
@@ -145,7 +150,9 @@ mod tests {
     fn ids(backend: &Backend, tried: &[u32], count: usize) -> Vec<u32> {
         let worker = worker();
         let tried: Vec<EndpointId> = tried.iter().copied().map(id).collect();
-        (0..count).map(|_| choose(backend, &tried, &worker).unwrap().endpoint().id.number).collect()
+        (0..count)
+            .map(|_| choose(backend, || None, &tried, &worker).unwrap().endpoint().id.number)
+            .collect()
     }
 
     #[test]
@@ -165,19 +172,19 @@ mod tests {
     fn a_full_server_is_passed_over_until_a_place_is_left() {
         let backend = backend(&[(1, 100, Some(1)), (2, 100, Some(1))]);
         let worker = worker();
-        let first = choose(&backend, &[], &worker).unwrap();
-        let second = choose(&backend, &[], &worker).unwrap();
+        let first = choose(&backend, || None, &[], &worker).unwrap();
+        let second = choose(&backend, || None, &[], &worker).unwrap();
         assert_ne!(first.endpoint().id, second.endpoint().id);
-        assert_eq!(choose(&backend, &[], &worker).unwrap_err(), PickError::AllFull);
+        assert_eq!(choose(&backend, || None, &[], &worker).unwrap_err(), PickError::AllFull);
         let id = first.endpoint().id;
         drop(first);
-        assert_eq!(choose(&backend, &[], &worker).unwrap().endpoint().id, id);
+        assert_eq!(choose(&backend, || None, &[], &worker).unwrap().endpoint().id, id);
     }
 
     #[test]
     fn without_servers_none_is_chosen() {
         let empty = backend(&[(1, 0, None)]);
-        assert_eq!(choose(&empty, &[], &worker()).unwrap_err(), PickError::NoServer);
+        assert_eq!(choose(&empty, || None, &[], &worker()).unwrap_err(), PickError::NoServer);
     }
 
     #[test]
@@ -190,14 +197,17 @@ mod tests {
         let server = &backend.schedule.endpoints[0].shared;
         let number = |number| EndpointId { server: server.id, number };
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let endpoint = |n| Arc::new(Endpoint::new(number(n), address, Arc::clone(server)));
+        let endpoint = |n| {
+            let load = Loads::default().take();
+            Arc::new(Endpoint::new(number(n), address, Arc::clone(server), load))
+        };
         let other = Arc::clone(&backend.schedule.endpoints[1]);
         let shares = vec![(vec![endpoint(10), endpoint(11)], 100), (vec![other], 100)];
-        let backend = Backend { schedule: Schedule::new(shares), ..backend };
+        let backend = Backend { schedule: Schedule::new(Balance::RoundRobin, shares), ..backend };
         for _ in 0..4 {
-            let permit = choose(&backend, &[number(10)], &worker()).unwrap();
+            let permit = choose(&backend, || None, &[number(10)], &worker()).unwrap();
             assert_eq!(permit.endpoint().id, id(2), "another server");
-            let permit = choose(&backend, &[number(10), id(2)], &worker()).unwrap();
+            let permit = choose(&backend, || None, &[number(10), id(2)], &worker()).unwrap();
             assert_eq!(permit.endpoint().id, number(11), "another address of the server");
         }
     }
@@ -206,9 +216,9 @@ mod tests {
     fn a_session_is_counted_at_the_endpoint_and_at_its_server() {
         let backend = backend(&[(1, 100, Some(1))]);
         let endpoint = &backend.schedule.endpoints[0];
-        let permit = choose(&backend, &[], &worker()).unwrap();
-        assert_eq!((endpoint.sessions.active(), endpoint.shared.sessions.active()), (1, 1));
+        let permit = choose(&backend, || None, &[], &worker()).unwrap();
+        assert_eq!((endpoint.load.read(), endpoint.shared.sessions.active()), (1, 1));
         drop(permit);
-        assert_eq!((endpoint.sessions.active(), endpoint.shared.sessions.active()), (0, 0));
+        assert_eq!((endpoint.load.read(), endpoint.shared.sessions.active()), (0, 0));
     }
 }

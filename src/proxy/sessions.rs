@@ -8,8 +8,10 @@ use crate::proxy::context::WorkerContext;
 use crate::proxy::io::{Event, Operation};
 use crate::proxy::rules::{Rules, Timeout};
 use crate::proxy::session::Session;
+use crate::proxy::session_io::SessionIo;
 use crate::proxy::slots::Key;
-use crate::proxy::sockets::{Live, SessionIo, SessionSockets};
+use crate::proxy::sockets::{Live, SessionSockets};
+use crate::proxy::state::{PickError, State};
 use crate::proxy::timer_wheel::Tick;
 use crate::proxy::user_data;
 use crate::proxy::worker::Running;
@@ -22,7 +24,10 @@ impl Running {
         let (frontend, backend) = (&client.frontend, &client.frontend.backend);
         let rules = Rules {
             preface_timeout: Timeout::NEVER,
-            queue_timeout: Timeout::NEVER,
+            queue_timeout: match backend.settings.queue_max {
+                0 => Timeout::NEVER,
+                _ => backend.settings.queue_timeout.into(),
+            },
             idle_timeout: frontend.settings.idle_timeout.into(),
             half_closed_timeout: frontend.settings.half_closed_timeout.into(),
             retries: backend.settings.retries,
@@ -105,9 +110,24 @@ impl Running {
         key: Key,
     ) {
         while session.needs_server() {
-            let choice = sockets.route(session, context);
+            let choice = sockets.route(session, context, now, key);
             session.on_routed(choice, now, &mut SessionIo { context, sockets, key });
             sockets.count(session, context);
+        }
+    }
+
+    /// A server may have room for a session that is the first in its queue.
+    pub(super) fn serve_queued(&mut self, key: Key) {
+        let Some(Live { session, sockets }) = self.sessions.get(key) else { return };
+        if !matches!(session.state(), State::Queued(_)) {
+            return;
+        }
+        match sockets.route(session, &self.context, self.now, key) {
+            Err(PickError::AllFull) => {}
+            choice => self.with(key, |session, now, io| {
+                session.on(Event::ServerFree, now, io);
+                session.on_routed(choice, now, io);
+            }),
         }
     }
 

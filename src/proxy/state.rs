@@ -195,6 +195,8 @@ pub struct Attempt {
 pub enum PickError {
     /// No server is up.
     NoServer,
-    /// Every server is at its `sessions_max`.
+    /// Every server is at its `sessions_max`: the session waits in the queue.
     AllFull,
+    /// Every server is at its `sessions_max`, and so is the queue.
+    QueueFull,
 }

@@ -17,15 +17,16 @@ use arc_swap::{ArcSwap, Cache};
 use crate::proxy::access::NewClient;
 use crate::proxy::context::WorkerContext;
 use crate::proxy::listeners::Listeners;
-use crate::proxy::route::WorkerHandle;
 use crate::proxy::scheduling::Scheduling;
 use crate::proxy::slots::{Key, Slots};
 use crate::proxy::sockets::Live;
 use crate::proxy::timer_wheel::{Tick, TimerWheel};
 use crate::proxy::user_data::UserData;
+use crate::proxy::worker_handle::WorkerHandle;
 use crate::shared::events::WorkerEvent;
 use crate::shared::orders::WorkerOrder;
 use crate::shared::phase::Phase;
+use crate::shared::queue::Waiter;
 use crate::shared::state::SharedState;
 use crate::shared::table::Table;
 use crate::sys::buffer::BUFFER_SIZE;
@@ -130,7 +131,7 @@ impl Running {
         let shared = &worker.shared;
         let mut ring = Ring::new(worker.sessions_max, worker.buffer_count())?;
         ring.watch(&shared.wakers[worker.index.0], UserData::Wake.pack());
-        let handle = Rc::new(WorkerHandle { shared: Arc::clone(shared), index: worker.index });
+        let handle = Rc::new(WorkerHandle::new(Arc::clone(shared), worker.index));
         let mut running = Self {
             table: Cache::new(InForce(Arc::clone(shared))),
             is_new: true,
@@ -275,6 +276,9 @@ impl Running {
                 WorkerOrder::CloseSessionsOf(server) => {
                     let end = End::new(Reason::ServerDown, b"DD");
                     self.stop_where(end, |session| session.server() == Some(server));
+                }
+                WorkerOrder::ServerFree(Waiter { slot, generation, .. }) => {
+                    self.serve_queued(Key { slot, generation });
                 }
             }
         }

@@ -1,9 +1,14 @@
 //! What the three planes share and none of them owns.
 
 pub mod counters;
+pub mod rate;
+pub mod clients;
 pub mod limit;
+pub mod load;
+pub mod queue;
 pub mod server;
 pub mod schedule;
+pub mod maglev;
 pub mod table;
 pub mod phase;
 pub mod events;

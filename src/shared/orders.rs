@@ -4,6 +4,7 @@
 use tokio::sync::oneshot;
 
 use crate::config::AdminState;
+use crate::shared::queue::Waiter;
 use crate::shared::snapshot::Snapshot;
 use crate::terms::ServerId;
 
@@ -50,4 +51,6 @@ pub enum WorkerOrder {
     },
     /// Close every session of this server.
     CloseSessionsOf(ServerId),
+    /// A server may have room for this session, which is the first in its queue.
+    ServerFree(Waiter),
 }

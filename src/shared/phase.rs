@@ -35,6 +35,12 @@ impl PhaseCell {
         Self { epoch: now, word: AtomicU64::new(RUNNING) }
     }
 
+    /// The time from the program's start to `now`, which all threads can compare.
+    #[must_use]
+    pub fn since_start(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.epoch)
+    }
+
     /// The phase in force.
     #[must_use]
     pub fn load(&self) -> Phase {

@@ -1,17 +1,34 @@
-//! The rotation over the endpoints of a backend.
+//! The endpoints of a backend, arranged so that one can be chosen for a session without a lock.
 
 use std::sync::Arc;
 
+use crate::config::Balance;
+use crate::shared::load::LoadBlock;
+use crate::shared::maglev;
 use crate::shared::server::Endpoint;
 
-/// The endpoints that can be chosen, and a rotation over them in which each has its share by
-/// weight, spread evenly. Empty when none can be chosen.
+/// The endpoints that can be chosen, arranged for the algorithm of their backend. Empty when none
+/// can be chosen.
 #[derive(Debug, Default)]
 pub struct Schedule {
-    /// Each that can be chosen, once.
+    /// Each that can be chosen, once, in the order of the file.
     pub endpoints: Vec<Arc<Endpoint>>,
-    /// Indices into `endpoints`.
+    /// Indices into `endpoints`: a rotation in which each has its share by weight, spread evenly;
+    /// for balance = "source", the table of [`maglev`].
     pub rotation: Vec<u16>,
+    /// For each of `endpoints`: where its load is, and its weight.
+    loads: Vec<WeightedLoad>,
+    /// The blocks of these loads.
+    blocks: Vec<Arc<LoadBlock>>,
+}
+
+/// Where the load of an endpoint is, and its weight.
+#[derive(Debug, Clone, Copy)]
+struct WeightedLoad {
+    weight: u32,
+    /// Index into [`Schedule::blocks`].
+    block: u16,
+    index: u16,
 }
 
 /// The endpoints of a server that can be chosen, and the weight of the server (0: not scheduled),
@@ -27,10 +44,11 @@ impl Schedule {
     /// which changes shares by less than a thousandth.
     pub const ROTATION_MAX: u64 = 65_536;
 
-    /// Spreads the shares evenly: the k-th turn of an endpoint of weight w is at (2k + 1) / 2w of
-    /// the rotation, ties in the order given. With equal weights that is plain round robin.
+    /// Arranges the endpoints of servers for `balance`. A rotation spreads the shares evenly: the
+    /// k-th turn of an endpoint of weight w is at (2k + 1) / 2w of the rotation, ties in the order
+    /// given. With equal weights that is plain round robin.
     #[must_use]
-    pub fn new(shares: Vec<Share>) -> Self {
+    pub fn new(balance: Balance, shares: Vec<Share>) -> Self {
         let shares: Vec<Share> = shares.into_iter().filter(|(_, weight)| *weight > 0).collect();
         let counts = shares.iter().map(|(endpoints, _)| (endpoints.len() as u64).max(1));
         let scale = counts.fold(1, |scale, count| {
@@ -41,19 +59,57 @@ impl Schedule {
             endpoints.iter().map(move |_| weight)
         });
         let weights = reduce(weights.collect());
-        let mut turns: Vec<(u64, u16)> = Vec::new();
-        for (index, weight) in weights.into_iter().enumerate() {
-            let Ok(index) = u16::try_from(index) else { break };
-            for k in 0..weight {
-                // A fixed-point fraction of the rotation: 40 bits are finer than any two turns.
-                turns.push((((2 * k + 1) << 40) / (2 * weight), index));
+        let endpoints: Vec<_> = shares.into_iter().flat_map(|(endpoints, _)| endpoints).collect();
+        let rotation = match balance {
+            Balance::Source => {
+                maglev::table(endpoints.iter().map(|one| &**one).zip(weights.iter().copied()))
+            }
+            _ => rotation(&weights),
+        };
+        let mut blocks: Vec<Arc<LoadBlock>> = Vec::new();
+        let loads = endpoints.iter().zip(&weights).map(|(endpoint, weight)| {
+            let (block, index) = endpoint.load.place();
+            let known = blocks.iter().position(|known| Arc::ptr_eq(known, block));
+            let place = known.unwrap_or_else(|| {
+                blocks.push(Arc::clone(block));
+                blocks.len() - 1
+            });
+            WeightedLoad {
+                weight: u32::try_from(*weight).unwrap_or(u32::MAX),
+                block: u16::try_from(place).unwrap_or(u16::MAX),
+                index,
+            }
+        });
+        Self { loads: loads.collect(), blocks, endpoints, rotation }
+    }
+
+    /// The endpoint with the fewest sessions in proportion to its weight among those that may be
+    /// chosen, by index. The first one from `start` on wins a tie.
+    #[must_use]
+    pub fn least_loaded(&self, start: usize, may: impl Fn(usize) -> bool) -> Option<usize> {
+        let (before, from) = (0..start, start..self.loads.len());
+        let mut least: Option<(usize, u64, u64)> = None;
+        for index in from.chain(before).filter(|index| may(*index)) {
+            let (load, weight) = self.load(index);
+            // Without a division: a / b < c / d.
+            if least.is_none_or(|(_, least, of)| load * of < least * weight) {
+                least = Some((index, load, weight));
             }
         }
-        turns.sort_unstable();
-        Self {
-            endpoints: shares.into_iter().flat_map(|(endpoints, _)| endpoints).collect(),
-            rotation: turns.into_iter().map(|(_, index)| index).collect(),
-        }
+        least.map(|(index, ..)| index)
+    }
+
+    /// The one of two endpoints with fewer sessions in proportion to its weight, then the other.
+    #[must_use]
+    pub fn lighter_first(&self, [a, b]: [usize; 2]) -> [usize; 2] {
+        let ((of_a, weight_a), (of_b, weight_b)) = (self.load(a), self.load(b));
+        if of_b * weight_a < of_a * weight_b { [b, a] } else { [a, b] }
+    }
+
+    /// The sessions and the weight of an endpoint.
+    fn load(&self, index: usize) -> (u64, u64) {
+        let WeightedLoad { weight, block, index } = self.loads[index];
+        (self.blocks[usize::from(block)].read(index).into(), weight.into())
     }
 
     /// Whether no endpoint can be chosen.
@@ -61,6 +117,20 @@ impl Schedule {
     pub const fn is_empty(&self) -> bool {
         self.rotation.is_empty()
     }
+}
+
+/// The turns of each endpoint, spread evenly.
+fn rotation(weights: &[u64]) -> Vec<u16> {
+    let mut turns: Vec<(u64, u16)> = Vec::new();
+    for (index, weight) in weights.iter().enumerate() {
+        let Ok(index) = u16::try_from(index) else { break };
+        for k in 0..*weight {
+            // A fixed-point fraction of the rotation: 40 bits are finer than any two turns.
+            turns.push((((2 * k + 1) << 40) / (2 * weight), index));
+        }
+    }
+    turns.sort_unstable();
+    turns.into_iter().map(|(_, index)| index).collect()
 }
 
 /// The smallest whole weights with (nearly) the same shares.
@@ -93,6 +163,8 @@ mod tests {
     use super::*;
     use crate::shared::counters::PerWorker;
     use crate::shared::limit::Limit;
+    use crate::shared::load::Loads;
+    use crate::shared::queue::Queue;
     use crate::shared::server::ServerShared;
     use crate::terms::{EndpointId, ServerId};
 
@@ -104,17 +176,20 @@ mod tests {
             name: Arc::from("s"),
             sessions: Limit::new(None),
             cells: PerWorker::new(1),
+            queue: Arc::new(Queue::new(1, 0)),
         });
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let load = || Loads::default().take();
         let endpoint =
-            |number| Endpoint::new(EndpointId { server, number }, address, shared.clone());
+            |number| Endpoint::new(EndpointId { server, number }, address, shared.clone(), load());
         (0..count).map(|number| Arc::new(endpoint(number))).collect()
     }
 
     /// By weights of servers, each with so many endpoints.
     fn rotation_of(servers: &[(u32, u32)]) -> Vec<u16> {
         let share = |(id, (weight, count)): (u32, &(u32, u32))| (endpoints(id, *count), *weight);
-        Schedule::new((0..).zip(servers).map(share).collect()).rotation
+        let shares = (0..).zip(servers).map(share).collect();
+        Schedule::new(Balance::RoundRobin, shares).rotation
     }
 
     fn rotation(weights: &[u32]) -> Vec<u16> {

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::shared::counters::{PerWorker, ServerCell};
 use crate::shared::limit::Limit;
+use crate::shared::load::Load;
+use crate::shared::queue::Queue;
 use crate::terms::{EndpointId, ServerId};
 
 /// An endpoint: one address of a server. The same value is in every table for as long as the
@@ -18,8 +20,8 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Its server.
     pub shared: Arc<ServerShared>,
-    /// Sessions that hold this endpoint, without a maximum of its own.
-    pub sessions: Limit,
+    /// Sessions that hold this endpoint.
+    pub load: Load,
     /// Whether its last probe passed, or it is not probed. The control thread writes it.
     probe_passed: AtomicBool,
 }
@@ -27,14 +29,13 @@ pub struct Endpoint {
 impl Endpoint {
     /// An endpoint that was not probed yet.
     #[must_use]
-    pub fn new(id: EndpointId, address: SocketAddr, shared: Arc<ServerShared>) -> Self {
-        Self {
-            id,
-            address,
-            shared,
-            sessions: Limit::new(None),
-            probe_passed: AtomicBool::new(false),
-        }
+    pub const fn new(
+        id: EndpointId,
+        address: SocketAddr,
+        shared: Arc<ServerShared>,
+        load: Load,
+    ) -> Self {
+        Self { id, address, shared, load, probe_passed: AtomicBool::new(false) }
     }
 
     /// Whether its last probe passed, or it is not probed.
@@ -62,4 +63,6 @@ pub struct ServerShared {
     pub sessions: Limit,
     /// Counters.
     pub cells: PerWorker<ServerCell>,
+    /// The queue of its backend.
+    pub queue: Arc<Queue>,
 }

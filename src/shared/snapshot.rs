@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::AdminState;
 use crate::shared::counters::{Count, Histogram};
 use crate::shared::phase::Phase;
+use crate::shared::queue::Queue;
 use crate::shared::server::ServerShared;
 use crate::shared::table::FrontendShared;
 
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub sessions_max: u32,
     /// In the order of the file.
     pub frontends: Vec<FrontendStatus>,
+    /// In the order of the file.
+    pub backends: Vec<BackendStatus>,
     /// Every server of every backend, in the order of the file; then removed ones that still have
     /// sessions.
     pub servers: Vec<ServerStatus>,
@@ -44,6 +47,15 @@ pub struct FrontendStatus {
     pub addresses: Vec<SocketAddr>,
     /// Its counters.
     pub shared: Arc<FrontendShared>,
+}
+
+/// A backend.
+#[derive(Debug)]
+pub struct BackendStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Sessions that wait for a server.
+    pub queue: Arc<Queue>,
 }
 
 /// A server.

@@ -16,6 +16,7 @@ use crate::shared::events::WorkerEvent;
 use crate::shared::limit::Limit;
 use crate::shared::orders::WorkerOrder;
 use crate::shared::phase::PhaseCell;
+use crate::shared::queue::Queue;
 use crate::shared::records::Records;
 use crate::shared::table::Table;
 use crate::sys::waker::Waker;
@@ -96,6 +97,13 @@ impl SharedState {
     pub fn order(&self, worker: WorkerIndex, order: WorkerOrder) {
         self.mailboxes[worker.0].push(order);
         self.wakers[worker.0].wake();
+    }
+
+    /// Tells the first session of a queue that a server may have room.
+    pub fn tell_first(&self, queue: &Queue) {
+        if let Some(waiter) = queue.first() {
+            self.order(waiter.worker, WorkerOrder::ServerFree(waiter));
+        }
     }
 
     /// Takes the orders out of the mailbox of a worker.

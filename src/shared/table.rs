@@ -5,14 +5,17 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam::utils::CachePadded;
 
 use crate::config::{BackendSettings, FrontendSettings};
+use crate::shared::clients::Clients;
 use crate::shared::counters::{FrontendCell, PerWorker};
 use crate::shared::limit::Limit;
+use crate::shared::queue::Queue;
+use crate::shared::rate::Bucket;
 use crate::shared::schedule::Schedule;
 use crate::terms::WorkerIndex;
 
@@ -46,6 +49,23 @@ pub struct FrontendShared {
     pub sessions: Limit,
     /// Counters.
     pub cells: PerWorker<FrontendCell>,
+    /// `rate.sessions` of this frontend.
+    pub rate: Bucket,
+    /// What is counted for each client.
+    pub clients: Clients,
+}
+
+impl FrontendShared {
+    /// Nothing is counted yet.
+    #[must_use]
+    pub fn new(sessions_max: Option<u32>, workers: usize) -> Self {
+        Self {
+            sessions: Limit::new(sessions_max),
+            cells: PerWorker::new(workers),
+            rate: Bucket::default(),
+            clients: Clients::default(),
+        }
+    }
 }
 
 /// One address that a frontend listens on: one SO_REUSEPORT socket for each worker.
@@ -96,7 +116,19 @@ pub struct Backend {
     pub settings: Arc<BackendSettings>,
     /// The endpoints that can be chosen, and their rotation.
     pub schedule: Schedule,
+    /// Sessions that wait while every server is full; kept from one table to the next.
+    pub queue: Arc<Queue>,
     /// The position in the rotation. It is kept from one table to the next, and all workers share
     /// it, so that the rotation is exact.
     pub turn: Arc<CachePadded<AtomicUsize>>,
+    /// Added to it, so that the rotation of this table begins where the one before was.
+    pub turn_offset: usize,
+}
+
+impl Backend {
+    /// Takes the next turn of the rotation; it may be above its length.
+    #[must_use]
+    pub fn next_turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed).wrapping_add(self.turn_offset)
+    }
 }

@@ -6,7 +6,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod access;
 mod alone;
+mod balancing;
 mod connects;
 mod scheduling;
 mod endings;
@@ -16,6 +18,7 @@ mod limits;
 mod memory;
 mod orders;
 mod outputs;
+mod queue;
 mod relay;
 mod reload;
 mod resets;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use evenkeel::proxy::io::{Closing, Event, InvalidPreface, Io, Operation};
 use evenkeel::proxy::session::Session;
-use evenkeel::proxy::state::{Attempt, PickError};
 use evenkeel::proxy::state::State;
+use evenkeel::proxy::state::{Attempt, PickError};
 use evenkeel::sys::buffer::{BUFFER_SIZE, Buffer, BufferId, Supply};
 use evenkeel::sys::buffer_queue::BufferLinks;
 use evenkeel::sys::ids::IdPool;

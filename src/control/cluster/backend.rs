@@ -3,17 +3,18 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam::utils::CachePadded;
 
-use crate::config::{self, AdminState, AllDown, ServerAddress};
+use crate::config::{self, AdminState, AllDown, Backups, ServerAddress};
 use crate::control::cluster::change::{Change, ChangeKind, ENDPOINTS_MAX};
 use crate::control::cluster::endpoint::EndpointState;
 use crate::control::cluster::input::{Answers, ProbeReport};
 use crate::control::cluster::registry::Registry;
 use crate::control::cluster::server::{Context, Overrides, ServerState};
+use crate::shared::queue::Queue;
 use crate::shared::schedule::{Schedule, Share};
 use crate::shared::table;
 use crate::sys::local_addresses::LocalAddresses;
@@ -25,8 +26,11 @@ pub(super) struct BackendState {
     pub(super) config: Arc<config::BackendSettings>,
     pub(super) servers: Vec<ServerState>,
     turn: Arc<CachePadded<AtomicUsize>>,
-    /// As it is in the newest table; none: it has changed since.
+    pub(super) queue: Arc<Queue>,
+    /// As it is in the newest table.
     in_force: Option<Arc<table::Backend>>,
+    /// It has changed since.
+    changed: bool,
     /// Whether the newest table has no server of it to choose from.
     empty: bool,
     /// Whether the newest table leaves endpoints out.
@@ -69,10 +73,13 @@ impl BackendState {
             config: Arc::clone(config),
             servers: Vec::new(),
             turn: Arc::default(),
+            queue: update.registry.queue(&config.name),
             in_force: None,
+            changed: true,
             empty: false,
             too_many_endpoints: false,
         };
+        backend.queue.set_max(config.queue_max);
         for server in &config.servers {
             backend.add(server.clone(), update);
         }
@@ -85,6 +92,7 @@ impl BackendState {
         config: &Arc<config::BackendSettings>,
         update: &mut Update<'_>,
     ) {
+        self.queue.set_max(config.queue_max);
         let configured = &config.servers;
         let before = std::mem::replace(&mut self.config, Arc::clone(config));
         let health = &before.health;
@@ -219,12 +227,21 @@ impl BackendState {
 
     /// It has changed: the next table has it built anew.
     pub(super) fn touch(&mut self) {
-        self.in_force = None;
+        self.changed = true;
+    }
+
+    /// Lets the weights of servers that have come up grow; whether that changed one.
+    pub(super) fn grow(&mut self, now: Instant) -> bool {
+        let Some(slow_start) = self.config.slow_start else { return false };
+        let servers = self.servers.iter_mut();
+        let any = servers.fold(false, |any, server| server.slow_start.grow(slow_start, now) | any);
+        self.changed |= any;
+        any
     }
 
     /// As it should be in the next table.
     pub(super) fn build(&mut self, changes: &mut Vec<Change>) -> Arc<table::Backend> {
-        if let Some(in_force) = &self.in_force {
+        if let Some(in_force) = self.in_force.as_ref().filter(|_| !self.changed) {
             return Arc::clone(in_force);
         }
         let mut note = |kind| {
@@ -237,7 +254,7 @@ impl BackendState {
             note(ChangeKind::TooManyEndpoints(left));
         }
         self.too_many_endpoints = left > 0;
-        let schedule = Schedule::new(shares);
+        let schedule = Schedule::new(self.config.balance, shares);
         let tried = all_down && !schedule.is_empty();
         let empty = all_down || schedule.is_empty();
         if empty != self.empty {
@@ -246,11 +263,37 @@ impl BackendState {
         self.empty = empty;
         let backend = Arc::new(table::Backend {
             settings: Arc::clone(&self.config),
+            turn_offset: self.turn_offset(&schedule),
             schedule,
             turn: Arc::clone(&self.turn),
+            queue: Arc::clone(&self.queue),
         });
         self.in_force = Some(Arc::clone(&backend));
+        self.changed = false;
         backend
+    }
+
+    /// What the turns of a new schedule begin with, so that the next one is of the endpoint whose
+    /// turn it would have been, at about the same part of the rotation.
+    fn turn_offset(&self, schedule: &Schedule) -> usize {
+        let (turn, length) = (self.turn.load(Ordering::Relaxed), schedule.rotation.len());
+        let Some(old) = self.in_force.as_ref().filter(|old| !old.schedule.is_empty()) else {
+            return 0;
+        };
+        if length == 0 {
+            return 0;
+        }
+        let rotation = &old.schedule.rotation;
+        let at = turn.wrapping_add(old.turn_offset) % rotation.len();
+        let next = old.schedule.endpoints[usize::from(rotation[at])].id;
+        let about = at * length / rotation.len();
+        let is_next = |turn: &usize| {
+            schedule.endpoints[usize::from(schedule.rotation[turn % length])].id == next
+        };
+        // Nearest first, on both sides.
+        let near = (0..=length / 2).flat_map(|far| [about + far, about + length - far]);
+        let first = near.map(|turn| turn % length).find(is_next).unwrap_or(about);
+        (first + length - turn % length) % length
     }
 
     /// The servers that can be chosen, with their endpoints that are up: those that are no backups;
@@ -266,7 +309,11 @@ impl BackendState {
             let share = |server: &ServerState| {
                 let endpoints = server.endpoints.iter().filter(|one| all || one.is_up());
                 let endpoints = endpoints.map(|one| Arc::clone(&one.shared)).collect();
-                (endpoints, server.weight())
+                let weight = match self.config.slow_start {
+                    Some(_) => server.weight() * server.slow_start.part(),
+                    None => server.weight(),
+                };
+                (endpoints, weight)
             };
             servers.map(share).filter(|(endpoints, _): &Share| !endpoints.is_empty()).collect()
         };
@@ -274,7 +321,10 @@ impl BackendState {
         if !up.is_empty() {
             return (up, false);
         }
-        let backup = of(Some(true), false);
+        let mut backup = of(Some(true), false);
+        if self.config.backups == Backups::First {
+            backup.truncate(1);
+        }
         if !backup.is_empty() || self.config.all_down == AllDown::Refuse {
             return (backup, false);
         }

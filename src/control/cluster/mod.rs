@@ -8,6 +8,7 @@ mod change;
 mod endpoint;
 mod registry;
 mod server;
+mod slow_start;
 mod backend;
 mod state;
 mod orders;

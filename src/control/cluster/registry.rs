@@ -1,6 +1,7 @@
 //! Ids, which are given once in the life of the process, and the servers that are no longer in the
 //! configuration: they are reported until their last session ends, or until they return.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,6 +10,8 @@ use crate::config;
 use crate::control::health::ProbeTaskId;
 use crate::shared::counters::PerWorker;
 use crate::shared::limit::Limit;
+use crate::shared::load::Loads;
+use crate::shared::queue::Queue;
 use crate::shared::server::{Endpoint, ServerShared};
 use crate::shared::snapshot::{ProbeCounts, ServerStatus};
 use crate::terms::{EndpointId, ServerId};
@@ -20,6 +23,9 @@ pub(super) struct Registry {
     servers: u32,
     endpoints: u32,
     tasks: u32,
+    loads: Loads,
+    /// By backend, for the life of the process: what queues there keeps its place over a reload.
+    queues: HashMap<Arc<str>, Arc<Queue>>,
     removed: Vec<Removed>,
 }
 
@@ -32,8 +38,9 @@ struct Removed {
 }
 
 impl Registry {
-    pub(super) const fn new(workers: usize) -> Self {
-        Self { workers, servers: 0, endpoints: 0, tasks: 0, removed: Vec::new() }
+    pub(super) fn new(workers: usize) -> Self {
+        let (loads, queues, removed) = (Loads::default(), HashMap::new(), Vec::new());
+        Self { workers, servers: 0, endpoints: 0, tasks: 0, loads, queues, removed }
     }
 
     /// Worker threads.
@@ -65,8 +72,15 @@ impl Registry {
             name: config.name.as_str().into(),
             sessions: Limit::new(max),
             cells: PerWorker::new(self.workers),
+            queue: self.queue(backend),
         };
         (Arc::new(shared), Arc::default())
+    }
+
+    /// The queue of a backend.
+    pub(super) fn queue(&mut self, backend: &Arc<str>) -> Arc<Queue> {
+        let new = || Arc::new(Queue::new(self.workers, 0));
+        Arc::clone(self.queues.entry(Arc::clone(backend)).or_insert_with(new))
     }
 
     /// An endpoint of `server`.
@@ -77,7 +91,7 @@ impl Registry {
     ) -> Arc<Endpoint> {
         let id = EndpointId { server: server.id, number: self.endpoints };
         self.endpoints += 1;
-        Arc::new(Endpoint::new(id, address, Arc::clone(server)))
+        Arc::new(Endpoint::new(id, address, Arc::clone(server), self.loads.take()))
     }
 
     /// The id of a task that probes an endpoint.

@@ -9,6 +9,7 @@ use crate::control::cluster::change::{ChangeKind, UpCount};
 use crate::control::cluster::endpoint::EndpointState;
 use crate::control::cluster::input::ProbeReport;
 use crate::control::cluster::registry::Registry;
+use crate::control::cluster::slow_start::SlowStart;
 use crate::control::health::Health;
 use crate::shared::server::ServerShared;
 use crate::shared::snapshot::{EndpointStatus, ProbeCounts, ServerStatus};
@@ -35,6 +36,7 @@ pub(super) struct ServerState {
     departed: Vec<SocketAddr>,
     /// When it went up or down.
     since: Instant,
+    pub(super) slow_start: SlowStart,
     /// The result of the last probe, for the operator.
     last_probe: String,
 }
@@ -74,6 +76,7 @@ impl ServerState {
             endpoints: Vec::new(),
             departed: Vec::new(),
             since: context.now,
+            slow_start: SlowStart::default(),
             last_probe: String::new(),
         };
         server.add(addresses, true, context);
@@ -167,6 +170,7 @@ impl ServerState {
                 endpoint.forget(context.registry.task(), context.health);
                 self.last_probe.clear();
             }
+            self.slow_start.begin(context.now);
             self.note_health(was_up, context.now);
         }
     }
@@ -271,7 +275,7 @@ impl ServerState {
         let endpoint = |endpoint: &EndpointState| EndpointStatus {
             address: endpoint.address(),
             up: endpoint.is_up(),
-            sessions: endpoint.shared.sessions.active(),
+            sessions: endpoint.shared.load.read(),
             last_probe: endpoint.last_probe.clone(),
         };
         ServerStatus {
@@ -326,6 +330,9 @@ impl ServerState {
     fn note_health(&mut self, was_up: bool, now: Instant) {
         if self.is_up() != was_up {
             self.since = now;
+            if !was_up {
+                self.slow_start.begin(now);
+            }
         }
     }
 }

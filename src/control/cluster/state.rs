@@ -13,8 +13,6 @@ use crate::control::cluster::input::{Answers, Bound, ProbeReport};
 use crate::control::cluster::registry::Registry;
 use crate::control::cluster::server::ServerState;
 use crate::control::health::ProbeTaskId;
-use crate::shared::counters::PerWorker;
-use crate::shared::limit::Limit;
 use crate::shared::table::{Frontend, FrontendShared, Table};
 use crate::sys::local_addresses::LocalAddresses;
 use crate::terms::ServerId;
@@ -112,10 +110,7 @@ impl Cluster {
                 None => FrontendState {
                     name: Arc::clone(&config.name),
                     config,
-                    shared: Arc::new(FrontendShared {
-                        sessions: Limit::new(max),
-                        cells: PerWorker::new(self.registry.workers()),
-                    }),
+                    shared: Arc::new(FrontendShared::new(max, self.registry.workers())),
                 },
             };
             frontend.shared.sessions.set_max(max);
@@ -165,6 +160,11 @@ impl Cluster {
         let any = change.is_some();
         self.changes.extend(change);
         any
+    }
+
+    /// Lets the weights of servers in a slow start grow; whether that changed one.
+    pub fn grow(&mut self, now: Instant) -> bool {
+        self.backends.iter_mut().fold(false, |any, backend| backend.grow(now) | any)
     }
 
     /// The table that should be in force.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::{AdminState, Check};
+use crate::control::cluster::backend::BackendState;
 use crate::control::cluster::change::UpCount;
 use crate::control::cluster::input::ProbeTarget;
 use crate::control::cluster::server::ServerState;
 use crate::control::cluster::state::{Cluster, FrontendState};
-use crate::shared::snapshot::{FrontendStatus, ServerStatus};
+use crate::shared::snapshot::{BackendStatus, FrontendStatus, ServerStatus};
 
 impl Cluster {
     /// The endpoints to probe: those of servers that are not in maintenance.
@@ -52,6 +53,16 @@ impl Cluster {
         };
         let present = self.frontends.iter().map(|frontend| status(frontend, bind(frontend)));
         present.chain(self.removed.iter().map(|frontend| status(frontend, Vec::new()))).collect()
+    }
+
+    /// Backends as reported, in the order of the configuration.
+    #[must_use]
+    pub fn backend_statuses(&self) -> Vec<BackendStatus> {
+        let status = |backend: &BackendState| BackendStatus {
+            name: Arc::clone(&backend.name),
+            queue: Arc::clone(&backend.queue),
+        };
+        self.backends.iter().map(status).collect()
     }
 
     /// Servers as reported: in the order of the configuration, then those that were removed and

@@ -206,6 +206,7 @@ impl Controller {
             reloads_failed: self.reloading.failed,
             sessions_max: self.shared.sessions.max(),
             frontends: self.cluster.frontend_statuses(),
+            backends: self.cluster.backend_statuses(),
             servers: self.cluster.server_statuses(now),
         }
     }
@@ -237,6 +238,7 @@ impl Controller {
         self.cluster.forget();
         self.notify_status();
         let now = Instant::now();
+        self.stale |= self.cluster.grow(now);
         match (self.shared.phase.load(), self.stopped) {
             (Phase::Draining(deadline), _) if now > deadline + GRACE => self.stop(),
             (_, Some(stopped)) if now > stopped + GRACE => {

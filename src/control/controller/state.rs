@@ -75,6 +75,10 @@ impl Controller {
             let version = self.shared.table.load().version + 1;
             let old = self.shared.publish(self.cluster.table(version, &self.bound));
             self.retired.push_back((version, old));
+            // A server may have come up, or have got a higher limit.
+            for frontend in &self.shared.table.load().frontends {
+                self.shared.tell_first(&frontend.backend.queue);
+            }
             self.set_targets();
         }
         self.log_changes();

@@ -38,6 +38,10 @@ pub fn render(snapshot: &Snapshot, shared: &SharedState) -> String {
         for frontend in &snapshot.frontends {
             record_frontend(frontend);
         }
+        for backend in &snapshot.backends {
+            let labels = [("backend", &*backend.name)];
+            gauge(&names::QUEUE_SESSIONS, &labels, backend.queue.length() as u64);
+        }
         for server in &servers {
             record_server(server);
         }
@@ -282,12 +286,18 @@ fn record_process(process: &Process) {
     metrics::gauge!(names::PROCESS_START.name).set(start.as_secs_f64());
 }
 
-fn histograms(snapshot: &Snapshot, servers: &[Named<'_>]) -> [Family; 3] {
+fn histograms(snapshot: &Snapshot, servers: &[Named<'_>]) -> [Family; 4] {
     let mut sessions = Family::new(names::SESSION_DURATION);
     for frontend in &snapshot.frontends {
         let mut sum = HistogramSum::default();
         frontend.shared.cells.cells().for_each(|cell| sum.add(&cell.session_duration));
         sessions.histogram(&[("frontend", &frontend.name)], &sum);
+    }
+    let mut queues = Family::new(names::QUEUE_DURATION);
+    for backend in &snapshot.backends {
+        let mut sum = HistogramSum::default();
+        backend.queue.waits.cells().for_each(|cell| sum.add(cell));
+        queues.histogram(&[("backend", &backend.name)], &sum);
     }
     let mut connects = Family::new(names::CONNECT_DURATION);
     let mut probes = Family::new(names::PROBE_DURATION);
@@ -300,7 +310,7 @@ fn histograms(snapshot: &Snapshot, servers: &[Named<'_>]) -> [Family; 3] {
         sum.add(&status.probes.duration);
         probes.histogram(&labels, &sum);
     }
-    [sessions, connects, probes]
+    [sessions, queues, connects, probes]
 }
 
 #[cfg(test)]

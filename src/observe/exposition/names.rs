@@ -30,6 +30,10 @@ metrics! {
         "Bytes delivered; in is client to server, out is server to client.";
     SESSION_DURATION: "histogram" "evenkeel_session_duration_seconds"
         "Time from accept to the end of a session.";
+    QUEUE_SESSIONS: "gauge" "evenkeel_queue_sessions"
+        "Sessions that wait because every server of the backend is at its sessions_max.";
+    QUEUE_DURATION: "histogram" "evenkeel_queue_duration_seconds"
+        "Time that sessions have waited in the queue, those that left it without a server too.";
     SERVER_SESSIONS: "counter" "evenkeel_server_sessions_total" "Sessions connected to the server.";
     SERVER_SESSIONS_ACTIVE: "gauge" "evenkeel_server_sessions_active"
         "Sessions that hold the server now, connecting ones too.";

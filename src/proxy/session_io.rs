@@ -1,0 +1,197 @@
+//! The real kernel behind [`Io`], as one session sees it.
+
+use nix::errno::Errno;
+
+use crate::proxy::context::WorkerContext;
+use crate::proxy::io::{Closing, Io, Operation};
+use crate::proxy::slots::Key;
+use crate::proxy::sockets::{Nagle, SessionSockets};
+use crate::proxy::user_data::UserData;
+use crate::shared::counters::ServerCell;
+use crate::sys::buffer::{BufferId, Supply};
+use crate::sys::buffer_queue::BufferLinks;
+use crate::sys::pipe::PipeId;
+use crate::sys::ring::Readiness;
+use crate::sys::socket::{Socket, ephemeral_ports};
+use crate::terms::Side;
+
+/// The kernel as one session sees it.
+#[derive(Debug)]
+pub(super) struct SessionIo<'a> {
+    pub(super) context: &'a mut WorkerContext,
+    pub(super) sockets: &'a mut SessionSockets,
+    pub(super) key: Key,
+}
+
+impl SessionIo<'_> {
+    const fn user_data(&self, operation: Operation) -> u64 {
+        UserData::Session(self.key, operation).pack()
+    }
+
+    fn server_cell(&self) -> Option<&ServerCell> {
+        let server = self.sockets.served_by.as_ref()?;
+        Some(server.shared.cells.of(self.context.worker.index))
+    }
+}
+
+impl Io for SessionIo<'_> {
+    fn receive(&mut self, side: Side, many: bool) {
+        let Some(socket) = self.sockets.socket(side) else { return };
+        let multishot = many && self.supply() == Supply::Ample;
+        let user_data = self.user_data(Operation::Receive(side));
+        self.context.ring.receive(socket, user_data, multishot);
+    }
+
+    fn send(&mut self, side: Side, buffer: BufferId, range: (u32, u32), last: bool) {
+        let Some(socket) = self.sockets.socket(side) else { return self.release(buffer) };
+        let nagle = if side == Side::Server { self.sockets.nagle } else { Nagle::Disabled };
+        if nagle == Nagle::DisableNow {
+            socket.do_not_delay();
+        }
+        let user_data = self.user_data(Operation::Send(side));
+        let key = self.context.ring.send(socket, user_data, buffer, range, last);
+        self.sockets.sends[side as usize] = Some(key);
+        match nagle {
+            Nagle::Enabled => self.sockets.nagle = Nagle::DisableNow,
+            Nagle::DisableNow => self.sockets.nagle = Nagle::Disabled,
+            Nagle::Disabled => {}
+        }
+    }
+
+    fn wait_ready(&mut self, side: Side, readiness: Readiness) {
+        let Some(socket) = self.sockets.socket(side) else { return };
+        let user_data = self.user_data(Operation::Ready(side, readiness));
+        self.context.ring.poll(socket, user_data, readiness);
+    }
+
+    fn wait_for_buffer(&mut self, side: Side) {
+        if !self.context.ring.deepen_buffers() {
+            let worker = &self.context.worker;
+            worker.shared.cells.of(worker.index).buffer_waits.add(1);
+        }
+        self.context.waiting.push_back((self.key, side));
+    }
+
+    fn connect(&mut self) -> Result<(), Errno> {
+        let Some(server) = &self.sockets.served_by else { return Err(Errno::EDESTADDRREQ) };
+        let socket = Socket::to(server.address).map_err(|error| {
+            self.context.starved = true;
+            error.raw_os_error().map_or(Errno::ENOMEM, Errno::from_raw)
+        })?;
+        let user_data = self.user_data(Operation::Connect);
+        self.context.ring.connect(&socket, server.address, user_data);
+        self.sockets.server = Some(socket);
+        if let (Some(failure), Some(cell)) = (self.sockets.failed, self.server_cell()) {
+            cell.retries[failure as usize].add(1);
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self, operation: Operation) {
+        match operation {
+            Operation::Send(side) => {
+                if let Some(key) = self.sockets.sends[side as usize] {
+                    self.context.ring.cancel_send(key);
+                }
+            }
+            _ => self.context.ring.cancel(self.user_data(operation)),
+        }
+    }
+
+    fn is_connected_to_itself(&mut self) -> bool {
+        let (Some(server), Some(socket)) = (&self.sockets.served_by, &self.sockets.server) else {
+            return false;
+        };
+        // Only a port of that range can have been chosen by the kernel.
+        ephemeral_ports().contains(&server.address.port()) && socket.is_at(server.address)
+    }
+
+    fn receive_rest(&mut self, side: Side, buffer: &BufferId, filled: u32) -> Result<u32, Errno> {
+        let socket = self.sockets.socket(side).ok_or(Errno::EBADF)?;
+        self.context.ring.receive_rest(socket, buffer, filled)
+    }
+
+    fn has_ended(&mut self, side: Side) -> Result<bool, Errno> {
+        self.sockets.socket(side).map_or(Ok(false), Socket::has_ended)
+    }
+
+    fn ended_in_order(&mut self, side: Side) -> bool {
+        self.sockets.socket(side).is_some_and(Socket::ended_in_order)
+    }
+
+    fn push(&mut self, side: Side) {
+        if let Some(socket) = self.sockets.socket(side) {
+            socket.do_not_delay();
+        }
+    }
+
+    fn shut_down(&mut self, side: Side) {
+        if let Some(socket) = self.sockets.socket(side) {
+            socket.shut_down();
+        }
+    }
+
+    fn close(&mut self, side: Side, how: Closing) {
+        let socket = match side {
+            Side::Client => self.sockets.client.take(),
+            Side::Server => {
+                self.sockets.server_permit = None;
+                self.sockets.server.take()
+            }
+        };
+        let Some(socket) = socket else { return };
+        if how == Closing::Abort {
+            socket.abort_on_close();
+        }
+        match (side, how) {
+            // At once: the next attempt may need the descriptor.
+            (Side::Server, Closing::Abort) => drop(socket),
+            _ => self.context.ring.close(socket),
+        }
+        self.context.released = true;
+    }
+
+    fn unacknowledged(&self, side: Side) -> u32 {
+        self.sockets.socket(side).map_or(0, Socket::unacknowledged)
+    }
+
+    fn links(&mut self) -> &mut BufferLinks {
+        &mut self.context.links
+    }
+
+    fn release(&mut self, buffer: BufferId) {
+        self.context.ring.release(buffer);
+    }
+
+    fn supply(&self) -> Supply {
+        self.context.ring.buffers().supply()
+    }
+
+    fn take_pipe(&mut self) -> Option<PipeId> {
+        let pipe = self.context.pipes.take();
+        if pipe.is_none() {
+            let worker = &self.context.worker;
+            worker.shared.cells.of(worker.index).splice_fallbacks.add(1);
+        }
+        pipe
+    }
+
+    fn give_back_pipe(&mut self, pipe: PipeId) {
+        self.context.pipes.give_back(pipe);
+    }
+
+    fn discard_pipe(&mut self, pipe: PipeId) {
+        self.context.pipes.discard(pipe);
+        self.context.released = true;
+    }
+
+    fn fill(&mut self, pipe: &PipeId, side: Side) -> Result<usize, Errno> {
+        let socket = self.sockets.socket(side).ok_or(Errno::EBADF)?;
+        self.context.pipes.fill(pipe, socket)
+    }
+
+    fn drain(&mut self, pipe: &PipeId, side: Side, pending: usize) -> Result<usize, Errno> {
+        let socket = self.sockets.socket(side).ok_or(Errno::EBADF)?;
+        self.context.pipes.drain(pipe, socket, pending)
+    }
+}
