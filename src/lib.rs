@@ -6,6 +6,8 @@ pub mod sys;
 
 pub mod config;
 
+pub mod convert;
+
 pub mod shared;
 
 pub mod proxy;

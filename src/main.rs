@@ -8,6 +8,7 @@ fn main() -> ExitCode {
     match cli::main(std::env::args_os()) {
         Outcome::Done => ExitCode::SUCCESS,
         Outcome::Failed => ExitCode::from(1),
+        Outcome::Incomplete => ExitCode::from(2),
         Outcome::Refused => ExitCode::from(64), // EX_USAGE of sysexits.h
     }
 }

@@ -8,6 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::convert::Format;
 use crate::shared::orders::ServerName;
 
 /// A Layer-4 TCP load balancer for small clusters.
@@ -34,31 +35,49 @@ impl Arguments {
 pub(super) enum Command {
     /// Run the balancer in the foreground.
     ///
-    /// SIGTERM drains it: no new connections, existing sessions continue. A second SIGTERM stops it
-    /// at once. SIGHUP reloads the file; a file with problems changes nothing.
+    /// SIGTERM or Ctrl-C starts a drain: evenkeel accepts no new connections, and existing sessions
+    /// continue until the drain times out. A second signal closes them at once. SIGHUP reloads the
+    /// file; if it has a problem, evenkeel keeps the active configuration.
     #[command(after_help = "Example: evenkeel run -c /etc/evenkeel/evenkeel.toml")]
     Run(RunArguments),
     /// Check a configuration file and report every problem, with its line and a remedy.
     ///
-    /// Also looks up addresses, accounts and host names on this machine; what is missing is a
-    /// warning. Exit code: 0 if the file is valid, 64 if not.
+    /// Also looks up addresses, accounts and host names on this machine, and prints a warning for
+    /// each that does not exist. Exit code: 0 if the file is valid, 64 if not.
     #[command(after_help = "Example: evenkeel check -c evenkeel.toml")]
     Check(FileArguments),
-    /// Start a balancer and three servers on loopback, and stop a server without a failed request.
+    /// Start a balancer and three web servers on loopback; stop one without a failed request.
     ///
-    /// Needs no privileges and no file. Stays up until Ctrl-C.
+    /// Needs no privileges and no configuration file. Runs until Ctrl-C.
     #[command(after_help = "Example: evenkeel demo --once")]
     Demo {
-        /// Exit after the tour; exit code 0 if every step succeeded.
+        /// Exit after the last step; the exit code is 0 if every step succeeded.
         #[arg(long)]
         once: bool,
     },
-    /// Check the kernel, the limits and the settings of this machine, and print how to fix them.
+    /// Check the kernel, limits and settings of this machine, with a remedy for each problem.
     ///
-    /// Exit code 1 if something that evenkeel needs is missing.
+    /// Without -c, checks what /etc/evenkeel/evenkeel.toml needs if that file exists, otherwise
+    /// what the defaults need. The exit code is 1 if evenkeel cannot run, or not as configured.
     #[command(after_help = "Example: evenkeel doctor -c evenkeel.toml")]
     Doctor(FileArguments),
+    /// Convert a configuration of HAProxy, or the stream block of nginx, to TOML.
+    ///
+    /// Prints the result to standard output. A line without an equivalent becomes a comment with
+    /// the reason, and is listed on standard error with its number; the exit code is then 2.
+    #[command(after_help = "Example: evenkeel convert /etc/haproxy/haproxy.cfg > evenkeel.toml")]
+    Convert {
+        /// What the file is for; without it, evenkeel looks at the text.
+        #[arg(long, value_name = "haproxy|nginx", value_parser = format)]
+        from: Option<Format>,
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Show the frontends, the servers and the sessions of a running balancer.
+    ///
+    /// ACTIVE and SESSIONS count open and all sessions, FAILED failed attempts to connect. FOR is
+    /// the time in the state, CONNECT the mean connect time of the last minute.
     #[command(after_help = "Example: evenkeel status --json")]
     Status {
         /// Print JSON.
@@ -67,13 +86,13 @@ pub(super) enum Command {
         #[command(flatten)]
         control: ControlArguments,
     },
-    /// Drain a server: no new sessions, existing ones continue, and so do probes.
+    /// Drain a server: no new sessions; existing sessions and probes continue.
     #[command(after_help = "Example: evenkeel drain web/web1")]
     Drain(ServerArguments),
     /// Return a server to service after drain or maint.
     #[command(after_help = "Example: evenkeel ready web/web1")]
     Ready(ServerArguments),
-    /// Put a server into maintenance: as drain, and not probed.
+    /// Put a server into maintenance: no new sessions, no probes; existing sessions continue.
     #[command(after_help = "Example: evenkeel maint web/web1")]
     Maint(ServerArguments),
     /// Set the weight of a server: 0 (no new sessions) to 1000.
@@ -82,7 +101,7 @@ pub(super) enum Command {
         /// The server, as BACKEND/SERVER; applies to every address of it.
         #[arg(value_name = "BACKEND/SERVER")]
         server: ServerName,
-        /// 0 to 1000; the default of a server is 100.
+        /// Weight, 0 to 1000; the default is 100.
         #[arg(value_name = "N", value_parser = weight)]
         weight: u32,
         #[command(flatten)]
@@ -96,7 +115,8 @@ pub(super) enum Command {
     },
     /// Print the JSON schema of the configuration, for editors.
     ///
-    /// Draft 2020-12; for example with `#:schema evenkeel.schema.json` in the first line of a file.
+    /// JSON schema draft 2020-12. Editors with Taplo use it if `#:schema ./evenkeel.schema.json` is
+    /// the first line of the file.
     #[command(after_help = "Example: evenkeel schema > evenkeel.schema.json")]
     Schema {
         /// Print a configuration file with every key and its default instead.
@@ -132,20 +152,21 @@ pub(super) struct FileArguments {
 pub(super) struct RunArguments {
     #[command(flatten)]
     pub(super) config: FileArguments,
-    /// Instead of a file: address for clients, IP:PORT; may be given several times.
+    /// Address to listen on, IP:PORT, instead of a configuration file; may be repeated.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "file", requires = "server")]
     pub(super) bind: Vec<String>,
-    /// Instead of a file: a server, HOST:PORT or IP:PORT; may be given several times.
+    /// Server, IP:PORT or HOST:PORT, instead of a configuration file; may be repeated.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "file", requires = "bind")]
     pub(super) server: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ControlArguments {
-    /// Configuration file that names the control socket [default: /etc/evenkeel/evenkeel.toml].
+    /// Configuration file with the path of the control socket (observe.control) [default:
+    /// /etc/evenkeel/evenkeel.toml].
     #[arg(short = 'c', long = "config", visible_short_alias = 'f', value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
-    /// Control socket of the running balancer.
+    /// Path of the control socket, instead of a configuration file.
     #[arg(long, value_name = "PATH", conflicts_with = "file")]
     pub(super) control: Option<PathBuf>,
 }
@@ -174,10 +195,21 @@ impl FromStr for ServerName {
     }
 }
 
+/// Parses the name of a format.
+fn format(text: &str) -> Result<Format, &'static str> {
+    match text {
+        "haproxy" => Ok(Format::Haproxy),
+        "nginx" => Ok(Format::Nginx),
+        _ => Err("write haproxy or nginx"),
+    }
+}
+
 /// Parses a weight.
 fn weight(text: &str) -> Result<u32, String> {
     if let Some(percent) = text.strip_suffix('%') {
-        return Err(format!("percentages are not supported; write {percent}, where 100 is usual"));
+        return Err(format!(
+            "percentages are not supported; write {percent} (the default weight is 100)"
+        ));
     }
     match text.parse() {
         Ok(weight @ 0..=1000) => Ok(weight),
@@ -189,7 +221,7 @@ fn weight(text: &str) -> Result<u32, String> {
 fn suggest_file_option(error: &mut clap::Error) {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return };
     if error.kind() == ErrorKind::UnknownArgument && is_file(argument) {
-        suggest(error, format!("the configuration is given as '-c {argument}'"));
+        suggest(error, format!("give the configuration file with '-c {argument}'"));
     }
 }
 
@@ -204,7 +236,7 @@ fn suggest_run(error: &mut clap::Error, arguments: &[OsString]) {
         (ErrorKind::InvalidSubcommand, file) if is_file(file) => file.into(),
         _ => return,
     };
-    suggest(error, format!("a configuration is run by 'evenkeel run -f {file}'"));
+    suggest(error, format!("to run a configuration file, use 'evenkeel run -c {file}'"));
 }
 
 fn is_file(argument: &str) -> bool {

@@ -9,6 +9,7 @@ use clap::CommandFactory;
 
 use crate::config::{self, AdminState, Config, Observe};
 use crate::control::signals;
+use crate::convert::{self, Format};
 use crate::doctor::lookups::{self, Warning};
 use crate::observe::{admin, application_log};
 use crate::shared::orders::Order;
@@ -29,6 +30,8 @@ pub enum Outcome {
     Done,
     /// Failure, already reported.
     Failed,
+    /// A conversion that left something out, already reported.
+    Incomplete,
     /// Wrong configuration or usage, already reported.
     Refused,
 }
@@ -56,6 +59,7 @@ fn dispatch(command: Command) -> Outcome {
             Err(error) => failed(&error),
         },
         Command::Doctor(FileArguments { file }) => examine(file.as_deref()),
+        Command::Convert { from, file } => convert_file(from, &file),
         Command::Status { json, control } => ask(&control, |socket| admin::status(socket, json)),
         Command::Drain(server) => set_state(server, AdminState::Drain),
         Command::Ready(server) => set_state(server, AdminState::Ready),
@@ -199,6 +203,22 @@ fn print(bytes: &[u8]) -> Outcome {
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Ok(()) => Outcome::Done,
         Err(error) => unwritten(&error),
+    }
+}
+
+/// Prints the configuration at `path` as TOML, and what it has no equivalent for.
+fn convert_file(from: Option<Format>, path: &Path) -> Outcome {
+    let conversion = match convert::convert(from, path) {
+        Ok(conversion) => conversion,
+        Err(refused) => {
+            complain(&refused);
+            return Outcome::Refused;
+        }
+    };
+    conversion.report.iter().for_each(|note| complain(note));
+    match print(conversion.toml.as_bytes()) {
+        Outcome::Done if conversion.has_losses() => Outcome::Incomplete,
+        outcome => outcome,
     }
 }
 

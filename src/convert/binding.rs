@@ -1,0 +1,114 @@
+//! Addresses to listen on: each is bound once.
+
+use super::draft::{Bind, Draft, Frontend, LeftOut, Setting};
+use super::report::{Place, Report};
+
+/// Merges addresses of one frontend, and leaves out those that another frontend has.
+pub(super) fn merge(draft: &mut Draft, report: &Report) {
+    let mut taken: Vec<(Bind, String)> = Vec::new();
+    // A frontend that is left out binds nothing, but says that it shared an address.
+    for index in 0..draft.frontends.len() {
+        let name = draft.frontends[index].name.clone();
+        let others: Vec<Bind> = draft.frontends[..index]
+            .iter()
+            .filter(|other| other.left_out != Some(LeftOut::Disabled))
+            .flat_map(|other| other.binds.clone())
+            .collect();
+        let frontend = &mut draft.frontends[index];
+        let binds = std::mem::take(&mut frontend.binds);
+        let own = within(&binds, report);
+        let is_out = frontend.left_out.is_some();
+        for bind in own {
+            let shared = others.iter().any(|other| overlap(other, &bind));
+            if shared {
+                let reason = "another frontend has this address: HAProxy spreads clients over both";
+                report.urgent(bind.place, reason);
+            }
+            if !is_out && taken.iter().any(|(other, _)| overlap(other, &bind)) {
+                continue;
+            }
+            if !is_out {
+                taken.push((bind.clone(), name.clone()));
+            }
+            frontend.binds.push(bind);
+        }
+        if frontend.binds.is_empty() && frontend.left_out.is_none() {
+            note_without_address(frontend, report);
+        }
+    }
+    draft.frontends.retain(|frontend| !frontend.binds.is_empty());
+}
+
+fn note_without_address(frontend: &mut Frontend, report: &Report) {
+    report.urgent(frontend.origin.first, "no address that evenkeel can listen on: left out");
+    frontend.left_out = Some(LeftOut::Unroutable);
+}
+
+/// The addresses of one frontend, without those that a wildcard includes.
+fn within(binds: &[Bind], report: &Report) -> Vec<Bind> {
+    let mut kept: Vec<Bind> = Vec::new();
+    for (index, bind) in binds.iter().enumerate() {
+        let is_included = binds.iter().enumerate().any(|(at, other)| {
+            let first = at < index || !includes(bind, other);
+            at != index && includes(other, bind) && first
+        });
+        if !is_included {
+            kept.push(bind.clone());
+        } else if !kept.contains(bind) {
+            report.near(bind.place, "another address of the frontend includes it");
+        }
+    }
+    kept
+}
+
+fn is_wildcard(bind: &Bind) -> bool {
+    matches!(bind.host.as_str(), "0.0.0.0" | "[::]")
+}
+
+fn is_v6(bind: &Bind) -> bool {
+    bind.host.starts_with('[')
+}
+
+/// Whether every connection to `inner` is one to `outer`.
+fn includes(outer: &Bind, inner: &Bind) -> bool {
+    let hosts = outer.host == inner.host
+        || (is_wildcard(outer) && is_v6(outer) == is_v6(inner) && inner.ports.is_some());
+    let ports = match (outer.ports, inner.ports) {
+        (Some((a, b)), Some((c, d))) => a <= c && d <= b,
+        (None, None) => true,
+        _ => false,
+    };
+    hosts && ports
+}
+
+/// Whether the kernel allows only one of them.
+fn overlap(a: &Bind, b: &Bind) -> bool {
+    let hosts = a.host == b.host || ((is_wildcard(a) || is_wildcard(b)) && is_v6(a) == is_v6(b));
+    match (a.ports, b.ports) {
+        (Some((a1, a2)), Some((b1, b2))) => hosts && a1 <= b2 && b1 <= a2,
+        (None, None) => a.host == b.host,
+        _ => false,
+    }
+}
+
+/// The status page gives way to a frontend: also the one that evenkeel has by default.
+pub(super) fn page(draft: &mut Draft, report: &Report) {
+    const DEFAULT: &str = "127.0.0.1:8404";
+    let setting = draft.settings.iter_mut().find(|it| it.table == "observe" && it.key == "bind");
+    let text = setting.as_ref().map_or(DEFAULT, |it| it.value.trim_matches('"')).to_owned();
+    let Some((host, port)) = text.rsplit_once(':') else { return };
+    let Ok(port) = port.parse() else { return };
+    let page = Bind { host: host.to_owned(), ports: Some((port, port)), place: Place::default() };
+    let mut binds =
+        draft.frontends.iter().filter(|it| it.left_out.is_none()).flat_map(|it| &it.binds);
+    let Some(bind) = binds.find(|bind| overlap(bind, &page)) else { return };
+    report.near(bind.place, format!("the status page cannot have {text} as well: it is off"));
+    match setting {
+        Some(setting) => "false".clone_into(&mut setting.value),
+        None => draft.settings.push(Setting {
+            table: "observe",
+            key: "bind",
+            value: "false".to_owned(),
+        }),
+    }
+}

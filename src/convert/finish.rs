@@ -1,0 +1,163 @@
+//! Rules for every input: parts that `evenkeel check` refuses are merged, left out or replaced.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::binding;
+use super::draft::{Address, Backend, Draft, Frontend, LeftOut, Server};
+use super::networks::{self, Clients, Network};
+use super::report::Report;
+
+/// Applies the rules.
+pub(super) fn finish(draft: &mut Draft, report: &Report) {
+    drop_empty_backends(draft, report);
+    for backend in &mut draft.backends {
+        servers(backend, report);
+    }
+    binding::merge(draft, report);
+    keep_one(draft);
+    client_ports(draft);
+    binding::page(draft, report);
+}
+
+/// A backend without servers refuses its clients: so does a frontend without one.
+fn drop_empty_backends(draft: &mut Draft, report: &Report) {
+    let empty: BTreeSet<String> = draft
+        .backends
+        .iter()
+        .filter(|backend| backend.is_empty())
+        .map(|backend| backend.name.clone())
+        .collect();
+    let mut routed: BTreeSet<&str> = BTreeSet::new();
+    for frontend in &mut draft.frontends {
+        if frontend.backend.as_ref().is_some_and(|backend| empty.contains(backend)) {
+            frontend.backend = None;
+            let is_routed = !frontend.sni.is_empty() || !frontend.alpn.is_empty();
+            if !is_routed && frontend.left_out.is_none() {
+                let reason = "its backend has no servers, so it refuses every client: left out";
+                report.urgent(frontend.origin.first, reason);
+                frontend.left_out = Some(LeftOut::Unroutable);
+            }
+        }
+        let routes = frontend.sni.iter().chain(&frontend.alpn);
+        routed.extend(routes.filter_map(|(_, name)| empty.get(name)).map(String::as_str));
+    }
+    draft
+        .backends
+        .retain(|backend| !empty.contains(&backend.name) || routed.contains(backend.name.as_str()));
+    // A name that leads to refusal is a name that leads to a server that is down.
+    for backend in draft.backends.iter_mut().filter(|backend| backend.is_empty()) {
+        backend.servers.push(placeholder(backend));
+    }
+}
+
+fn placeholder(backend: &Backend) -> Server {
+    Server {
+        name: "none".to_owned(),
+        address: Address::Unknown(backend.name.clone(), None),
+        place: backend.origin.first,
+        ..Server::default()
+    }
+}
+
+fn servers(backend: &mut Backend, report: &Report) {
+    // A server that evenkeel cannot reach is left out, unless it is the only one.
+    if backend.servers.iter().any(|server| server.address.is_known()) {
+        backend.servers.retain(|server| server.address.is_known());
+    }
+    let is_weighted = backend.servers.iter().any(|server| server.weight.is_some());
+    let mut merged: Vec<(Server, u32)> = Vec::new();
+    for server in backend.servers.drain(..) {
+        let weight = server.weight.unwrap_or(1);
+        let same = |(other, _): &&mut (Server, u32)| other.address.text() == server.address.text();
+        match merged.iter_mut().find(same) {
+            Some((first, sum)) if first.is_backup == server.is_backup => {
+                *sum = (*sum + weight).min(1000);
+                let reason = format!(
+                    "the address of server {}: one server with the weight of both",
+                    first.name
+                );
+                report.near(server.place, reason);
+            }
+            Some((first, _)) => {
+                let reason =
+                    format!("the address of server {}, which is no backup: left out", first.name);
+                report.report(server.place, reason);
+            }
+            None => merged.push((server, weight)),
+        }
+    }
+    let is_merged = merged.iter().any(|(server, sum)| *sum != server.weight.unwrap_or(1));
+    let needs_weights = is_weighted || (is_merged && merged.len() > 1);
+    backend.servers = merged
+        .into_iter()
+        .map(|(server, sum)| Server { weight: needs_weights.then_some(sum), ..server })
+        .collect();
+    names(backend);
+}
+
+/// Each name is there once.
+fn names(backend: &mut Backend) {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for server in &mut backend.servers {
+        let count = seen.entry(server.name.clone()).or_default();
+        *count += 1;
+        if *count > 1 {
+            server.name = format!("{}-{count}", server.name);
+        }
+    }
+}
+
+/// `evenkeel check` wants a frontend: if every one is left out, they refuse every client.
+fn keep_one(draft: &mut Draft) {
+    if draft.frontends.iter().any(|frontend| frontend.left_out.is_none()) {
+        return;
+    }
+    let backends: BTreeSet<String> = draft.backends.iter().map(|it| it.name.clone()).collect();
+    let mut missing: Vec<Backend> = Vec::new();
+    for frontend in draft.frontends.iter_mut().filter(|frontend| !frontend.binds.is_empty()) {
+        frontend.left_out = None;
+        frontend.entries.retain(|(key, _)| *key != "deny" && *key != "allow");
+        let all = Network::everybody().map(Clients::Network);
+        frontend
+            .entries
+            .push(("deny", format!("{} # every client is refused", networks::array(&all))));
+        let exists = frontend.backend.as_ref().is_some_and(|name| backends.contains(name));
+        if !exists && frontend.sni.is_empty() && frontend.alpn.is_empty() {
+            frontend.backend = Some(frontend.name.clone());
+            if !backends.contains(&frontend.name) {
+                missing.push(unreachable(frontend));
+            }
+        }
+    }
+    draft.backends.extend(missing);
+}
+
+fn unreachable(frontend: &Frontend) -> Backend {
+    let mut backend = Backend {
+        name: frontend.name.clone(),
+        origin: frontend.origin,
+        health: vec![("check", "\"off\"".to_owned())],
+        ..Backend::default()
+    };
+    backend.servers.push(placeholder(&backend));
+    backend
+}
+
+/// A server without a port has that of its frontends, if they have one port together.
+fn client_ports(draft: &mut Draft) {
+    for backend in &mut draft.backends {
+        let uses = |frontend: &&Frontend| {
+            let routes = frontend.sni.iter().chain(&frontend.alpn).map(|(_, name)| name);
+            routes.chain(&frontend.backend).any(|name| *name == backend.name)
+        };
+        let binds = draft.frontends.iter().filter(uses).flat_map(|frontend| &frontend.binds);
+        let ports: BTreeSet<Option<(u16, u16)>> = binds.map(|bind| bind.ports).collect();
+        let mut ports = ports.into_iter();
+        let (Some(Some((first, last))), None) = (ports.next(), ports.next()) else { continue };
+        for server in backend.servers.iter_mut().filter(|_| first == last) {
+            if let Address::ClientPort(host) = &server.address {
+                server.address = Address::Port(host.clone(), first);
+            }
+        }
+    }
+}

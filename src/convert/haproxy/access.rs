@@ -1,0 +1,264 @@
+//! `tcp-request` rules as lists of clients and limits of rates.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use super::conditions::{self, Acls, Clause, Condition};
+use super::lexer::Line;
+use super::rates;
+use super::sections::{Proxy, Sections};
+use super::terms::Term;
+use crate::convert::draft::Entry;
+use crate::convert::first_match::{Lists, Set};
+use crate::convert::networks::{self, Clients, Network};
+use crate::convert::report::{Place, Report};
+
+/// The result of the rules of a frontend, and of the backends behind it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Access {
+    /// Allowed and denied clients.
+    pub(super) lists: Lists,
+    /// Limits.
+    pub(super) entries: Vec<Entry>,
+    /// Peers whose PROXY header is required and believed.
+    pub(super) proxy_protocol: Option<Vec<Clients>>,
+    /// Lines that limits needed.
+    pub(super) lines: BTreeSet<Place>,
+    /// The rule that refuses clients which do not begin TLS.
+    pub(super) tls_only: Option<Place>,
+    /// A `ClientHello` passes every later rule.
+    passes_tls: bool,
+    /// A rule looks at the first bytes of the client.
+    pub(super) reads_payload: bool,
+}
+
+/// The action of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Accept,
+    Reject,
+    /// Rejects without a reset.
+    SilentDrop,
+    ExpectProxy,
+}
+
+struct Rule {
+    action: Action,
+    condition: Condition,
+    line: Rc<Line>,
+}
+
+/// Evaluates rules for one port of a frontend.
+pub(super) struct Rules<'a> {
+    frontend: &'a Proxy,
+    sections: &'a Sections,
+    report: &'a Report,
+    rules: Vec<Rule>,
+}
+
+impl<'a> Rules<'a> {
+    /// The rules of a frontend in the order in which HAProxy evaluates them, and those of its
+    /// backends after them.
+    pub(super) fn of(
+        frontend: &'a Proxy,
+        backends: &[&'a Proxy],
+        sections: &'a Sections,
+        report: &'a Report,
+    ) -> Self {
+        let mut this = Self { frontend, sections, report, rules: Vec::new() };
+        for phase in ["connection", "session", "content"] {
+            this.read(frontend, phase);
+        }
+        let others = backends.iter().filter(|backend| backend.place() != frontend.place());
+        for backend in others {
+            this.read(backend, "content");
+        }
+        this
+    }
+
+    /// The ports at which the answer may change.
+    pub(super) fn port_bounds(&self) -> Vec<u16> {
+        let conditions = self.rules.iter().map(|rule| &rule.condition);
+        conditions.flat_map(conditions::port_bounds).collect()
+    }
+
+    fn read(&mut self, proxy: &Proxy, phase: &str) {
+        let acls = Acls::of(proxy);
+        for line in proxy.all("tcp-request").filter(|line| line.word(1) == phase) {
+            let condition = acls.condition(line, self.report);
+            let action = match line.word(2) {
+                "accept" => Action::Accept,
+                "reject" => Action::Reject,
+                "silent-drop" => Action::SilentDrop,
+                "expect-proxy" => Action::ExpectProxy,
+                _ => continue,
+            };
+            let condition = condition.unwrap_or_else(|| vec![Vec::new()]);
+            self.rules.push(Rule { action, condition, line: Rc::clone(line) });
+        }
+    }
+
+    /// The access to one port, or range of ports.
+    pub(super) fn on(&self, port: Option<(u16, u16)>) -> Access {
+        let mut access = Access::default();
+        for (at, rule) in self.rules.iter().enumerate() {
+            let is_last = !self.rules[at + 1..].iter().any(|rule| rule.action != Action::Accept);
+            for clause in &rule.condition {
+                let Some(clause) = conditions::on_port(clause, port) else { continue };
+                if !access.lists.is_settled {
+                    self.apply(rule, &clause, is_last, &mut access);
+                }
+            }
+        }
+        access
+    }
+
+    /// `is_last`: no later rule refuses anybody.
+    fn apply(&self, rule: &Rule, clause: &Clause, is_last: bool, access: &mut Access) {
+        match rule.action {
+            Action::Accept if is_last => {}
+            Action::Accept => self.accept(rule, clause, access),
+            Action::ExpectProxy => self.expect_proxy(rule, clause, access),
+            Action::Reject | Action::SilentDrop => self.reject(rule, clause, access),
+        }
+    }
+
+    fn accept(&self, rule: &Rule, clause: &Clause, access: &mut Access) {
+        let (sources, rest) = split(clause);
+        let rest: Vec<&Term> = rest.into_iter().filter(|term| **term != Term::Wait).collect();
+        match (sources.as_slice(), rest.as_slice()) {
+            ([], []) => access.lists.is_settled = true,
+            ([(false, clients)], []) => access.lists.accept(clients),
+            ([], [Term::Hello]) if !clause.iter().any(|test| test.is_negated) => {
+                access.passes_tls = true;
+            }
+            _ => {
+                access.lists.has_unknown = true;
+                access.reads_payload |= rest.iter().any(|term| is_payload(term));
+                self.report.urgent(rule.line.place, unusable(&rest, "accepts"));
+            }
+        }
+    }
+
+    fn reject(&self, rule: &Rule, clause: &Clause, access: &mut Access) {
+        let (sources, mut rest) = split(clause);
+        let place = rule.line.place;
+        if rest.contains(&&Term::Wait) && !sources.is_empty() {
+            rest.retain(|term| **term != Term::Wait);
+            let used = clause.iter().filter_map(|test| test.place);
+            for place in used.chain([place]) {
+                self.report.near(place, "refused at once, not after the delay");
+            }
+        }
+        if let ([], [Term::Limit(limit)]) = (sources.as_slice(), rest.as_slice()) {
+            let is_negated = clause.iter().any(|test| test.is_negated);
+            match rates::convert(limit, self.frontend, self.sections) {
+                Ok(limit) if !is_negated => {
+                    if !limit.difference.is_empty() {
+                        self.report.near(place, limit.difference);
+                    }
+                    if !access.lists.passed.is_empty() {
+                        let reason = "it holds for the clients of an earlier accept as well";
+                        self.report.near(place, reason);
+                    }
+                    access.lines.extend(&limit.lines);
+                    set(&mut access.entries, limit.entry);
+                    self.silent(rule);
+                }
+                Ok(_) => self.report.urgent(place, "counters: evenkeel has upper limits only"),
+                Err(reason) => {
+                    self.report.urgent(place, reason);
+                    for place in clause.iter().filter_map(|test| test.place) {
+                        self.report.report(place, reason);
+                    }
+                }
+            }
+            return;
+        }
+        let only = match (sources.as_slice(), rest.as_slice()) {
+            // Refuses clients that do not begin TLS.
+            ([], []) => access.passes_tls,
+            ([], [Term::Hello]) => clause.iter().all(|test| test.is_negated),
+            _ => false,
+        };
+        if only {
+            access.tls_only = Some(place);
+            access.lists.is_settled = rest.is_empty();
+            return self.silent(rule);
+        }
+        if !rest.is_empty() {
+            access.reads_payload |= rest.iter().any(|term| is_payload(term));
+            self.report.urgent(place, unusable(&rest, "refuses"));
+            return;
+        }
+        match access.lists.refuse(&sources) {
+            Ok(()) => self.silent(rule),
+            Err(reason) => self.report.urgent(place, reason),
+        }
+    }
+
+    /// A silent drop becomes a reset.
+    fn silent(&self, rule: &Rule) {
+        if rule.action == Action::SilentDrop {
+            self.report.near(rule.line.place, "evenkeel resets; it does not drop silently");
+        }
+    }
+
+    fn expect_proxy(&self, rule: &Rule, clause: &Clause, access: &mut Access) {
+        let (sources, rest) = split(clause);
+        match (sources.as_slice(), rest.as_slice()) {
+            ([], []) => {
+                let all = Network::everybody().map(Clients::Network);
+                access.proxy_protocol = Some(all.to_vec());
+            }
+            ([(false, clients)], []) => {
+                let reason = "a connection from another peer is refused: evenkeel requires the \
+                header of all";
+                self.report.near(rule.line.place, reason);
+                networks::extend(access.proxy_protocol.get_or_insert_default(), clients);
+            }
+            _ => self.report.urgent(rule.line.place, "the PROXY header is required of all or none"),
+        }
+    }
+}
+
+/// The sets of clients of a clause, with their negation, and its other terms.
+fn split(clause: &Clause) -> (Vec<Set>, Vec<&Term>) {
+    let (mut sources, mut rest) = (Vec::new(), Vec::new());
+    for test in clause {
+        match &test.term {
+            Term::Source(clients) => sources.push((test.is_negated, clients.clone())),
+            term => rest.push(term),
+        }
+    }
+    (sources, rest)
+}
+
+const fn is_payload(term: &Term) -> bool {
+    matches!(term, Term::Payload | Term::Hello | Term::Wait)
+}
+
+fn unusable(rest: &[&Term], does: &str) -> String {
+    let what = match rest.first() {
+        Some(Term::Http) => "requests",
+        Some(Term::Payload | Term::Wait) => "the first bytes of the client (or waits for them)",
+        Some(Term::Hello) => "whether the client begins TLS",
+        Some(Term::ServerName(..)) => "the TLS server name",
+        Some(Term::Alpn(_)) => "the ALPN protocols",
+        Some(Term::Limit(_)) => "counters together with other conditions",
+        _ => "something that evenkeel does not compare",
+    };
+    format!("a rule that {does} by {what}: evenkeel has rules on client addresses and rates only")
+}
+
+/// Sets a limit; the smaller one of two acts.
+fn set(entries: &mut Vec<Entry>, entry: Entry) {
+    let number = |value: &str| -> u64 {
+        value.trim_matches('"').trim_end_matches("/s").parse().unwrap_or(u64::MAX)
+    };
+    match entries.iter_mut().find(|(key, _)| *key == entry.0) {
+        Some((_, value)) if number(&entry.1) < number(value) => *value = entry.1,
+        Some(_) => {}
+        None => entries.push(entry),
+    }
+}

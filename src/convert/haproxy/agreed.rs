@@ -1,0 +1,63 @@
+//! Values that HAProxy has for each server and evenkeel for a backend: the most common one.
+
+use super::servers::Input;
+use crate::convert::literal;
+use crate::convert::report::{Place, Report};
+
+/// A time in ms. Servers that differ are reported; none: no server says one.
+pub(super) fn agreed_time(
+    servers: &[&Input],
+    name: &str,
+    default: u64,
+    report: &Report,
+) -> Option<u64> {
+    let read = |text: &str| literal::millis(text, 1);
+    agreed(servers, name, default, &read, report)
+}
+
+/// The same for a number.
+pub(super) fn agreed_number(
+    servers: &[&Input],
+    name: &str,
+    default: u64,
+    report: &Report,
+) -> Option<u64> {
+    agreed(servers, name, default, &|text| text.parse().ok(), report)
+}
+
+/// The value that most servers have; the others are reported. None: no server says one.
+fn agreed(
+    servers: &[&Input],
+    name: &str,
+    default: u64,
+    read: &dyn Fn(&str) -> Option<u64>,
+    report: &Report,
+) -> Option<u64> {
+    if !servers.iter().any(|server| server.has(name)) {
+        return None;
+    }
+    let value = |server: &Input| server.value(name).and_then(read).unwrap_or(default);
+    let values: Vec<(u64, Place)> =
+        servers.iter().map(|server| (value(server), server.place_of(name))).collect();
+    let common = most_common(&values)?;
+    for (other, place) in &values {
+        if *other != common {
+            let reason = format!("{name}: evenkeel has one value for all servers of a backend");
+            report.report(*place, reason);
+        }
+    }
+    Some(common)
+}
+
+/// The value that is there most often; of several, the first.
+pub(super) fn most_common<T: Copy + PartialEq>(values: &[(T, Place)]) -> Option<T> {
+    let count = |value: &T| values.iter().filter(|(other, _)| other == value).count();
+    let mut best: Option<(usize, T)> = None;
+    for (value, _) in values {
+        let count = count(value);
+        if best.is_none_or(|(most, _)| count > most) {
+            best = Some((count, *value));
+        }
+    }
+    best.map(|(_, value)| value)
+}

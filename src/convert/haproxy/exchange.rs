@@ -1,0 +1,254 @@
+//! Dialogues of health checks: `tcp-check` rules and the built-in ones.
+
+use std::rc::Rc;
+
+use super::lexer::Line;
+use super::sections::Proxy;
+use crate::convert::literal;
+use crate::convert::report::{Place, Report};
+
+/// One step: bytes to send, then bytes to expect.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) send: Option<String>,
+    /// A prefix of the answer.
+    pub(super) expect: Option<String>,
+    /// Bytes anywhere in the answer.
+    pub(super) contains: Option<String>,
+}
+
+/// The rules of a check.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Dialogue {
+    pub(super) steps: Vec<Step>,
+    /// Of `connect`.
+    pub(super) port: Option<u16>,
+    pub(super) has_tls: bool,
+    pub(super) sends_proxy: bool,
+}
+
+/// The rules that act: a proxy's own, or those of its defaults.
+pub(super) fn rules<'a>(proxy: &'a Proxy, keyword: &str) -> Vec<&'a Rc<Line>> {
+    let is = |line: &&Rc<Line>| line.word(0) == keyword && !line.is_no;
+    let own: Vec<&Rc<Line>> = proxy.own().iter().filter(is).collect();
+    if own.is_empty() { proxy.lines.iter().filter(is).collect() } else { own }
+}
+
+/// Reads `tcp-check` rules.
+pub(super) fn tcp_check(proxy: &Proxy, report: &Report) -> Dialogue {
+    let mut dialogue = Dialogue::default();
+    let mut connects = 0;
+    for line in rules(proxy, "tcp-check") {
+        match line.word(1) {
+            "connect" => {
+                connects += 1;
+                if connects > 1 {
+                    report.report(line.place, "a probe has one connection");
+                } else {
+                    connect(line, &mut dialogue, report);
+                }
+            }
+            "send" => send(&mut dialogue, line.word(2).to_owned()),
+            "send-binary" => match bytes(line.word(2)) {
+                Some(text) => send(&mut dialogue, text),
+                None => report.report(line.place, "bytes that TOML cannot write"),
+            },
+            "expect" => expect(line, &mut dialogue, report),
+            "comment" => {}
+            other => {
+                report.report(line.place, format!("{other}: a probe sends and expects constants"));
+            }
+        }
+    }
+    dialogue
+}
+
+/// Reads `connect` with its parameters.
+pub(super) fn connect(line: &Line, dialogue: &mut Dialogue, report: &Report) {
+    let mut words = line.from(2).iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "port" => dialogue.port = words.next().and_then(|port| port.parse().ok()),
+            "ssl" => dialogue.has_tls = true,
+            "send-proxy" => dialogue.sends_proxy = true,
+            "default" | "linger" => {}
+            "comment" => drop(words.next()),
+            "addr" => {
+                words.next();
+                let reason = "the probe goes to the address of the server, not to another one";
+                report.report(line.place, reason);
+            }
+            other => {
+                let reason = format!("{other}: a probe connects as a session does");
+                report.report(line.place, reason);
+                if matches!(other, "sni" | "alpn" | "proto") {
+                    words.next();
+                }
+            }
+        }
+    }
+}
+
+fn send(dialogue: &mut Dialogue, text: String) {
+    // Two sends in a row are one.
+    match dialogue.steps.last_mut() {
+        Some(Step { send: Some(before), expect: None, contains: None }) => before.push_str(&text),
+        _ => dialogue.steps.push(Step { send: Some(text), ..Step::default() }),
+    }
+}
+
+fn expect(line: &Line, dialogue: &mut Dialogue, report: &Report) {
+    const WITH_VALUE: &[&str] = &[
+        "min-recv",
+        "comment",
+        "ok-status",
+        "error-status",
+        "tout-status",
+        "on-success",
+        "on-error",
+        "status-code",
+    ];
+    let place = line.place;
+    let mut at = 2;
+    while WITH_VALUE.contains(&line.word(at)) {
+        at += 2;
+    }
+    let (kind, value) = (line.word(at), line.word(at + 1));
+    let found = match kind {
+        "string" => Some(Found::Inside(value.to_owned())),
+        "rstring" => pattern(value),
+        "binary" => bytes(value).map(Found::Inside),
+        _ => None,
+    };
+    let (prefix, inside) = match found {
+        Some(Found::Prefix(text)) => (Some(text), None),
+        Some(Found::Inside(text)) => (None, Some(text)),
+        None => {
+            let reason = format!(
+                "{kind}: a probe expects constant bytes; without it more servers count as up"
+            );
+            report.urgent(place, reason);
+            return;
+        }
+    };
+    match dialogue.steps.last_mut() {
+        Some(step) if step.expect.is_none() && step.contains.is_none() => {
+            (step.expect, step.contains) = (prefix, inside);
+        }
+        _ => dialogue.steps.push(Step { send: None, expect: prefix, contains: inside }),
+    }
+}
+
+enum Found {
+    Prefix(String),
+    Inside(String),
+}
+
+/// A regular expression that says nothing else than constant bytes.
+fn pattern(pattern: &str) -> Option<Found> {
+    let (is_prefix, rest) = pattern.strip_prefix('^').map_or((false, pattern), |rest| (true, rest));
+    let mut text = String::new();
+    let mut chars = rest.trim_end_matches(".*").chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next()? {
+                c @ ('.' | '+' | '*' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '|' | '^'
+                | '$' | '\\' | '/' | '-' | ' ') => text.push(c),
+                _ => return None,
+            },
+            '.' | '*' | '+' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '|' | '^' | '$' => {
+                return None;
+            }
+            c => text.push(c),
+        }
+    }
+    if text.is_empty() {
+        return None;
+    }
+    Some(if is_prefix { Found::Prefix(text) } else { Found::Inside(text) })
+}
+
+/// Hexadecimal digits as text; none: it has bytes beyond ASCII.
+fn bytes(digits: &str) -> Option<String> {
+    let digits = digits.as_bytes();
+    if digits.is_empty() || !digits.len().is_multiple_of(2) {
+        return None;
+    }
+    let pair = |pair: &[u8]| {
+        let byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        byte.is_ascii().then(|| char::from(byte))
+    };
+    digits.chunks(2).map(pair).collect()
+}
+
+/// The dialogue of `option smtpchk`.
+pub(super) fn smtp(line: &Line, report: &Report) -> Vec<Step> {
+    report.near(line.place, "a dialogue of the same steps: 220, HELO, 2xx");
+    let (hello, domain) = match (line.word(2), line.word(3)) {
+        (hello @ ("HELO" | "EHLO"), domain) if !domain.is_empty() => (hello, domain),
+        _ => ("HELO", "localhost"),
+    };
+    vec![
+        Step { expect: Some("220".to_owned()), ..Step::default() },
+        Step {
+            send: Some(format!("{hello} {domain}\r\n")),
+            expect: Some("2".to_owned()),
+            contains: None,
+        },
+    ]
+}
+
+/// The dialogue of `option redis-check`.
+pub(super) fn redis(place: Place, report: &Report) -> Vec<Step> {
+    report.near(place, "a dialogue of the same steps: PING, +PONG");
+    let send = Some("*1\r\n$4\r\nPING\r\n".to_owned());
+    vec![Step { send, expect: Some("+PONG\r\n".to_owned()), contains: None }]
+}
+
+/// As the value of `health.exchange`.
+pub(super) fn literal(steps: &[Step]) -> String {
+    let one = |step: &Step| {
+        let parts = [("send", &step.send), ("expect", &step.expect), ("contains", &step.contains)];
+        let parts: Vec<String> = parts
+            .iter()
+            .filter_map(|(key, text)| Some(format!("{key} = {}", literal::quoted(text.as_ref()?))))
+            .collect();
+        format!("{{ {} }}", parts.join(", "))
+    };
+    let all: Vec<String> = steps.iter().map(one).collect();
+    match all.as_slice() {
+        [one] => one.clone(),
+        _ => format!("[\n    {},\n]", all.join(",\n    ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_of_constant_bytes_are_prefixes_or_inside() {
+        assert!(matches!(pattern("^220 "), Some(Found::Prefix(text)) if text == "220 "));
+        assert!(
+            matches!(pattern(r"role:master"), Some(Found::Inside(text)) if text == "role:master")
+        );
+        assert!(matches!(pattern(r"^\+OK"), Some(Found::Prefix(text)) if text == "+OK"));
+        for other in ["^2[0-9]", "a|b", "", "^.*x", r"\d"] {
+            assert!(pattern(other).is_none(), "{other}");
+        }
+        assert_eq!(bytes("50494e470d0a").as_deref(), Some("PING\r\n"));
+        assert_eq!(bytes("ff"), None);
+    }
+
+    #[test]
+    fn several_steps_are_a_list() {
+        let steps = redis(Place { file: 0, line: 1 }, &Report::new("x", "x"));
+        assert_eq!(literal(&steps), r#"{ send = "*1\r\n$4\r\nPING\r\n", expect = "+PONG\r\n" }"#);
+        let two =
+            literal(&[steps[0].clone(), Step { expect: Some("x".into()), ..Step::default() }]);
+        assert!(
+            two.starts_with("[\n    { send") && two.ends_with("{ expect = \"x\" },\n]"),
+            "{two}"
+        );
+    }
+}

@@ -1,0 +1,255 @@
+//! Frontends: one for each group of addresses with the same routes and the same access.
+
+use std::collections::BTreeSet;
+
+use super::access::{self, Access};
+use super::backends;
+use super::binds::{self, Input};
+use super::lexer::Environment;
+use super::routing::{self, Route};
+use super::sections::{Proxy, Sections};
+use super::timeouts;
+use crate::convert::draft::{Bind, Entry, Frontend, LeftOut};
+use crate::convert::literal;
+use crate::convert::networks::{self, Clients, Network};
+use crate::convert::report::{Place, Report};
+
+/// The settings that the addresses of one frontend share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Group {
+    route: Route,
+    access: Access,
+    has_tls: bool,
+    entries: Vec<Entry>,
+}
+
+/// Converts the part of a proxy that takes clients.
+pub(super) fn convert(
+    proxy: &Proxy,
+    sections: &Sections,
+    environment: &Environment<'_>,
+    report: &Report,
+) -> Vec<Frontend> {
+    let groups = groups(proxy, sections, environment, report);
+    let mut frontends = Vec::new();
+    let mut names: Vec<String> = Vec::new();
+    for (group, binds) in &groups {
+        let mut name = proxy.name.clone();
+        if !names.is_empty() {
+            let port = binds.first().and_then(|bind| bind.ports).map_or(0, |(first, _)| first);
+            name = format!("{name}-{port}");
+            while names.contains(&name) {
+                name.push('x');
+            }
+        }
+        names.push(name.clone());
+        frontends.push(frontend(proxy, &name, group, binds, sections, environment, report));
+    }
+    frontends
+}
+
+/// Addresses in groups, those without TLS first.
+fn groups(
+    proxy: &Proxy,
+    sections: &Sections,
+    environment: &Environment<'_>,
+    report: &Report,
+) -> Vec<(Group, Vec<Bind>)> {
+    let routes = routing::Rules::of(proxy, report);
+    let inputs = binds::binds(proxy, environment, report);
+    let mut bounds = routes.port_bounds();
+    let every = used(&routes.on(None), sections);
+    bounds.extend(access::Rules::of(proxy, &every, sections, report).port_bounds());
+    let mut groups: Vec<(Group, Vec<Bind>)> = Vec::new();
+    let mut inputs = binds::split(inputs, &bounds);
+    inputs.sort_by_key(|input| input.has_tls);
+    for input in inputs {
+        let route = routes.on(input.bind.ports);
+        let backends = used(&route, sections);
+        note_backend_rules(&route, &backends, report);
+        let rules = access::Rules::of(proxy, &backends, sections, report);
+        let mut access = rules.on(input.bind.ports);
+        let Input { bind, has_tls, accepts_proxy, entries } = input;
+        if accepts_proxy {
+            access.proxy_protocol = Some(Network::everybody().map(Clients::Network).to_vec());
+        }
+        let group = Group { route, access, has_tls, entries };
+        match groups.iter_mut().find(|(other, _)| *other == group) {
+            Some((_, binds)) => binds.push(bind),
+            None => groups.push((group, vec![bind])),
+        }
+    }
+    groups
+}
+
+/// The backends of a route.
+fn used<'a>(route: &Route, sections: &'a Sections) -> Vec<&'a Proxy> {
+    let mut used: Vec<&Proxy> = Vec::new();
+    for name in route.backends() {
+        if let Some(backend) = sections.backend(name)
+            && !used.iter().any(|other| other.place() == backend.place())
+        {
+            used.push(backend);
+        }
+    }
+    used
+}
+
+/// Rules of a backend hold for its own clients only; evenkeel has them in the frontend.
+fn note_backend_rules(route: &Route, backends: &[&Proxy], report: &Report) {
+    if route.sni.is_empty() && route.alpn.is_empty() {
+        return;
+    }
+    for backend in backends {
+        let is_own = backend.takes_clients();
+        for line in backend.all("tcp-request").filter(|line| line.word(2) == "reject") {
+            if backends.len() > 1 && !is_own {
+                let reason = "the rule of this backend holds for every client of the frontend";
+                report.near(line.place, reason);
+            }
+        }
+    }
+}
+
+fn frontend(
+    proxy: &Proxy,
+    name: &str,
+    group: &Group,
+    binds: &[Bind],
+    sections: &Sections,
+    environment: &Environment<'_>,
+    report: &Report,
+) -> Frontend {
+    let Group { route, access, .. } = group;
+    let backends = used(route, sections);
+    let reads_hello = !route.sni.is_empty() || !route.alpn.is_empty();
+    if let Some(place) = access.tls_only.filter(|_| route.backend.is_some() || !reads_hello) {
+        let reason = "clients that do not begin TLS are not refused: they go to `backend`";
+        report.urgent(place, reason);
+    }
+    let mut entries = group.entries.clone();
+    entries.extend(own_entries(proxy, report));
+    entries.extend(timeouts::of_frontend(proxy, &backends, report));
+    if !route.sni.is_empty() || !route.alpn.is_empty() {
+        entries.extend(preface(proxy));
+    }
+    for entry in &access.entries {
+        entries.retain(|(key, _)| *key != entry.0);
+        entries.push(entry.clone());
+    }
+    if let Some(allow) = &access.lists.allow {
+        entries.push(("allow", networks::array(allow)));
+    }
+    if !access.lists.deny.is_empty() {
+        entries.push(("deny", networks::array(&access.lists.deny)));
+    }
+    if let Some(from) = &access.proxy_protocol {
+        entries.push(("proxy_protocol", literal::quoted("required")));
+        entries.push(("proxy_protocol_from", networks::array(from)));
+    }
+    let left_out = left_out(proxy, group, binds, &backends, environment, report);
+    let named = |entries: &[(String, String)]| {
+        entries.iter().map(|(key, backend)| (key.clone(), literal::name(backend))).collect()
+    };
+    Frontend {
+        name: literal::name(name),
+        origin: proxy.origin,
+        binds: binds.to_vec(),
+        backend: route.backend.as_deref().map(literal::name),
+        sni: named(&route.sni),
+        alpn: named(&route.alpn),
+        entries,
+        left_out,
+    }
+}
+
+/// Keys that a line of the frontend sets.
+fn own_entries(proxy: &Proxy, report: &Report) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let number = |name: &str| {
+        let line = proxy.last(&[name])?;
+        line.word(1).parse::<u64>().ok().filter(|number| *number > 0)
+    };
+    if let Some(most) = number("maxconn") {
+        entries.push(("sessions_max", most.min(10_000_000).to_string()));
+    }
+    if let Some(backlog) = number("backlog") {
+        entries.push(("backlog", backlog.min(65_535).to_string()));
+    }
+    if let Some(entry) = backends::keepalive_of(proxy, "clitcpka", "clitcpka-idle", report) {
+        entries.push(entry);
+    }
+    if let Some(line) = proxy.last(&["rate-limit", "sessions"])
+        && let Ok(rate @ 1..) = line.word(2).parse::<u64>()
+    {
+        entries.push(("rate.sessions", literal::quoted(&format!("{rate}/s"))));
+    }
+    entries
+}
+
+/// The time for a `ClientHello`: the inspection delay.
+fn preface(proxy: &Proxy) -> Option<Entry> {
+    let line = proxy.last(&["tcp-request", "inspect-delay"])?;
+    let millis = literal::millis(line.word(2), 1).filter(|millis| *millis > 0)?;
+    Some(("preface_timeout", literal::duration(millis)))
+}
+
+/// Why a frontend cannot be used.
+fn left_out(
+    proxy: &Proxy,
+    group: &Group,
+    binds: &[Bind],
+    backends: &[&Proxy],
+    environment: &Environment<'_>,
+    report: &Report,
+) -> Option<LeftOut> {
+    if proxy.is_disabled() {
+        report.near(proxy.place(), "disabled: left out");
+        return Some(LeftOut::Disabled);
+    }
+    let mut places: Vec<Place> = binds.iter().map(|bind| bind.place).collect();
+    places.dedup();
+    let leads_somewhere = group.route.leads_somewhere();
+    if !leads_somewhere {
+        let reason = "no default_backend, and no rule that can be converted: left out";
+        report.urgent(proxy.place(), reason);
+    }
+    if group.has_tls {
+        let passes = !backends.is_empty()
+            && backends.iter().all(|backend| backends::speaks_tls(backend, environment, report));
+        for place in places {
+            let reason = if passes {
+                "TLS is not ended: the bytes of the client go to the servers, which present their \
+                own certificates"
+            } else {
+                "TLS is not ended: forwarded as it is, the servers would get TLS that they do not \
+                speak"
+            };
+            report.urgent(place, reason);
+        }
+        if !passes {
+            return Some(LeftOut::Tls);
+        }
+    }
+    (!leads_somewhere).then_some(LeftOut::Unroutable)
+}
+
+/// The lines that the rules of a proxy use.
+#[derive(Debug)]
+pub(super) struct Used {
+    /// Where the proxy begins.
+    pub(super) proxy: Place,
+    /// Lines that its limits needed.
+    pub(super) lines: BTreeSet<Place>,
+    /// A rule looks at the first bytes of the client.
+    pub(super) reads_payload: bool,
+}
+
+/// Finds the lines that the rules of a proxy use.
+pub(super) fn rules_used(proxy: &Proxy, sections: &Sections, report: &Report) -> Used {
+    let route = routing::Rules::of(proxy, report).on(None);
+    let backends = used(&route, sections);
+    let Access { lines, reads_payload, .. } =
+        access::Rules::of(proxy, &backends, sections, report).on(None);
+    Used { proxy: proxy.place(), lines, reads_payload }
+}

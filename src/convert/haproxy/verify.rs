@@ -1,0 +1,307 @@
+//! Lines that HAProxy refuses: unknown keywords, values out of range, references to nothing, and
+//! duplicate names.
+
+use std::collections::HashMap;
+
+use super::keywords;
+use super::lexer::{self, Line};
+use super::sections::{Proxy, Role, Sections};
+use crate::convert::literal;
+use crate::convert::report::{Place, Report};
+
+/// Reports every line that HAProxy refuses, in whatever version.
+pub(super) fn verify(sections: &Sections, report: &Report) {
+    for line in &sections.global {
+        global(line, report);
+    }
+    for proxy in &sections.proxies {
+        // Lines of `defaults` are seen once for each proxy, and reported once.
+        for line in &proxy.lines {
+            proxy_line(line, report);
+        }
+        names(proxy, report);
+        references(proxy, sections, report);
+        servers_checked(proxy, report);
+    }
+    duplicates(&sections.proxies, report);
+    for other in sections.others.iter().filter(|other| other.kind == "resolvers") {
+        for line in &other.lines {
+            if keywords::resolvers(line.word(0)).is_none() {
+                unknown(line, "resolvers", report);
+            }
+        }
+    }
+}
+
+fn unknown(line: &Line, section: &str, report: &Report) {
+    let word = line.word(0);
+    report.refuse(
+        line.place,
+        format!("HAProxy has no keyword {word:?} in section {section}; correct it"),
+    );
+}
+
+fn global(line: &Line, report: &Report) {
+    if keywords::global(line.word(0), line.word(1)).is_none() {
+        return unknown(line, "global", report);
+    }
+    if matches!(line.word(0), "maxconn" | "nbthread" | "nbproc" | "ulimit-n") {
+        number(line, 1, report);
+    }
+    if line.word(0) == "hard-stop-after" {
+        time(line, 1, report);
+    }
+}
+
+fn proxy_line(line: &Line, report: &Report) {
+    let (first, second) = (line.word(0), line.word(1));
+    if keywords::proxy(first, second).is_none() {
+        return match first {
+            "option" | "timeout" | "stats" | "tcp-request" | "tcp-response" | "stick" => {
+                let problem = format!("HAProxy has no \"{first} {second}\"; correct it");
+                report.refuse(line.place, problem);
+            }
+            _ => unknown(line, "of a proxy", report),
+        };
+    }
+    match first {
+        "timeout" => time(line, 2, report),
+        "contimeout" | "clitimeout" | "srvtimeout" => time(line, 1, report),
+        "maxconn" | "retries" | "backlog" | "fullconn" => number(line, 1, report),
+        "mode" if !matches!(second, "tcp" | "http" | "health" | "log" | "spop" | "haterm") => {
+            report.refuse(line.place, format!("no mode {second:?}; write tcp or http"));
+        }
+        "balance" if !is_algorithm(second) => {
+            report.refuse(line.place, format!("no algorithm {second:?}; write roundrobin"));
+        }
+        "default_backend" | "use_backend" if second.is_empty() => {
+            report.refuse(line.place, format!("{first} without a backend; name one"));
+        }
+        "bind" => bind(line, report),
+        "server" | "default-server" | "server-template" => server(line, report),
+        "acl" => acl(line, report),
+        _ => {}
+    }
+}
+
+fn is_algorithm(word: &str) -> bool {
+    let name = word.split('(').next().unwrap_or_default();
+    let known = ["roundrobin", "static-rr", "leastconn", "first", "source", "uri", "url_param"];
+    let more = ["hdr", "random", "rdp-cookie", "hash", "log-hash", "log-sticky", "sticky"];
+    name.is_empty() || known.contains(&name) || more.contains(&name) || name.starts_with("log-")
+}
+
+/// A word without a variable that has no value.
+fn settled(line: &Line, at: usize) -> Option<&str> {
+    let word = line.word(at);
+    lexer::unset(word).is_none().then_some(word)
+}
+
+fn number(line: &Line, at: usize, report: &Report) {
+    let Some(word) = settled(line, at) else { return };
+    if word.parse::<i64>().is_err() && !line.is_no {
+        let what =
+            if word.is_empty() { "no number".to_owned() } else { format!("{word:?} is no number") };
+        report.refuse(line.place, format!("{what}; write one after {}", line.word(at - 1)));
+    }
+}
+
+fn time(line: &Line, at: usize, report: &Report) {
+    let Some(word) = settled(line, at) else { return };
+    if literal::millis(word, 1).is_none() && !line.is_no {
+        let what =
+            if word.is_empty() { "no time".to_owned() } else { format!("{word:?} is no time") };
+        report.refuse(line.place, format!("{what}; write one such as 5s"));
+    }
+}
+
+fn bind(line: &Line, report: &Report) {
+    if line.word(1).is_empty() {
+        return report.refuse(line.place, "bind without an address; write one");
+    }
+    parameters(line, 2, keywords::bind, report);
+}
+
+fn server(line: &Line, report: &Report) {
+    let start = match line.word(0) {
+        "default-server" => 1,
+        "server" => 3,
+        _ => 4,
+    };
+    if line.words.len() < start {
+        let problem = "a server needs a name and an address; write both";
+        return report.refuse(line.place, problem);
+    }
+    parameters(line, start, keywords::server, report);
+    for (at, word) in line.words.iter().enumerate().skip(start) {
+        let Some(value) = settled(line, at + 1) else { continue };
+        let is_wrong = match word.as_str() {
+            "weight" => !value.parse::<u32>().is_ok_and(|weight| weight <= 256),
+            "inter" | "fastinter" | "downinter" | "slowstart" => {
+                literal::millis(value, 1).is_none()
+            }
+            "rise" | "fall" | "maxconn" | "maxqueue" | "minconn" | "port" => {
+                value.parse::<u32>().is_err()
+            }
+            _ => false,
+        };
+        if is_wrong {
+            report.refuse(line.place, format!("{word} {value:?} is out of range; correct it"));
+        }
+    }
+}
+
+fn parameters(
+    line: &Line,
+    start: usize,
+    find: impl Fn(&str) -> Option<&'static keywords::Keyword>,
+    report: &Report,
+) {
+    let mut at = start;
+    while at < line.words.len() {
+        let word = line.word(at);
+        let Some(keyword) = find(word) else {
+            if lexer::unset(word).is_none() {
+                let first = line.word(0);
+                report.refuse(
+                    line.place,
+                    format!("HAProxy has no {word:?} on a {first} line; correct it"),
+                );
+            }
+            return;
+        };
+        at += 1 + keyword.arguments;
+        if at > line.words.len() {
+            report.refuse(line.place, format!("{word} without its value; write it"));
+        }
+        // `source ADDRESS usesrc ADDRESS interface NAME`
+        while word == "source" && matches!(line.word(at), "usesrc" | "interface") {
+            at += 2;
+        }
+    }
+}
+
+fn acl(line: &Line, report: &Report) {
+    let criterion = line.word(2);
+    if line.words.len() < 3 {
+        return report.refuse(line.place, "an acl needs a name and a criterion; write both");
+    }
+    let end = criterion.find(['(', ',']).unwrap_or(criterion.len());
+    if !keywords::is_sample(&criterion[..end]) && lexer::unset(criterion).is_none() {
+        report.refuse(line.place, format!("HAProxy has no criterion {criterion:?}; correct it"));
+    }
+}
+
+/// Each server of a backend has a name of its own.
+fn names(proxy: &Proxy, report: &Report) {
+    let mut seen: HashMap<&str, Place> = HashMap::new();
+    if proxy.role == Role::Frontend
+        && let Some(line) = proxy.own().iter().find(|line| line.word(0) == "server")
+    {
+        report.refuse(line.place, "a frontend has no servers; write a backend or listen");
+    }
+    for line in proxy.all("server") {
+        if let Some(first) = seen.insert(line.word(1), line.place) {
+            let name = line.word(1);
+            let problem =
+                format!("server {name} is already in line {}; give it another name", first.line);
+            report.refuse(line.place, problem);
+        }
+    }
+}
+
+/// A server that is probed has a port, its own or one of the check.
+fn servers_checked(proxy: &Proxy, report: &Report) {
+    let has_rule = proxy.lines.iter().any(|line| {
+        matches!(line.word(0), "tcp-check" | "http-check") && line.word(1) == "connect"
+    });
+    let default = proxy.all("default-server").any(|line| line.words.iter().any(|it| it == "port"));
+    for line in proxy.all("server").filter(|_| !has_rule && !default) {
+        let has = |word: &str| line.from(3).iter().any(|it| it == word);
+        let address = line.word(2);
+        let has_port = address.contains([':', '/', '@', '$']) || lexer::unset(address).is_some();
+        if has("check") && !has("port") && !has_port {
+            let problem = "a server without a port is probed; add port NUMBER to its line";
+            report.refuse(line.place, problem);
+        }
+    }
+}
+
+fn references(proxy: &Proxy, sections: &Sections, report: &Report) {
+    for line in &proxy.lines {
+        let first = line.word(0);
+        if !matches!(first, "default_backend" | "use_backend") || !proxy.takes_clients() {
+            continue;
+        }
+        let name = line.word(1);
+        let is_static = !name.contains("%[") && lexer::unset(name).is_none() && !name.is_empty();
+        if is_static && sections.backend(name).is_none() {
+            report.refuse(line.place, format!("there is no backend {name:?}; correct the name"));
+        }
+    }
+}
+
+/// Two proxies of one name are refused, except a frontend and a backend.
+fn duplicates(proxies: &[Proxy], report: &Report) {
+    let mut seen: HashMap<&str, Vec<&Proxy>> = HashMap::new();
+    for proxy in proxies {
+        let same = seen.entry(&proxy.name).or_default();
+        let clash = same.iter().find(|other| {
+            (other.takes_clients() && proxy.takes_clients())
+                || (other.has_servers() && proxy.has_servers())
+        });
+        if let Some(other) = clash {
+            let (name, line) = (&proxy.name, other.place().line);
+            let problem = format!("{name} is already in line {line}; give it another name");
+            report.refuse(proxy.place(), problem);
+        }
+        same.push(proxy);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::convert::haproxy::lexer::Environment;
+    use crate::convert::haproxy::sections::sections;
+
+    #[test]
+    fn what_haproxy_refuses_is_refused_with_its_line() {
+        for (text, line) in [
+            ("global\n maxcon 5\n", 2),
+            ("foo bar\n", 1),
+            ("listen x\n bind :80\n bnd :80\n", 3),
+            ("listen x\n bind :80\n server a\n", 3),
+            ("listen x\n option foo\n", 2),
+            ("listen x\n mode udp\n", 2),
+            ("listen x\n timeout client 5x\n", 2),
+            ("listen x\n default_backend nope\n", 2),
+            ("listen x\n acl a srcx 1\n", 2),
+            ("listen x\n server a 1.2.3.4:5 chek\n", 2),
+            ("listen x\n server a 1.2.3.4:5 weight 300\n", 2),
+            ("listen x\n server a 1.2.3.4:5\n server a 1.2.3.4:6\n", 3),
+            ("listen x\n bind :80\nfrontend x\n", 3),
+            ("frontend x\n server a 1.2.3.4:5\n", 2),
+            ("listen x\n server a 1.2.3.4 check\n", 2),
+            ("resolvers x\n nameservers a 1.2.3.4:53\n", 2),
+        ] {
+            let report = Report::new("x", text);
+            let outside = |_: &str| None;
+            let lines = lexer::lines(text, &mut Environment::new(&outside), &report);
+            verify(&sections(lines, &report), &report);
+            let problems = report.accepted().expect_err(text).problems;
+            assert!(problems[0].starts_with(&format!("x:{line}: ")), "{text}{problems:?}");
+            assert!(problems[0].contains("; "), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_frontend_and_a_backend_may_have_one_name() {
+        let text = "frontend x\n bind :80\n default_backend x\nbackend x\n server a b:1 check\n";
+        let report = Report::new("x", text);
+        let outside = |_: &str| None;
+        let lines = lexer::lines(text, &mut Environment::new(&outside), &report);
+        verify(&sections(lines, &report), &report);
+        assert_eq!(report.accepted(), Ok(()));
+    }
+}

@@ -1,0 +1,279 @@
+//! nginx: reads the `stream` block of a configuration, refuses the lines that nginx refuses, and
+//! converts the rest.
+
+mod keywords;
+mod lexer;
+mod listen;
+mod maps;
+mod servers;
+mod upstreams;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use lexer::Directive;
+use servers::{Converted, Scope};
+
+use super::draft::{Backend, Draft, Entry, Frontend, Origin, Setting};
+use super::keyword::Treatment;
+use super::literal;
+use super::report::{Place, Refused, Report};
+
+pub(super) use keywords::TABLES;
+
+/// Converts the text of the configuration at `path`.
+///
+/// # Errors
+/// The lines that nginx refuses.
+pub(super) fn convert(text: &str, path: &Path, report: &Report) -> Result<Draft, Refused> {
+    let directives = lexer::read(text, path, report);
+    report.accepted()?;
+    let mut draft = Draft::default();
+    // A file that others include may have the inside of a stream block only.
+    let mut stream: Vec<&Directive> = Vec::new();
+    let mut main: Vec<&Directive> = Vec::new();
+    for directive in &directives {
+        match directive.name.as_str() {
+            "stream" => stream.extend(directive.inside()),
+            "events" => main.extend(directive.inside()),
+            name if keywords::main(name).is_some() => main.push(directive),
+            name if keywords::stream(name).is_some() => stream.push(directive),
+            name => {
+                report.refuse(directive.place, format!("nginx has no {name:?} here; correct it"));
+            }
+        }
+    }
+    global(&main, &mut draft, report);
+    resolver(&stream, &mut draft, report);
+    let servers: Vec<Converted> = stream
+        .iter()
+        .filter(|it| it.name == "server")
+        .map(|server| servers::convert(&Scope { server, stream: &stream }, report))
+        .collect();
+    for line in &stream {
+        if !matches!(line.name.as_str(), "server" | "upstream") {
+            servers::notes(std::slice::from_ref(*line), report);
+        }
+    }
+    variables(&stream, report);
+    let upstreams = upstreams(&stream, report);
+    report.accepted()?;
+    let mut backends = Backends { made: Vec::new(), upstreams: &upstreams, report };
+    for server in servers {
+        backends.connect(server, &mut draft);
+    }
+    draft.backends = backends.finish();
+    names(&mut draft);
+    report.accepted()?;
+    Ok(draft)
+}
+
+/// Keys of `[global]`.
+fn global(main: &[&Directive], draft: &mut Draft, report: &Report) {
+    let mut set = |key, value| draft.settings.push(Setting { table: "global", key, value });
+    let last = |name: &str| main.iter().rfind(|line| line.name == name);
+    let workers = last("worker_processes").map_or("1", |line| line.word(0));
+    for line in main {
+        let word = line.word(0);
+        match line.name.as_str() {
+            "user" => {
+                set("user", literal::quoted(word));
+                if !line.word(1).is_empty() {
+                    set("group", literal::quoted(line.word(1)));
+                }
+            }
+            "worker_processes" if word == "auto" => set("workers", literal::quoted("auto")),
+            "worker_processes" => match word.parse::<u32>() {
+                Ok(number) => set("workers", number.clamp(1, 256).to_string()),
+                Err(_) => report.report(line.place, "a placeholder of a template, not a number"),
+            },
+            "worker_cpu_affinity" => {
+                if word != "auto" || line.arguments.len() > 1 {
+                    report.near(line.place, "global.pin is a switch; a mask cannot be given");
+                }
+                set("pin", "true".to_owned());
+            }
+            "worker_shutdown_timeout" => match literal::millis(word, 1000) {
+                Some(millis) => set("drain_timeout", literal::duration(millis)),
+                None => report.refuse(
+                    line.place,
+                    format!(
+                        "{word:?} is no time; write one such as \
+                30s"
+                    ),
+                ),
+            },
+            "worker_connections" => match (workers.parse::<u64>(), word.parse::<u64>()) {
+                (Ok(workers), Ok(connections)) => {
+                    let most = (workers * connections / 2).clamp(1, 10_000_000);
+                    let reason = "global.sessions_max: for each worker, and a session takes two: \
+                    workers x N / 2";
+                    report.near(line.place, reason);
+                    set("sessions_max", most.to_string());
+                }
+                (Err(_), Ok(_)) => report.near(
+                    line.place,
+                    "global.sessions_max is for all workers, whose number the file does not say: \
+                    not written",
+                ),
+                _ => report.refuse(line.place, "worker_connections without a number; write one"),
+            },
+            "include" if !word.contains("module") => {
+                let reason = "another file: its content is needed; convert it where the file is";
+                report.report(line.place, reason);
+            }
+            name => {
+                if let Some(keyword) = keywords::main(name)
+                    && keyword.treatment == Treatment::Report
+                {
+                    report.report(line.place, keyword.text);
+                }
+            }
+        }
+    }
+}
+
+/// `resolver` of `stream`, of a server or of an upstream: evenkeel has one list.
+fn resolver(stream: &[&Directive], draft: &mut Draft, report: &Report) {
+    let blocks = stream.iter().filter(|it| matches!(it.name.as_str(), "server" | "upstream"));
+    let inside = blocks.flat_map(|block| block.inside());
+    let lines = stream.iter().copied().chain(inside).filter(|line| line.name == "resolver");
+    let mut first: Option<Vec<String>> = None;
+    for line in lines {
+        let mut servers = Vec::new();
+        for word in &line.arguments {
+            if word.contains('=') {
+                let reason = "evenkeel follows the TTL of each answer, and uses both families";
+                report.near(line.place, reason);
+                continue;
+            }
+            let (host, port) = match word.rsplit_once(':') {
+                Some((host, port)) if !port.contains(']') => (host, port),
+                _ => (word.as_str(), "53"),
+            };
+            let bare = host.trim_start_matches('[').trim_end_matches(']');
+            match bare.parse::<std::net::IpAddr>() {
+                Ok(ip) if ip.is_ipv6() => servers.push(format!("[{ip}]:{port}")),
+                Ok(ip) => servers.push(format!("{ip}:{port}")),
+                Err(_) => report.report(line.place, "evenkeel asks name servers by IP address"),
+            }
+        }
+        match &first {
+            Some(first) if *first != servers => {
+                report.report(line.place, "evenkeel has one list of name servers");
+            }
+            Some(_) => {}
+            None => first = Some(servers),
+        }
+    }
+    if let Some(servers) = first.filter(|servers| !servers.is_empty()) {
+        let value = literal::list(&servers);
+        draft.settings.push(Setting { table: "global", key: "resolver", value });
+    }
+}
+
+/// `geo` and `split_clients` that no server uses are said as well.
+fn variables(stream: &[&Directive], report: &Report) {
+    for line in stream.iter().filter(|it| matches!(it.name.as_str(), "geo" | "split_clients")) {
+        report.report(line.place, "variables: evenkeel routes by port, TLS server name and ALPN");
+    }
+}
+
+fn upstreams(stream: &[&Directive], report: &Report) -> Vec<(String, Backend)> {
+    let mut found: Vec<(String, Backend)> = Vec::new();
+    for line in stream.iter().filter(|line| line.name == "upstream") {
+        let name = line.word(0).to_owned();
+        if found.iter().any(|(other, _)| *other == name) {
+            report.refuse(line.place, format!("upstream {name} is there twice; rename one"));
+        }
+        found.push((name, upstreams::convert(line, report)));
+    }
+    found
+}
+
+/// Backends as servers need them: an upstream with the keys of the server that uses it.
+struct Backends<'a> {
+    /// The target as the file writes it, its keys, and the backend.
+    made: Vec<(String, Keys, Backend)>,
+    upstreams: &'a [(String, Backend)],
+    report: &'a Report,
+}
+
+/// The keys of backends that nginx has in `server`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Keys {
+    entries: Vec<Entry>,
+    health: Vec<Entry>,
+    tries: Option<u64>,
+}
+
+impl Backends<'_> {
+    /// Names the backends of a server in its frontend.
+    fn connect(&mut self, server: Converted, draft: &mut Draft) {
+        let Converted { mut frontend, mut route, place, entries, health, tries } = server;
+        let keys = Keys { entries, health, tries };
+        let listens = !frontend.binds.is_empty();
+        for target in route.targets_mut() {
+            // A server for UDP alone needs no backend of its own.
+            if !listens && !self.upstreams.iter().any(|(name, _)| name == target) {
+                continue;
+            }
+            let name = self.backend(target, &keys, &frontend, place);
+            *target = name;
+        }
+        (frontend.backend, frontend.sni, frontend.alpn) = (route.backend, route.sni, route.alpn);
+        draft.frontends.push(frontend);
+    }
+
+    /// The name of the backend of a target; one is made for each set of keys.
+    fn backend(&mut self, target: &str, keys: &Keys, user: &Frontend, place: Place) -> String {
+        let same = |(it, other, _): &&(String, Keys, Backend)| it == target && other == keys;
+        if let Some((_, _, backend)) = self.made.iter().find(same) {
+            return backend.name.clone();
+        }
+        let upstream = self.upstreams.iter().find(|(name, _)| name == target);
+        let mut backend = match upstream {
+            Some((_, backend)) => backend.clone(),
+            None => {
+                let last = user.origin.last;
+                let first = Place { line: last, ..user.origin.first };
+                upstreams::single(target, place, Origin { first, last }, self.report)
+            }
+        };
+        if self.made.iter().any(|(it, ..)| it == target) {
+            let suffix = user.name.strip_prefix("server-").unwrap_or(&user.name);
+            backend.name = literal::name(&format!("{}-{suffix}", backend.name));
+        }
+        backend.entries.splice(1..1, keys.entries.iter().cloned());
+        let servers = backend.servers.len() as u64;
+        let tries = keys.tries.unwrap_or(servers).max(1);
+        backend.entries.push(("retries", (tries - 1).min(100).to_string()));
+        if !keys.health.is_empty() {
+            backend.health.retain(|(key, _)| *key != "check");
+            backend.health.splice(0..0, keys.health.iter().cloned());
+        }
+        let name = backend.name.clone();
+        self.made.push((target.to_owned(), keys.clone(), backend));
+        name
+    }
+
+    /// The backends in use, and the upstreams that no server uses.
+    fn finish(self) -> Vec<Backend> {
+        let unused =
+            self.upstreams.iter().filter(|(name, _)| !self.made.iter().any(|(it, ..)| it == name));
+        let unused: Vec<Backend> = unused.map(|(_, backend)| backend.clone()).collect();
+        self.made.into_iter().map(|(_, _, backend)| backend).chain(unused).collect()
+    }
+}
+
+/// Each frontend has a name of its own.
+fn names(draft: &mut Draft) {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for frontend in &mut draft.frontends {
+        let count = seen.entry(frontend.name.clone()).or_default();
+        *count += 1;
+        if *count > 1 {
+            frontend.name = format!("{}-{count}", frontend.name);
+        }
+    }
+}

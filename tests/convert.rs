@@ -1,0 +1,144 @@
+//! `evenkeel convert`: configurations of HAProxy and nginx as TOML, rule by rule.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "convert/corpus.rs"]
+mod corpus;
+#[path = "convert/haproxy.rs"]
+mod haproxy;
+#[path = "convert/nginx.rs"]
+mod nginx;
+
+use std::fs;
+use std::path::Path;
+
+use evenkeel::config;
+use evenkeel::convert::{self, Conversion, Format, Kind, Refused};
+
+/// Converts a text as a file of its own, with one environment variable: `WEB=web1`.
+fn convert(format: Format, text: &str) -> Result<Conversion, Refused> {
+    let variables = |name: &str| (name == "WEB").then(|| "web1".to_owned());
+    convert::convert_text(format, text, Path::new("x.cfg"), &variables)
+}
+
+/// What a conversion has to be: TOML that has each of these lines, in this order.
+fn has(conversion: &Conversion, lines: &[&str]) {
+    let table = toml::from_str::<toml::Table>(&conversion.toml);
+    assert!(table.is_ok(), "{table:?}\n{}", conversion.toml);
+    let mut written = conversion.toml.lines();
+    for line in lines {
+        let found = written.any(|written| written.split(" #").next() == Some(*line));
+        assert!(found, "{line} is not there, or not in its place:\n{}", conversion.toml);
+    }
+}
+
+fn lacks(conversion: &Conversion, text: &str) {
+    assert!(!conversion.toml.contains(text), "{text} is there:\n{}", conversion.toml);
+}
+
+/// The lines with a note of a kind.
+fn lines(conversion: &Conversion, kind: Kind) -> Vec<usize> {
+    let notes = conversion.report.iter().filter(|note| note.kind == kind);
+    let mut lines: Vec<usize> = notes.map(|note| note.line).collect();
+    lines.dedup();
+    lines
+}
+
+/// The lines that are not converted.
+fn reported(conversion: &Conversion) -> Vec<usize> {
+    lines(conversion, Kind::Report)
+}
+
+/// The lines whose meaning differs.
+fn differing(conversion: &Conversion) -> Vec<usize> {
+    lines(conversion, Kind::Near)
+}
+
+/// The problems of a file that is refused, a line each.
+fn refusal(format: Format, text: &str) -> String {
+    match convert(format, text) {
+        Ok(conversion) => panic!("{text}\nis accepted:\n{}", conversion.toml),
+        Err(refused) => refused.to_string(),
+    }
+}
+
+#[test]
+fn every_keyword_of_the_guide_is_one_that_convert_knows() {
+    let guide = fs::read_to_string("docs/coming-from-haproxy.md").unwrap();
+    let tables = convert::reference(Format::Haproxy);
+    // After a keyword was added: EVENKEEL_BLESS=1 cargo test --test convert.
+    let (before, rest) = guide.split_once("<!-- begin: convert -->\n").unwrap();
+    let (inside, after) = rest.split_once("<!-- end: convert -->\n").unwrap();
+    if std::env::var_os("EVENKEEL_BLESS").is_some() {
+        let whole =
+            format!("{before}<!-- begin: convert -->\n{tables}<!-- end: convert -->\n{after}");
+        fs::write("docs/coming-from-haproxy.md", whole).unwrap();
+        return;
+    }
+    assert!(inside == tables, "docs/coming-from-haproxy.md is not what convert does");
+    for keyword in ["`timeout tunnel`", "`option tcp-check`", "`send-proxy-v2`", "`accept-proxy`"] {
+        assert!(inside.contains(keyword), "{keyword}");
+    }
+}
+
+/// Keys and values of the design that this version refuses; empty when it has all of them.
+const AHEAD: &[&str] = &[
+    "not supported yet",
+    "idle_timeout = \"off\": not a duration",
+    "has no backend; add backend",
+    "\": no port; write one after a colon",
+    "is not a port; write 1 to 65535",
+];
+
+/// The problems that `evenkeel check` has with a result.
+fn problems(toml: &str) -> Vec<String> {
+    let Err(problems) = config::parse(toml, "x") else { return Vec::new() };
+    let problems = problems.to_string();
+    let real = problems.lines().filter(|line| !AHEAD.iter().any(|ahead| line.contains(ahead)));
+    real.map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn a_file_that_breaks_off_anywhere_is_converted_or_refused_and_never_a_panic() {
+    for (format, whole) in [
+        (Format::Haproxy, include_str!("convert/every-form.cfg")),
+        (Format::Nginx, include_str!("convert/every-form.conf")),
+    ] {
+        let conversion = convert(format, whole).unwrap();
+        assert_eq!(problems(&conversion.toml), Vec::<String>::new(), "{}", conversion.toml);
+        for end in (0..whole.len()).step_by(7) {
+            drop(convert(format, &whole[..end]));
+            drop(convert(format, &whole[end..]));
+        }
+    }
+}
+
+#[test]
+fn the_format_is_told_by_the_text() {
+    assert_eq!(Format::of("global\n  daemon\nlisten x\n"), Format::Haproxy);
+    assert_eq!(Format::of("stream {\n  server { listen 1; proxy_pass x:1; }\n}\n"), Format::Nginx);
+    assert_eq!(Format::of("upstream backend {\n server x:1;\n}\n"), Format::Nginx);
+}
+
+#[test]
+fn a_file_without_a_frontend_is_refused() {
+    assert!(refusal(Format::Haproxy, "global\n daemon\n").contains("no frontend"));
+    assert!(
+        refusal(Format::Nginx, "events { }\nhttp { server { listen 80; } }\n")
+            .contains("no frontend")
+    );
+    let missing = convert::convert(None, Path::new("does-not-exist.cfg")).unwrap_err();
+    assert!(missing.to_string().contains("does-not-exist.cfg: cannot be read"), "{missing}");
+}
+
+#[test]
+fn a_result_says_where_it_comes_from_and_what_must_be_read_first() {
+    let text = "listen x\n bind :443 ssl crt x\n bind :80\n timeout connect 1s\n server a b:1\n";
+    let conversion = convert(Format::Haproxy, text).unwrap();
+    let head: Vec<&str> = conversion.toml.lines().take(4).collect();
+    assert_eq!(head[0], "# Converted from x.cfg by `evenkeel convert`.");
+    assert!(head[3].starts_with("# line 2: not converted: bind :443 ssl crt x: TLS"), "{head:?}");
+    assert!(conversion.has_losses());
+    let note = conversion.report[0].to_string();
+    assert!(note.starts_with("x.cfg:2: not converted: bind :443 ssl crt x: TLS"), "{note}");
+}

@@ -1,0 +1,614 @@
+//! Rules for HAProxy.
+
+use evenkeel::convert::{Conversion, Format};
+
+use super::{convert, differing, has, lacks, refusal, reported};
+
+/// Converts a proxy below defaults that leave nothing to say.
+fn below_defaults(text: &str) -> Conversion {
+    let defaults = "defaults\n timeout connect 5s\n timeout client 1m\n timeout server 1m\n";
+    convert(Format::Haproxy, &format!("{defaults}{text}")).unwrap()
+}
+
+/// A `listen` section with these lines; the first is line 6.
+fn listen(lines: &str) -> Conversion {
+    below_defaults(&format!("listen x\n{lines}"))
+}
+
+/// A frontend with these lines and two backends behind it; the first is line 6.
+fn frontend(lines: &str) -> Conversion {
+    below_defaults(&format!(
+        "frontend x\n{lines}backend a\n server s a:1\nbackend b\n server s b:1\n"
+    ))
+}
+
+#[test]
+fn a_plain_file_is_converted_without_a_note() {
+    let text = "global\n maxconn 1000\n nbthread 2\n user haproxy\n hard-stop-after 1m\n\
+                frontend web\n bind *:80\n bind [::]:80 v6only\n default_backend web\n \
+                maxconn 500\n\
+                backend web\n timeout connect 5000\n timeout server 50s\n balance leastconn\n\
+                default-server inter 10s fall 5 maxconn 9\n server a a:80 check weight 2\n \
+                server b [2001:db8::1]:80 check rise 1 fall 5 disabled\n";
+    let conversion = convert(Format::Haproxy, text).unwrap();
+    has(&conversion, &["sessions_max = 1000", "workers = 2", "user = \"haproxy\""]);
+    has(&conversion, &["drain_timeout = \"1m\""]);
+    has(
+        &conversion,
+        &[
+            "[frontend.web]",
+            "bind = [\"0.0.0.0:80\", \"[::]:80\"]",
+            "backend = \"web\"",
+            "sessions_max = 500",
+            "idle_timeout = \"50s\"",
+            "[backend.web]",
+            "balance = \"leastconn\"",
+            "connect_timeout = \"5s\"",
+            "retries = 3",
+            "queue_timeout = \"5s\"",
+            "[backend.web.health]",
+            "check = \"tcp\"",
+            "interval = \"10s\"",
+            "interval_down = \"10s\"",
+            "timeout = \"10s\"",
+            "fall = 5",
+            "[[backend.web.server]]",
+            "name = \"a\"",
+            "address = \"a:80\"",
+            "weight = 2",
+            "sessions_max = 9",
+            "address = \"[2001:db8::1]:80\"",
+            "weight = 1",
+            "state = \"maint\"",
+        ],
+    );
+    // rise differs between the servers.
+    assert_eq!(reported(&conversion).len(), 1, "{:?}", conversion.report);
+}
+
+#[test]
+fn without_timeouts_sessions_never_end_and_without_check_servers_are_not_probed() {
+    let text = "listen x\n bind :1\n server a a:1\n";
+    let conversion = convert(Format::Haproxy, text).unwrap();
+    has(&conversion, &["idle_timeout = \"off\"", "retries = 3", "check = \"off\""]);
+    assert_eq!(differing(&conversion), [1], "no timeout connect");
+}
+
+#[test]
+fn the_shorter_timeout_acts_and_a_tunnel_replaces_both() {
+    let differ = listen(" bind :1\n timeout client 30s\n server a a:1\n");
+    has(&differ, &["idle_timeout = \"30s\""]);
+    assert_eq!(differing(&differ), [4, 7]);
+    let tunnel = listen(" bind :1\n timeout client 30s\n timeout tunnel 1h\n server a a:1\n");
+    has(&tunnel, &["idle_timeout = \"1h\""]);
+    assert_eq!(differing(&tunnel), Vec::<usize>::new());
+    let http = listen(" bind :1\n mode http\n timeout tunnel 1h\n server a a:1\n");
+    has(&http, &["idle_timeout = \"1m\""]);
+    let never = listen(" bind :1\n timeout client 0\n timeout server 0\n server a a:1\n");
+    has(&never, &["idle_timeout = \"off\""]);
+    let fin = listen(" bind :1\n timeout client-fin 5s\n timeout server-fin 3s\n server a a:1\n");
+    has(&fin, &["half_closed_timeout = \"3s\""]);
+    assert_eq!(differing(&fin), [7, 8]);
+}
+
+#[test]
+fn addresses_of_every_family_are_listened_on() {
+    let conversion = frontend(
+        " bind *:21,*:21000-22000\n bind unix@/run/x.sock mode 600\n bind :::443 v4v6\n \
+         bind localhost:90\n default_backend a\n",
+    );
+    has(
+        &conversion,
+        &["bind = [\"0.0.0.0:21\", \"0.0.0.0:21000-22000\", \"unix:/run/x.sock\", \
+            \"0.0.0.0:443\", \
+         \"[::]:443\", \"127.0.0.1:90\"]"],
+    );
+    assert_eq!(reported(&conversion), Vec::<usize>::new());
+    let other = frontend(
+        " bind :80 transparent\n bind abns@x\n bind quic4@:443\n bind :81 interface eth0\n \
+         default_backend a\n",
+    );
+    has(&other, &["bind = [\"0.0.0.0:80\", \"0.0.0.0:81\"]"]);
+    assert_eq!(reported(&other), [6, 7, 8, 9]);
+}
+
+#[test]
+fn a_frontend_that_ends_tls_is_left_out_and_said_first() {
+    let conversion = frontend(" bind :80\n bind :443 ssl crt x.pem alpn h2\n default_backend a\n");
+    has(&conversion, &["[frontend.x]", "bind = [\"0.0.0.0:80\"]"]);
+    has(&conversion, &["# [frontend.x-443]", "# bind = [\"0.0.0.0:443\"]"]);
+    assert_eq!(reported(&conversion), [7]);
+    assert!(conversion.report[0].is_urgent);
+    // Alone, it stays and refuses every client: a file has a frontend.
+    let alone = frontend(" bind :443 ssl crt x.pem\n default_backend a\n");
+    has(&alone, &["[frontend.x]", "deny = [\"0.0.0.0/0\", \"::/0\"]"]);
+    // The servers speak TLS themselves.
+    let both = listen(" bind :443 ssl crt x.pem\n server a a:443 ssl verify none\n");
+    has(&both, &["[frontend.x]", "bind = [\"0.0.0.0:443\"]"]);
+    lacks(&both, "\ndeny = ");
+    assert_eq!(reported(&both), [6, 7]);
+}
+
+#[test]
+fn tls_to_a_server_is_reported_and_its_probe_speaks_tls() {
+    let conversion = listen(" bind :1\n server a a:443 ssl verify none check check-sni www.x\n");
+    has(&conversion, &["tls = { verify = false, name = \"www.x\" }"]);
+    assert_eq!(reported(&conversion), [7]);
+    let check = listen(" bind :1\n server a a:1 check check-ssl verify required ca-file x\n");
+    has(&check, &["tls = { verify = true }"]);
+    assert_eq!(reported(&check), Vec::<usize>::new());
+}
+
+#[test]
+fn server_names_choose_backends() {
+    let conversion = frontend(
+        " bind :443\n tcp-request inspect-delay 5s\n \
+         tcp-request content accept if { req_ssl_hello_type 1 }\n \
+         acl one req.ssl_sni -i www.one.org one.org\n use_backend a if one\n \
+         use_backend b if { req.ssl_sni -m end .two.org } or { req_ssl_sni -i three.org }\n \
+         use_backend a if { req.ssl_alpn acme-tls/1 }\n default_backend b\n",
+    );
+    has(
+        &conversion,
+        &[
+            "backend = \"b\"",
+            "preface_timeout = \"5s\"",
+            "[frontend.x.sni]",
+            "\"www.one.org\" = \"a\"",
+            "\"one.org\" = \"a\"",
+            "\"*.two.org\" = \"b\"",
+            "\"three.org\" = \"b\"",
+            "[frontend.x.alpn]",
+            "\"acme-tls/1\" = \"a\"",
+        ],
+    );
+    assert_eq!(conversion.report, []);
+    let no_default = frontend(" bind :443\n use_backend a if { req.ssl_sni -m end one.org }\n");
+    has(&no_default, &["[frontend.x]", "\"one.org\" = \"a\"", "\"*.one.org\" = \"a\""]);
+    lacks(&no_default, "\nbackend = ");
+    assert_eq!(differing(&no_default), [7]);
+}
+
+#[test]
+fn other_conditions_of_routing_are_reported() {
+    let conversion = frontend(
+        " bind :443\n acl admin src 10.0.0.0/8\n use_backend a if admin\n \
+         use_backend a if { path_beg /x }\n use_backend %[req.ssl_sni,lower] if TRUE\n \
+         use_backend a unless { req.ssl_sni www }\n use_backend a if { req.ssl_hello_type 1 }\n \
+         use_backend a if { req.ssl_sni -m beg www }\n default_backend b\n",
+    );
+    has(&conversion, &["backend = \"b\""]);
+    lacks(&conversion, "sni]");
+    assert_eq!(reported(&conversion), [8, 9, 10, 11, 12, 13]);
+}
+
+#[test]
+fn a_rule_on_ports_makes_frontends() {
+    let conversion = frontend(
+        " bind :80\n bind :443\n bind :8000-8010\n use_backend a if { dst_port 443 8005:8010 }\n \
+         default_backend b\n",
+    );
+    has(
+        &conversion,
+        &[
+            "[frontend.x]",
+            "bind = [\"0.0.0.0:80\", \"0.0.0.0:8000-8004\"]",
+            "backend = \"b\"",
+            "[frontend.x-443]",
+            "bind = [\"0.0.0.0:443\", \"0.0.0.0:8005-8010\"]",
+            "backend = \"a\"",
+        ],
+    );
+    assert_eq!(conversion.report, []);
+}
+
+#[test]
+fn rules_on_client_addresses_become_lists() {
+    let conversion = frontend(
+        " bind :1\n acl lan src 10.0.0.0/8 192.168.0.0/255.255.0.0\n acl bad src -f /etc/bad\n \
+         tcp-request connection reject if bad\n tcp-request connection reject if !lan\n \
+         default_backend a\n",
+    );
+    has(
+        &conversion,
+        &["allow = [\"10.0.0.0/8\", \"192.168.0.0/16\"]", "deny = [{ file = \"/etc/bad\" }]"],
+    );
+    assert_eq!(conversion.report, []);
+    let accept = frontend(
+        " bind :1\n tcp-request content accept if { src 10.0.0.0/8 }\n \
+         tcp-request content reject\n default_backend a\n",
+    );
+    has(&accept, &["allow = [\"10.0.0.0/8\"]"]);
+    let unless = frontend(
+        " bind :1\n tcp-request connection reject unless { src 10.0.0.1 } or LOCALHOST\n \
+         default_backend a\n",
+    );
+    has(&unless, &["allow = [\"10.0.0.1/32\", \"127.0.0.0/8\", \"::1/128\"]"]);
+    let moot =
+        frontend(" bind :1\n tcp-request content accept if { src 10.0.0.1 }\n default_backend a\n");
+    lacks(&moot, "allow");
+}
+
+#[test]
+fn a_rule_of_a_backend_belongs_to_its_frontends() {
+    let conversion = below_defaults(
+        "frontend x\n bind :1\n default_backend b\nbackend b\n acl lan src 10.0.0.0/8\n \
+         tcp-request content reject if ! lan\n server s b:1\n",
+    );
+    has(&conversion, &["[frontend.x]", "allow = [\"10.0.0.0/8\"]"]);
+    assert_eq!(conversion.report, []);
+}
+
+#[test]
+fn only_tls_passes_if_nothing_else_has_a_backend() {
+    for rules in [
+        " tcp-request content accept if { req.ssl_hello_type 1 }\n tcp-request content reject\n",
+        " tcp-request content reject unless { req.ssl_hello_type 1 }\n",
+    ] {
+        let start = format!(" bind :1\n{rules} use_backend a if {{ req.ssl_sni w.x }}\n");
+        let alone = frontend(&start);
+        has(&alone, &["[frontend.x.sni]", "\"w.x\" = \"a\""]);
+        assert_eq!(alone.report, []);
+        lacks(&alone, "\ndeny = ");
+        let default = frontend(&format!("{start} default_backend b\n"));
+        assert_eq!(reported(&default).len(), 1, "{rules}");
+        lacks(&default, "\ndeny = ");
+    }
+    let unknown = frontend(
+        " bind :1\n tcp-request content accept if { req.len 0 }\n tcp-request content reject\n \
+         default_backend a\n",
+    );
+    lacks(&unknown, "\ndeny = ");
+    assert_eq!(reported(&unknown), [7, 8]);
+}
+
+#[test]
+fn a_rule_that_lists_cannot_say_is_urgent() {
+    for rules in [
+        " tcp-request connection accept if { src 10.0.0.1 }\n \
+         tcp-request connection reject if { src 10.0.0.0/8 }\n",
+        " tcp-request content reject if { req.len gt 0 }\n",
+        " tcp-request connection reject if { src 10.0.0.0/8 } !{ src 10.0.0.1 }\n",
+        " tcp-request content reject if { req.ssl_sni w.x }\n",
+    ] {
+        let conversion = frontend(&format!(" bind :1\n{rules} default_backend a\n"));
+        assert!(!reported(&conversion).is_empty(), "{rules}");
+        assert!(conversion.report.iter().any(|note| note.is_urgent), "{rules}");
+        lacks(&conversion, "\ndeny = ");
+    }
+}
+
+#[test]
+fn rates_of_a_client_become_limits_where_they_say_the_same() {
+    let conversion = frontend(
+        " bind :1\n stick-table type ip size 1m expire 10s store conn_rate(1s),conn_cur\n \
+         tcp-request connection track-sc0 src\n \
+         tcp-request connection reject if { sc0_conn_rate gt 20 }\n \
+         tcp-request connection reject if { src_conn_cur ge 11 }\n rate-limit sessions 100\n \
+         default_backend a\n",
+    );
+    has(&conversion, &["rate.sessions = \"100/s\""]);
+    has(&conversion, &["rate.per_client = \"20/s\""]);
+    has(&conversion, &["clients_max = 10"]);
+    assert_eq!(conversion.report, []);
+    let longer = frontend(
+        " bind :1\n stick-table type ip size 1m expire 10s store conn_rate(10s)\n \
+         tcp-request connection track-sc0 src\n \
+         tcp-request connection reject if { sc0_conn_rate gt 50 }\n default_backend a\n",
+    );
+    has(&longer, &["rate.per_client = \"5/s\""]);
+    assert_eq!(differing(&longer), [9]);
+    let slow = frontend(
+        " bind :1\n stick-table type ip size 1m expire 1m store conn_rate(1m)\n \
+         tcp-request connection track-sc0 src\n \
+         tcp-request connection reject if { sc0_conn_rate gt 12 }\n default_backend a\n",
+    );
+    lacks(&slow, "rate.");
+    assert_eq!(reported(&slow), [7, 8, 9]);
+}
+
+#[test]
+fn the_last_check_option_acts() {
+    let conversion = listen(
+        " bind :1\n option tcp-check\n option httpchk GET /health HTTP/1.1\\r\\nHost:\\ www.x\n \
+         http-check expect status 200-299\n server a a:1 check port 81\n \
+         server b b:1 check port 81\n",
+    );
+    has(
+        &conversion,
+        &[
+            "check = \"http\"",
+            "http = { method = \"GET\", path = \"/health\", host = \"www.x\", status = \
+            \"200-299\" }",
+            "port = 81",
+        ],
+    );
+    assert_eq!(conversion.report, []);
+    let send = listen(
+        " bind :1\n option httpchk\n http-check send meth HEAD uri /x ver HTTP/1.1 hdr Host w.x\n \
+         http-check expect rstatus ^[23]\n server a a:1 check\n",
+    );
+    has(
+        &send,
+        &["http = { method = \"HEAD\", path = \"/x\", host = \"w.x\", status = \"200-399\" }"],
+    );
+    let other = listen(
+        " bind :1\n option httpchk\n http-check expect string OK\n \
+         http-check disable-on-404\n server a a:1 check\n",
+    );
+    has(&other, &["http = { method = \"OPTIONS\", path = \"/\" }"]);
+    assert_eq!(reported(&other), [8, 9]);
+    let none = listen(" bind :1\n option httpchk\n no option httpchk\n server a a:1 check\n");
+    has(&none, &["check = \"tcp\""]);
+}
+
+#[test]
+fn dialogues_become_steps() {
+    let conversion = listen(
+        " bind :1\n option tcp-check\n tcp-check connect port 99\n \
+         tcp-check send AUTH\\ x\\r\\n\n tcp-check expect string +OK\n \
+         tcp-check send-binary 50494e470d0a\n tcp-check expect rstring ^\\+PONG\n \
+         server a a:1 check\n",
+    );
+    has(
+        &conversion,
+        &[
+            "check = \"exchange\"",
+            "exchange = [",
+            "    { send = \"AUTH x\\r\\n\", contains = \"+OK\" },",
+            "    { send = \"PING\\r\\n\", expect = \"+PONG\" },",
+            "]",
+            "port = 99",
+        ],
+    );
+    assert_eq!(conversion.report, []);
+    let other =
+        listen(" bind :1\n option tcp-check\n tcp-check expect rstring a|b\n server a a:1 check\n");
+    has(&other, &["check = \"tcp\""]);
+    assert_eq!(reported(&other), [8]);
+    for (option, kind) in
+        [("redis-check", "exchange"), ("smtpchk", "exchange"), ("ssl-hello-chk", "tcp")]
+    {
+        let conversion = listen(&format!(" bind :1\n option {option}\n server a a:1 check\n"));
+        has(&conversion, &[&format!("check = \"{kind}\"")]);
+        assert_eq!(differing(&conversion), [7], "{option}");
+    }
+    for option in ["mysql-check user x", "pgsql-check", "ldap-check", "external-check"] {
+        let conversion = listen(&format!(" bind :1\n option {option}\n server a a:1 check\n"));
+        has(&conversion, &["check = \"tcp\""]);
+        assert_eq!(reported(&conversion), [7], "{option}");
+    }
+}
+
+#[test]
+fn the_proxy_header_is_sent_to_servers_and_in_probes_of_the_same_port() {
+    let conversion = listen(" bind :1 accept-proxy\n server a a:1 check send-proxy-v2\n");
+    has(
+        &conversion,
+        &[
+            "proxy_protocol = \"required\"",
+            "proxy_protocol_from = [\"0.0.0.0/0\", \"::/0\"]",
+            "send_proxy = \"v2\"",
+            "[backend.x.health]",
+            "send_proxy = true",
+        ],
+    );
+    let port = listen(" bind :1\n server a a:1 check port 2 send-proxy\n");
+    lacks(&port, "send_proxy = true");
+    let forced = listen(" bind :1\n server a a:1 check port 2 send-proxy check-send-proxy\n");
+    has(&forced, &["send_proxy = \"v1\"", "send_proxy = true"]);
+    let mixed = listen(" bind :1\n server a a:1 send-proxy\n server b b:1\n");
+    assert_eq!(reported(&mixed), [8]);
+}
+
+#[test]
+fn settings_that_servers_do_not_share_are_reported() {
+    let conversion = listen(
+        " bind :1\n server a a:1 check inter 1s\n server b b:1 check inter 1s\n \
+         server c c:1 check inter 9s\n server d d:1\n",
+    );
+    has(&conversion, &["interval = \"1s\""]);
+    assert_eq!(reported(&conversion), [9, 10]);
+    let other = listen(
+        " bind :1\n server a a:1 check addr 10.0.0.1 fastinter 1s agent-check agent-port 2 \
+         observe layer4 socks4 10.0.0.2:1080 cookie a\n",
+    );
+    assert_eq!(reported(&other), [7]);
+    assert_eq!(other.report.len(), 6, "{:?}", other.report);
+}
+
+#[test]
+fn the_first_backup_is_used_unless_all_are() {
+    let servers = " server a a:1\n server b b:1 backup\n server c c:1 backup\n";
+    has(&listen(&format!(" bind :1\n{servers}")), &["backups = \"first\"", "backup = true"]);
+    let all = listen(&format!(" bind :1\n option allbackups\n{servers}"));
+    has(&all, &["backups = \"all\""]);
+}
+
+#[test]
+fn servers_without_a_port_keep_that_of_the_client() {
+    let one = listen(" bind :7000\n server a 10.0.0.1\n");
+    has(&one, &["address = \"10.0.0.1:7000\""]);
+    let range = listen(" bind :7000-7010\n server a 10.0.0.1 check port 22\n");
+    has(&range, &["address = \"10.0.0.1\""]);
+    assert_eq!(range.report, []);
+    for word in ["0.0.0.0:0", "*:80", "a:+5", "abns@x"] {
+        let other = listen(&format!(" bind :1\n server a a:1\n server b {word}\n"));
+        assert_eq!(reported(&other), [8], "{word}");
+        lacks(&other, "\"b\"");
+    }
+}
+
+#[test]
+fn environment_variables_are_replaced_or_reported() {
+    let conversion = listen(" bind :1\n server a \"${WEB}:80\"\n server b ${WEB}:81\n");
+    has(&conversion, &["address = \"web1:80\"", "address = \"web1:81\""]);
+    let missing = listen(" bind :1\n server a \"${NOT_SET}:80\"\n");
+    has(&missing, &["address = \"not-set.invalid:80\""]);
+    assert_eq!(reported(&missing), [7]);
+    let timeout = listen(" bind :1\n timeout client \"$NOT_SET\"\n server a a:1\n");
+    assert_eq!(reported(&timeout), [7]);
+}
+
+#[test]
+fn a_template_is_one_server_or_an_srv_name() {
+    let conversion = listen(
+        " bind :1\n server-template w 1-5 web.x:80 check resolvers r\nresolvers r\n \
+         nameserver a 192.0.2.1:53\n hold valid 10s\n",
+    );
+    has(&conversion, &["resolver = [\"192.0.2.1:53\"]", "name = \"w\"", "address = \"web.x:80\""]);
+    assert_eq!(differing(&conversion), [7, 8]);
+    let srv = listen(
+        " bind :1\n server-template w 5 _http._tcp.web.x check resolvers r\nresolvers r\n \
+        parse-resolv-conf\n",
+    );
+    has(&srv, &["srv = \"_http._tcp.web.x\"", "check = \"tcp\""]);
+}
+
+#[test]
+fn a_statistics_page_without_its_password_stays_on_this_machine() {
+    let page = |lines: &str| {
+        listen(&format!(
+            " bind :1\n server a a:1\nlisten stats\n bind *:9000\n mode http\n stats \
+            enable\n{lines}"
+        ))
+    };
+    let open = page("");
+    has(&open, &["[observe]", "bind = \"0.0.0.0:9000\""]);
+    assert_eq!(differing(&open), [8, 9, 11]);
+    for line in
+        [" stats auth a:b\n", " stats http-request deny unless LOCALHOST\n", " http-request auth\n"]
+    {
+        let closed = page(line);
+        has(&closed, &["[observe]", "bind = \"127.0.0.1:9000\""]);
+        assert_eq!(reported(&closed), [12], "{line}");
+        lacks(&closed, "a:b");
+    }
+}
+
+#[test]
+fn an_address_is_bound_once() {
+    let conversion = below_defaults(
+        "listen a\n bind :80\n bind 127.0.0.1:80\n server a a:1\nlisten b\n bind 10.0.0.1:80\n \
+         bind :81\n server b b:1\nlisten c\n bind 127.0.0.1:8404\n server c c:1\n",
+    );
+    has(&conversion, &["[observe]", "bind = false"]);
+    has(&conversion, &["[frontend.a]", "bind = [\"0.0.0.0:80\"]"]);
+    has(&conversion, &["[frontend.b]", "bind = [\"0.0.0.0:81\"]"]);
+    assert_eq!(reported(&conversion), [10]);
+}
+
+#[test]
+fn mode_http_names_what_is_lost() {
+    let conversion = listen(
+        " mode http\n bind :80\n option forwardfor\n http-request set-header A b\n cookie S \
+        insert\n \
+         server a a:1 cookie a\n",
+    );
+    assert_eq!(reported(&conversion), [8, 9, 10, 11]);
+    assert_eq!(differing(&conversion), [6]);
+    assert!(
+        conversion.report[0].reason.ends_with("lost: lines 8, 9, 10"),
+        "{:?}",
+        conversion.report
+    );
+    let tcp = below_defaults("listen x\n mode tcp\n bind :1\n server a a:1\n");
+    assert_eq!(tcp.report, []);
+}
+
+#[test]
+fn a_frontend_without_a_destination_is_left_out() {
+    let conversion = below_defaults(
+        "frontend r\n mode http\n bind :80\n redirect scheme https\nlisten x\n bind :443\n server \
+        a a:1\n",
+    );
+    has(&conversion, &["# [frontend.r]", "[frontend.x]"]);
+    assert_eq!(reported(&conversion), [5, 8]);
+    let off = below_defaults(
+        "listen y\n disabled\n bind :1\n server a a:1\nlisten x\n bind :2\n server a a:1\n",
+    );
+    has(&off, &["# [frontend.y]", "[frontend.x]"]);
+    lacks(&off, "[backend.y]");
+}
+
+#[test]
+fn other_keys_of_a_backend_are_kept() {
+    let conversion = listen(
+        " bind :1 backlog 99 tfo defer-accept\n balance random(2)\n timeout queue 7s\n timeout \
+        check 9s\n retries 5\n \
+         source 192.0.2.9:0\n option srvtcpka\n srvtcpka-idle 60\n \
+         server a a:1 check slowstart 10s maxqueue 5 on-marked-down shutdown-sessions tfo\n",
+    );
+    has(&conversion, &["backlog = 99", "defer_accept = true", "fast_open = true"]);
+    has(&conversion, &["balance = \"random\"", "retries = 5", "queue_timeout = \"7s\""]);
+    has(&conversion, &["queue_max = 5", "on_down = \"close\"", "slow_start = \"10s\""]);
+    has(&conversion, &["fast_open = true", "source = [\"192.0.2.9\"]", "keepalive = \"1m\""]);
+    has(&conversion, &["timeout = \"9s\""]);
+    assert_eq!(differing(&conversion), [14]);
+    let client = listen(" bind :1\n source 0.0.0.0 usesrc clientip\n server a a:1\n");
+    has(&client, &["source = [\"client\"]"]);
+}
+
+#[test]
+fn persistence_by_address_is_source_and_any_other_is_reported() {
+    let sticky =
+        listen(" bind :1\n stick-table type ip size 1m expire 1h\n stick on src\n server a a:1\n");
+    has(&sticky, &["balance = \"source\""]);
+    assert_eq!(differing(&sticky), [7, 8]);
+    let other = listen(
+        " bind :1\n balance uri\n stick-table type string size 1m\n stick on req.cook(x)\n server \
+        a a:1\n",
+    );
+    has(&other, &["balance = \"roundrobin\""]);
+    assert_eq!(reported(&other), [7, 8, 9]);
+}
+
+#[test]
+fn sections_without_an_equivalent_are_reported_and_old_spellings_are_read() {
+    let conversion = convert(
+        Format::Haproxy,
+        "defaults\n contimeout 5000\n clitimeout 50000\n srvtimeout 50000\n\
+         listen x 192.0.2.1:80\n server a a:1\npeers p\n peer a 192.0.2.1:1024\nuserlist u\n \
+         user a password b\n",
+    )
+    .unwrap();
+    has(
+        &conversion,
+        &["bind = [\"192.0.2.1:80\"]", "idle_timeout = \"50s\"", "connect_timeout = \"5s\""],
+    );
+    assert_eq!(reported(&conversion), [7, 9]);
+}
+
+#[test]
+fn named_defaults_and_conditional_blocks_are_followed() {
+    let conversion = convert(
+        Format::Haproxy,
+        "defaults tcp\n timeout client 9s\n timeout server 9s\n timeout connect 1s\n\
+         defaults other from tcp\n timeout client 3s\n timeout server 3s\n\
+         listen x from tcp\n bind :1\n.if defined(WEB)\n server a \"$WEB:1\"\n.else\n server b \
+         b:1\n.endif\n\
+         listen y\n bind :2\n server a a:1\n",
+    )
+    .unwrap();
+    has(&conversion, &["[frontend.x]", "idle_timeout = \"9s\"", "address = \"web1:1\""]);
+    has(&conversion, &["[frontend.y]", "idle_timeout = \"3s\""]);
+    lacks(&conversion, "b:1");
+}
+
+#[test]
+fn what_haproxy_refuses_is_refused_with_its_line() {
+    for (text, place) in [
+        ("listen x\n bind :1\n server a a:1 chek\n", "x.cfg:3: "),
+        (
+            "listen x\n bind :1\n tcp-request connection reject if nope\n server a a:1\n",
+            "x.cfg:3: ",
+        ),
+        ("listen x\n bind :1\n server a a:99999\n", "x.cfg:3: "),
+        ("listen x\n bind *\n server a a:1\n", "x.cfg:2: "),
+        ("frontend x\n bind :1\n use_backend nope if TRUE\n", "x.cfg:3: "),
+        ("listen x\n bind \":1\n server a a:1\n", "x.cfg:2: "),
+    ] {
+        let problem = refusal(Format::Haproxy, text);
+        assert!(problem.contains(place) && problem.contains("; "), "{problem}");
+    }
+}

@@ -1,0 +1,303 @@
+//! Rules for nginx.
+
+use std::fs;
+use std::process;
+
+use evenkeel::convert::{Conversion, Format};
+
+use super::{convert, differing, has, lacks, refusal, reported};
+
+/// A `stream` block with these lines; the first is line 2.
+fn stream(lines: &str) -> Conversion {
+    convert(Format::Nginx, &format!("stream {{\n{lines}}}\n")).unwrap()
+}
+
+#[test]
+fn what_nginx_does_not_say_is_written() {
+    let conversion =
+        stream("upstream u {\nserver a:1;\nserver b:1;\n}\nserver { listen 80; proxy_pass u; }\n");
+    has(
+        &conversion,
+        &[
+            "[backend.u]",
+            "balance = \"roundrobin\"",
+            "connect_timeout = \"1m\"",
+            "retries = 1",
+            "[backend.u.health]",
+            "check = \"off\"",
+            "errors = { count = 1, within = \"10s\", down = \"10s\" }",
+            "[[backend.u.server]]",
+            "name = \"server1\"",
+            "address = \"a:1\"",
+            "[frontend.server-80]",
+            "bind = [\"0.0.0.0:80\"]",
+            "backend = \"u\"",
+            "idle_timeout = \"10m\"",
+        ],
+    );
+    assert_eq!(conversion.report, []);
+}
+
+#[test]
+fn the_process_and_its_workers_are_kept() {
+    let text = "user www data;\nworker_processes 4;\nworker_shutdown_timeout \
+    30s;\nworker_cpu_affinity auto;\n\
+                pid x;\nerror_log x;\nevents { worker_connections 1000; }\nhttp { include nope; }\n\
+                stream { server { listen 1; proxy_pass a:2; } }\n";
+    let conversion = convert(Format::Nginx, text).unwrap();
+    has(
+        &conversion,
+        &["user = \"www\"", "group = \"data\"", "workers = 4", "drain_timeout = \"30s\""],
+    );
+    has(&conversion, &["pin = true", "sessions_max = 2000"]);
+    has(&conversion, &["[\"0.0.0.0:1\"]".replace("[", "bind = [").as_str(), "backend = \"a:2\""]);
+    assert_eq!((differing(&conversion), reported(&conversion)), (vec![7], vec![8]));
+    let auto = convert(
+        Format::Nginx,
+        "worker_processes auto;\nevents {\nworker_connections 9;\n}\nstream { server { listen 1; \
+        proxy_pass a:2; } }\n",
+    )
+    .unwrap();
+    has(&auto, &["workers = \"auto\""]);
+    lacks(&auto, "sessions_max =");
+    assert_eq!(differing(&auto), [3]);
+}
+
+#[test]
+fn upstreams_keep_their_algorithm_and_their_servers() {
+    let conversion = stream(
+        "upstream u {\nleast_conn;\nzone u 64k;\nserver a:1 weight=3 max_conns=9;\n\
+         server [2001:db8::1]:1 backup;\nserver unix:/run/x down;\n}\n\
+         server { listen 1; proxy_pass u; }\n",
+    );
+    has(
+        &conversion,
+        &["balance = \"leastconn\"", "address = \"a:1\"", "weight = 3", "sessions_max = 9"],
+    );
+    has(&conversion, &["address = \"[2001:db8::1]:1\"", "weight = 1", "backup = true"]);
+    has(&conversion, &["address = \"unix:/run/x\"", "state = \"maint\""]);
+    for (line, balance, is_near) in [
+        ("hash $remote_addr consistent;", "source", true),
+        ("hash $binary_remote_addr;", "source", true),
+        ("random two least_conn;", "random", false),
+        ("hash $ssl_preread_server_name;", "roundrobin", false),
+    ] {
+        let text = format!(
+            "upstream u {{\n{line}\nserver a:1;\n}}\nserver {{ listen 1; proxy_pass u; }}\n"
+        );
+        let conversion = stream(&text);
+        has(&conversion, &[&format!("balance = \"{balance}\"")]);
+        assert_eq!(differing(&conversion), if is_near { vec![3] } else { vec![] }, "{line}");
+    }
+}
+
+#[test]
+fn failures_take_servers_down_unless_there_is_one() {
+    let text = |parameters: &str, more: &str| {
+        format!(
+            "upstream u {{\nserver a:1 {parameters};\n{more}}}\nserver {{ listen 1; proxy_pass u; \
+            }}\n"
+        )
+    };
+    let explicit =
+        stream(&text("max_fails=3 fail_timeout=30s", "server b:1 max_fails=3 fail_timeout=30s;\n"));
+    has(&explicit, &["errors = { count = 3, within = \"30s\", down = \"30s\" }"]);
+    let never = stream(&text("max_fails=0", "server b:1 max_fails=0;\n"));
+    lacks(&never, "errors");
+    let alone = stream(&text("max_fails=3", ""));
+    lacks(&alone, "errors =");
+    assert_eq!(differing(&alone), [3]);
+    let differ = stream(&text("max_fails=3", "server b:1;\nserver c:1;\n"));
+    assert_eq!(reported(&differ), [3]);
+}
+
+#[test]
+fn keys_of_stream_hold_for_every_server() {
+    let conversion = stream(
+        "proxy_protocol on;\nproxy_timeout 12h;\nproxy_next_upstream_tries 10;\n\
+         upstream u { server a:1; server b:1; }\nserver { listen 1; proxy_pass u; }\n\
+         server { listen 2; proxy_pass u; proxy_timeout 3s; }\n\
+         server { listen 3; proxy_pass u; proxy_protocol off; proxy_next_upstream off; }\n",
+    );
+    has(
+        &conversion,
+        &["[backend.u]", "send_proxy = \"v1\"", "retries = 9", "[backend.u-3]", "retries = 0"],
+    );
+    has(&conversion, &["[frontend.server-1]", "backend = \"u\"", "idle_timeout = \"12h\""]);
+    has(&conversion, &["[frontend.server-2]", "backend = \"u\"", "idle_timeout = \"3s\""]);
+    has(&conversion, &["[frontend.server-3]", "backend = \"u-3\""]);
+}
+
+#[test]
+fn maps_choose_backends_by_server_name() {
+    let conversion = stream(
+        "map $ssl_preread_server_name $u {\nhostnames;\nwww.x web;\n.y.org web;\n*.z.org web;\n\
+         ~^(.+\\.)?w\\.org$ web;\ndefault other;\n}\nupstream web { server a:1; }\n\
+         upstream other { server unix:/run/o; }\nserver {\nlisten 443;\nlisten [::]:443;\n\
+         ssl_preread on;\n\
+         proxy_pass $u;\n}\n",
+    );
+    has(
+        &conversion,
+        &[
+            "[frontend.server-443]",
+            "bind = [\"0.0.0.0:443\", \"[::]:443\"]",
+            "backend = \"other\"",
+            "[frontend.server-443.sni]",
+            "\"www.x\" = \"web\"",
+            "\"y.org\" = \"web\"",
+            "\"*.y.org\" = \"web\"",
+            "\"*.z.org\" = \"web\"",
+            "\"w.org\" = \"web\"",
+            "\"*.w.org\" = \"web\"",
+        ],
+    );
+    assert_eq!(conversion.report, []);
+    let direct = stream(
+        "map $ssl_preread_server_name $u {\nwww.x 192.0.2.1:443;\n~^w[0-9] web:1;\n}\n\
+         server { listen 443; ssl_preread on; proxy_pass $u; }\n",
+    );
+    has(&direct, &["\"www.x\" = \"192.0.2.1:443\"", "address = \"192.0.2.1:443\""]);
+    lacks(&direct, "\nbackend =");
+    assert_eq!(reported(&direct), [4]);
+    let alpn = stream(
+        "map $ssl_preread_alpn_protocols $p {\nacme-tls/1 acme:1;\ndefault web:1;\n}\n\
+         map $ssl_preread_server_name $u {\nwww.x x:1;\ndefault $p;\n}\n\
+         server { listen 443; ssl_preread on; proxy_pass $u; }\n",
+    );
+    has(&alpn, &["backend = \"web:1\"", "\"www.x\" = \"x:1\"", "\"acme-tls/1\" = \"acme:1\""]);
+}
+
+#[test]
+fn other_destinations_are_reported_and_left_out() {
+    for (before, target) in [
+        ("", "$ssl_preread_server_name:443"),
+        ("map $ssl_preread_protocol $u { default a:1; }\n", "$u"),
+        ("split_clients $remote_addr $u { 50% a:1; * b:1; }\n", "$u"),
+        ("geo $u { default a:1; }\n", "$u"),
+    ] {
+        let conversion = stream(&format!(
+            "{before}server {{ listen 1; proxy_pass {target}; }}\nserver {{ listen 2; proxy_pass \
+            a:1; }}\n"
+        ));
+        has(&conversion, &["# [frontend.server-1]", "[frontend.server-2]"]);
+        assert!(
+            conversion.has_losses() && conversion.report.iter().any(|note| note.is_urgent),
+            "{target}"
+        );
+    }
+    // Alone, it refuses every client.
+    let alone = stream("server { listen 1; proxy_pass $ssl_preread_server_name:443; }\n");
+    has(&alone, &["[frontend.server-1]", "deny = [\"0.0.0.0/0\", \"::/0\"]"]);
+    let port = stream("server { listen 1-9; proxy_pass 10.0.0.1:$server_port; }\n");
+    has(&port, &["bind = [\"0.0.0.0:1-9\"]", "address = \"10.0.0.1\""]);
+    let set = stream("server { listen 1; set $u a:1; proxy_pass $u; }\n");
+    has(&set, &["backend = \"a:1\""]);
+}
+
+#[test]
+fn tls_and_udp_are_left_out() {
+    let conversion = stream(
+        "upstream u { server a:1; }\nserver {\nlisten 443 ssl;\nssl_certificate x;\nproxy_pass \
+        u;\n}\n\
+         server {\nlisten 53 udp;\nlisten 53;\nproxy_pass u;\n}\nserver {\nlisten 54 udp;\n\
+         proxy_pass u;\n}\n\
+         server {\nlisten 444 ssl;\nproxy_ssl on;\nproxy_pass u;\n}\n",
+    );
+    has(&conversion, &["# [frontend.server-443]", "[frontend.server-53]", "[frontend.server-444]"]);
+    lacks(&conversion, "server-54");
+    lacks(&conversion, "\ndeny = ");
+    let reported = reported(&conversion);
+    for line in [4, 9, 14, 18, 19] {
+        assert!(reported.contains(&line), "{line} of {reported:?}");
+    }
+}
+
+#[test]
+fn rules_on_clients_become_lists() {
+    let server =
+        |lines: &str| stream(&format!("server {{\nlisten 1;\n{lines}proxy_pass a:1;\n}}\n"));
+    let lists = server("deny 10.0.0.1;\nallow 10.0.0.0/8;\nallow 2001:db8::/32;\ndeny all;\n");
+    has(&lists, &["allow = [\"10.0.0.0/8\", \"2001:db8::/32\"]", "deny = [\"10.0.0.1/32\"]"]);
+    has(&server("deny 10.0.0.1;\nallow all;\n"), &["deny = [\"10.0.0.1/32\"]"]);
+    let exception = server("allow 10.0.0.1;\ndeny 10.0.0.0/8;\n");
+    assert_eq!(reported(&exception), [5]);
+    let limit = stream(
+        "limit_conn_zone $binary_remote_addr zone=z:10m;\nlimit_conn z 5;\nserver { listen 1; \
+        proxy_pass a:1; }\n",
+    );
+    has(&limit, &["clients_max = 5"]);
+    assert_eq!(limit.report, []);
+    let other = stream(
+        "limit_conn_zone $server_addr zone=z:10m;\nserver {\nlisten 1;\nlimit_conn z \
+        5;\nproxy_pass a:1;\n}\n",
+    );
+    assert_eq!(reported(&other), [5]);
+}
+
+#[test]
+fn other_keys_of_a_server_are_kept() {
+    let conversion = stream(
+        "resolver 192.0.2.53 [2001:db8::53]:5353 valid=10s;\nserver {\nlisten 1 proxy_protocol \
+        so_keepalive=30m:: backlog=9 fastopen=3;\n\
+         set_real_ip_from 10.0.0.0/8;\nproxy_bind $remote_addr transparent;\n\
+         proxy_connect_timeout 1s;\n\
+         proxy_pass a:1;\nproxy_upload_rate 10k;\nproxy_download_rate 0;\n\
+         proxy_next_upstream_timeout 5s;\n}\n",
+    );
+    has(&conversion, &["resolver = [\"192.0.2.53:53\", \"[2001:db8::53]:5353\"]"]);
+    has(&conversion, &["source = [\"client\"]"]);
+    has(&conversion, &["keepalive = \"30m\"", "backlog = 9", "fast_open = true"]);
+    has(&conversion, &["proxy_protocol = \"required\"", "proxy_protocol_from = [\"10.0.0.0/8\"]"]);
+    assert_eq!(reported(&conversion), [9, 11]);
+    let address = stream("server { listen 1; proxy_bind 192.0.2.1; proxy_pass a:1; }\n");
+    has(&address, &["source = [\"192.0.2.1\"]"]);
+}
+
+#[test]
+fn a_fragment_of_a_stream_block_is_read_and_a_template_is_reported() {
+    let fragment = convert(
+        Format::Nginx,
+        "upstream u {\nserver ${HOST}:80;\n}\nserver { listen 1; proxy_pass u; }\n",
+    )
+    .unwrap();
+    has(&fragment, &["[backend.u]", "address = \"host.invalid:80\"", "[frontend.server-1]"]);
+    assert_eq!(reported(&fragment), [2]);
+    let twice =
+        stream("upstream u {\nserver a:1;\nserver a:1;\n}\nserver { listen 1; proxy_pass u; }\n");
+    assert_eq!(twice.toml.matches("[[backend.u.server]]").count(), 1);
+    assert_eq!(differing(&twice), [4]);
+}
+
+#[test]
+fn included_files_are_read_and_missing_ones_are_reported() {
+    let folder = std::env::temp_dir().join(format!("evenkeel-convert-{}", process::id()));
+    fs::create_dir_all(folder.join("stream.d")).unwrap();
+    let main = "stream {\ninclude stream.d/*.conf;\ninclude nope/*.conf;\nserver { listen 1; \
+    proxy_pass u; }\n}\n";
+    fs::write(folder.join("nginx.conf"), main).unwrap();
+    fs::write(folder.join("stream.d/u.conf"), "upstream u {\nserver a:1;\nstate x;\n}\n").unwrap();
+    let conversion = convert::convert(None, &folder.join("nginx.conf")).unwrap();
+    has(&conversion, &["[backend.u]", "address = \"a:1\""]);
+    let places: Vec<(bool, usize)> =
+        conversion.report.iter().map(|note| (note.file.ends_with("u.conf"), note.line)).collect();
+    assert_eq!(places, [(false, 3), (true, 3)]);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn what_nginx_refuses_is_refused_with_its_line() {
+    for (text, place) in [
+        ("stream {\nserver {\nlisten 80\nproxy_pass a:1;\n}\n}\n", "x.cfg:3: "),
+        ("stream {\nserver {\nlisten 80;\nproxy_pas a:1;\n}\n}\n", "x.cfg:2: "),
+        ("stream {\nserver {\nlisten 80;\nproxy_pass nope;\n}\n}\n", "x.cfg:4: "),
+        ("stream {\nserver {\nlisten 80;\nproxy_pass $nope;\n}\n}\n", "x.cfg:4: "),
+        ("stream {\nserver {\nproxy_pass a:1;\n}\n}\n", "x.cfg:2: "),
+        ("stream {\nupstream u {\n}\n}\n", "x.cfg:2: "),
+        ("stream {\nupstream u {\nserver a:1 wieght=2;\n}\n}\n", "x.cfg:3: "),
+        ("stream {\nserver {\nlisten 80;\nproxy_pass a:1;\n}\n", "x.cfg:1: "),
+    ] {
+        let problem = refusal(Format::Nginx, text);
+        assert!(problem.contains(place) && problem.contains("; "), "{text}{problem}");
+    }
+}
