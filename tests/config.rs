@@ -19,47 +19,48 @@ use evenkeel::config::{self, Check, Config, Span};
 use serde_json::Value;
 
 const EVENKEEL: &str = env!("CARGO_BIN_EXE_evenkeel");
-const REFUSED: Option<i32> = Some(64);
+const INVALID: Option<i32> = Some(64);
 
 #[test]
-fn every_refused_configuration_says_what_is_wrong_and_what_to_do() {
-    let mut wrong = Vec::new();
+fn every_invalid_configuration_is_refused_with_problem_and_remedy() {
+    let mut different = Vec::new();
     let cases = toml_files("tests/config/invalid");
     assert!(cases.len() >= 85, "{} cases", cases.len());
     for case in cases {
         let output = check_in(case.parent().unwrap(), case.file_name().unwrap());
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), REFUSED, "{}: {said}", case.display());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), INVALID, "{}: {stderr}", case.display());
         assert!(output.stdout.is_empty(), "{}", case.display());
-        let place = format!("{}:", case.file_name().unwrap().to_str().unwrap());
-        for line in said.lines() {
-            assert!(line.starts_with(&place) && line.contains("; "), "no place or remedy: {line}");
+        let file_name = format!("{}:", case.file_name().unwrap().to_str().unwrap());
+        for line in stderr.lines() {
+            let complete = line.starts_with(&file_name) && line.contains("; ");
+            assert!(complete, "no file name or no remedy: {line}");
         }
-        // After a message was reworded: EVENKEEL_BLESS=1 cargo test, and read the difference.
+        // After a change of a message: EVENKEEL_BLESS=1 cargo test, and review the difference.
         let file = case.with_extension("expected");
         if std::env::var_os("EVENKEEL_BLESS").is_some() {
-            fs::write(&file, &said).unwrap();
+            fs::write(&file, &stderr).unwrap();
         }
         let expected = fs::read_to_string(&file).unwrap_or_default();
-        if said != expected {
-            wrong.push(format!("{}\nexpected:\n{expected}said:\n{said}", case.display()));
+        if stderr != expected {
+            different.push(format!("{}\nexpected:\n{expected}actual:\n{stderr}", case.display()));
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(different.is_empty(), "{}", different.join("\n"));
 }
 
 #[test]
 fn every_valid_configuration_is_accepted() {
     for case in [toml_files("tests/config/valid"), toml_files("deploy")].concat() {
         let output = check_in(case.parent().unwrap(), case.file_name().unwrap());
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{}: {said}", case.display());
-        assert!(said.lines().all(is_warning), "{}: {said}", case.display());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{}: {stderr}", case.display());
+        assert!(stderr.lines().all(is_warning), "{}: {stderr}", case.display());
     }
 }
 
 #[test]
-fn what_this_machine_lacks_is_a_warning_that_says_it_was_looked_up() {
+fn what_this_machine_lacks_is_a_warning() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let _taken = TcpListener::bind(taken).unwrap();
     let folder = Folder::new("lookups");
@@ -70,9 +71,9 @@ fn what_this_machine_lacks_is_a_warning_that_says_it_was_looked_up() {
     );
     fs::write(folder.path("x.toml"), text).unwrap();
     let output = check_in(&folder.0, OsStr::new("x.toml"));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.lines().all(is_warning), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(stderr.lines().all(is_warning), "{stderr}");
     let expected = [
         ("x.toml:7:9: ", "in use"),
         ("x.toml:7:", "192.0.2.1:8080 is not an address of this machine"),
@@ -80,15 +81,54 @@ fn what_this_machine_lacks_is_a_warning_that_says_it_was_looked_up() {
         ("x.toml:3:9: ", "no group \"no-such-group\""),
         ("x.toml:9:1: ", "no-such-host.invalid has no address"),
     ];
-    assert_eq!(said.lines().count(), expected.len(), "{said}");
+    assert_eq!(stderr.lines().count(), expected.len(), "{stderr}");
     let mut doctor = Command::new(EVENKEEL);
     doctor.args(["doctor", "-c", "x.toml"]).current_dir(&folder.0);
     let doctor = String::from_utf8(doctor.output().unwrap().stdout).unwrap();
-    for (place, text) in expected {
-        let tells = |line: &str| line.starts_with(place) && line.contains(text);
-        assert!(said.lines().any(tells), "{place} {text} in {said}");
+    for (position, text) in expected {
+        let reports = |line: &str| line.starts_with(position) && line.contains(text);
+        assert!(stderr.lines().any(reports), "{position} {text} in {stderr}");
         let warns = |line: &str| line.starts_with("warning ") && line.contains(text);
         assert!(doctor.lines().any(warns), "{text} in {doctor}");
+    }
+}
+
+#[test]
+fn names_that_lead_back_to_their_own_backend_are_warned_about_and_a_chain_is_not() {
+    let folder = Folder::new("chains");
+    // Ports of their own, so that `check` can bind them.
+    let listen = |_| TcpListener::bind("127.0.0.1:0").unwrap();
+    let listeners = [1, 2].map(listen);
+    let [one, two] = listeners.map(|listener| listener.local_addr().unwrap());
+    let check = |last: &str| {
+        let text = format!(
+            "observe.bind = false\n\
+             [frontend.f1]\nbind = [\"{one}\"]\nbackend = \"b1\"\n\
+             [frontend.f2]\nbind = [\"{two}\"]\nbackend = \"b2\"\n\
+             [[backend.b1.server]]\nname = \"s1\"\naddress = \"localhost:{}\"\n\
+             [[backend.b2.server]]\nname = \"s2\"\naddress = \"{last}\"\n",
+            two.port()
+        );
+        fs::write(folder.path("x.toml"), text).unwrap();
+        let output = check_in(&folder.0, OsStr::new("x.toml"));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        said
+    };
+    let said = check("192.0.2.1:80");
+    assert!(!said.contains("leads back"), "{said}");
+    for last in [format!("localhost:{}", one.port()), one.to_string()] {
+        let said = check(&last);
+        let lines: Vec<&str> = said.lines().filter(|line| line.contains("leads back")).collect();
+        // A number comes before a name, and of two names the first one of the file.
+        let (place, frontend, backend) = if last.starts_with("localhost") {
+            ("x.toml:11:1: ", format!("{one} is frontend f1"), "backend b2")
+        } else {
+            ("x.toml:8:1: ", format!("{two} is frontend f2"), "backend b1")
+        };
+        assert!(lines.len() == 1 && lines.iter().all(|line| is_warning(line)), "{said}");
+        assert!(lines[0].starts_with(place) && lines[0].contains(&frontend), "{said}");
+        assert!(lines[0].contains(backend), "{said}");
     }
 }
 
@@ -120,10 +160,10 @@ fn a_file_that_is_not_text_is_refused_in_bounded_time() {
     ];
     for (name, expected) in cases {
         let output = check_in(&folder.0, OsStr::new(name));
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), REFUSED, "{name}: {said}");
-        assert!(said.starts_with(expected), "{name}: {said}");
-        assert_eq!(said.lines().count(), 1, "{name}: {said}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), INVALID, "{name}: {stderr}");
+        assert!(stderr.starts_with(expected), "{name}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{name}: {stderr}");
     }
 }
 
@@ -143,60 +183,61 @@ fn a_mebibyte_of_nesting_is_refused_with_a_short_message() {
     for text in cases {
         fs::write(folder.path("nested"), &text).unwrap();
         let output = check_in(&folder.0, OsStr::new("nested"));
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), REFUSED, "{said}");
-        assert!(said.starts_with("nested:1:"), "{said}");
-        assert!(said.len() < 16_384, "{} bytes", said.len());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), INVALID, "{stderr}");
+        assert!(stderr.starts_with("nested:1:"), "{stderr}");
+        assert!(stderr.len() < 16_384, "{} bytes", stderr.len());
     }
 }
 
 #[test]
-fn a_file_that_may_not_be_read_says_so() {
+fn a_file_without_read_permission_is_refused() {
     let folder = Folder::new("unreadable");
     fs::write(folder.path("secret"), "[global]\n").unwrap();
     fs::set_permissions(folder.path("secret"), fs::Permissions::from_mode(0o000)).unwrap();
     let mut command = Command::new(EVENKEEL);
     if nix::unistd::geteuid().is_root() {
-        // Root may read everything: be nobody, with a copy of the program that nobody can reach.
-        // Copied by another process: a child that some other test starts meanwhile would have our
-        // copy open, and it could not run.
+        // Root may read every file: run as the user nobody, with a copy of the program in a
+        // directory that this user may enter. Another process copies it: a child of a concurrent
+        // test would inherit our descriptor that is open for writing, and then the copy cannot be
+        // executed (ETXTBSY).
         let copied = Command::new("cp").arg(EVENKEEL).arg(folder.path("evenkeel")).status();
         assert!(copied.unwrap().success());
         command = Command::new(folder.path("evenkeel"));
         command.uid(65_534).gid(65_534);
     }
     let output = command.args(["check", "-c", "secret"]).current_dir(&folder.0).output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), REFUSED, "{said}");
-    assert!(said.starts_with("secret: cannot be read (Permission denied"), "{said}");
-    assert!(said.contains("; make it readable for the user that evenkeel runs as"), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), INVALID, "{stderr}");
+    assert!(stderr.starts_with("secret: cannot be read (Permission denied"), "{stderr}");
+    assert!(stderr.contains("; make it readable for the user that evenkeel runs as"), "{stderr}");
 }
 
 #[test]
-fn the_tracked_example_and_reference_are_the_generated_ones() {
+fn the_example_and_the_reference_in_the_repository_are_the_generated_ones() {
     let files =
         [("--example", "deploy/evenkeel.example.toml"), ("--reference", "docs/configuration.md")];
     for (option, file) in files {
         let output = Command::new(EVENKEEL).args(["schema", option]).output().unwrap();
         let generated = String::from_utf8(output.stdout).unwrap();
-        let differs = format!("after a change of a key: evenkeel schema {option} > {file}");
-        assert!(generated == read(file), "{differs}");
+        let remedy = format!("after a change of a key: evenkeel schema {option} > {file}");
+        assert!(generated == read(file), "{remedy}");
     }
 }
 
 #[test]
 fn the_example_shows_the_defaults() {
     let example = config::load(&root().join("deploy/evenkeel.example.toml")).unwrap();
-    let least = "[frontend.http]\nbind = [\"0.0.0.0:80\", \"[::]:80\"]\nbackend = \"web\"\n\
+    let minimal = "[frontend.http]\nbind = [\"0.0.0.0:80\", \"[::]:80\"]\nbackend = \"web\"\n\
                  [[backend.web.server]]\nname = \"web1\"\naddress = \"192.0.2.1:80\"\n";
-    let least = config::parse(least, "least").unwrap();
-    assert_eq!(without_spans(example), without_spans(least));
+    let minimal = config::parse(minimal, "minimal").unwrap();
+    assert_eq!(without_spans(example), without_spans(minimal));
 }
 
 #[test]
-fn the_commented_keys_of_the_example_work_too() {
-    let everything = uncommented_example();
-    let config = config::parse(&everything, "example").unwrap();
+fn the_commented_keys_of_the_example_are_valid() {
+    let example = uncommented_example();
+    let config = config::parse(&example, "example").unwrap();
     let health = &config.backends[0].health;
     assert_eq!(health.check, Check::Http);
     assert_eq!((health.http.method.as_str(), health.http.path.as_str()), ("GET", "/"));
@@ -216,9 +257,9 @@ fn the_schema_accepts_the_examples_and_refuses_mistakes() {
         valid.push(fs::read_to_string(file).unwrap().trim_start_matches('\u{feff}').to_owned());
     }
     for text in &valid {
-        let mut wrong = Vec::new();
-        schema::validate(&schema, &toml::from_str(text).unwrap(), "", &mut wrong);
-        assert!(wrong.is_empty(), "{wrong:?} in\n{text}");
+        let mut invalid = Vec::new();
+        schema::validate(&schema, &toml::from_str(text).unwrap(), "", &mut invalid);
+        assert!(invalid.is_empty(), "{invalid:?} in\n{text}");
     }
     let mistakes = [
         ("retries = 2", "retires = 2", "/backend/web/retires"),
@@ -230,17 +271,17 @@ fn the_schema_accepts_the_examples_and_refuses_mistakes() {
         ("backend = \"web\"", "", "/frontend/http/backend"),
         ("bind = [\"0.0.0.0:80\", \"[::]:80\"]", "bind = []", "/frontend/http/bind"),
     ];
-    for (right, mistake, place) in mistakes {
-        let text = valid[0].replace(right, mistake);
-        assert_ne!(text, valid[0], "{right}");
-        let mut wrong = Vec::new();
-        schema::validate(&schema, &toml::from_str(&text).unwrap(), "", &mut wrong);
-        assert_eq!(wrong, [place], "{mistake}");
+    for (line, mistake, path) in mistakes {
+        let text = valid[0].replace(line, mistake);
+        assert_ne!(text, valid[0], "{line}");
+        let mut invalid = Vec::new();
+        schema::validate(&schema, &toml::from_str(&text).unwrap(), "", &mut invalid);
+        assert_eq!(invalid, [path], "{mistake}");
     }
 }
 
 #[test]
-fn the_cluster_of_the_example_is_the_one_that_it_replaces() {
+fn the_cluster_configuration_has_the_addresses_and_servers_of_the_replaced_one() {
     let config = config::load(&root().join("deploy/raspberry-pi-cluster.toml")).unwrap();
     let binds = config.frontends[0].bind.iter().map(|(address, _)| address.to_string());
     assert_eq!(binds.collect::<Vec<_>>(), ["0.0.0.0:80", "[::]:80"]);
@@ -250,7 +291,7 @@ fn the_cluster_of_the_example_is_the_one_that_it_replaces() {
 }
 
 #[test]
-fn any_file_of_one_mebibyte_is_answered_in_bounded_time() {
+fn every_file_of_one_mebibyte_is_checked_in_bounded_time() {
     let folder = Folder::new("mistakes");
     let binds = "\"0.0.0.0:80\",".repeat(65_000);
     let names = (0..10_000).map(|n| {
@@ -265,16 +306,16 @@ fn any_file_of_one_mebibyte_is_answered_in_bounded_time() {
         "a = 1\n".repeat(160_000),
         "[[backend.web.server]]\nname = \"a\"\n".repeat(20_000),
         "timeout client 30s\n".repeat(50_000),
-        // Before, a file like this one took more than half a minute.
-        format!("{}{}", good_lines(225 * 1024), "a = [1, 2\n".repeat(150)),
+        // This one once took more than half a minute.
+        format!("{}{}", valid_lines(225 * 1024), "a = [1, 2\n".repeat(150)),
     ];
     for text in cases {
         assert!(text.len() <= 1 << 20, "{} bytes", text.len());
         fs::write(folder.path("mistakes"), &text).unwrap();
         let output = check_in(&folder.0, OsStr::new("mistakes"));
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), REFUSED, "{said}");
-        assert!(said.lines().count() <= 101, "{} lines", said.lines().count());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), INVALID, "{stderr}");
+        assert!(stderr.lines().count() <= 101, "{} lines", stderr.lines().count());
     }
 }
 
@@ -282,8 +323,8 @@ fn is_warning(line: &str) -> bool {
     line.contains(": warning: ") && line.ends_with(" (looked up on this machine)")
 }
 
-/// So many bytes of a configuration that is right.
-fn good_lines(bytes: usize) -> String {
+/// At least so many bytes of valid configuration.
+fn valid_lines(bytes: usize) -> String {
     let server = |n| format!("[[backend.web.server]]\nname = \"s{n}\"\naddress = \"h{n}:80\"\n");
     let mut text = String::new();
     for n in 0.. {
@@ -295,7 +336,7 @@ fn good_lines(bytes: usize) -> String {
     text
 }
 
-/// Runs `evenkeel check -c file` in `folder`; fails when it takes longer than 30 s.
+/// Runs `evenkeel check -c file` in `folder`; fails if it takes longer than 30 s.
 fn check_in(folder: &Path, file: &OsStr) -> Output {
     let child = Command::new(EVENKEEL)
         .args([OsStr::new("check"), OsStr::new("-c"), file])
@@ -309,13 +350,13 @@ fn check_in(folder: &Path, file: &OsStr) -> Output {
     let reader = std::thread::spawn(move || done.send(child.wait_with_output()));
     let Ok(output) = wait.recv_timeout(Duration::from_secs(30)) else {
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
-        panic!("{}: no answer in 30 s", file.display());
+        panic!("{}: not checked in 30 s", file.display());
     };
     reader.join().unwrap().unwrap();
     output.unwrap()
 }
 
-/// The example with every commented key, and a health check that allows them all.
+/// The example with every key uncommented, and a health check that allows all of them.
 fn uncommented_example() -> String {
     let example = read("deploy/evenkeel.example.toml");
     let line =
@@ -323,7 +364,7 @@ fn uncommented_example() -> String {
     example.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// A line of the example that sets something, commented or not, without the comment mark.
+/// A line of the example that sets a key, commented or not, without the comment mark.
 fn setting(line: &str) -> Option<&str> {
     let line = line.strip_prefix("# ").unwrap_or(line);
     let key = line.split(" = ").next().filter(|key| *key != line);
@@ -365,7 +406,7 @@ fn toml_files(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-/// A folder of one test, that every user may enter; gone at its end.
+/// A directory of one test, which every user may enter. Dropping it removes the directory.
 struct Folder(PathBuf);
 
 impl Folder {

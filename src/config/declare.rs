@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::addresses::ServerAddress;
 use super::enums::{AdminState, AllDown, Backups, Balance, Check, LogFormat};
 use super::kinds::Value;
 use super::networks::Networks;
 use super::problems::Span;
-use super::values::{Rate, ServerAddress};
+use super::values::Rate;
 
 /// The text of several lines of a doc comment.
 pub(super) fn joined(lines: &[&str]) -> String {

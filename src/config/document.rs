@@ -16,12 +16,13 @@ pub fn example() -> String {
     let mut out = String::new();
     comment(
         &mut out,
-        "Every key of evenkeel with its default. A line \"# key = value\" has no default, or is of \
-         use only together with another value; remove the \"# \" to set it.",
+        "Every key of evenkeel with its default. If a line is a comment such as \"# key = value\", \
+         the key has no default, or is valid only together with another value; remove the \"# \" \
+         to set it.",
     );
     comment(&mut out, "");
     comment(&mut out, &joined(Config::SECTION.text));
-    comment(&mut out, "Made by `evenkeel schema --example`.");
+    comment(&mut out, "`evenkeel schema --example` prints this file.");
     for key in Config::SECTION.keys {
         section(&mut out, key, "", key.name);
     }
@@ -77,9 +78,9 @@ fn comment(out: &mut String, text: &str) {
 pub fn reference() -> String {
     let mut out = format!("# Configuration\n\n{}\n\n", joined(Config::SECTION.text));
     out.push_str(
-        "Made by `evenkeel schema --reference`. `-`: not set. The same as a file: \
-         [evenkeel.example.toml](../deploy/evenkeel.example.toml); for editors: `evenkeel \
-         schema`.\n",
+        "`evenkeel schema --reference` prints this page. If the default is `-`, the key is not \
+         set. [evenkeel.example.toml](../deploy/evenkeel.example.toml) is a file with every key. \
+         `evenkeel schema` prints a JSON schema for editors.\n",
     );
     for section in Config::SECTION.all().iter().skip(1) {
         write_section(&mut out, section).ok();
@@ -106,7 +107,7 @@ fn write_section(out: &mut String, section: &Section) -> std::fmt::Result {
         )?;
     }
     if !planned.is_empty() {
-        writeln!(out, "\nPlanned for a later version; this one refuses them:\n")?;
+        writeln!(out, "\nPlanned for a later version; this version rejects them:\n")?;
     }
     for Planned { name, literal, text } in *planned {
         writeln!(out, "- {name} (default `{literal}`): {}", joined(text))?;

@@ -1,5 +1,4 @@
-//! The data types of a declaration: sections, their keys, the types that a key can have, and how a
-//! string becomes a value of each.
+//! The data types of a declaration: sections, their keys, and the types that a key can have.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -7,10 +6,11 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
+use super::addresses::{self, ServerAddress};
 use super::enums::Words;
 use super::networks::Networks;
 use super::problems::{Sink, Span, nearest, shown};
-use super::values::{self, Parsed, ServerAddress};
+use super::values::{self, Parsed};
 
 /// A section: a table of the configuration.
 #[derive(Debug)]
@@ -135,9 +135,9 @@ formats! {
     SOCKET_PATH = "absolute path", "a path in quotes, such as \"/run/evenkeel/control.sock\"",
         |it| text(it, values::socket_path(it));
     BIND = "IP address and port", "an address in quotes, such as \"0.0.0.0:80\"",
-        |it| values::bind(it).map(Value::Bind);
+        |it| addresses::bind(it).map(Value::Bind);
     SERVER = "host or IP address, and port", "host and port in quotes, such as \"web1.lan:80\"",
-        |it| values::server(it).map(Value::Server);
+        |it| addresses::server(it).map(Value::Server);
     HTTP_METHOD = "HTTP method", "a method in quotes, such as \"GET\"",
         |it| text(it, values::http_method(it));
     HTTP_PATH = "path", "a path in quotes, such as \"/health\"",

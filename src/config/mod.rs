@@ -12,6 +12,8 @@ use std::sync::Arc;
 use nix::fcntl::OFlag;
 use toml::de::DeTable;
 
+mod addresses;
+mod chains;
 mod declare;
 mod document;
 mod enums;
@@ -26,6 +28,8 @@ mod syntax;
 mod validate;
 mod values;
 
+pub use addresses::{ServerAddress, not_a_server};
+pub use chains::{Chains, Reached};
 pub use document::{example, reference};
 pub use enums::{AdminState, AllDown, Backups, Balance, Check, LogFormat, Words};
 pub use kinds::{Alternative, Format, Key, Kind, Planned, Presence, Section};
@@ -37,7 +41,7 @@ pub use settings::{
     Server,
 };
 pub use validate::{on_this_machine, overlap};
-pub use values::{Rate, ServerAddress};
+pub use values::Rate;
 
 use kinds::Table;
 use problems::{Sink, shown};
@@ -63,7 +67,7 @@ pub fn load(path: &Path) -> Result<Config, Problems> {
 
 /// Reads the lists of networks that are files; their paths are relative to the configuration's.
 fn read_lists(config: &mut Config, path: &Path, sink: &Sink<'_>) {
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
     for frontend in &mut config.frontends {
         let FrontendSettings { allow, deny, .. } = Arc::make_mut(frontend);
         for (key, list) in [("allow", allow), ("deny", deny)] {
@@ -116,11 +120,11 @@ pub fn from_arguments(binds: &[String], servers: &[String]) -> Result<Config, Pr
         sink.push(0, "no --server; add one such as --server 192.0.2.1:80");
     }
     let bind = |word: &String| {
-        let address = values::bind(word).map_err(|problem| wrong("--bind", word, &problem));
+        let address = addresses::bind(word).map_err(|problem| wrong("--bind", word, &problem));
         Some((address.ok()?, Span::default()))
     };
     let server = |(number, word): (usize, &String)| {
-        let address = values::server(word).map_err(|problem| wrong("--server", word, &problem));
+        let address = addresses::server(word).map_err(|problem| wrong("--server", word, &problem));
         Some(Server {
             name: format!("server{number}"),
             address: address.ok()?,

@@ -81,7 +81,7 @@ const fn number(address: IpAddr) -> u128 {
     }
 }
 
-/// The first and the last address of "192.0.2.0/24", "2001:db8::/32" or "192.0.2.1".
+/// The first and the last address of `192.0.2.0/24`, `2001:db8::/32` or `192.0.2.1`.
 pub(super) fn network(text: &str) -> Parsed<(u128, u128)> {
     const REMEDY: &str = "write an address, or a network such as \"192.0.2.0/24\"";
     let (address, length) = match text.split_once('/') {

@@ -221,26 +221,8 @@ impl<'a> Field<'_, 'a> {
                 };
                 Some(Value::List(items.iter().filter_map(item).collect()))
             }
-            (Kind::Networks, DeValue::Array(items)) => {
-                let one = |item: &'a Spanned<DeValue<'a>>| {
-                    let (offset, value) = (item.span().start, item.get_ref());
-                    let DeValue::String(text) = value else {
-                        let text = format!("not a string; write {}", kind.hint());
-                        self.wrong(offset, value, &text);
-                        return None;
-                    };
-                    networks::network(text).map_err(|text| self.wrong(offset, value, &text)).ok()
-                };
-                Some(Value::Networks(Networks::new(items.iter().filter_map(one).collect())))
-            }
-            (Kind::Networks, DeValue::Table(table)) => {
-                let path = table.get("file").filter(|_| table.len() == 1).map(Spanned::get_ref);
-                let Some(DeValue::String(path)) = path else {
-                    self.wrong(offset, value, &format!("write {}", kind.hint()));
-                    return None;
-                };
-                let file = Networks::of_file(path.as_ref().into(), self.sink.span(offset));
-                Some(Value::Networks(file))
+            (Kind::Networks, DeValue::Array(_) | DeValue::Table(_)) => {
+                self.networks(kind, offset, value).map(Value::Networks)
             }
             (Kind::Table(section), DeValue::Table(table)) => {
                 Some(Value::Table(self.table(section, table, self.path.to_owned(), "", offset)))
@@ -265,6 +247,30 @@ impl<'a> Field<'_, 'a> {
                 None
             }
         }
+    }
+
+    /// A list of networks, or a table with the file of one.
+    fn networks(&self, kind: &Kind, offset: usize, value: &DeValue<'_>) -> Option<Networks> {
+        let text = format!("not a list of networks; write {}", kind.hint());
+        let one = |item: &Spanned<DeValue<'_>>| match (item.span().start, item.get_ref()) {
+            (offset, value @ DeValue::String(text)) => {
+                networks::network(text).map_err(|text| self.wrong(offset, value, &text)).ok()
+            }
+            (offset, value) => {
+                self.wrong(offset, value, &text);
+                None
+            }
+        };
+        if let DeValue::Array(items) = value {
+            return Some(Networks::new(items.iter().filter_map(one).collect()));
+        }
+        let DeValue::Table(table) = value else { return None };
+        let path = table.get("file").filter(|_| table.len() == 1);
+        if let Some(DeValue::String(path)) = path.map(Spanned::get_ref) {
+            return Some(Networks::of_file(path.as_ref().into(), self.sink.span(offset)));
+        }
+        self.wrong(offset, value, &text);
+        None
     }
 
     fn alternative(&self) -> String {

@@ -1,9 +1,9 @@
-//! The declaration of every configuration key, and the configuration as meant: checked, with every
-//! default filled in.
+//! The declaration of every configuration key, and the checked configuration, with every default
+//! filled in.
 //!
 //! This is the one place that lists keys: the parser, the suggestion for a misspelled key, the
-//! example file, the reference and the JSON schema come from it (`declare::section!`). A key of
-//! `planned` becomes a key of this version when it moves up and gets its type.
+//! example file, the reference and the JSON schema come from it (`declare::section!`). To implement
+//! a key of `planned`, move it up and declare its type.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::addresses::ServerAddress;
 use super::declare::{Setting, section};
 use super::enums::{AdminState, AllDown, Backups, Balance, Check, LogFormat};
 use super::kinds::{
@@ -19,28 +20,29 @@ use super::kinds::{
 };
 use super::networks::Networks;
 use super::problems::Span;
-use super::values::{Rate, ServerAddress};
+use super::values::Rate;
 
 const MS: Duration = Duration::from_millis(1);
 /// Timers count milliseconds, and those of HAProxy end at 2^31 ms (24.8 days).
 const TIME_MAX: Duration = Duration::from_secs(24 * 24 * 60 * 60);
 /// A timeout of 0 would end every session at once.
 const TIMEOUT: Kind = Kind::Time(MS, TIME_MAX);
-/// More than 100 probes a second are load, not a check.
+/// More than 100 probes a second would be a load on the server.
 const PROBE_INTERVAL: Kind = Kind::Time(Duration::from_millis(10), TIME_MAX);
 /// A server that needs more than a minute for a probe is of no use to clients.
 const PROBE_TIMEOUT: Kind = Kind::Time(MS, Duration::from_secs(60));
-/// More threads than any machine for this has cores.
+/// More than the cores of any machine that evenkeel is meant for.
 const WORKERS: Kind = Kind::Number(1, 256);
-/// Two descriptors each; ten million are far beyond what one process can hold (`fs.nr_open`).
+/// A session takes two descriptors; ten million sessions are far above the limit of one process
+/// (`fs.nr_open`).
 const SESSIONS: Kind = Kind::Number(1, 10_000_000);
-/// Less holds hardly one buffer; more does not fit the number of a buffer.
+/// From four buffers of 16 KiB to the largest number of buffers: a buffer id has 16 bits.
 const BUFFERS: Kind = Kind::Size(64 << 10, 1 << 30);
 /// As many as sessions.
 const QUEUE: Kind = Kind::Number(0, 10_000_000);
 /// Each attempt may take `connect_timeout`: 100 of them take five minutes.
 const RETRIES: Kind = Kind::Number(0, 100);
-/// net.core.somaxconn, which limits it anyway, is hardly ever higher.
+/// `net.core.somaxconn`, which limits the backlog anyway, is rarely higher.
 const BACKLOG: Kind = Kind::Number(1, 65_535);
 /// A server that needs more than an hour to warm up is not up.
 const SLOW_START: Kind = Kind::Time(Duration::from_secs(1), Duration::from_secs(60 * 60));
@@ -48,13 +50,13 @@ const SLOW_START: Kind = Kind::Time(Duration::from_secs(1), Duration::from_secs(
 const PROBES: Kind = Kind::Number(1, 100);
 
 section! {
-    /// The configuration of evenkeel. Durations carry a unit: "500ms", "30s", "5m", "1h", "1d"; so
-    /// do sizes: "64KiB", "16MiB", "1GiB". `evenkeel check -c FILE` reports every problem of a
-    /// file, and `evenkeel reload` applies a changed file to a running balancer.
+    /// The configuration of evenkeel. Durations have a unit: "500ms", "30s", "5m", "1h", "1d".
+    /// Sizes have one too: "64KiB", "16MiB", "1GiB". `evenkeel check -c FILE` reports every problem
+    /// of a file, and `evenkeel reload` applies a changed file to a running balancer.
     "" => Config {
-        /// Of the process.
+        /// The process.
         global: Global = Default(Kind::Table(Global::SECTION), "");
-        /// What operators see.
+        /// Metrics, status page, control socket and logs.
         observe: Observe = Default(Kind::Table(Observe::SECTION), "");
         /// In the order of the file; never empty.
         frontends as "frontend": Vec<Arc<FrontendSettings>> =
@@ -64,29 +66,29 @@ section! {
             Default(Kind::Named(BackendSettings::SECTION), "");
     }
     with |_table| {
-        /// The file; none: `run --bind --server`.
+        /// The file; none: the configuration comes from `run --bind --server`.
         file: Option<PathBuf> = None;
     }
 }
 
 section! {
-    /// The process. A change needs a restart, except of `drain_timeout`.
+    /// The process. A reload applies only `drain_timeout`; the other keys need a restart.
     "global" => Global {
         /// Worker threads. "auto": one for each core that this process may use.
         workers: Option<NonZeroU32> = Default(Kind::Or(&WORKERS, Alternative::Auto), r#""auto""#);
-        /// Pin worker n to the nth of those cores. If all cores receive packets (a network card
-        /// with several queues, or RPS), each worker takes the connections that its core receives
-        /// (kernel 6.2; no more workers than cores).
+        /// Pin each worker thread to one core: worker n to the nth core that this process may use.
         pin: bool = Default(Kind::Flag, "false");
-        /// Sessions over all frontends. "auto": what the limit of file descriptors allows. Beyond
-        /// it, connections wait in the kernel's backlog.
+        /// Maximum number of sessions of all frontends together. "auto": as many as the limit of
+        /// file descriptors allows. At the limit, new connections wait in the kernel's backlog.
         sessions_max: Option<(NonZeroU32, Span)> =
             Default(Kind::Or(&SESSIONS, Alternative::Auto), r#""auto""#);
-        /// Memory of each worker for bytes in flight, in buffers and pipes: a hard limit. "auto":
-        /// derived from `sessions_max`; all workers together take at most a quarter of the memory
-        /// of the machine or of the cgroup.
+        /// Memory of each worker for bytes that it has received and not yet sent, in buffers and
+        /// pipes: a hard limit. "auto": 16 KiB for each session of `sessions_max`, at least 8 MiB,
+        /// and 32 MiB of pipes, but for all workers together at most a quarter of the memory of the
+        /// machine or cgroup.
         buffers: Option<u64> = Default(Kind::Or(&BUFFERS, Alternative::Auto), r#""auto""#);
-        /// How long sessions may continue after SIGTERM; the rest is closed.
+        /// How long sessions may continue after SIGTERM. At its end, evenkeel closes those that are
+        /// still open.
         drain_timeout: Duration = Default(Kind::Time(Duration::ZERO, TIME_MAX), r#""30s""#);
         /// User to switch to after binding, if started as root.
         user: Option<(String, Span)> = Optional(Kind::Text(&ACCOUNT), r#""evenkeel""#);
@@ -94,7 +96,7 @@ section! {
         group: Option<(String, Span)> = Optional(Kind::Text(&ACCOUNT), r#""evenkeel""#);
     }
     planned {
-        /// How long SIGTERM accepts new clients while /readyz already answers 503.
+        /// How long evenkeel still accepts clients after SIGTERM, while /readyz answers 503.
         drain_delay = r#""0s""#;
         /// DNS servers to use instead of those of /etc/resolv.conf.
         resolver = "-";
@@ -107,8 +109,8 @@ section! {
         /// Address of /metrics, /healthz, /readyz and the status page; false turns them off.
         bind: Option<(SocketAddr, Span)> =
             Default(Kind::Or(&Kind::Text(&BIND), Alternative::False), r#""127.0.0.1:8404""#);
-        /// Control socket of `evenkeel status`, `evenkeel drain` and so on, mode 0600; false turns
-        /// it off. An absolute path: a relative one would depend on where each command is started.
+        /// Absolute path of the control socket (mode 0600), which `evenkeel status`, `evenkeel
+        /// drain` and similar commands connect to; false turns it off.
         control: Option<(PathBuf, Span)> =
             Default(
                 Kind::Or(&Kind::Text(&SOCKET_PATH), Alternative::False),
@@ -128,24 +130,26 @@ section! {
         sessions: bool = Default(Kind::Flag, "true");
     }
     planned {
-        /// Also log sessions without a byte, such as health checks of a balancer in front.
+        /// Also log sessions that transferred no byte, such as health checks by another balancer.
         empty = "true";
     }
 }
 
 section! {
-    /// A frontend: where clients connect. There may be several.
+    /// A frontend: the addresses that clients connect to. There may be several.
     "frontend.NAME" => FrontendSettings {
         /// Addresses to listen on.
         bind: Vec<(SocketAddr, Span)> =
             Required(Kind::List(&Kind::Text(&BIND)), r#"["0.0.0.0:80", "[::]:80"]"#);
-        /// The backend whose servers get its sessions.
+        /// The backend whose servers get the sessions of this frontend.
         backend: (String, Span) = Required(Kind::Text(&REFERENCE), r#""web""#);
-        /// Sessions of this frontend. Not set: `global.sessions_max` is the only limit.
+        /// Maximum number of sessions of this frontend; at the limit, new connections wait in the
+        /// kernel's backlog. Not set: `global.sessions_max` is the only limit.
         sessions_max: Option<NonZeroU32> = Optional(SESSIONS, "1000");
         /// Close a session after this long without a byte in either direction.
         idle_timeout: Duration = Default(TIMEOUT, r#""5m""#);
-        /// Close a session if one direction has ended and the other is silent for this long.
+        /// Close a session if one side has ended its direction (FIN) and the other is silent for
+        /// this long.
         half_closed_timeout: Duration = Default(TIMEOUT, r#""30s""#);
         /// Networks that may connect: an array, or `{ file = "PATH" }` with one on each line, which
         /// is read again at each reload. Empty: all.
@@ -170,13 +174,13 @@ section! {
         sni = "{}";
         /// Choose the backend by ALPN protocol, after `sni`.
         alpn = "{}";
-        /// Time for the PROXY header and the TLS ClientHello to be complete.
+        /// Timeout for receiving the PROXY header and the TLS ClientHello.
         preface_timeout = r#""3s""#;
-        /// TCP keep-alive towards clients after this much silence.
+        /// Send TCP keep-alive probes to a client that has been silent for this long.
         keepalive = "-";
         /// Whether each connection must begin with a PROXY header.
         proxy_protocol = r#""off""#;
-        /// Peers whose PROXY header is believed.
+        /// Networks from which a PROXY header is accepted.
         proxy_protocol_from = "[]";
         /// TCP Fast Open for clients.
         fast_open = "false";
@@ -207,16 +211,16 @@ section! {
         balance: Balance = Default(Kind::Words(Balance::WORDS), r#""roundrobin""#);
         /// Timeout of one attempt to connect to a server.
         connect_timeout: Duration = Default(TIMEOUT, r#""3s""#);
-        /// Further attempts, each on another server if there is one; also if a server resets before
-        /// it has taken a byte that waits for it.
+        /// Attempts to connect after a failed one, each to another server if there is one. If a
+        /// server resets a connection before any byte was delivered, that is a failed attempt too.
         retries: u32 = Default(RETRIES, "2");
         /// How long a session waits while every server is at its `sessions_max`.
         queue_timeout: Duration = Default(TIMEOUT, r#""3s""#);
         /// Sessions that may wait, first come first served over all workers. Further ones are reset
         /// at once; 0: none waits.
         queue_max: u32 = Default(QUEUE, "1024");
-        /// If all servers are down: "refuse" resets clients, "try" uses all servers as if they were
-        /// up.
+        /// What happens if all servers are down: "refuse" resets client connections, "try" uses all
+        /// servers as if they were up.
         all_down: AllDown = Default(Kind::Words(AllDown::WORDS), r#""refuse""#);
         /// The weight of a server grows from a twentieth to its full value over this time after it
         /// came up. Not set: it has its full weight at once.
@@ -240,13 +244,13 @@ section! {
         on_down = r#""keep""#;
         /// PROXY header that is sent to servers: "v1" or "v2".
         send_proxy = r#""off""#;
-        /// Addresses to connect from.
+        /// Local addresses of the connections to servers.
         source = "[]";
         /// TCP Fast Open towards servers.
         fast_open = "false";
-        /// DNS SRV name that supplies servers.
+        /// DNS SRV name whose records are the servers.
         srv = "-";
-        /// TCP keep-alive towards servers after this much silence.
+        /// Send TCP keep-alive probes to a server that has been silent for this long.
         keepalive = "-";
     }
 }
@@ -254,8 +258,8 @@ section! {
 section! {
     /// Health checks of the servers of a backend.
     "backend.NAME.health" => Health {
-        /// "tcp" connects and closes with a reset, as HAProxy does (some servers log that); "http"
-        /// sends a request; "off" takes every server for up.
+        /// "tcp": connect, and close with a reset, as HAProxy does (some servers log that). "http":
+        /// send a request and check the status. "off": no checks; every server counts as up.
         check: Check = Default(Kind::Words(Check::WORDS), r#""tcp""#);
         /// Time between two probes of a server that is up.
         interval: Duration = Default(PROBE_INTERVAL, r#""2s""#);
@@ -275,11 +279,11 @@ section! {
     planned {
         /// Bytes to send and to expect, with check = "exchange".
         exchange = "-";
-        /// Probes begin with the PROXY header that `send_proxy` of the backend names.
+        /// Begin each probe with a PROXY header, as set by `send_proxy` of the backend.
         send_proxy = "false";
-        /// TLS around "http" and "exchange".
+        /// Use TLS for check = "http" and check = "exchange".
         tls = "-";
-        /// Failed connects of sessions that take a server down as well.
+        /// Number of failed connects of sessions that take a server down, as failed probes do.
         errors = "-";
     }
 }
@@ -291,9 +295,9 @@ section! {
         method: String = Default(Kind::Text(&HTTP_METHOD), r#""GET""#);
         /// Path of the request, with its query.
         path: String = Default(Kind::Text(&HTTP_PATH), r#""/""#);
-        /// Host header. Not set: the address of the server as it is configured.
+        /// Host header. Not set: `address` of the server, as it is written.
         host: Option<String> = Optional(Kind::Text(&HTTP_HOST), r#""www.example.org""#);
-        /// Status codes that count as healthy: first and last.
+        /// Status codes of a successful check: the first and the last, or a single one.
         status: (u16, u16) = Default(Kind::Text(&STATUS), r#""200-399""#);
     }
     with |table| {
@@ -303,20 +307,22 @@ section! {
 }
 
 section! {
-    /// A server. There may be several: each begins with this line.
+    /// A server. There may be several, each with a header line of its own.
     "backend.NAME.server" => Server {
         /// Its name, unique in its backend.
         name: String = Required(Kind::Text(&NAME), r#""web1""#);
-        /// IP:PORT or HOST:PORT. evenkeel follows the addresses of a host name in DNS.
+        /// IP:PORT or HOST:PORT. evenkeel resolves a host name again when the TTL of the answer
+        /// ends, and uses all of its addresses.
         address: ServerAddress = Required(Kind::Text(&SERVER), r#""192.0.2.1:80""#);
-        /// Its share of new sessions, 0 to 1000; 0: none.
+        /// Share of new sessions, relative to the weights of the other servers; 0: none.
         weight: u32 = Default(Kind::Number(0, 1000), "100");
-        /// Sessions of this server. Beyond it, another server gets them.
+        /// Maximum number of sessions of this server; at the limit, other servers get new sessions.
+        /// If all are at their limit, evenkeel resets the client connection. Not set: no limit.
         sessions_max: Option<NonZeroU32> = Optional(SESSIONS, "500");
-        /// Use this server only if all others are down.
+        /// Use this server only if every server that is not a backup is down, in drain or maint.
         backup: bool = Default(Kind::Flag, "false");
-        /// "ready"; "drain": no new sessions, existing ones continue; "maint": as drain, and not
-        /// probed.
+        /// "ready", "drain" (no new sessions, existing ones continue) or "maint" (as drain, and not
+        /// probed). `evenkeel ready`, `drain` and `maint` change it in a running balancer.
         state: AdminState = Default(Kind::Words(AdminState::WORDS), r#""ready""#);
     }
     with |table| {

@@ -75,7 +75,7 @@ fn report(text: &str, error: &Error, sink: &Sink<'_>) {
     let at_end = text[offset..].trim_start_matches([' ', '\t']).starts_with(['\n', '\r', '#']);
     let expected = message.rsplit_once(", expected `").and_then(|(_, rest)| rest.strip_suffix('`'));
     let what = if message.contains("recurs") {
-        format!("{message}; a configuration is not nested that deep")
+        format!("{message}; use fewer levels of tables and arrays")
     } else if at_end && message.starts_with("string values must be quoted") {
         "no value after =; write a value".to_owned()
     } else if let Some(expected) = expected {

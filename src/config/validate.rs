@@ -1,13 +1,14 @@
 //! What only the whole configuration shows: references, duplicates, and servers that are the
 //! balancer itself.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 
+use super::addresses::ServerAddress;
+use super::chains::{Chains, Reached};
 use super::enums::Check;
 use super::problems::{Problems, Sink, Span, nearest, shown};
-use super::settings::{BackendSettings, Config, FrontendSettings, Server};
-use super::values::ServerAddress;
+use super::settings::{BackendSettings, Config};
 use crate::sys::local_addresses::LocalAddresses;
 
 /// Addresses to listen on, over all frontends: each is a descriptor in every worker.
@@ -128,30 +129,16 @@ fn binds(config: &Config, sink: &Sink<'_>) {
     }
 }
 
-/// A server that is a frontend.
-struct Link<'a> {
-    backend: &'a str,
-    server: &'a Server,
-    address: SocketAddr,
-    bind: SocketAddr,
-    frontend: &'a FrontendSettings,
-}
-
-/// Servers through which a connection comes back to the frontend that it came from: it would make
-/// another one until descriptors run out. Chains of frontends are allowed.
+/// Servers through which a connection comes back to the backend that it came from.
 fn cycles(config: &Config, here: &LocalAddresses, sink: &Sink<'_>) {
-    let mut links = links(config, here);
-    // What is left when links that come from nowhere or lead nowhere are removed, again and again.
-    loop {
-        let from: HashSet<&str> = links.iter().map(|link| link.backend).collect();
-        let to: HashSet<&str> = links.iter().map(|link| &*link.frontend.backend.0).collect();
-        let before = links.len();
-        links.retain(|link| to.contains(link.backend) && from.contains(&*link.frontend.backend.0));
-        if links.len() == before {
-            break;
-        }
-    }
-    for Link { backend, server, address, bind, frontend } in links {
+    let chains = Chains::new(&config.frontends, &config.backends, here);
+    let servers = config
+        .backends
+        .iter()
+        .flat_map(|backend| backend.servers.iter().map(move |server| (&*backend.name, server)));
+    for (backend, server) in servers {
+        let ServerAddress::Ip(address) = server.address else { continue };
+        let Some(Reached { frontend, bind }) = chains.cycle(backend, address) else { continue };
         let (server_name, name) = (shown(&server.name), shown(&frontend.name));
         let text = if frontend.backend.0 == backend {
             format!(
@@ -167,34 +154,6 @@ fn cycles(config: &Config, here: &LocalAddresses, sink: &Sink<'_>) {
         };
         sink.push_at(server.span, text);
     }
-}
-
-/// The servers that are frontends, each with one of those that it reaches.
-fn links<'a>(config: &'a Config, here: &LocalAddresses) -> Vec<Link<'a>> {
-    let mut listening: HashMap<SocketAddr, Vec<&FrontendSettings>> = HashMap::new();
-    for frontend in &config.frontends {
-        for (bind, _) in &frontend.bind {
-            listening.entry(*bind).or_default().push(frontend);
-        }
-    }
-    let mut links = Vec::new();
-    for backend in &config.backends {
-        for server in &backend.servers {
-            let ServerAddress::Ip(address) = server.address else { continue };
-            let (canonical, port) = (address.ip().to_canonical(), address.port());
-            let wildcard: IpAddr = match canonical {
-                IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-                IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-            };
-            let binds = [address, (canonical, port).into(), (wildcard, port).into()];
-            let mut reached = binds.iter().filter(|bind| here.leads_to(address, **bind));
-            let found = reached.find_map(|bind| Some((*bind, *listening.get(bind)?.first()?)));
-            if let Some((bind, frontend)) = found {
-                links.push(Link { backend: &backend.name, server, address, bind, frontend });
-            }
-        }
-    }
-    links
 }
 
 #[cfg(test)]

@@ -86,8 +86,8 @@ impl Budget {
                 let lower =
                     if most > 0 { format!("lower it to {most}, or ") } else { String::new() };
                 return Err(format!(
-                    "{}sessions_max = {wanted} takes {needed} file descriptors, and this process \
-                     may have {descriptors}; {lower}{remedy}",
+                    "{}sessions_max = {wanted} needs {needed} file descriptors, and the limit of \
+                     this process is {descriptors}; {lower}{remedy}",
                     config.locate(place)
                 ));
             }
@@ -95,9 +95,9 @@ impl Budget {
         }
         if most == 0 {
             return Err(format!(
-                "evenkeel: {descriptors} file descriptors leave none for sessions, {reserve} are \
-                 taken by {workers} workers, their listening sockets, probes and the rest of the \
-                 program; {remedy}, or lower global.workers"
+                "evenkeel: the limit of {descriptors} file descriptors leaves none for sessions: \
+                 {workers} workers, listening sockets, probes and the rest of the program need \
+                 {reserve}; {remedy}, or lower global.workers"
             ));
         }
         Ok(u32::try_from(most.min(SESSIONS_AUTO_MAX)).unwrap_or(u32::MAX))
@@ -138,9 +138,9 @@ impl Budget {
         let descriptors = self.descriptors;
         Err(format!(
             "{needed} file descriptors are needed, {reserve} of them for workers, listening \
-             sockets and probes, and this process may have {descriptors}; listen on or probe \
-             fewer addresses, or restart{lower} with a higher limit (systemd: LimitNOFILE=, else \
-             ulimit -Hn)"
+             sockets and probes, and the limit of this process is {descriptors}; listen on or \
+             probe fewer addresses, or restart{lower} with a higher limit (systemd: LimitNOFILE=, \
+             else ulimit -Hn)"
         ))
     }
 

@@ -126,7 +126,7 @@ fn plain(address: SocketAddr) -> io::Result<Socket> {
 fn set_backlog(listener: &Listener, backlog: i32) {
     for socket in listener.sockets() {
         if let Err(error) = SockRef::from(&socket).listen(backlog) {
-            tracing::warn!("{}: the backlog is not changed: {error}", listener.address);
+            tracing::warn!("{}: the backlog could not be changed: {error}", listener.address);
         }
     }
 }
@@ -173,25 +173,25 @@ pub fn explain(address: SocketAddr, error: &io::Error) -> String {
     let port = address.port();
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EADDRINUSE) => format!(
-            "{address} is in use; stop the program that has it (`ss -ltnp sport = :{port}` names \
+            "{address} is in use; stop the program that uses it (`ss -ltnp sport = :{port}` shows \
              it), or choose another address"
         ),
         Some(Errno::EACCES) if geteuid().is_root() => {
-            format!("{address} is not permitted; allow CAP_NET_BIND_SERVICE where this runs")
+            format!("{address} is not permitted; grant CAP_NET_BIND_SERVICE to this process")
         }
         Some(Errno::EACCES) => format!(
-            "{address} is not permitted: ports below 1024 are for the privileged; give \
+            "{address} is not permitted: ports below 1024 need a privilege; grant \
              CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE; else \
-             `setcap cap_net_bind_service+ep` on the program), or \
+             `setcap cap_net_bind_service+ep` on the program), or run \
              `sysctl -w net.ipv4.ip_unprivileged_port_start={port}`"
         ),
         Some(Errno::EADDRNOTAVAIL) => format!(
-            "{address} is not an address of this machine; `ip address` lists them; for one that \
-             comes later (VRRP) `sysctl -w net.ipv{}.ip_nonlocal_bind=1`",
+            "{address} is not an address of this machine; `ip address` lists its addresses; for an \
+             address that is added later (VRRP), run `sysctl -w net.ipv{}.ip_nonlocal_bind=1`",
             if address.is_ipv4() { 4 } else { 6 }
         ),
         Some(Errno::EAFNOSUPPORT) => {
-            format!("{address} cannot be bound: this kernel has no IPv6; leave the address out")
+            format!("{address} cannot be bound: this kernel has no IPv6; remove the address")
         }
         Some(Errno::EMFILE | Errno::ENFILE) => format!(
             "{address} cannot be bound: no file descriptor is left; raise the limit (systemd: \

@@ -33,7 +33,7 @@ impl Notifier {
     pub fn from_environment() -> Self {
         let socket = env::var_os("NOTIFY_SOCKET").and_then(|name| {
             let opened = open(&name);
-            opened.inspect_err(|error| tracing::warn!("NOTIFY_SOCKET: {error}")).ok()
+            opened.inspect_err(|error| tracing::warn!("NOTIFY_SOCKET cannot be used: {error}")).ok()
         });
         Self { socket, unsent: Vec::new(), status: String::new() }
     }

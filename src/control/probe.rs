@@ -41,7 +41,7 @@ impl Failure {
             },
             ProbeError::Itself => Self {
                 result: ProbeResult::Refused,
-                detail: "nobody listens there (connected to itself)".to_owned(),
+                detail: "no server listens there (the socket connected to itself)".to_owned(),
                 ours: false,
             },
             ProbeError::Failed(error) => Self::of_kernel(&error),
@@ -100,9 +100,9 @@ pub(super) async fn probe(
             Ok(Some(status)) => return judge(status, check.status),
             Ok(None) if received > 0 => {}
             Ok(None) if filled == 0 => {
-                return Err(Failure::bad_answer("closed without an answer".to_owned()));
+                return Err(Failure::bad_answer("closed without a response".to_owned()));
             }
-            Ok(None) => return Err(Failure::bad_answer("no whole status line".to_owned())),
+            Ok(None) => return Err(Failure::bad_answer("incomplete status line".to_owned())),
             Err(error) => return Err(Failure::bad_answer(format!("not HTTP: {error}"))),
         }
     }
@@ -136,7 +136,7 @@ fn judge(status: u16, (first, last): (u16, u16)) -> Result<String, Failure> {
         return Ok(format!("status {status}"));
     }
     let wanted = if first == last { first.to_string() } else { format!("{first}-{last}") };
-    Err(Failure::bad_answer(format!("status {status}, wanted {wanted}")))
+    Err(Failure::bad_answer(format!("status {status}, expected {wanted}")))
 }
 
 #[cfg(test)]

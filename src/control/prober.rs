@@ -236,7 +236,7 @@ mod tests {
             let answer = b"HTTP/1.0 503 Service Unavailable\r\nServer: x\r\n\r\n".to_vec();
             let (result, detail) = outcome_of(vec![answer]).await;
             assert_eq!(result, ProbeResult::BadAnswer);
-            assert_eq!(detail, "status 503, wanted 200-399");
+            assert_eq!(detail, "status 503, expected 200-399");
         });
     }
 
@@ -253,9 +253,9 @@ mod tests {
         let cases: [(&[u8], &str); 5] = [
             (b"SSH-2.0-OpenSSH_9.2\r\n", "not HTTP: invalid HTTP version"),
             (b"\x15\x03\x01\x00\x02\x02\x0a", "not HTTP: invalid HTTP version"),
-            (b"HTTP/1.1 20", "no whole status line"),
-            (&[b'\n'; 2 * ANSWER_MAX], "no whole status line"),
-            (b"", "closed without an answer"),
+            (b"HTTP/1.1 20", "incomplete status line"),
+            (&[b'\n'; 2 * ANSWER_MAX], "incomplete status line"),
+            (b"", "closed without a response"),
         ];
         for (answer, said) in cases {
             tokio_uring::start(async {

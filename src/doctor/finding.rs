@@ -81,8 +81,8 @@ pub(super) fn report(out: &mut dyn Write, findings: &[Finding]) -> io::Result<bo
     if findings.iter().any(sysctl) {
         writeln!(
             out,
-            "A sysctl lasts until the next boot; a line `key = value` in \
-             /etc/sysctl.d/evenkeel.conf keeps it."
+            "`sysctl -w` lasts until the next boot. To keep a value, write a line `key = value` \
+             to /etc/sysctl.d/evenkeel.conf."
         )?;
     }
     Ok(failed == 0)

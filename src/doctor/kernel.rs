@@ -29,12 +29,12 @@ pub(super) fn examine(available: Result<(), RingProblem>) -> Vec<Finding> {
             findings.push(trial_finding(
                 "io_uring multishot accept",
                 &accept,
-                "tried on loopback: one submission accepts every connection",
+                "works (tried on loopback): one submission accepts many connections",
             ));
             findings.push(trial_finding(
                 "io_uring multishot receive",
                 &try_multishot_receive(),
-                "tried on loopback: into a buffer ring, so that idle sessions hold no buffer",
+                "works (tried on loopback): idle sessions hold no buffer",
             ));
         }
         Err(problem) => {
@@ -48,9 +48,12 @@ fn version_finding(release: &str, version: Option<KernelVersion>) -> Finding {
     let subject = "kernel";
     let upgrade = "apt-get install --only-upgrade 'linux-image-*' && reboot";
     match version {
-        None => Finding::unknown(subject, format!("{release} is not a version; 6.1 is needed")),
+        None => Finding::unknown(
+            subject,
+            format!("{release:?} has no version number; evenkeel needs 6.1 or newer"),
+        ),
         Some(version) if version < FLOOR => {
-            Finding::failed(subject, format!("{release}; 6.1 or newer is needed"), upgrade)
+            Finding::failed(subject, format!("{release}; evenkeel needs 6.1 or newer"), upgrade)
         }
         Some(version) if version.invents_descriptors() => Finding::warning(
             subject,
@@ -60,7 +63,7 @@ fn version_finding(release: &str, version: Option<KernelVersion>) -> Finding {
             ),
             upgrade,
         ),
-        Some(_) => Finding::ok(subject, format!("{release}; 6.1 or newer is needed")),
+        Some(_) => Finding::ok(subject, format!("{release} (evenkeel needs 6.1 or newer)")),
     }
 }
 
@@ -69,12 +72,12 @@ fn feature_findings(features: io::Result<RingFeatures>) -> Vec<Finding> {
     let RingFeatures { ext_arg, operations } = match features {
         Ok(features) => features,
         Err(error) => {
-            let text = format!("the ring does not list them: {error}");
-            let remedy = "let the sandbox allow io_uring_register";
+            let text = format!("the kernel does not list them: {error}");
+            let remedy = "allow io_uring_register in the sandbox (seccomp)";
             return vec![Finding::failed(subject, text, remedy)];
         }
     };
-    let upgrade = "boot kernel 6.1 or newer, or let the sandbox allow it";
+    let upgrade = "boot kernel 6.1 or newer, or allow it in the sandbox";
     let names = |wanted: bool| {
         let some = operations.iter().filter(|(_, known)| *known == wanted);
         some.map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
@@ -83,7 +86,7 @@ fn feature_findings(features: io::Result<RingFeatures>) -> Vec<Finding> {
     let operations = if unknown.is_empty() {
         Finding::ok(subject, names(true))
     } else {
-        Finding::failed(subject, format!("the ring does not know: {unknown}"), upgrade)
+        Finding::failed(subject, format!("not supported by this kernel: {unknown}"), upgrade)
     };
     let subject = "io_uring EXT_ARG";
     let ext_arg = if ext_arg {
@@ -100,7 +103,7 @@ fn trial_finding(subject: &'static str, outcome: &io::Result<()>, works: &str) -
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable => "ip link set lo up",
         _ => "boot another kernel, 6.1 or newer",
     };
-    Finding::failed(subject, format!("tried on loopback, and failed: {error}"), remedy)
+    Finding::failed(subject, format!("does not work (tried on loopback): {error}"), remedy)
 }
 
 #[cfg(test)]

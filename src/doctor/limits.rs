@@ -116,12 +116,12 @@ fn cores_finding(cores: usize, workers: Option<usize>) -> Finding {
     match workers {
         Some(workers) if workers > cores => Finding::warning(
             subject,
-            format!("{workers} workers share {cores} cores, and wait for each other"),
+            format!("{workers} workers share {cores} cores, and compete for CPU time"),
             "global.workers = \"auto\"",
         ),
         Some(1) => Finding::ok(subject, format!("{cores} available, for one worker")),
         Some(workers) => Finding::ok(subject, format!("{cores} available, for {workers} workers")),
-        None => Finding::ok(subject, format!("{cores} available, for one worker each")),
+        None => Finding::ok(subject, format!("{cores} available, one worker for each")),
     }
 }
 
@@ -146,24 +146,27 @@ fn descriptors(hard: u64, needed: u64, sessions: Result<&u32, &String>) -> Findi
 fn memlock(workers: usize, (whole, small): (usize, usize), remedy: String) -> Finding {
     let subject = "locked memory";
     if whole >= workers {
-        return Finding::ok(subject, format!("{whole} of {workers} rings fit, tried as this user"));
+        return Finding::ok(subject, format!("enough for {workers} rings (tried as this user)"));
     }
-    let text = format!("{whole} of {workers} rings fit within RLIMIT_MEMLOCK, tried as this user");
+    let text = format!(
+        "RLIMIT_MEMLOCK is enough for {whole} of {workers} rings of full size (tried as this user)"
+    );
     if small >= workers {
-        return Finding::warning(subject, format!("{text}; workers make smaller rings"), remedy);
+        return Finding::warning(subject, format!("{text}; workers use smaller rings"), remedy);
     }
-    Finding::failed(subject, format!("{text}, and {small} of the smallest size"), remedy)
+    Finding::failed(subject, format!("{text}, and for {small} of the smallest size"), remedy)
 }
 
 fn somaxconn(somaxconn: u64, backlog: u64) -> Finding {
     let subject = "net.core.somaxconn";
     if somaxconn >= backlog {
-        return Finding::ok(subject, format!("{somaxconn}, for a backlog of {backlog}"));
+        return Finding::ok(subject, format!("{somaxconn}, enough for a backlog of {backlog}"));
     }
     Finding::warning(
         subject,
         format!(
-            "{somaxconn} limits the backlog of {backlog}: in a burst, clients retry after a second"
+            "{somaxconn} limits the backlog of {backlog}: in a burst of connections, the kernel \
+             drops some, and their clients try again after a second"
         ),
         format!("sysctl -w net.core.somaxconn={backlog}"),
     )
@@ -183,7 +186,7 @@ fn port_range(range: &RangeInclusive<u16>, sessions: u64, servers: u64) -> Findi
     let subject = "net.ipv4.ip_local_port_range";
     let ports = range.len() as u64;
     let text = format!(
-        "{} to {}: {ports} concurrent sessions for each server address",
+        "{} to {}, enough for {ports} concurrent sessions with each server address",
         range.start(),
         range.end()
     );
@@ -219,7 +222,10 @@ fn own_ports(range: &RangeInclusive<u16>, reserved: &str, ports: &[u16]) -> Find
     let all = if reserved.is_empty() { list.clone() } else { format!("{reserved},{list}") };
     Finding::warning(
         subject,
-        format!("an outgoing connection may take {list} while its frontend or server restarts"),
+        format!(
+            "an outgoing connection may use {list} as its local port while the frontend or server \
+             with that port restarts"
+        ),
         format!("sysctl -w net.ipv4.ip_local_reserved_ports={all}"),
     )
 }
@@ -228,8 +234,8 @@ fn congestion_control(name: &str) -> Finding {
     Finding::ok(
         "net.ipv4.tcp_congestion_control",
         format!(
-            "{name}: the sending rate to clients and servers; cubic suits a wired network, bbr a \
-             network that loses packets (radio)"
+            "{name}; it controls the sending rate to clients and servers: cubic suits wired \
+             networks, bbr networks that lose packets (radio)"
         ),
     )
 }
@@ -240,7 +246,7 @@ fn congestion_control(name: &str) -> Finding {
 fn migrate_req(value: &str) -> Finding {
     Finding::ok(
         "net.ipv4.tcp_migrate_req",
-        format!("{value}: either value works, all sockets of an address are closed together"),
+        format!("{value}; either value works: evenkeel closes all sockets of an address together"),
     )
 }
 
@@ -249,11 +255,11 @@ fn pipe_size(bytes: u64, wanted: u64) -> Finding {
     let subject = "fs.pipe-max-size";
     let kib = bytes / 1024;
     if bytes >= wanted {
-        return Finding::ok(subject, format!("{kib} KiB, for the pipes of splice"));
+        return Finding::ok(subject, format!("{kib} KiB, enough for the pipes of splice(2)"));
     }
     Finding::warning(
         subject,
-        format!("{kib} KiB: bulk data is spliced in small pieces"),
+        format!("{kib} KiB: splice(2) moves bulk data in small pieces"),
         format!("sysctl -w fs.pipe-max-size={wanted}"),
     )
 }
@@ -268,12 +274,14 @@ fn pipe_pages(pages: u64, each: u64, workers: usize) -> Finding {
     let subject = "fs.pipe-user-pages-soft";
     let (pipes, wanted) = (pages / each, workers as u64 * u64::from(PIPES_PER_WORKER));
     if pages == 0 {
-        return Finding::ok(subject, "no limit on the pipes of a plain user");
+        return Finding::ok(subject, "no limit on the pipes of an unprivileged user");
     }
-    let text = format!("{pages} pages are {pipes} pipes for a plain user, {wanted} are needed");
+    let text = format!(
+        "{pages} pages: {pipes} pipes for an unprivileged user, and evenkeel uses {wanted} at most"
+    );
     if pipes < wanted {
         let command = format!("sysctl -w fs.pipe-user-pages-soft={}", wanted * each);
-        let text = format!("{text}; further sessions use small pipes, or are copied");
+        let text = format!("{text}; further sessions use smaller pipes, or copy");
         return Finding::warning(subject, text, command);
     }
     Finding::ok(subject, text)

@@ -4,12 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
-use crate::config::{Config, ServerAddress, Span, on_this_machine};
+use crate::config::{
+    BackendSettings, Chains, Config, Server, ServerAddress, Span, not_a_server, on_this_machine,
+};
 use crate::control::listeners;
 use crate::control::reload::{hosts, resolve_within};
 use crate::control::resolve::{Answer, Resolver};
@@ -46,26 +49,60 @@ pub fn look_up(config: &Config) -> io::Result<Vec<Warning>> {
     for (span, problem) in identity::missing(config) {
         warn("account", span, problem);
     }
-    if let Err(problems) = on_this_machine(config, &LocalAddresses::now()) {
+    let local = LocalAddresses::now();
+    if let Err(problems) = on_this_machine(config, &local) {
         for problem in problems.iter() {
             warn("server", problem.span, problem.text.clone());
         }
     }
     let answers = answers(config)?;
-    for server in config.backends.iter().flat_map(|backend| &backend.servers) {
-        if let ServerAddress::Name { host, .. } = &server.address
-            && !answers.contains_key(host)
-        {
-            let seconds = RESOLVE_MAX.as_secs();
-            let text = format!(
-                "host name {host} has no address (DNS and /etc/hosts were asked, for {seconds} s \
-                 at most); correct it, or expect server {} to be down",
-                server.name
-            );
-            warn("name", server.span, text);
+    let mut chains = Chains::new(&config.frontends, &config.backends, &local);
+    for backend in &config.backends {
+        for server in &backend.servers {
+            for text in name_problems(backend, server, &answers, &mut chains) {
+                warn("name", server.span, text);
+            }
         }
     }
     Ok(warnings)
+}
+
+/// What is wrong with the addresses of a server's host name. Those that can be used are added to
+/// `chains`, as at the start of the balancer.
+fn name_problems(
+    backend: &BackendSettings,
+    server: &Server,
+    answers: &BTreeMap<String, Answer>,
+    chains: &mut Chains<'_>,
+) -> Vec<String> {
+    let ServerAddress::Name { host, port } = &server.address else { return Vec::new() };
+    let name = &server.name;
+    let Some(answer) = answers.get(host) else {
+        let seconds = RESOLVE_MAX.as_secs();
+        return vec![format!(
+            "host name {host} has no address (DNS and /etc/hosts were asked, for {seconds} s at \
+             most); correct it, or expect server {name} to be down"
+        )];
+    };
+    let mut problems = Vec::new();
+    for ip in &answer.addresses {
+        let address = SocketAddr::new(*ip, *port);
+        if let Some(what) = not_a_server(*ip) {
+            problems.push(format!(
+                "host name {host} resolves to {ip}, {what}, which no server has; correct it, or \
+                 expect server {name} not to use that address"
+            ));
+        } else if let Some(reached) = chains.cycle(&backend.name, address) {
+            problems.push(format!(
+                "host name {host} resolves to {ip}, and {address} is frontend {}, which leads back \
+                 to backend {}; correct it, or expect server {name} not to use that address",
+                reached.frontend.name, backend.name
+            ));
+        } else {
+            chains.add(&backend.name, address);
+        }
+    }
+    problems
 }
 
 fn answers(config: &Config) -> io::Result<BTreeMap<String, Answer>> {

@@ -143,11 +143,11 @@ async fn readyz(State(observer): State<Arc<Observer>>) -> Response {
 }
 
 async fn not_found() -> Response {
-    line(StatusCode::NOT_FOUND, "not here: /, /metrics, /healthz, /readyz, /status.json")
+    line(StatusCode::NOT_FOUND, "not found; paths: /, /metrics, /healthz, /readyz, /status.json")
 }
 
 async fn method_not_allowed() -> Response {
-    line(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD")
+    line(StatusCode::METHOD_NOT_ALLOWED, "use GET or HEAD")
 }
 
 impl Observer {

@@ -212,7 +212,7 @@ struct JsonRecord<'a> {
 }
 
 /// In milliseconds, with microseconds as the fraction.
-fn millis(duration: Duration) -> f64 {
+pub(super) fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
@@ -243,27 +243,10 @@ impl fmt::Display for Word<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
-
     use crossbeam::channel;
 
     use super::*;
     use crate::terms::{End, Reason};
-
-    fn record() -> SessionRecord {
-        SessionRecord {
-            frontend: "http".into(),
-            backend: "web".into(),
-            server: Some("web1".into()),
-            client: "192.0.2.7:50123".parse().ok(),
-            ended: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
-            duration: Duration::from_micros(234_567),
-            connect: Some(Duration::from_micros(214)),
-            retries: 1,
-            bytes: [512, 10_240],
-            end: End::new(Reason::Done, b"--"),
-        }
-    }
 
     fn line(record: &SessionRecord, format: LogFormat) -> String {
         let mut out = String::new();
@@ -274,7 +257,7 @@ mod tests {
     #[test]
     fn a_text_line_is_like_tcplog_of_haproxy() {
         assert_eq!(
-            line(&record(), LogFormat::Text),
+            line(&SessionRecord::sample(), LogFormat::Text),
             "2023-11-14T22:13:20.123Z 192.0.2.7:50123 http web/web1 0.214/234.567 512/10240 \
              -- done 1\n"
         );
@@ -283,7 +266,7 @@ mod tests {
     #[test]
     fn a_session_without_a_server_has_no_server_name() {
         let end = End::new(Reason::NoServer, b"SC");
-        let record = SessionRecord { server: None, connect: None, end, ..record() };
+        let record = SessionRecord { server: None, connect: None, end, ..SessionRecord::sample() };
         let text = line(&record, LogFormat::Text);
         assert!(text.contains(" web/<NOSRV> -1/234.567 "), "{text}");
         assert!(text.ends_with(" SC no_server 1\n"), "{text}");
@@ -294,7 +277,7 @@ mod tests {
     #[test]
     fn a_json_line_is_one_object_with_the_same_fields() {
         assert_eq!(
-            line(&record(), LogFormat::Json),
+            line(&SessionRecord::sample(), LogFormat::Json),
             concat!(
                 r#"{"timestamp":"2023-11-14T22:13:20.123Z","client":"192.0.2.7:50123","#,
                 r#""frontend":"http","backend":"web","server":"web1","connect_ms":0.214,"#,
@@ -307,14 +290,16 @@ mod tests {
 
     #[test]
     fn text_and_json_have_the_same_milliseconds() {
-        let record = SessionRecord { duration: Duration::from_micros(1_005_000), ..record() };
+        let record =
+            SessionRecord { duration: Duration::from_micros(1_005_000), ..SessionRecord::sample() };
         assert!(line(&record, LogFormat::Text).contains("/1005.000 "));
         assert!(line(&record, LogFormat::Json).contains(r#""duration_ms":1005.0,"#));
     }
 
     #[test]
     fn a_name_cannot_add_a_line() {
-        let record = SessionRecord { server: Some("a\n2023 x\u{1b}[2J".into()), ..record() };
+        let record =
+            SessionRecord { server: Some("a\n2023 x\u{1b}[2J".into()), ..SessionRecord::sample() };
         for format in [LogFormat::Text, LogFormat::Json] {
             let text = line(&record, format);
             assert_eq!(text.lines().count(), 1, "{text}");
@@ -326,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_client_that_left_at_once_has_no_address() {
-        let record = SessionRecord { client: None, ..record() };
+        let record = SessionRecord { client: None, ..SessionRecord::sample() };
         let text = line(&record, LogFormat::Text);
         assert!(text.starts_with("2023-11-14T22:13:20.123Z - http "), "{text}");
         assert!(line(&record, LogFormat::Json).contains(r#""client":null,"#));
@@ -335,7 +320,7 @@ mod tests {
     #[test]
     fn an_ipv4_client_of_an_ipv6_socket_is_shown_as_ipv4() {
         let client = "[::ffff:192.0.2.7]:1".parse().ok();
-        let text = line(&SessionRecord { client, ..record() }, LogFormat::Text);
+        let text = line(&SessionRecord { client, ..SessionRecord::sample() }, LogFormat::Text);
         assert!(text.contains(" 192.0.2.7:1 "), "{text}");
     }
 
@@ -366,7 +351,7 @@ mod tests {
     fn records_from_before_the_channel_closed_are_written() {
         let (sender, receiver) = channel::unbounded();
         for _ in 0..1000 {
-            sender.send(record()).unwrap();
+            sender.send(SessionRecord::sample()).unwrap();
         }
         drop(sender);
         let mut disk = Disk { room: usize::MAX, ..Disk::default() };
@@ -378,17 +363,17 @@ mod tests {
 
     #[test]
     fn a_full_disk_loses_lines_and_writes_at_most_one_in_part() {
-        let whole = line(&record(), LogFormat::Text);
+        let whole = line(&SessionRecord::sample(), LogFormat::Text);
         let mut disk = Disk { room: whole.len() + 10, ..Disk::default() };
         let mut writer = Writer::new(LogFormat::Text, &mut disk, Arc::default());
         let start = Instant::now();
         for _ in 0..3 {
-            record().line(LogFormat::Text, &mut writer.batch);
+            SessionRecord::sample().line(LogFormat::Text, &mut writer.batch);
             writer.lines += 1;
         }
         writer.flush(start);
         assert!(writer.partial && writer.lost == 0 && writer.last_logged == Some(start));
-        record().line(LogFormat::Text, &mut writer.batch);
+        SessionRecord::sample().line(LogFormat::Text, &mut writer.batch);
         writer.lines += 1;
         writer.flush(start + Duration::from_secs(1));
         assert_eq!(
@@ -398,11 +383,11 @@ mod tests {
         );
         assert_eq!(writer.unwritten.read(), 3, "two of the first batch, and the one after it");
         writer.sink.room = usize::MAX;
-        record().line(LogFormat::Text, &mut writer.batch);
+        SessionRecord::sample().line(LogFormat::Text, &mut writer.batch);
         writer.lines += 1;
         writer.flush(start + Duration::from_secs(2));
         assert_eq!(writer.lost, 1, "it is told as soon as that is due");
-        record().line(LogFormat::Text, &mut writer.batch);
+        SessionRecord::sample().line(LogFormat::Text, &mut writer.batch);
         writer.lines += 1;
         writer.flush(start + LOG_INTERVAL);
         assert_eq!((writer.lost, writer.last_logged), (0, Some(start + LOG_INTERVAL)));

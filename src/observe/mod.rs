@@ -3,6 +3,7 @@
 pub mod application_log;
 pub mod log;
 pub mod report;
+mod report_text;
 pub mod process;
 pub mod netstat;
 pub mod exposition;

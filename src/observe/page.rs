@@ -2,7 +2,8 @@
 
 use std::fmt::{self, Display, Write};
 
-use crate::observe::report::{FrontendReport, Report, ServerReport, size, span};
+use crate::observe::report::{FrontendReport, Report, ServerReport};
+use crate::observe::report_text::{size, span};
 
 /// Renders `report`.
 #[must_use]
@@ -58,7 +59,8 @@ fn page(report: &Report, out: &mut String) -> fmt::Result {
     }
     out.push_str("</table></div>\n<h2>Servers</h2>\n<div><table>\n");
     let words = ["server", "address", "state", "last probe"];
-    let numbers = ["weight", "active", "sessions", "failed connects", "in", "out"];
+    let numbers =
+        ["weight", "active", "sessions", "connect (1 min mean)", "failed connects", "in", "out"];
     heads(out, &words, &numbers);
     for server in &report.servers {
         server_row(server, out)?;
@@ -103,11 +105,12 @@ fn server_row(server: &ServerReport, out: &mut String) -> fmt::Result {
     if class == "other" {
         write!(out, " ({})", if server.up { "up" } else { "down" })?;
     }
-    write!(out, " for {}</td>", span(server.since_seconds))?;
-    write!(out, "<td>{}</td>", Text(&server.last_probe))?;
+    write!(out, " for {}</td>", span(server.state_since_seconds))?;
+    write!(out, "<td>{}</td>", Text(&server.last_probe_text()))?;
     number(out, server.weight)?;
     number(out, server.sessions_active)?;
     number(out, server.sessions)?;
+    number(out, server.connect_mean_text())?;
     number(out, server.connect_failures)?;
     number(out, size(server.bytes_in))?;
     number(out, size(server.bytes_out))?;
@@ -147,7 +150,7 @@ mod tests {
     #[test]
     fn a_name_is_escaped() {
         let mut snapshot = sample::snapshot();
-        snapshot.servers[0].last_probe = "<script>alert('1')</script> & \u{7}".to_owned();
+        snapshot.servers[0].last_probe.detail = "<script>alert('1')</script> & \u{7}".to_owned();
         snapshot.frontends[0].name = "\"><b>".into();
         let page = render(&Report::new(&snapshot, &sample::shared()));
         assert!(!page.contains("<script>") && !page.contains("<b>"), "{page}");
@@ -160,7 +163,7 @@ mod tests {
         let mut snapshot = sample::snapshot();
         snapshot.servers[0].admin = crate::config::AdminState::Drain;
         let page = render(&Report::new(&snapshot, &sample::shared()));
-        assert!(page.contains("<span class=\"other\">drain</span> (up) for 1m05s"), "{page}");
+        assert!(page.contains("<span class=\"other\">drain</span> (up) for 5s"), "{page}");
         assert!(page.contains("<span class=\"down\">down</span> for 1m05s"), "{page}");
     }
 }

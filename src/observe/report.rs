@@ -1,11 +1,13 @@
-//! A report of the state: for the status page, /status.json and `evenkeel status`.
+//! A report of the state in plain numbers: /status.json. The status page and the text of `evenkeel
+//! status` are made from it.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::AdminState;
+use crate::observe::log::millis;
 use crate::shared::counters::Count;
 use crate::shared::phase::Phase;
 use crate::shared::snapshot::{
@@ -82,8 +84,11 @@ pub struct ServerReport {
     pub state: String,
     /// Whether the probes of one of its endpoints pass, whatever the operator set.
     pub up: bool,
-    /// Since it came up or went down.
+    /// Since it came up or went down, whatever the operator set.
     pub since_seconds: u64,
+    /// In `state`: for "up" and "down" as `since_seconds`; for "drain" and "maint" since the order
+    /// of the operator or the file; for "removed" since it was removed.
+    pub state_since_seconds: u64,
     /// 0-1000
     pub weight: u32,
     /// Used when all the others are down.
@@ -96,6 +101,8 @@ pub struct ServerReport {
     pub bytes_in: u64,
     /// Server to client.
     pub bytes_out: u64,
+    /// The mean time of a connect within the last minute, in milliseconds; none if there was none.
+    pub connect_mean_ms: Option<f64>,
     /// Attempts that failed.
     pub connect_failures: u64,
     /// Attempts made after another one had failed.
@@ -104,8 +111,11 @@ pub struct ServerReport {
     pub probes_passed: u64,
     /// Probes that failed.
     pub probes_failed: u64,
-    /// The result of the last probe.
+    /// The result of the last probe, or why there is none: "not probed", "no address". Empty before
+    /// the first.
     pub last_probe: String,
+    /// How long it took, in milliseconds; none if there was none, or no answer in time.
+    pub last_probe_ms: Option<f64>,
 }
 
 /// An endpoint of a server.
@@ -117,8 +127,10 @@ pub struct EndpointReport {
     pub up: bool,
     /// Sessions that hold it now.
     pub sessions_active: u32,
-    /// The result of its last probe.
+    /// As `last_probe` of the server.
     pub last_probe: String,
+    /// As `last_probe_ms` of the server.
+    pub last_probe_ms: Option<f64>,
 }
 
 /// The state of a server in one word: as set by the operator, or else as found by its probes. The
@@ -145,11 +157,20 @@ impl State {
     #[must_use]
     pub const fn of(server: &ServerStatus) -> Self {
         match (server.removed, server.admin, server.up) {
-            (true, _, _) => Self::Removed,
+            (Some(_), _, _) => Self::Removed,
             (_, AdminState::Maint, _) => Self::Maint,
             (_, AdminState::Drain, _) => Self::Drain,
             (_, AdminState::Ready, true) => Self::Up,
             (_, AdminState::Ready, false) => Self::Down,
+        }
+    }
+
+    /// How long `server` has been in it.
+    const fn age(server: &ServerStatus) -> Duration {
+        match (server.removed, server.admin) {
+            (Some(since_removal), _) => since_removal,
+            (None, AdminState::Drain | AdminState::Maint) => server.admin_since,
+            (None, AdminState::Ready) => server.since,
         }
     }
 
@@ -184,50 +205,6 @@ impl Report {
             servers: snapshot.servers.iter().map(ServerReport::new).collect(),
         }
     }
-
-    /// For a terminal: a summary, then aligned tables.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let mut out = format!(
-            "evenkeel {}, {}, up {}, table {}, reloads {} done {} failed\n\
-             sessions {} of {} at most\n",
-            self.version,
-            self.phase,
-            span(self.uptime_seconds),
-            self.table_version,
-            self.reloads_done,
-            self.reloads_failed,
-            self.sessions_active,
-            self.sessions_max,
-        );
-        if self.workers_paused > 0 {
-            // Writing to a String cannot fail, here and below.
-            _ = writeln!(
-                out,
-                "{} workers have paused accepting: out of descriptors, or at sessions_max",
-                self.workers_paused
-            );
-        }
-        let head = ["FRONTEND", "BACKEND", "ADDRESS", "ACTIVE", "SESSIONS", "IN", "OUT"];
-        let rows = self.frontends.iter().map(FrontendReport::row).collect();
-        table(&mut out, &head, rows);
-        let head = [
-            "SERVER",
-            "ADDRESS",
-            "STATE",
-            "FOR",
-            "WEIGHT",
-            "ACTIVE",
-            "SESSIONS",
-            "FAILED",
-            "IN",
-            "OUT",
-            "LAST PROBE",
-        ];
-        let rows = self.servers.iter().map(ServerReport::row).collect();
-        table(&mut out, &head, rows);
-        out
-    }
 }
 
 impl FrontendReport {
@@ -249,18 +226,6 @@ impl FrontendReport {
             bytes_out: cells.sum(|cell| cell.bytes[Direction::Out as usize].read()),
         }
     }
-
-    fn row(&self) -> [String; 7] {
-        [
-            plain(&self.name),
-            plain(&self.backend),
-            self.addresses.join(" "),
-            self.sessions_active.to_string(),
-            self.sessions.to_string(),
-            size(self.bytes_in),
-            size(self.bytes_out),
-        ]
-    }
 }
 
 impl ServerReport {
@@ -276,53 +241,21 @@ impl ServerReport {
             state: State::of(server).name().to_owned(),
             up: server.up,
             since_seconds: server.since.as_secs(),
+            state_since_seconds: State::age(server).as_secs(),
             weight: server.weight,
             backup: server.backup,
             sessions_active: cells.sum(|cell| cell.active.read()),
             sessions: cells.sum(|cell| cell.sessions.read()),
             bytes_in: cells.sum(|cell| cell.bytes[Direction::In as usize].read()),
             bytes_out: cells.sum(|cell| cell.bytes[Direction::Out as usize].read()),
+            connect_mean_ms: server.connect_mean.map(millis),
             connect_failures: cells.sum(|cell| total(&cell.connect_failures)),
             retries: cells.sum(|cell| total(&cell.retries)),
             probes_passed: passed,
             probes_failed: total(&server.probes.results).saturating_sub(passed),
-            last_probe: server.last_probe.clone(),
+            last_probe: server.last_probe.detail.clone(),
+            last_probe_ms: server.last_probe.duration.map(millis),
         }
-    }
-
-    /// Its address as written, with the addresses of a host name.
-    #[must_use]
-    pub fn place(&self) -> String {
-        match &*self.endpoints {
-            [] => format!("{} (no address)", self.written),
-            [only] if only.address == self.written => only.address.clone(),
-            [only] => format!("{} ({})", self.written, only.address),
-            several => {
-                let up = several.iter().filter(|endpoint| endpoint.up).count();
-                format!("{} ({up} of {} addresses up)", self.written, several.len())
-            }
-        }
-    }
-
-    fn row(&self) -> [String; 11] {
-        let backup = if self.backup { " (backup)" } else { "" };
-        [
-            format!("{}/{}{backup}", plain(&self.backend), plain(&self.name)),
-            plain(&self.place()),
-            // With the health, for an operator who waits to set it ready again.
-            match self.state.as_str() {
-                state @ ("up" | "down") => state.to_owned(),
-                state => format!("{state} ({})", if self.up { "up" } else { "down" }),
-            },
-            span(self.since_seconds),
-            self.weight.to_string(),
-            self.sessions_active.to_string(),
-            self.sessions.to_string(),
-            self.connect_failures.to_string(),
-            size(self.bytes_in),
-            size(self.bytes_out),
-            plain(&self.last_probe),
-        ]
     }
 }
 
@@ -332,7 +265,8 @@ impl EndpointReport {
             address: endpoint.address.to_string(),
             up: endpoint.up,
             sessions_active: endpoint.sessions,
-            last_probe: endpoint.last_probe.clone(),
+            last_probe: endpoint.last_probe.detail.clone(),
+            last_probe_ms: endpoint.last_probe.duration.map(millis),
         }
     }
 }
@@ -349,91 +283,10 @@ fn total(counts: &[Count]) -> u64 {
     counts.iter().fold(0, |sum, count| sum.wrapping_add(count.read()))
 }
 
-/// A duration in its two largest units.
-#[must_use]
-pub fn span(seconds: u64) -> String {
-    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
-    let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
-    match seconds {
-        0..60 => format!("{rest}s"),
-        60..3600 => format!("{minutes}m{rest:02}s"),
-        3600..86_400 => format!("{hours}h{minutes:02}m"),
-        _ => format!("{days}d{hours:02}h"),
-    }
-}
-
-/// A number of bytes, with a unit.
-#[must_use]
-pub fn size(bytes: u64) -> String {
-    let (mut tenths, mut unit) = (u128::from(bytes) * 10, 0);
-    while tenths >= 10_240 && unit < UNITS.len() - 1 {
-        tenths /= 1024;
-        unit += 1;
-    }
-    match unit {
-        0 => format!("{bytes} B"),
-        _ => format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]),
-    }
-}
-
-const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-
-/// Control characters, which a terminal would interpret, are escaped.
-fn plain(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { c.escape_unicode().to_string() } else { c.into() };
-    text.chars().map(shown).collect()
-}
-
-/// Columns as wide as their widest cell; the last one is not padded.
-fn table<const N: usize>(out: &mut String, head: &[&str; N], rows: Vec<[String; N]>) {
-    let head = head.map(str::to_owned);
-    let rows: Vec<[String; N]> = std::iter::once(head).chain(rows).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));
-    out.push('\n');
-    for row in &rows {
-        let cells = row.iter().zip(widths);
-        let line: Vec<String> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
-        out.push_str(line.join("  ").trim_end());
-        out.push('\n');
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::observe::sample;
-
-    #[test]
-    fn the_text_is_a_summary_and_two_aligned_tables() {
-        let report = Report::new(&sample::snapshot(), &sample::shared());
-        let expected = "\
-evenkeel VERSION, running, up 1h02m, table 7, reloads 2 done 1 failed
-sessions 0 of 1000 at most
-
-FRONTEND  BACKEND  ADDRESS       ACTIVE  SESSIONS  IN   OUT
-http      web      127.0.0.1:80  2       7         0 B  4.0 KiB
-
-SERVER    ADDRESS                  STATE  FOR    WEIGHT  ACTIVE  SESSIONS  FAILED  \
-         IN   OUT  LAST PROBE
-web/web1  rpi-b:80 (192.0.2.1:80)  up     1m05s  100     1       5         0       \
-         0 B  0 B  200 OK
-web/web2  rpi-b:80 (192.0.2.1:80)  down   1m05s  100     1       5         0       \
-         0 B  0 B  200 OK
-";
-        assert_eq!(report.text(), expected.replace("VERSION", env!("CARGO_PKG_VERSION")));
-    }
-
-    #[test]
-    fn a_server_with_several_addresses_is_one_row_with_how_many_are_up() {
-        let mut snapshot = sample::snapshot();
-        let mut second = snapshot.servers[0].endpoints[0].clone();
-        second.up = false;
-        snapshot.servers[0].endpoints.push(second);
-        let report = Report::new(&snapshot, &sample::shared());
-        assert_eq!(report.servers[0].place(), "rpi-b:80 (1 of 2 addresses up)");
-        assert_eq!(report.servers[0].endpoints.len(), 2);
-    }
 
     #[test]
     fn the_json_can_be_read_back() {
@@ -443,12 +296,29 @@ web/web2  rpi-b:80 (192.0.2.1:80)  down   1m05s  100     1       5         0    
     }
 
     #[test]
-    fn sizes_and_times_have_units() {
-        assert_eq!(
-            [0, 1023, 1024, 1536, 10 << 30].map(size),
-            ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10.0 GiB"]
-        );
-        assert_eq!(size(u64::MAX), "16383.9 PiB");
-        assert_eq!([59, 60, 3600, 90_000].map(span), ["59s", "1m00s", "1h00m", "1d01h"]);
+    fn the_time_of_a_state_is_that_of_the_probes_the_order_or_the_removal() {
+        let mut server = sample::server("web1", true);
+        let ages = |server: &ServerStatus| {
+            let report = ServerReport::new(server);
+            (report.state_since_seconds, report.since_seconds)
+        };
+        assert_eq!(ages(&server), (65, 65));
+        for admin in [AdminState::Drain, AdminState::Maint] {
+            server.admin = admin;
+            assert_eq!(ages(&server), (5, 65));
+        }
+        server.removed = Some(Duration::from_secs(2));
+        assert_eq!(ages(&server), (2, 65));
+    }
+
+    #[test]
+    fn times_are_milliseconds_or_null() {
+        let json = |up| serde_json::to_value(ServerReport::new(&sample::server("a", up))).unwrap();
+        let server = json(true);
+        assert_eq!(server["last_probe"], "status 200");
+        assert_eq!(server["last_probe_ms"], 1.234);
+        assert_eq!(server["endpoints"][0]["last_probe_ms"], 1.234);
+        assert_eq!(server["connect_mean_ms"], 0.2);
+        assert!(json(false)["connect_mean_ms"].is_null());
     }
 }

@@ -14,7 +14,7 @@ use crate::shared::phase::{Phase, PhaseCell};
 use crate::shared::queue::Queue;
 use crate::shared::server::ServerShared;
 use crate::shared::snapshot::{
-    BackendStatus, EndpointStatus, FrontendStatus, ServerStatus, Snapshot,
+    BackendStatus, EndpointStatus, FrontendStatus, LastProbe, ServerStatus, Snapshot,
 };
 use crate::shared::state::SharedState;
 use crate::shared::table::{FrontendShared, Table};
@@ -74,23 +74,27 @@ pub(super) fn server(name: &str, up: bool) -> ServerStatus {
     cell.sessions.add(5);
     cell.active.add(1);
     cell.connect_duration.record(Duration::from_micros(200));
+    let duration = Some(Duration::from_micros(1234));
+    let last_probe = LastProbe { detail: "status 200".to_owned(), duration };
     ServerStatus {
         backend: "web".into(),
         endpoints: vec![EndpointStatus {
             address: SocketAddr::from(([192, 0, 2, 1], 80)),
             up,
             sessions: 1,
-            last_probe: "200 OK".into(),
+            last_probe: last_probe.clone(),
         }],
         written: "rpi-b:80".into(),
         up,
         admin: AdminState::Ready,
         weight: 100,
         backup: false,
-        removed: false,
+        removed: None,
         since: Duration::from_secs(65),
+        admin_since: Duration::from_secs(5),
         probes: Arc::default(),
-        last_probe: "200 OK".into(),
+        last_probe,
+        connect_mean: up.then_some(Duration::from_micros(200)),
         shared: Arc::new(shared),
     }
 }

@@ -28,6 +28,24 @@ pub(super) struct NewClient {
     pub(super) permit: SessionPermit,
 }
 
+impl NewClient {
+    /// Counts a session for `admitted`, if there is room for one.
+    ///
+    /// # Errors
+    /// There is none: it waits.
+    pub(super) fn begin(
+        admitted: Admitted,
+        frontend: &Arc<Frontend>,
+        worker: &Rc<WorkerHandle>,
+    ) -> Result<Self, Admitted> {
+        let Some(mut permit) = SessionPermit::new(worker, &frontend.shared) else {
+            return Err(admitted);
+        };
+        permit.client = admitted.client;
+        Ok(Self { socket: admitted.socket, frontend: Arc::clone(frontend), permit })
+    }
+}
+
 /// Checks a connection by the rules of its frontend: `deny`, `allow`, `rate`, `clients_max`.
 ///
 /// # Errors
@@ -105,36 +123,28 @@ impl Drop for ClientPermit {
 
 /// A session in the counts of its frontend, open as long as it lives.
 #[derive(Debug)]
-pub(super) struct SessionPermit {
+pub struct SessionPermit {
     frontend: Arc<FrontendShared>,
     worker: Rc<WorkerHandle>,
-    _client: Option<ClientPermit>,
+    /// Held as long as the session is counted.
+    client: Option<ClientPermit>,
 }
 
 impl SessionPermit {
-    /// Counts a session for `admitted`, if `sessions_max` allows one more: over all, and of the
-    /// frontend.
-    ///
-    /// # Errors
-    /// There is no room: it waits.
-    pub(super) fn new(
-        worker: &Rc<WorkerHandle>,
-        frontend: &Arc<FrontendShared>,
-        admitted: Admitted,
-    ) -> Result<(Self, Socket), Admitted> {
+    /// Counts a session, if `sessions_max` allows one more: over all, and of the frontend.
+    #[must_use]
+    pub fn new(worker: &Rc<WorkerHandle>, frontend: &Arc<FrontendShared>) -> Option<Self> {
         if !worker.shared.sessions.try_raise() {
-            return Err(admitted);
+            return None;
         }
         if !frontend.sessions.try_raise() {
             worker.shared.sessions.lower();
-            return Err(admitted);
+            return None;
         }
         let cell = frontend.cells.of(worker.index);
         cell.sessions.add(1);
         cell.active.add(1);
-        let Admitted { socket, client } = admitted;
-        let (frontend, worker) = (Arc::clone(frontend), Rc::clone(worker));
-        Ok((Self { frontend, worker, _client: client }, socket))
+        Some(Self { frontend: Arc::clone(frontend), worker: Rc::clone(worker), client: None })
     }
 
     /// The counters of this worker.

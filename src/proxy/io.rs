@@ -204,7 +204,7 @@ pub trait Io {
     fn shut_down(&mut self, side: Side);
     /// Closes the connection to `side`, if there is one. No operation is in flight on it.
     fn close(&mut self, side: Side, how: Closing);
-    /// Bytes sent to `side` and not yet acknowledged by its kernel.
+    /// Bytes sent to `side` and not yet acknowledged by its kernel, without an end (FIN).
     fn unacknowledged(&self, side: Side) -> u32;
     /// The links of all buffers.
     fn links(&mut self) -> &mut BufferLinks;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::proxy::accept::{Accepted, Action, DescriptorShortage, Gate, Situation};
-use crate::proxy::access::{self, Admitted, NewClient, SessionPermit};
+use crate::proxy::access::{self, Admitted, NewClient};
 use crate::proxy::context::WorkerContext;
 use crate::proxy::timer_wheel::Tick;
 use crate::proxy::user_data::UserData;
@@ -238,22 +238,17 @@ impl ListenSocket {
             self.parked.push_back(admitted);
             return None;
         }
-        self.begin(admitted, worker).map_err(|waiting| self.parked.push_back(waiting)).ok()
+        let begun = NewClient::begin(admitted, &self.frontend, worker);
+        begun.map_err(|waiting| self.parked.push_back(waiting)).ok()
     }
 
     fn unpark(&mut self, worker: &Rc<WorkerHandle>, admitted: &mut Vec<NewClient>) {
         while let Some(first) = self.parked.pop_front() {
-            match self.begin(first, worker) {
+            match NewClient::begin(first, &self.frontend, worker) {
                 Ok(client) => admitted.push(client),
                 Err(waiting) => return self.parked.push_front(waiting),
             }
         }
-    }
-
-    /// Counts a session, if there is room for one.
-    fn begin(&self, admitted: Admitted, worker: &Rc<WorkerHandle>) -> Result<NewClient, Admitted> {
-        let (permit, socket) = SessionPermit::new(worker, &self.frontend.shared, admitted)?;
-        Ok(NewClient { socket, frontend: Arc::clone(&self.frontend), permit })
     }
 
     fn act(&mut self, action: Action, context: &mut WorkerContext, worker: &WorkerHandle) {

@@ -6,7 +6,7 @@ mod sessions;
 pub mod accept;
 mod listeners;
 
-mod access;
+pub mod access;
 mod preface;
 
 pub mod route;
@@ -36,7 +36,7 @@ mod shortage;
 mod scheduling;
 
 pub mod io;
-mod slots;
+pub mod slots;
 mod user_data;
 pub mod timer_wheel;
 

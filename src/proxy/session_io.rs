@@ -128,6 +128,7 @@ impl Io for SessionIo<'_> {
     fn shut_down(&mut self, side: Side) {
         if let Some(socket) = self.sockets.socket(side) {
             socket.shut_down();
+            self.sockets.shut_down[side as usize] = true;
         }
     }
 
@@ -152,7 +153,9 @@ impl Io for SessionIo<'_> {
     }
 
     fn unacknowledged(&self, side: Side) -> u32 {
-        self.sockets.socket(side).map_or(0, Socket::unacknowledged)
+        let bytes = self.sockets.socket(side).map_or(0, Socket::unacknowledged);
+        // The kernel counts the end as a byte, the last one.
+        bytes.saturating_sub(u32::from(self.sockets.shut_down[side as usize]))
     }
 
     fn links(&mut self) -> &mut BufferLinks {

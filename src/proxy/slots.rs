@@ -9,14 +9,16 @@ pub(super) const GENERATIONS: u32 = 1 << 24;
 
 /// A slot, in one of its generations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Key {
-    pub(super) slot: u32,
-    pub(super) generation: u32,
+pub struct Key {
+    /// The slot.
+    pub slot: u32,
+    /// How often the slot was emptied before, modulo 2^24.
+    pub generation: u32,
 }
 
 /// A growing table of `T`.
 #[derive(Debug)]
-pub(super) struct Slots<T> {
+pub struct Slots<T> {
     chunks: Vec<Box<[Slot<T>]>>,
     /// Last in, first out: what was used last is still in the cache.
     free: Vec<u32>,
@@ -29,13 +31,21 @@ struct Slot<T> {
     value: Option<T>,
 }
 
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> Slots<T> {
-    pub(super) const fn new() -> Self {
+    /// Without slots: they are made as they are needed.
+    #[must_use]
+    pub const fn new() -> Self {
         Self { chunks: Vec::new(), free: Vec::new(), used: 0 }
     }
 
     /// The key that the next [`Slots::insert`] will need.
-    pub(super) fn reserve(&mut self) -> Key {
+    pub fn reserve(&mut self) -> Key {
         if self.free.is_empty() {
             let first = self.chunks.len() * CHUNK;
             let chunk = (0..CHUNK).map(|_| Slot { generation: 0, value: None });
@@ -48,7 +58,7 @@ impl<T> Slots<T> {
     }
 
     /// Puts a value where [`Slots::reserve`] said.
-    pub(super) fn insert(&mut self, key: Key, value: T) {
+    pub fn insert(&mut self, key: Key, value: T) {
         let reserved = self.free.pop();
         debug_assert_eq!(reserved, Some(key.slot), "nothing was inserted in between");
         if let Some(slot) = self.slot(key.slot) {
@@ -57,18 +67,20 @@ impl<T> Slots<T> {
         }
     }
 
-    pub(super) fn get(&mut self, key: Key) -> Option<&mut T> {
+    /// The value that was inserted with that key, if it is still there.
+    pub fn get(&mut self, key: Key) -> Option<&mut T> {
         let slot = self.slot(key.slot)?;
         if slot.generation == key.generation { slot.value.as_mut() } else { None }
     }
 
     /// The value at a slot, in whatever generation.
-    pub(super) fn at(&mut self, slot: u32) -> Option<(Key, &mut T)> {
+    pub fn at(&mut self, slot: u32) -> Option<(Key, &mut T)> {
         let Slot { generation, value } = self.slot(slot)?;
         Some((Key { slot, generation: *generation }, value.as_mut()?))
     }
 
-    pub(super) fn remove(&mut self, key: Key) -> Option<T> {
+    /// Takes that value out.
+    pub fn remove(&mut self, key: Key) -> Option<T> {
         let slot = self.slot(key.slot).filter(|slot| slot.generation == key.generation)?;
         let value = slot.value.take()?;
         slot.generation = (slot.generation + 1) % GENERATIONS;
@@ -77,12 +89,15 @@ impl<T> Slots<T> {
         Some(value)
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
+    /// Whether no slot has a value.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
         self.used == 0
     }
 
     /// Slots there are, used or not: every key is below it.
-    pub(super) fn capacity(&self) -> u32 {
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
         u32::try_from(self.chunks.len() * CHUNK).unwrap_or(u32::MAX)
     }
 

@@ -46,6 +46,8 @@ pub(super) struct SessionSockets {
     pub(super) server: Option<Socket>,
     /// The last send to each side.
     pub(super) sends: [Option<SendKey>; 2],
+    /// Whether an end (FIN) was sent to each side.
+    pub(super) shut_down: [bool; 2],
     pub(super) nagle: Nagle,
     /// How the last attempt to connect failed.
     pub(super) failed: Option<ConnectFailure>,
@@ -74,6 +76,7 @@ impl SessionSockets {
             client: Some(socket),
             server: None,
             sends: [None; 2],
+            shut_down: [false; 2],
             nagle: Nagle::Enabled,
             failed: None,
             server_permit: None,

@@ -124,6 +124,12 @@ impl HistogramSum {
         }
         self.micros = self.micros.wrapping_add(histogram.sum.read());
     }
+
+    /// How many durations were counted.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().fold(0, |sum, bucket| sum.wrapping_add(*bucket))
+    }
 }
 
 /// The counters of one worker for one frontend.
@@ -204,6 +210,7 @@ mod tests {
         let mut sum = HistogramSum::default();
         sum.add(&histogram);
         assert_eq!((sum.buckets[0], sum.buckets[1], sum.buckets[15]), (1, 1, 1));
+        assert_eq!(sum.count(), 3);
         assert_eq!(sum.micros, 50 + 50 + 3_600_000_000);
     }
 

@@ -43,7 +43,8 @@ pub fn entry_of(client: IpAddr) -> usize {
     let hash = match client.to_canonical() {
         IpAddr::V4(ip) => mix(u64::from(ip.to_bits())),
         IpAddr::V6(ip) => {
-            let (high, low) = ((ip.to_bits() >> 64) as u64, ip.to_bits() as u64);
+            #[expect(clippy::cast_possible_truncation, reason = "its two halves")]
+            let [high, low] = [(ip.to_bits() >> 64) as u64, ip.to_bits() as u64];
             mix(mix(high) ^ low)
         }
     };

@@ -72,31 +72,35 @@ impl Records {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::terms::Reason;
-
-    fn record() -> SessionRecord {
-        SessionRecord {
+impl SessionRecord {
+    /// A made-up record, for tests.
+    pub(crate) fn sample() -> Self {
+        Self {
             frontend: "http".into(),
             backend: "web".into(),
-            server: None,
-            client: None,
-            ended: SystemTime::UNIX_EPOCH,
-            duration: Duration::ZERO,
-            connect: None,
-            retries: 0,
-            bytes: [0; 2],
-            end: End::new(Reason::Done, b"--"),
+            server: Some("web1".into()),
+            client: "192.0.2.7:50123".parse().ok(),
+            ended: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+            duration: Duration::from_micros(234_567),
+            connect: Some(Duration::from_micros(214)),
+            retries: 1,
+            bytes: [512, 10_240],
+            end: End::new(crate::terms::Reason::Done, b"--"),
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn a_record_is_dropped_while_the_channel_is_full() {
         let (records, waiting, _) = with_capacity(1);
-        assert!(records.offer(record()) && !records.offer(record()));
+        let record = SessionRecord::sample();
+        assert!(records.offer(record.clone()) && !records.offer(record.clone()));
         drop(waiting.recv().unwrap());
-        assert!(records.offer(record()), "the channel has room again");
+        assert!(records.offer(record), "the channel has room again");
         assert_eq!(records.unwritten(), 0, "a dropped record is not one that failed to be written");
     }
 }

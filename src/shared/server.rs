@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::shared::counters::{PerWorker, ServerCell};
+use crate::shared::counters::{HistogramSum, PerWorker, ServerCell};
 use crate::shared::limit::Limit;
 use crate::shared::load::Load;
 use crate::shared::queue::Queue;
@@ -65,4 +65,14 @@ pub struct ServerShared {
     pub cells: PerWorker<ServerCell>,
     /// The queue of its backend.
     pub queue: Arc<Queue>,
+}
+
+impl ServerShared {
+    /// How long connects have taken, at all workers.
+    #[must_use]
+    pub fn connect_durations(&self) -> HistogramSum {
+        let mut sum = HistogramSum::default();
+        self.cells.cells().for_each(|cell| sum.add(&cell.connect_duration));
+        sum
+    }
 }

@@ -75,14 +75,19 @@ pub struct ServerStatus {
     pub weight: u32,
     /// Used when all the others are down.
     pub backup: bool,
-    /// No longer in the configuration; it is reported until its last session ends.
-    pub removed: bool,
+    /// Since it was removed from the configuration, if it was; it is reported until its last
+    /// session ends.
+    pub removed: Option<Duration>,
     /// Since it went up or down.
     pub since: Duration,
+    /// Since the configuration or the operator set `admin`.
+    pub admin_since: Duration,
     /// The results of its probes.
     pub probes: Arc<ProbeCounts>,
-    /// The result of the last probe, for the operator; empty before the first.
-    pub last_probe: String,
+    /// The last probe of any of its endpoints.
+    pub last_probe: LastProbe,
+    /// The mean time of a connect within the last minute; none if there was no connect.
+    pub connect_mean: Option<Duration>,
     /// Its name and counters.
     pub shared: Arc<ServerShared>,
 }
@@ -96,8 +101,25 @@ pub struct EndpointStatus {
     pub up: bool,
     /// Sessions that hold it now.
     pub sessions: u32,
-    /// The result of its last probe, for the operator; empty before the first.
-    pub last_probe: String,
+    /// Its last probe.
+    pub last_probe: LastProbe,
+}
+
+/// The last probe of an endpoint or of a server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LastProbe {
+    /// Its result, for the operator, or why there is none: "not probed". Empty before the first.
+    pub detail: String,
+    /// From connect to answer; none if nothing answered in time.
+    pub duration: Option<Duration>,
+}
+
+impl LastProbe {
+    /// There is none, and why.
+    #[must_use]
+    pub fn none(why: &str) -> Self {
+        Self { detail: why.to_owned(), duration: None }
+    }
 }
 
 /// The results of the probes of one server; only the control thread writes them.

@@ -48,7 +48,7 @@ impl RingProblem {
                 format!("io_uring is forbidden here by kernel.io_uring_disabled = {value}")
             }
             Self::Forbidden => "io_uring is forbidden here by a security policy".to_owned(),
-            Self::Old => "the io_uring of this kernel is older than 6.1".to_owned(),
+            Self::Old => "this kernel has no SINGLE_ISSUER or no DEFER_TASKRUN (6.1)".to_owned(),
             Self::Memory => "RLIMIT_MEMLOCK leaves no memory for a ring".to_owned(),
             Self::Descriptors => "no file descriptor is left for a ring".to_owned(),
             Self::Other(errno) => {
@@ -68,11 +68,11 @@ impl RingProblem {
                  with SystemCallFilter=@aio among its groups"
             }
             Self::Sysctl(_) => "sysctl -w kernel.io_uring_disabled=0",
-            Self::Forbidden => "let the security policy of this machine allow io_uring",
+            Self::Forbidden => "allow io_uring in the security policy of this machine",
             Self::Old => "boot kernel 6.1 or newer",
             Self::Memory => "ulimit -l 65536 (or LimitMEMLOCK=64M in the service)",
             Self::Descriptors => "ulimit -n 20000 (or LimitNOFILE=20000 in the service)",
-            Self::Other(_) => "evenkeel doctor",
+            Self::Other(_) => "boot another kernel, 6.1 or newer",
         }
     }
 
@@ -193,7 +193,7 @@ fn accept_two(ring: &mut Ring, address: SocketAddr) -> io::Result<()> {
         if accepted.peer().ok() != Some(client.local_addr()?) {
             // It belongs to somebody else, who will close it.
             let descriptor = accepted.into_descriptor();
-            let problem = format!("descriptor {descriptor} is not the connection that came");
+            let problem = format!("descriptor {descriptor} is not the connection of the client");
             return Err(io::Error::other(problem));
         }
         expect_more(completion.more)?;
@@ -207,11 +207,11 @@ fn receive_two(ring: &mut Ring, client: &mut TcpStream) -> io::Result<()> {
         let completion = next(ring)?;
         let length = completion.result?;
         let buffer = completion.buffer;
-        let buffer = buffer.ok_or_else(|| io::Error::other("it received into no buffer"))?;
+        let buffer = buffer.ok_or_else(|| io::Error::other("the receive used no buffer"))?;
         let is_right = length > 0 && ring.buffers().bytes(&buffer, (0, length)) == message;
         ring.release(buffer);
         if !is_right {
-            return Err(io::Error::other("it received something else"));
+            return Err(io::Error::other("other bytes were received than were sent"));
         }
         expect_more(completion.more)?;
     }

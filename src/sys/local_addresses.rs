@@ -1,6 +1,6 @@
-//! The addresses of this machine, and whether a connection to one of them reaches a listener here.
+//! The addresses of this machine, and which listening sockets accept a connection to an address.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
@@ -24,16 +24,26 @@ impl LocalAddresses {
         Self(addresses.into_iter().collect())
     }
 
-    /// Whether a connection to `address` would be accepted by a socket that listens on `listened`.
-    /// A socket for IPv6 accepts no IPv4 (`IPV6_V6ONLY`).
-    #[must_use]
-    pub fn leads_to(&self, address: SocketAddr, listened: SocketAddr) -> bool {
-        // "::ffff:127.0.0.1" is reached over IPv4; the unspecified address is this machine
-        // (connect(2)).
-        let ip = address.ip().to_canonical();
-        let own = || ip.is_loopback() || ip.is_unspecified() || self.0.contains(&ip);
-        let every = || listened.ip().is_unspecified() && listened.is_ipv4() == ip.is_ipv4();
-        address.port() == listened.port() && (ip == listened.ip() || (every() && own()))
+    /// The addresses whose listening socket accepts a connection to `address`: that address, and
+    /// the wildcard of its family if it is an address of this machine. A socket for IPv6 accepts no
+    /// IPv4 (`IPV6_V6ONLY`).
+    pub fn accepting(&self, address: SocketAddr) -> impl Iterator<Item = SocketAddr> {
+        // "::ffff:127.0.0.1" is reached over IPv4, and connect(2) takes the unspecified address for
+        // loopback (Linux: `ip_route_output_key`, `tcp_v6_connect`).
+        let ip = match address.ip().to_canonical() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let wildcard: IpAddr = match ip {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let own = ip.is_loopback() || self.0.contains(&ip);
+        let port = address.port();
+        // As it is: with the zone of a link-local address.
+        let exact = [address, (ip, port).into()];
+        exact.into_iter().chain(own.then(|| SocketAddr::new(wildcard, port)))
     }
 }
 
@@ -48,27 +58,42 @@ mod tests {
 
     use super::*;
 
-    fn leads(address: &str, listened: &str) -> bool {
+    fn accepts(listened: &str, address: &str) -> bool {
         let local = ["192.0.2.7", "2001:db8::7"].map(|text| text.parse().unwrap());
-        let local = LocalAddresses::of(local);
-        local.leads_to(address.parse().unwrap(), listened.parse().unwrap())
+        let listened = listened.parse().unwrap();
+        LocalAddresses::of(local).accepting(address.parse().unwrap()).any(|bind| bind == listened)
     }
 
     #[test]
     fn a_wildcard_listener_accepts_every_local_address_of_its_family() {
-        for address in ["192.0.2.7:80", "127.0.0.5:80", "0.0.0.0:80", "[::ffff:192.0.2.7]:80"] {
-            assert!(leads(address, "0.0.0.0:80") && !leads(address, "[::]:80"), "{address}");
+        let v4 = ["192.0.2.7:80", "127.0.0.5:80", "0.0.0.0:80", "[::ffff:192.0.2.7]:80"];
+        for address in v4.into_iter().chain(["[::ffff:0.0.0.0]:80"]) {
+            assert!(accepts("0.0.0.0:80", address) && !accepts("[::]:80", address), "{address}");
         }
-        for address in ["[2001:db8::7]:80", "[::1]:80"] {
-            assert!(leads(address, "[::]:80") && !leads(address, "0.0.0.0:80"), "{address}");
+        for address in ["[2001:db8::7]:80", "[::1]:80", "[::]:80"] {
+            assert!(accepts("[::]:80", address) && !accepts("0.0.0.0:80", address), "{address}");
         }
-        assert!(!leads("192.0.2.8:80", "0.0.0.0:80") && !leads("192.0.2.7:81", "0.0.0.0:80"));
+        assert!(!accepts("0.0.0.0:80", "192.0.2.8:80") && !accepts("0.0.0.0:80", "192.0.2.7:81"));
     }
 
     #[test]
     fn a_listener_on_one_address_accepts_that_address_alone() {
-        assert!(leads("198.51.100.1:80", "198.51.100.1:80"));
-        assert!(!leads("192.0.2.7:80", "127.0.0.1:80"));
+        assert!(accepts("198.51.100.1:80", "198.51.100.1:80"));
+        assert!(!accepts("127.0.0.1:80", "192.0.2.7:80"));
+        assert!(accepts("[fe80::1%2]:80", "[fe80::1%2]:80"));
+        assert!(!accepts("[fe80::1%2]:80", "[fe80::1%3]:80"));
+    }
+
+    #[test]
+    fn the_unspecified_address_is_loopback() {
+        for (listened, address) in [
+            ("127.0.0.1:80", "0.0.0.0:80"),
+            ("127.0.0.1:80", "[::ffff:0.0.0.0]:80"),
+            ("[::1]:80", "[::]:80"),
+        ] {
+            assert!(accepts(listened, address), "{listened} {address}");
+        }
+        assert!(!accepts("192.0.2.7:80", "0.0.0.0:80") && !accepts("127.0.0.1:80", "[::]:80"));
     }
 
     #[test]

@@ -136,7 +136,8 @@ impl Socket {
         drop(SockRef::from(&self.0).set_linger(Some(Duration::ZERO)));
     }
 
-    /// Bytes that were sent and that the peer has not acknowledged (SIOCOUTQ, tcp(7)).
+    /// Bytes that were sent and that the peer has not acknowledged (SIOCOUTQ, tcp(7)). An end (FIN)
+    /// that was sent counts as one byte.
     #[must_use]
     pub fn unacknowledged(&self) -> u32 {
         let mut bytes: libc::c_int = 0;

@@ -5,12 +5,13 @@ use serde_json::Value;
 /// Keywords that describe and do not restrict.
 const ANNOTATIONS: [&str; 5] = ["$schema", "title", "description", "default", "examples"];
 
-/// Collects the places of `value` that `schema` refuses, as JSON pointers.
-pub(crate) fn validate(schema: &Value, value: &Value, place: &str, wrong: &mut Vec<String>) {
+/// Collects the parts of `value` that `schema` refuses, as JSON pointers. `path` is that of
+/// `value`.
+pub(crate) fn validate(schema: &Value, value: &Value, path: &str, invalid: &mut Vec<String>) {
     let fits = |schema: &Value| {
-        let mut wrong = Vec::new();
-        validate(schema, value, place, &mut wrong);
-        wrong.is_empty()
+        let mut invalid = Vec::new();
+        validate(schema, value, path, &mut invalid);
+        invalid.is_empty()
     };
     let mut valid = true;
     for (keyword, argument) in schema.as_object().unwrap() {
@@ -33,23 +34,23 @@ pub(crate) fn validate(schema: &Value, value: &Value, place: &str, wrong: &mut V
             "pattern" => value.as_str().is_none_or(|text| is_quantity(text, argument)),
             "items" => {
                 for (index, item) in value.as_array().into_iter().flatten().enumerate() {
-                    validate(argument, item, &format!("{place}/{index}"), wrong);
+                    validate(argument, item, &format!("{path}/{index}"), invalid);
                 }
                 true
             }
             "required" => {
                 let names = argument.as_array().unwrap().iter().map(|name| name.as_str().unwrap());
                 let missing = names.filter(|name| value.get(name).is_none());
-                wrong.extend(missing.map(|name| format!("{place}/{name}")));
+                invalid.extend(missing.map(|name| format!("{path}/{name}")));
                 true
             }
             "properties" => true, // with additionalProperties
             "additionalProperties" => {
                 for (name, value) in value.as_object().into_iter().flatten() {
-                    let place = format!("{place}/{name}");
+                    let path = format!("{path}/{name}");
                     match schema["properties"].get(name).unwrap_or(argument) {
-                        Value::Bool(false) => wrong.push(place),
-                        schema => validate(schema, value, &place, wrong),
+                        Value::Bool(false) => invalid.push(path),
+                        schema => validate(schema, value, &path, invalid),
                     }
                 }
                 true
@@ -58,11 +59,11 @@ pub(crate) fn validate(schema: &Value, value: &Value, place: &str, wrong: &mut V
         };
     }
     if !valid {
-        wrong.push(place.to_owned());
+        invalid.push(path.to_owned());
     }
 }
 
-/// The patterns of the schema: digits and one of some units, `^[0-9]+(a|b)$`.
+/// Matches the patterns of the schema, digits followed by a unit: `^[0-9]+(a|b)$`.
 fn is_quantity(text: &str, pattern: &Value) -> bool {
     let units = pattern.as_str().unwrap().strip_prefix("^[0-9]+(").unwrap();
     let mut units = units.strip_suffix(")$").unwrap().split('|');

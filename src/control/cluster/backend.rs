@@ -1,23 +1,21 @@
-//! One backend: its servers, and which of them can be chosen.
+//! One backend: its servers, and what changes them.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use crossbeam::utils::CachePadded;
 
-use crate::config::{self, AdminState, AllDown, Backups, ServerAddress};
-use crate::control::cluster::change::{Change, ChangeKind, ENDPOINTS_MAX};
+use crate::config::{self, Chains, ServerAddress};
+use crate::control::cluster::change::{Change, ChangeKind};
 use crate::control::cluster::endpoint::EndpointState;
-use crate::control::cluster::input::{Answers, ProbeReport};
+use crate::control::cluster::input::{Answers, ProbeReport, answered};
 use crate::control::cluster::registry::Registry;
 use crate::control::cluster::server::{Context, Overrides, ServerState};
 use crate::shared::queue::Queue;
-use crate::shared::schedule::{Schedule, Share};
 use crate::shared::table;
-use crate::sys::local_addresses::LocalAddresses;
 
 /// A backend of the configuration.
 #[derive(Debug)]
@@ -25,16 +23,16 @@ pub(super) struct BackendState {
     pub(super) name: Arc<str>,
     pub(super) config: Arc<config::BackendSettings>,
     pub(super) servers: Vec<ServerState>,
-    turn: Arc<CachePadded<AtomicUsize>>,
+    pub(super) turn: Arc<CachePadded<AtomicUsize>>,
     pub(super) queue: Arc<Queue>,
     /// As it is in the newest table.
-    in_force: Option<Arc<table::Backend>>,
+    pub(super) in_force: Option<Arc<table::Backend>>,
     /// It has changed since.
-    changed: bool,
+    pub(super) changed: bool,
     /// Whether the newest table has no server of it to choose from.
-    empty: bool,
+    pub(super) empty: bool,
     /// Whether the newest table leaves endpoints out.
-    too_many_endpoints: bool,
+    pub(super) too_many_endpoints: bool,
 }
 
 /// What the operator set, by backend and server.
@@ -44,10 +42,8 @@ pub(super) type AllOverrides = HashMap<(String, String), Overrides>;
 #[derive(Debug)]
 pub(super) struct Update<'a> {
     pub(super) answers: &'a Answers,
-    /// Addresses that frontends listen on.
-    pub(super) listened: &'a [SocketAddr],
-    /// Addresses of this machine.
-    pub(super) local: &'a LocalAddresses,
+    /// Frontends that are servers of backends, with the addresses of host names that are used.
+    pub(super) chains: &'a Chains<'a>,
     pub(super) overrides: &'a AllOverrides,
     pub(super) registry: &'a mut Registry,
     pub(super) changes: &'a mut Vec<Change>,
@@ -121,15 +117,31 @@ impl BackendState {
         self.touch();
     }
 
-    /// DNS has answered for a host name; whether a server of it changed.
+    /// DNS has answered for a host name; whether a server of this backend changed: one of that
+    /// name, or one whose own address closes a cycle now, or no longer.
     pub(super) fn resolved(&mut self, host: &str, update: &mut Update<'_>) -> bool {
         let mut any = false;
         for index in 0..self.servers.len() {
-            if self.servers[index].host() == Some(host) {
+            let server = &self.servers[index];
+            if server.host() == Some(host) || self.is_outdated(server, update) {
                 any |= self.follow(index, update);
             }
         }
         any
+    }
+
+    /// Whether a server uses an address that closes a cycle, or leaves out one that does not.
+    fn is_outdated(&self, server: &ServerState, update: &Update<'_>) -> bool {
+        let Update { answers, chains, .. } = update;
+        let mut reached = answered(&server.config.address, answers)
+            .filter(|address| chains.reached(*address).is_some());
+        reached.any(|address| server.has(address) == chains.cycle(&self.name, address).is_some())
+    }
+
+    /// The addresses in use, with the name of this backend.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+        let endpoints = self.servers.iter().flat_map(|server| &server.endpoints);
+        endpoints.map(|endpoint| (&*self.name, endpoint.address()))
     }
 
     /// The operator set something for the server of that name.
@@ -177,21 +189,25 @@ impl BackendState {
     }
 
     fn add(&mut self, config: config::Server, update: &mut Update<'_>) {
-        let (addresses, _) = self.located(&config, update);
+        let (addresses, why) = self.located(&config, update);
         let key = (self.name.to_string(), config.name.clone());
         let overrides = update.overrides.get(&key).copied().unwrap_or_default();
         let context = &mut update.context(&self.config.health);
-        let server = ServerState::new(&self.name, config, overrides, &addresses, context);
+        let mut server = ServerState::new(&self.name, config, overrides, &addresses, context);
+        if let Some(why) = why {
+            server.note_unanswered(&why);
+        }
         self.servers.push(server);
     }
 
     fn follow(&mut self, index: usize, update: &mut Update<'_>) -> bool {
-        let (addresses, to_frontend) = self.located(&self.servers[index].config, update);
+        let (addresses, why) = self.located(&self.servers[index].config, update);
         let server = &mut self.servers[index];
-        let changes = if addresses.is_empty() && to_frontend {
-            server.resolved_to_frontends(update.now).into_iter().collect()
-        } else {
-            server.resolved(&addresses, &mut update.context(&self.config.health))
+        let changes = match why {
+            Some(why) if addresses.is_empty() => {
+                server.leads_back(&why, update.now).into_iter().collect()
+            }
+            _ => server.resolved(&addresses, &mut update.context(&self.config.health)),
         };
         let any = !changes.is_empty();
         let name = Arc::clone(server.name());
@@ -204,25 +220,32 @@ impl BackendState {
         any
     }
 
-    /// The addresses of a server, by the answers of DNS; empty: its host name has none. And whether
-    /// the host name resolves to a frontend of this balancer as well, which is not used: each
-    /// connection would make another one. (Such a number is refused with the configuration.)
-    fn located(&self, server: &config::Server, update: &mut Update<'_>) -> (Vec<SocketAddr>, bool) {
-        let (host, port) = match &server.address {
-            ServerAddress::Ip(address) => return (vec![*address], false),
-            ServerAddress::Name { host, port } => (host, *port),
-        };
-        let answer: &[IpAddr] = update.answers.get(host).map(Vec::as_slice).unwrap_or_default();
-        let found = answer.iter().map(|address| SocketAddr::from((*address, port)));
-        let (own, found): (Vec<_>, Vec<_>) = found.partition(|address| {
-            update.listened.iter().any(|own| update.local.leads_to(*address, *own))
-        });
-        let to_frontend = !own.is_empty();
-        for address in own {
-            let name = server.name.as_str().into();
-            update.note(&self.name, &name, ChangeKind::ResolvesToFrontend(address));
+    /// The addresses that a server uses, by the answers of DNS; empty: its host name has none. And
+    /// why another one is not used, if one leads back to this backend: each connection would open
+    /// another. (An IP address that does is refused with the configuration.)
+    fn located(
+        &self,
+        server: &config::Server,
+        update: &mut Update<'_>,
+    ) -> (Vec<SocketAddr>, Option<String>) {
+        if let ServerAddress::Ip(address) = server.address {
+            return (vec![address], None);
         }
-        (found, to_frontend)
+        let (mut used, mut why) = (Vec::new(), None);
+        for address in answered(&server.address, update.answers) {
+            let Some(reached) = update.chains.cycle(&self.name, address) else {
+                used.push(address);
+                continue;
+            };
+            let frontend = Arc::clone(&reached.frontend.name);
+            why = Some(format!(
+                "{address} is frontend {frontend}, which leads back to backend {}",
+                self.name
+            ));
+            let kind = ChangeKind::LeadsBack { address, frontend };
+            update.note(&self.name, &server.name.as_str().into(), kind);
+        }
+        (used, why)
     }
 
     /// It has changed: the next table has it built anew.
@@ -237,97 +260,5 @@ impl BackendState {
         let any = servers.fold(false, |any, server| server.slow_start.grow(slow_start, now) | any);
         self.changed |= any;
         any
-    }
-
-    /// As it should be in the next table.
-    pub(super) fn build(&mut self, changes: &mut Vec<Change>) -> Arc<table::Backend> {
-        if let Some(in_force) = self.in_force.as_ref().filter(|_| !self.changed) {
-            return Arc::clone(in_force);
-        }
-        let mut note = |kind| {
-            changes.push(Change { backend: Arc::clone(&self.name), server: None, kind });
-        };
-        let (shares, all_down) = self.shares();
-        let endpoints: usize = shares.iter().map(|(endpoints, _)| endpoints.len()).sum();
-        let left = endpoints.saturating_sub(ENDPOINTS_MAX);
-        if left > 0 && !self.too_many_endpoints {
-            note(ChangeKind::TooManyEndpoints(left));
-        }
-        self.too_many_endpoints = left > 0;
-        let schedule = Schedule::new(self.config.balance, shares);
-        let tried = all_down && !schedule.is_empty();
-        let empty = all_down || schedule.is_empty();
-        if empty != self.empty {
-            note(if empty { ChangeKind::Empty { tried } } else { ChangeKind::Serving });
-        }
-        self.empty = empty;
-        let backend = Arc::new(table::Backend {
-            settings: Arc::clone(&self.config),
-            turn_offset: self.turn_offset(&schedule),
-            schedule,
-            turn: Arc::clone(&self.turn),
-            queue: Arc::clone(&self.queue),
-        });
-        self.in_force = Some(Arc::clone(&backend));
-        self.changed = false;
-        backend
-    }
-
-    /// What the turns of a new schedule begin with, so that the next one is of the endpoint whose
-    /// turn it would have been, at about the same part of the rotation.
-    fn turn_offset(&self, schedule: &Schedule) -> usize {
-        let (turn, length) = (self.turn.load(Ordering::Relaxed), schedule.rotation.len());
-        let Some(old) = self.in_force.as_ref().filter(|old| !old.schedule.is_empty()) else {
-            return 0;
-        };
-        if length == 0 {
-            return 0;
-        }
-        let rotation = &old.schedule.rotation;
-        let at = turn.wrapping_add(old.turn_offset) % rotation.len();
-        let next = old.schedule.endpoints[usize::from(rotation[at])].id;
-        let about = at * length / rotation.len();
-        let is_next = |turn: &usize| {
-            schedule.endpoints[usize::from(schedule.rotation[turn % length])].id == next
-        };
-        // Nearest first, on both sides.
-        let near = (0..=length / 2).flat_map(|far| [about + far, about + length - far]);
-        let first = near.map(|turn| turn % length).find(is_next).unwrap_or(about);
-        (first + length - turn % length) % length
-    }
-
-    /// The servers that can be chosen, with their endpoints that are up: those that are no backups;
-    /// if none is up, the backups; if none of them is up either, all servers where `all_down` says
-    /// so (and then true). A server in drain or maint never is.
-    fn shares(&self) -> (Vec<Share>, bool) {
-        let of = |backup: Option<bool>, all: bool| -> Vec<Share> {
-            let servers = self.servers.iter().filter(|server| {
-                server.state() == AdminState::Ready
-                    && server.weight() > 0
-                    && backup.is_none_or(|backup| server.config.backup == backup)
-            });
-            let share = |server: &ServerState| {
-                let endpoints = server.endpoints.iter().filter(|one| all || one.is_up());
-                let endpoints = endpoints.map(|one| Arc::clone(&one.shared)).collect();
-                let weight = match self.config.slow_start {
-                    Some(_) => server.weight() * server.slow_start.part(),
-                    None => server.weight(),
-                };
-                (endpoints, weight)
-            };
-            servers.map(share).filter(|(endpoints, _): &Share| !endpoints.is_empty()).collect()
-        };
-        let up = of(Some(false), false);
-        if !up.is_empty() {
-            return (up, false);
-        }
-        let mut backup = of(Some(true), false);
-        if self.config.backups == Backups::First {
-            backup.truncate(1);
-        }
-        if !backup.is_empty() || self.config.all_down == AllDown::Refuse {
-            return (backup, false);
-        }
-        (of(None, true), true)
     }
 }

@@ -1,7 +1,7 @@
 //! Changes of the cluster state, as the application log reports them.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 #[cfg(doc)]
@@ -41,10 +41,18 @@ pub enum ChangeKind {
     AddressAdded(SocketAddr),
     /// The host name has one address less.
     AddressRemoved(SocketAddr),
-    /// The host name resolves to a frontend of this balancer; that address is not used.
-    ResolvesToFrontend(SocketAddr),
+    /// The host name resolves to a frontend that leads back to the backend; that address is not
+    /// used.
+    LeadsBack {
+        /// The address.
+        address: SocketAddr,
+        /// The frontend that listens there.
+        frontend: Arc<str>,
+    },
     /// The host name has only such addresses.
-    OnlyFrontends,
+    OnlyLeadsBack,
+    /// The host name has an address that no server has, and what it is ("a multicast address").
+    NotAServer(IpAddr, &'static str),
     /// New in the configuration, with its addresses.
     Added(Vec<SocketAddr>),
     /// No longer in the configuration.
@@ -79,8 +87,9 @@ impl Change {
         matches!(
             self.kind,
             ChangeKind::Health { up: false, .. }
-                | ChangeKind::ResolvesToFrontend(_)
-                | ChangeKind::OnlyFrontends
+                | ChangeKind::LeadsBack { .. }
+                | ChangeKind::OnlyLeadsBack
+                | ChangeKind::NotAServer(..)
                 | ChangeKind::Empty { .. }
                 | ChangeKind::TooManyEndpoints(_)
         )
@@ -108,14 +117,28 @@ impl fmt::Display for Change {
             ChangeKind::Moved(from, to) => write!(out, "moved from {from} to {to}"),
             ChangeKind::AddressAdded(address) => write!(out, "has another address: {address}"),
             ChangeKind::AddressRemoved(address) => write!(out, "no longer has address {address}"),
-            ChangeKind::ResolvesToFrontend(address) => {
-                write!(out, "is not used at {address}: that is a frontend of this balancer")
-            }
-            ChangeKind::OnlyFrontends => {
-                write!(out, "is down: the host name resolves only to frontends of this balancer")
-            }
+            ChangeKind::LeadsBack { address, frontend } => write!(
+                out,
+                "is not used at {address}: that is frontend {frontend}, which leads back to \
+                 backend {}; correct what the host name resolves to, or the address of the server",
+                self.backend
+            ),
+            ChangeKind::OnlyLeadsBack => write!(
+                out,
+                "is down: every address of the host name leads back to backend {}; correct what it \
+                 resolves to",
+                self.backend
+            ),
+            ChangeKind::NotAServer(address, what) => write!(
+                out,
+                "is not used at {address}, {what}, which no server has; correct what the host \
+                 name resolves to (a DNS filter may block it)"
+            ),
             ChangeKind::Added(addresses) if addresses.is_empty() => {
-                write!(out, "is new, and down: the host name has no address; it is resolved again")
+                write!(
+                    out,
+                    "is new, and down: the host name has no usable address; it is resolved again"
+                )
             }
             ChangeKind::Added(addresses) => {
                 let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::config::{self, Check};
 use crate::control::health::{Health, ProbeTaskId, Transition};
 use crate::shared::server::Endpoint;
+use crate::shared::snapshot::LastProbe;
 
 /// An endpoint of a server in the configuration.
 #[derive(Debug)]
@@ -15,8 +16,7 @@ pub(super) struct EndpointState {
     pub(super) health: Health,
     /// The task that probes it; results of earlier tasks do not count.
     pub(super) task: ProbeTaskId,
-    /// The result of the last probe, for the operator; empty before the first.
-    pub(super) last_probe: String,
+    pub(super) last_probe: LastProbe,
 }
 
 impl EndpointState {
@@ -30,7 +30,7 @@ impl EndpointState {
         let unprobed = health.check == Check::Off;
         shared.set_probe_passed(unprobed);
         let health = Health::new(health.rise, health.fall, up || unprobed);
-        Self { shared, health, task, last_probe: String::new() }
+        Self { shared, health, task, last_probe: LastProbe::default() }
     }
 
     pub(super) fn address(&self) -> SocketAddr {

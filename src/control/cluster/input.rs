@@ -6,13 +6,39 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config;
+use crate::config::{self, ServerAddress, not_a_server};
 use crate::control::health::ProbeTaskId;
 use crate::shared::snapshot::ProbeResult;
 use crate::shared::table::Listener;
 
 /// Addresses by host name, from DNS. A name without an answer is not in it.
 pub type Answers = BTreeMap<String, Vec<IpAddr>>;
+
+/// The addresses of a server by its host name; none: it has an IP address in the configuration, or
+/// DNS has not answered.
+pub(super) fn answered(
+    address: &ServerAddress,
+    answers: &Answers,
+) -> impl Iterator<Item = SocketAddr> {
+    let found = match address {
+        ServerAddress::Ip(_) => None,
+        ServerAddress::Name { host, port } => answers.get(host).map(|found| (found, *port)),
+    };
+    let found = found.into_iter();
+    found.flat_map(|(found, port)| found.iter().map(move |ip| SocketAddr::new(*ip, port)))
+}
+
+/// Addresses that a server can have, and the others, each with what it is.
+pub(super) fn usable(addresses: &[IpAddr]) -> (Vec<IpAddr>, Vec<(IpAddr, &'static str)>) {
+    let (mut usable, mut others) = (Vec::new(), Vec::new());
+    for address in addresses {
+        match not_a_server(*address) {
+            None => usable.push(*address),
+            Some(what) => others.push((*address, what)),
+        }
+    }
+    (usable, others)
+}
 
 /// Listening sockets by address.
 pub type Bound = BTreeMap<SocketAddr, Arc<Listener>>;

@@ -22,7 +22,7 @@ impl Cluster {
         now: Instant,
     ) -> Result<String, String> {
         let sessions = self.find(name)?.sessions();
-        self.set(name, now, |overrides| overrides.state = Some(state));
+        self.set(name, now, |overrides| overrides.set_state(state, now));
         let rest = match (state, sessions) {
             (AdminState::Ready, _) | (_, 0) => String::new(),
             (_, 1) => "; its session continues".to_owned(),
@@ -54,7 +54,7 @@ impl Cluster {
     pub fn overridden(&self) -> Vec<String> {
         let text = |(name, server): (String, &ServerState)| {
             let Overrides { state, weight } = server.overridden();
-            let state = state.map(|state| format!(" {}", state.word()));
+            let state = state.map(|(state, _)| format!(" {}", state.word()));
             let weight = weight.map(|weight| format!(" weight {weight}"));
             let set: String = state.into_iter().chain(weight).collect();
             (!set.is_empty()).then(|| name + &set)

@@ -35,6 +35,8 @@ struct Removed {
     status: ServerStatus,
     /// When it went up or down.
     since: Instant,
+    /// When it was removed.
+    removed: Instant,
 }
 
 impl Registry {
@@ -100,9 +102,9 @@ impl Registry {
         ProbeTaskId(self.tasks)
     }
 
-    /// Remembers a server that was removed.
-    pub(super) fn remove(&mut self, status: ServerStatus, since: Instant) {
-        self.removed.push(Removed { status, since });
+    /// Remembers a server that was removed at that time, and went up or down at `since`.
+    pub(super) fn remove(&mut self, status: ServerStatus, since: Instant, removed: Instant) {
+        self.removed.push(Removed { status, since, removed });
     }
 
     /// Forgets the removed servers that no session and no table holds.
@@ -115,8 +117,9 @@ impl Registry {
     pub(super) fn statuses(&self, now: Instant) -> impl Iterator<Item = ServerStatus> {
         let busy =
             self.removed.iter().filter(|removed| removed.status.shared.sessions.active() > 0);
-        busy.map(move |Removed { status, since }| ServerStatus {
+        busy.map(move |Removed { status, since, removed }| ServerStatus {
             since: now.saturating_duration_since(*since),
+            removed: Some(now.saturating_duration_since(*removed)),
             ..status.clone()
         })
     }

@@ -2,17 +2,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::{self, AdminState, Check, ServerAddress};
 use crate::control::cluster::change::{ChangeKind, UpCount};
 use crate::control::cluster::endpoint::EndpointState;
 use crate::control::cluster::input::ProbeReport;
+use crate::control::cluster::recent_mean::RecentMean;
 use crate::control::cluster::registry::Registry;
 use crate::control::cluster::slow_start::SlowStart;
 use crate::control::health::Health;
 use crate::shared::server::ServerShared;
-use crate::shared::snapshot::{EndpointStatus, ProbeCounts, ServerStatus};
+use crate::shared::snapshot::{LastProbe, ProbeCounts, ProbeResult, ServerStatus};
 
 /// Shown in place of a probe's result while the host name has no address.
 const NO_ADDRESS: &str = "no address";
@@ -28,24 +29,38 @@ pub(super) struct ServerState {
     /// `address` as it is written in the configuration.
     pub(super) written: Arc<str>,
     overrides: Overrides,
-    shared: Arc<ServerShared>,
-    probes: Arc<ProbeCounts>,
+    pub(super) shared: Arc<ServerShared>,
+    pub(super) probes: Arc<ProbeCounts>,
     /// One for each address; none while the host name has no address.
     pub(super) endpoints: Vec<EndpointState>,
     /// Addresses that were down when they left DNS, oldest first.
     departed: Vec<SocketAddr>,
     /// When it went up or down.
-    since: Instant,
+    pub(super) since: Instant,
     pub(super) slow_start: SlowStart,
-    /// The result of the last probe, for the operator.
-    last_probe: String,
+    /// When the configuration or the operator set [`ServerState::state`].
+    pub(super) admin_since: Instant,
+    /// The last probe of any endpoint.
+    pub(super) last_probe: LastProbe,
+    /// How long connects have taken lately.
+    pub(super) connects: RecentMean,
 }
 
 /// What the operator set; it holds instead of the configuration until it is set again.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Overrides {
-    pub(super) state: Option<AdminState>,
+    /// With the time at which it was set.
+    pub(super) state: Option<(AdminState, Instant)>,
     pub(super) weight: Option<u32>,
+}
+
+impl Overrides {
+    /// The same state once more keeps the time at which it was set.
+    pub(super) fn set_state(&mut self, state: AdminState, now: Instant) {
+        if self.state.is_none_or(|(known, _)| known != state) {
+            self.state = Some((state, now));
+        }
+    }
 }
 
 /// What a server needs for a change of its endpoints.
@@ -68,7 +83,10 @@ impl ServerState {
     ) -> Self {
         let (shared, probes) = context.registry.server(backend, &config);
         let mut server = Self {
-            written: written(&config.address),
+            written: config.address.to_string().into(),
+            // An order may be older than the server, which was removed and returns.
+            admin_since: overrides.state.map_or(context.now, |(_, since)| since),
+            connects: RecentMean::new(&shared.connect_durations(), context.now),
             config,
             overrides,
             shared,
@@ -77,11 +95,11 @@ impl ServerState {
             departed: Vec::new(),
             since: context.now,
             slow_start: SlowStart::default(),
-            last_probe: String::new(),
+            last_probe: LastProbe::default(),
         };
         server.add(addresses, true, context);
         if addresses.is_empty() {
-            NO_ADDRESS.clone_into(&mut server.last_probe);
+            server.last_probe = LastProbe::none(NO_ADDRESS);
         }
         server
     }
@@ -109,7 +127,7 @@ impl ServerState {
 
     /// As set by the operator, or else by the configuration.
     pub(super) fn state(&self) -> AdminState {
-        self.overrides.state.unwrap_or(self.config.state)
+        self.overrides.state.map_or(self.config.state, |(state, _)| state)
     }
 
     /// As set by the operator, or else by the configuration.
@@ -126,7 +144,7 @@ impl ServerState {
     pub(super) fn overridden(&self) -> Overrides {
         let Overrides { state, weight } = self.overrides;
         Overrides {
-            state: state.filter(|state| *state != self.config.state),
+            state: state.filter(|(state, _)| *state != self.config.state),
             weight: weight.filter(|weight| *weight != self.config.weight),
         }
     }
@@ -135,7 +153,7 @@ impl ServerState {
     pub(super) fn set_overrides(&mut self, overrides: Overrides, context: &mut Context<'_>) {
         let before = self.state();
         self.overrides = overrides;
-        self.after_maintenance(before, context);
+        self.note_state(before, context);
     }
 
     /// Applies a newer configuration of the same server, in a backend whose `health` was that.
@@ -152,23 +170,28 @@ impl ServerState {
         for endpoint in &mut self.endpoints {
             if (health.check == Check::Off) != (new.check == Check::Off) {
                 endpoint.forget(context.registry.task(), new);
+                self.last_probe = LastProbe::default();
             } else if health.check != new.check || health.port != new.port {
                 // Its health stays; results of the earlier kind of probe do not count.
                 endpoint.task = context.registry.task();
             }
             endpoint.health.set_thresholds(new.rise, new.fall);
         }
-        self.after_maintenance(before, context);
+        self.note_state(before, context);
         self.note_health(was_up, context.now);
     }
 
-    /// After maintenance nothing is known of an endpoint.
-    fn after_maintenance(&mut self, before: AdminState, context: &mut Context<'_>) {
-        if before == AdminState::Maint && self.state() != AdminState::Maint {
+    /// Its state was `before`. After maintenance nothing is known of an endpoint.
+    fn note_state(&mut self, before: AdminState, context: &mut Context<'_>) {
+        if self.state() == before {
+            return;
+        }
+        self.admin_since = context.now;
+        if before == AdminState::Maint {
             let was_up = self.is_up();
             for endpoint in &mut self.endpoints {
                 endpoint.forget(context.registry.task(), context.health);
-                self.last_probe.clear();
+                self.last_probe = LastProbe::default();
             }
             self.slow_start.begin(context.now);
             self.note_health(was_up, context.now);
@@ -178,7 +201,7 @@ impl ServerState {
     /// The host name has no address, and why.
     pub(super) fn note_unanswered(&mut self, why: &str) {
         if self.endpoints.is_empty() {
-            self.last_probe = format!("{NO_ADDRESS}: {why}");
+            self.last_probe = LastProbe::none(&format!("{NO_ADDRESS}: {why}"));
         }
     }
 
@@ -198,7 +221,7 @@ impl ServerState {
         let had_one = !self.endpoints.is_empty();
         let gone = self.depart(|endpoint| !addresses.contains(&endpoint.address()));
         if self.endpoints.is_empty() {
-            self.last_probe.clear();
+            self.last_probe = LastProbe::default();
         }
         // A server that was down because it had no address stays down until a probe passes.
         self.add(&new, had_one, context);
@@ -213,16 +236,14 @@ impl ServerState {
         }
     }
 
-    /// The host name resolves only to this balancer: the server is down until it has another
-    /// address.
-    pub(super) fn resolved_to_frontends(&mut self, now: Instant) -> Option<ChangeKind> {
+    /// Every address of the host name leads back to the backend of this server, and why: the server
+    /// is down until it has another address.
+    pub(super) fn leads_back(&mut self, why: &str, now: Instant) -> Option<ChangeKind> {
         let was_up = self.is_up();
-        if self.depart(|_| true).is_empty() {
-            return None;
-        }
-        NO_ADDRESS.clone_into(&mut self.last_probe);
+        let gone = self.depart(|_| true);
+        self.note_unanswered(why);
         self.note_health(was_up, now);
-        Some(ChangeKind::OnlyFrontends)
+        (!gone.is_empty()).then_some(ChangeKind::OnlyLeadsBack)
     }
 
     /// A probe of the endpoint at `index` has ended. What that changed, if anything.
@@ -238,9 +259,13 @@ impl ServerState {
         let endpoint = &mut self.endpoints[index];
         self.probes.results[result as usize].add(1);
         self.probes.duration.record(duration);
-        endpoint.last_probe.clone_from(&detail);
+        // Without a verdict, the failure is one of this machine.
+        let answered = result != ProbeResult::Timeout && verdict.is_some();
+        let duration = answered.then_some(duration);
         let address = endpoint.address();
-        self.last_probe = if several { format!("{address}: {detail}") } else { detail.clone() };
+        endpoint.last_probe = LastProbe { detail: detail.clone(), duration };
+        let shown = if several { format!("{address}: {detail}") } else { detail.clone() };
+        self.last_probe = LastProbe { detail: shown, duration };
         let first = !endpoint.health.is_decided();
         let transition = verdict.and_then(|passed| endpoint.probed(passed));
         self.note_health(was_up, context.now);
@@ -263,38 +288,20 @@ impl ServerState {
     /// It is no longer in the configuration.
     pub(super) fn remove(self, registry: &mut Registry, now: Instant) -> (Arc<str>, ChangeKind) {
         let removed = ChangeKind::Removed { sessions: self.sessions() };
-        // It gets no new session, as a server in drain.
-        let status = ServerStatus { admin: AdminState::Drain, removed: true, ..self.status(now) };
+        let status = ServerStatus {
+            // It gets no new session, as a server in drain.
+            admin: AdminState::Drain,
+            removed: Some(Duration::ZERO),
+            connect_mean: None,
+            ..self.status(false, now)
+        };
         let name = Arc::clone(self.name());
-        registry.remove(status, self.since);
+        registry.remove(status, self.since, now);
         (name, removed)
     }
 
-    /// As reported.
-    pub(super) fn status(&self, now: Instant) -> ServerStatus {
-        let endpoint = |endpoint: &EndpointState| EndpointStatus {
-            address: endpoint.address(),
-            up: endpoint.is_up(),
-            sessions: endpoint.shared.load.read(),
-            last_probe: endpoint.last_probe.clone(),
-        };
-        ServerStatus {
-            backend: Arc::clone(&self.shared.backend),
-            endpoints: self.endpoints.iter().map(endpoint).collect(),
-            written: Arc::clone(&self.written),
-            up: self.is_up(),
-            admin: self.state(),
-            weight: self.weight(),
-            backup: self.config.backup,
-            removed: false,
-            since: now.saturating_duration_since(self.since),
-            probes: Arc::clone(&self.probes),
-            last_probe: self.last_probe.clone(),
-            shared: Arc::clone(&self.shared),
-        }
-    }
-
-    fn has(&self, address: SocketAddr) -> bool {
+    /// Whether it has an endpoint at `address`.
+    pub(super) fn has(&self, address: SocketAddr) -> bool {
         self.endpoints.iter().any(|endpoint| endpoint.address() == address)
     }
 
@@ -334,13 +341,5 @@ impl ServerState {
                 self.slow_start.begin(now);
             }
         }
-    }
-}
-
-/// The address as it is written in the configuration.
-fn written(address: &ServerAddress) -> Arc<str> {
-    match address {
-        ServerAddress::Ip(address) => address.to_string().into(),
-        ServerAddress::Name { host, port } => format!("{host}:{port}").into(),
     }
 }

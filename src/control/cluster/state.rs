@@ -2,14 +2,15 @@
 //! make.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::{self, Config};
 use crate::control::cluster::backend::{AllOverrides, BackendState, Update};
-use crate::control::cluster::change::Change;
-use crate::control::cluster::input::{Answers, Bound, ProbeReport};
+use crate::control::cluster::chains;
+use crate::control::cluster::change::{Change, ChangeKind};
+use crate::control::cluster::input::{Answers, Bound, ProbeReport, usable};
 use crate::control::cluster::registry::Registry;
 use crate::control::cluster::server::ServerState;
 use crate::control::health::ProbeTaskId;
@@ -28,10 +29,11 @@ pub struct Cluster {
     pub(super) registry: Registry,
     /// Backend, server and endpoint of each task that probes.
     tasks: HashMap<ProbeTaskId, (usize, usize, usize)>,
+    /// Only addresses that a server can have.
     answers: Answers,
-    /// Addresses that frontends listen on.
-    listened: Vec<SocketAddr>,
     changes: Vec<Change>,
+    /// When connect times were last sampled.
+    pub(super) sampled: Option<Instant>,
 }
 
 /// A frontend of the configuration.
@@ -54,14 +56,14 @@ impl Cluster {
             registry: Registry::new(workers),
             tasks: HashMap::new(),
             answers: Answers::new(),
-            listened: Vec::new(),
             changes: Vec::new(),
+            sampled: None,
         }
     }
 
     /// Applies a configuration, with answers of DNS for host names that had none yet. What is the
     /// same as before keeps its health, its counters and what the operator set. `local` are the
-    /// addresses of this machine: no host name may resolve to a frontend.
+    /// addresses of this machine, at each of which a frontend on a wildcard address is reached.
     pub fn merge(
         &mut self,
         config: &Config,
@@ -69,15 +71,24 @@ impl Cluster {
         local: &LocalAddresses,
         now: Instant,
     ) {
-        for (host, found) in answers.into_iter().filter(|(_, found)| !found.is_empty()) {
-            // An answer that has come since these were asked for is newer.
-            self.answers.entry(host).or_insert(found);
+        let mut unusable = Vec::new();
+        for (host, found) in answers {
+            let (found, others) = usable(&found);
+            if !others.is_empty() {
+                unusable.push((host.clone(), others));
+            }
+            if !found.is_empty() {
+                // An answer that has come since these were asked for is newer.
+                self.answers.entry(host).or_insert(found);
+            }
         }
-        let listened = config.frontends.iter().flat_map(|frontend| &frontend.bind);
-        self.listened = listened.map(|(address, _)| *address).collect();
+        self.merge_frontends(&config.frontends);
+        let Self { frontends, backends, answers, overrides, registry, changes, .. } = self;
+        let served = frontends.iter().map(|frontend| &frontend.config);
+        let chains = chains::find(served, &config.backends, local, answers, backends);
+        let mut update = Update { answers, chains: &chains, overrides, registry, changes, now };
         let named = |backend: BackendState| (backend.name.to_string(), backend);
-        let mut known: HashMap<_, _> = self.backends.drain(..).map(named).collect();
-        let (backends, mut update) = self.update(local, now);
+        let mut known: HashMap<_, _> = backends.drain(..).map(named).collect();
         for config in &config.backends {
             backends.push(match known.remove(&*config.name) {
                 Some(mut backend) => {
@@ -92,7 +103,9 @@ impl Cluster {
         for backend in gone {
             backend.remove(&mut update);
         }
-        self.merge_frontends(&config.frontends);
+        for (host, others) in unusable {
+            self.note_unusable(&host, &others);
+        }
         let hosts: BTreeSet<String> = self.hosts().map(str::to_owned).collect();
         self.answers.retain(|host, _| hosts.contains(host));
         self.find_tasks();
@@ -119,8 +132,9 @@ impl Cluster {
         self.removed = known.into_values().collect();
     }
 
-    /// DNS has answered for a host name. No address changes nothing: the last good answer holds.
-    /// Whether an endpoint was added or removed.
+    /// DNS has answered for a host name. Without an address that a server can have, the last good
+    /// answer holds. Returns whether an endpoint was added or removed, of any name: an address is
+    /// left out while it closes a cycle of frontends.
     pub fn resolved(
         &mut self,
         host: &str,
@@ -128,17 +142,40 @@ impl Cluster {
         local: &LocalAddresses,
         now: Instant,
     ) -> bool {
-        if addresses.is_empty() || self.answers.get(host).is_some_and(|known| known == addresses) {
+        let (addresses, others) = usable(addresses);
+        if !others.is_empty() {
+            self.note_unusable(host, &others);
+        }
+        if addresses.is_empty() || self.has_answer(host, &addresses) {
             return false;
         }
-        self.answers.insert(host.to_owned(), addresses.to_owned());
-        let (backends, mut update) = self.update(local, now);
+        self.answers.insert(host.to_owned(), addresses);
+        let Self { frontends, backends, answers, overrides, registry, changes, .. } = self;
+        let served = frontends.iter().map(|frontend| &frontend.config);
+        let configured = backends.iter().map(|backend| &backend.config);
+        let chains = chains::find(served, configured, local, answers, backends);
+        let mut update = Update { answers, chains: &chains, overrides, registry, changes, now };
         let mut any = false;
         for backend in backends {
             any |= backend.resolved(host, &mut update);
         }
         self.find_tasks();
         any
+    }
+
+    /// DNS has answered for a host name with addresses that no server has.
+    fn note_unusable(&mut self, host: &str, addresses: &[(IpAddr, &'static str)]) {
+        for backend in &mut self.backends {
+            let servers = backend.servers.iter_mut();
+            for server in servers.filter(|server| server.host() == Some(host)) {
+                for (address, what) in addresses {
+                    server.note_unanswered(&format!("{address} is {what}"));
+                    let kind = ChangeKind::NotAServer(*address, what);
+                    let server = Some(Arc::clone(server.name()));
+                    self.changes.push(Change { backend: Arc::clone(&backend.name), server, kind });
+                }
+            }
+        }
     }
 
     /// DNS has no answer for a host name, and why. Servers that have an address keep it.
@@ -212,6 +249,12 @@ impl Cluster {
         self.answers.contains_key(host)
     }
 
+    /// Whether these are the addresses that the host name has.
+    #[must_use]
+    pub fn has_answer(&self, host: &str, addresses: &[IpAddr]) -> bool {
+        self.answers.get(host).is_some_and(|known| known == addresses)
+    }
+
     /// How many addresses DNS has for that host name; 0: it has never answered.
     #[must_use]
     pub fn address_count(&self, host: &str) -> usize {
@@ -232,15 +275,6 @@ impl Cluster {
 
     pub(super) fn servers(&self) -> impl Iterator<Item = &ServerState> {
         self.backends.iter().flat_map(|backend| &backend.servers)
-    }
-
-    fn update<'a>(
-        &'a mut self,
-        local: &'a LocalAddresses,
-        now: Instant,
-    ) -> (&'a mut Vec<BackendState>, Update<'a>) {
-        let Self { backends, answers, listened, overrides, registry, changes, .. } = self;
-        (backends, Update { answers, listened, local, overrides, registry, changes, now })
     }
 
     /// To be called whenever an endpoint or its task changed.

@@ -1,24 +1,30 @@
-//! Views of the cluster state: for the prober, the status page and the metrics.
+//! Views of the cluster state: for the prober, the status page and the metrics; and the samples of
+//! connect times that they show.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::{AdminState, Check};
+use crate::config::{self, AdminState, Check};
 use crate::control::cluster::backend::BackendState;
 use crate::control::cluster::change::UpCount;
+use crate::control::cluster::endpoint::EndpointState;
 use crate::control::cluster::input::ProbeTarget;
+use crate::control::cluster::recent_mean::SAMPLE_INTERVAL;
 use crate::control::cluster::server::ServerState;
 use crate::control::cluster::state::{Cluster, FrontendState};
-use crate::shared::snapshot::{BackendStatus, FrontendStatus, ServerStatus};
+use crate::shared::snapshot::{
+    BackendStatus, EndpointStatus, FrontendStatus, LastProbe, ServerStatus,
+};
+
+/// Shown in place of a probe's result: in maintenance, with `check = "off"`, after the removal.
+const NOT_PROBED: &str = "not probed";
 
 impl Cluster {
     /// The endpoints to probe: those of servers that are not in maintenance.
     pub fn probe_targets(&self) -> impl Iterator<Item = ProbeTarget> {
-        let probed = self.backends.iter().filter(|one| one.config.health.check != Check::Off);
-        probed.flat_map(|backend| {
+        self.backends.iter().flat_map(|backend| {
             let health = &backend.config.health;
-            let servers = backend.servers.iter();
-            let servers = servers.filter(|server| server.state() != AdminState::Maint);
+            let servers = backend.servers.iter().filter(move |server| server.is_probed(health));
             servers.flat_map(move |server| {
                 server.endpoints.iter().map(move |endpoint| ProbeTarget {
                     task: endpoint.task,
@@ -69,7 +75,63 @@ impl Cluster {
     /// still have sessions.
     #[must_use]
     pub fn server_statuses(&self, now: Instant) -> Vec<ServerStatus> {
-        let present = self.servers().map(|server: &ServerState| server.status(now));
+        let present = self.backends.iter().flat_map(|backend| {
+            let health = &backend.config.health;
+            let servers = backend.servers.iter();
+            servers.map(move |server| server.status(server.is_probed(health), now))
+        });
         present.chain(self.registry.statuses(now)).collect()
+    }
+
+    /// Samples the connect times of all servers if that is due; to be called every second or so.
+    pub fn sample_connects(&mut self, now: Instant) {
+        let elapsed = |last| now.saturating_duration_since(last);
+        if self.sampled.is_some_and(|last| elapsed(last) < SAMPLE_INTERVAL) {
+            return;
+        }
+        self.sampled = Some(now);
+        for server in self.backends.iter_mut().flat_map(|backend| &mut backend.servers) {
+            server.connects.sample(&server.shared.connect_durations(), now);
+        }
+    }
+}
+
+impl ServerState {
+    /// Whether it is probed, in a backend with that `health`.
+    fn is_probed(&self, health: &config::Health) -> bool {
+        health.check != Check::Off && self.state() != AdminState::Maint
+    }
+
+    /// As reported; `probed`: whether it is probed now.
+    pub(super) fn status(&self, probed: bool, now: Instant) -> ServerStatus {
+        let shown = |last_probe: &LastProbe| {
+            if probed { last_probe.clone() } else { LastProbe::none(NOT_PROBED) }
+        };
+        let endpoint = |endpoint: &EndpointState| EndpointStatus {
+            address: endpoint.address(),
+            up: endpoint.is_up(),
+            sessions: endpoint.shared.load.read(),
+            last_probe: shown(&endpoint.last_probe),
+        };
+        ServerStatus {
+            backend: Arc::clone(&self.shared.backend),
+            endpoints: self.endpoints.iter().map(endpoint).collect(),
+            written: Arc::clone(&self.written),
+            up: self.is_up(),
+            admin: self.state(),
+            weight: self.weight(),
+            backup: self.config.backup,
+            removed: None,
+            since: now.saturating_duration_since(self.since),
+            admin_since: now.saturating_duration_since(self.admin_since),
+            probes: Arc::clone(&self.probes),
+            // Without an endpoint it says why its host name has no address.
+            last_probe: match &*self.endpoints {
+                [] => self.last_probe.clone(),
+                _ => shown(&self.last_probe),
+            },
+            connect_mean: self.connects.mean(&self.shared.connect_durations(), now),
+            shared: Arc::clone(&self.shared),
+        }
     }
 }

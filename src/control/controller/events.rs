@@ -19,7 +19,7 @@ use crate::shared::orders::Request;
 /// which costs only hints.
 const EVENTS_AT_ONCE: usize = 1024;
 
-/// Between checks of old tables and of the deadline of a drain.
+/// Between checks of old tables, of the deadline of a drain, and of samples that are due.
 const TICK: Duration = Duration::from_millis(500);
 
 /// One event.

@@ -144,7 +144,7 @@ impl Controller {
         let NewConfig { mut config, answers } = fresh;
         let kept = reload::keep_until_restart(&self.config, &mut config);
         if !kept.is_empty() {
-            tracing::warn!("what has changed of {} needs a restart", kept.join(", "));
+            tracing::warn!("changed, and effective after a restart: {}", kept.join(", "));
         }
         let addresses: Answers =
             answers.iter().map(|(host, answer)| (host.clone(), answer.addresses.clone())).collect();
@@ -169,7 +169,7 @@ impl Controller {
             rest = format!("; takes effect at the next start: {}", kept.join(", "));
         }
         let servers = [
-            ("as set by the operator, not as in the file", self.cluster.overridden()),
+            ("set by the operator, differently from the file", self.cluster.overridden()),
             ("down, as their names have no address", self.cluster.without_address()),
         ];
         for (what, servers) in servers.iter().filter(|(_, servers)| !servers.is_empty()) {
@@ -208,7 +208,7 @@ impl Controller {
 fn in_one_line(lines: &[String]) -> String {
     match first(lines, PROBLEMS_ANSWERED, "; ") {
         (shown, 0) => shown,
-        (shown, more) => format!("{shown}; and {more} more (evenkeel check names them)"),
+        (shown, more) => format!("{shown}; and {more} more (evenkeel check lists all)"),
     }
 }
 

@@ -138,6 +138,7 @@ impl Controller {
         }
         match answer {
             Ok(answer) => {
+                let again = self.cluster.has_answer(&host, &answer.addresses);
                 let moved = self.cluster.resolved(
                     &host,
                     &answer.addresses,
@@ -146,20 +147,20 @@ impl Controller {
                 );
                 if moved {
                     self.fit_sessions();
-                } else {
-                    tracing::info!("DNS answers for {host} again");
+                } else if again {
+                    tracing::info!("host name {host} is resolved again");
                 }
                 self.stale |= moved;
             }
             Err(why) if self.cluster.knows(&host) => {
                 tracing::warn!(
-                    "DNS does not answer for {host}: {why}; its last addresses stay in use"
+                    "host name {host} cannot be resolved: {why}; its last addresses stay in use"
                 );
             }
             Err(why) => {
                 tracing::warn!(
-                    "{host} has no address: {why}; its servers are down until it has one (check \
-                     the spelling)"
+                    "host name {host} has no address: {why}; its servers are down until it has \
+                     one (check the spelling)"
                 );
                 self.cluster.unanswered(&host, &why);
             }
@@ -239,6 +240,7 @@ impl Controller {
         self.notify_status();
         let now = Instant::now();
         self.stale |= self.cluster.grow(now);
+        self.cluster.sample_connects(now);
         match (self.shared.phase.load(), self.stopped) {
             (Phase::Draining(deadline), _) if now > deadline + GRACE => self.stop(),
             (_, Some(stopped)) if now > stopped + GRACE => {
@@ -251,7 +253,7 @@ impl Controller {
 
     fn on_ended(&self) -> Result<(), String> {
         match self.shared.phase.load() {
-            Phase::Running => Err("the workers ended by themselves".to_owned()),
+            Phase::Running => Err("the workers ended without a signal to stop".to_owned()),
             Phase::Draining(_) | Phase::Stopped => {
                 tracing::info!("every worker has ended");
                 Ok(())

@@ -126,10 +126,10 @@ impl Controller {
         if max < was {
             tracing::warn!(
                 "sessions_max (auto) is lowered from {was} to {max}: listening sockets and probes \
-                 take the file descriptors; raise the limit (LimitNOFILE=) and restart"
+                 need more file descriptors; raise the limit (LimitNOFILE=) and restart"
             );
         } else if max > was {
-            tracing::info!("sessions_max (auto) rises from {was} to {max}");
+            tracing::info!("sessions_max (auto) is raised from {was} to {max}");
         }
         self.shared.sessions.set_max(Some(max));
     }

@@ -24,7 +24,7 @@ impl Controller {
                     if self.shared.phase.load() == Phase::Running {
                         // Nobody would accept its share of the clients.
                         self.stop();
-                        return Err(format!("worker {worker} ended by itself"));
+                        return Err(format!("worker {worker} ended without a signal to stop"));
                     }
                 }
             }
@@ -43,8 +43,9 @@ impl Controller {
     fn on_accept_paused(&mut self, worker: usize) {
         if is_due(&mut self.accept_logged) {
             tracing::warn!(
-                "worker {worker} cannot accept: no descriptor or memory is left, and clients wait; \
-                 raise the limit (LimitNOFILE=, ulimit -n) or lower global.sessions_max"
+                "worker {worker} cannot accept: no file descriptor or memory is left; clients wait \
+                 in the backlog; raise the limit (LimitNOFILE=, ulimit -n) or lower \
+                 global.sessions_max"
             );
         }
     }
@@ -63,8 +64,8 @@ impl Controller {
     fn on_buffers_exhausted(&mut self, worker: WorkerIndex, sessions: u32) {
         if is_due(&mut self.exhaustion_logged) {
             tracing::warn!(
-                "worker {}: sessions that do not move hold every buffer; {sessions} of them were \
-                 closed as \"exhausted\"; raise global.buffers",
+                "worker {}: no buffer is free, and sessions without progress hold them; {sessions} \
+                 sessions were closed (reason exhausted); raise global.buffers",
                 worker.0
             );
         }

@@ -47,7 +47,7 @@ fn ask<T: DeserializeOwned>(path: &Path, ask: &Ask, wait: Duration) -> Result<T,
         Ok(Answer::Error(why)) => Err(why),
         Err(error) => {
             let shown = path.display();
-            Err(format!("{shown} gave no answer of this version of evenkeel: {error}"))
+            Err(format!("{shown}: the answer is not of this version ({error}); restart evenkeel"))
         }
     }
 }
@@ -75,11 +75,11 @@ fn explain(path: &Path, error: &io::Error) -> String {
     let path = path.display();
     match error.kind() {
         io::ErrorKind::NotFound => format!(
-            "no control socket at {path}: is evenkeel running, with this observe.control? (-c FILE \
-             or --control PATH names another)"
+            "no control socket at {path}: is evenkeel running, and is observe.control this path? \
+             (-c FILE or --control PATH gives another)"
         ),
         io::ErrorKind::ConnectionRefused => {
-            format!("no process answers at {path}: evenkeel has died; start it again")
+            format!("no process listens at {path}: evenkeel has ended; start it again")
         }
         io::ErrorKind::PermissionDenied => {
             format!("no permission for {path}: run as root, or as the user that evenkeel runs as")

@@ -71,7 +71,7 @@ async fn converse(
             Err(error) => refuse(&format!("no request: {error}")),
         }
     } else {
-        refuse("not for you: run as root, or as the user that evenkeel runs as")
+        refuse("permission denied: run as root, or as the user that evenkeel runs as")
     };
     timeout(PEER_TIMEOUT, async {
         stream.write_all(answer.as_bytes()).await?;
@@ -108,7 +108,7 @@ pub(super) async fn answer(
             Ok(done) => encode(&Answer::Ok(done)),
             Err(why) => refuse(&why),
         },
-        Err(error) => refuse(&format!("not a request: {error}")),
+        Err(error) => refuse(&format!("invalid request: {error}")),
     }
 }
 
@@ -137,7 +137,7 @@ async fn send_order(ask: Ask, control: &mpsc::Sender<Request>) -> Result<String,
         Ok(None) => Err("evenkeel is stopping".to_owned()),
         Err(_) => {
             let wait = ORDER_TIMEOUT.as_secs();
-            Err(format!("not done within {wait} s; it may still happen: see evenkeel status"))
+            Err(format!("not done within {wait} s; it may still be done: check evenkeel status"))
         }
     }
 }

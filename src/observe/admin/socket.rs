@@ -98,7 +98,7 @@ fn clear(path: &Path) -> io::Result<()> {
         Err(error) => return Err(explain(path, &error)),
     };
     if !found.file_type().is_socket() {
-        let why = "is there and is no socket; remove it, or set observe.control to another path";
+        let why = "exists and is not a socket; remove it, or set observe.control to another path";
         return Err(in_the_way(path, why));
     }
     // Without waiting: the backlog of a process that hangs may be full (EAGAIN), which is not gone.
@@ -109,13 +109,12 @@ fn clear(path: &Path) -> io::Result<()> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let why = "is another user's; remove it as that user if nobody answers there, or set \
-                       observe.control to another path";
+            let why = "belongs to another user; if no process uses it, remove it as that user, or \
+                       set observe.control to another path";
             Err(in_the_way(path, why))
         }
         Ok(()) | Err(_) => {
-            let why = "another process answers there; stop it, or set observe.control to another \
-                       path";
+            let why = "is used by another process; stop it, or set observe.control to another path";
             Err(in_the_way(path, why))
         }
     }
@@ -141,8 +140,8 @@ fn explain(path: &Path, error: &io::Error) -> io::Error {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "; run as a user that may write there, or set observe.control to another path"
         }
-        io::ErrorKind::NotFound => "; make the folder that its folder is to be in",
-        io::ErrorKind::InvalidInput => "; a path of a socket has at most 107 bytes",
+        io::ErrorKind::NotFound => "; create the directories of this path",
+        io::ErrorKind::InvalidInput => "; the path of a socket has at most 107 bytes",
         _ => "",
     };
     let text = format!("control socket {}: {error}{remedy}", path.display());

@@ -92,7 +92,7 @@ fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
     let socket = bind(&path).unwrap();
     let error = bind(&path).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-    assert!(error.to_string().contains("another process answers there; stop it"), "{error}");
+    assert!(error.to_string().contains("is used by another process; stop it"), "{error}");
     assert!(path.exists());
     drop(socket);
 }
@@ -103,7 +103,7 @@ fn what_is_no_socket_is_left_alone() {
     let (path, target) = (folder.socket(), folder.0.join("target"));
     fs::write(&path, "precious").unwrap();
     let error = bind(&path).unwrap_err();
-    assert!(error.to_string().contains("is there and is no socket; remove it"), "{error}");
+    assert!(error.to_string().contains("exists and is not a socket; remove it"), "{error}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     fs::remove_file(&path).unwrap();
     symlink(&target, &path).unwrap();
@@ -168,12 +168,12 @@ fn a_client_gets_tables_or_json_and_gives_orders() {
 fn an_invalid_request_is_answered_with_an_error() {
     with_server(|path| {
         for (bytes, why) in [
-            (&b"hello\n"[..], "not a request"),
-            (b"\xff\xfe\n", "not a request"),
+            (&b"hello\n"[..], "invalid request"),
+            (b"\xff\xfe\n", "invalid request"),
             (b"{\"do\":\"explode\"}\n", "unknown variant"),
             (b"{\"do\":\"weight\",\"server\":\"web/web1\"}\n", "missing field"),
             (b"{\"do\":\"weight\",\"server\":\"web/web1\",\"weight\":1001}\n", "not within 0-1000"),
-            (b"{\"do\":\"weight\",\"server\":\"web/web1\",\"weight\":-1}\n", "not a request"),
+            (b"{\"do\":\"weight\",\"server\":\"web/web1\",\"weight\":-1}\n", "invalid request"),
             (b"{\"do\":\"state\",\"server\":\"web1\",\"state\":\"drain\"}\n", "BACKEND/SERVER"),
             (b"{\"do\":\"state\",\"server\":\"a/b\",\"state\":\"off\"}\n", "unknown variant"),
             (b"", "ended without one"),
@@ -210,7 +210,7 @@ fn a_client_without_a_balancer_names_the_remedy() {
     assert!(error.contains("is evenkeel running"), "{error}");
     drop(UnixListener::bind(&path).unwrap());
     let error = status(&path, false).unwrap_err();
-    assert!(error.contains("evenkeel has died; start it again"), "{error}");
+    assert!(error.contains("evenkeel has ended; start it again"), "{error}");
 }
 
 #[test]

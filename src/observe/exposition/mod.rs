@@ -303,9 +303,7 @@ fn histograms(snapshot: &Snapshot, servers: &[Named<'_>]) -> [Family; 4] {
     let mut probes = Family::new(names::PROBE_DURATION);
     for server in servers {
         let (labels, status) = (server.labels(), server.status);
-        let mut sum = HistogramSum::default();
-        status.shared.cells.cells().for_each(|cell| sum.add(&cell.connect_duration));
-        connects.histogram(&labels, &sum);
+        connects.histogram(&labels, &status.shared.connect_durations());
         let mut sum = HistogramSum::default();
         sum.add(&status.probes.duration);
         probes.histogram(&labels, &sum);

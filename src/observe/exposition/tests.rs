@@ -79,7 +79,7 @@ fn the_series_of_a_removed_server_end() {
 fn a_name_that_is_used_again_appears_once_with_all_its_sessions() {
     let mut snapshot = sample::snapshot();
     let mut old = sample::server("web1", false);
-    old.removed = true;
+    old.removed = Some(Duration::ZERO);
     snapshot.servers.push(old);
     let text = render(&snapshot, &sample::shared());
     let lines = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
@@ -100,7 +100,7 @@ fn a_server_has_exactly_one_state() {
         (AdminState::Drain, true, "removed"),
     ] {
         snapshot.servers[0].admin = admin;
-        snapshot.servers[0].removed = removed;
+        snapshot.servers[0].removed = removed.then_some(Duration::ZERO);
         let text = render(&snapshot, &sample::shared());
         let states = text.lines().filter(|line| line.starts_with("evenkeel_server_state{"));
         let on: Vec<&str> = states.filter(|line| line.ends_with(" 1")).collect();

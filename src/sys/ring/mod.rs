@@ -103,8 +103,9 @@ impl Ring {
                 }
                 Ok(ring) if size != wanted => {
                     tracing::warn!(
-                        "RLIMIT_MEMLOCK is too low, and a worker makes a smaller ring: each needs \
-                         {} KiB; raise it with ulimit -l (or LimitMEMLOCK= in the service)",
+                        "RLIMIT_MEMLOCK is too low: a worker uses a smaller ring; a ring of full \
+                         size needs {} KiB; raise it with ulimit -l (or LimitMEMLOCK= in the \
+                         service)",
                         wanted.locked_memory() / 1024
                     );
                     return Ok(ring);

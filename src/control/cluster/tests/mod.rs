@@ -1,14 +1,14 @@
 //! The cluster state: configuration, orders and probes.
 
 mod dns;
+mod status;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::config;
-use crate::config::{AdminState, Config};
+use crate::config::{self, AdminState, Config};
 use crate::control::health::ProbeTaskId;
 use crate::shared::counters::Count;
 use crate::shared::orders::ServerName;
@@ -199,7 +199,7 @@ fn a_probe_of_the_earlier_address_says_nothing() {
     let old = scene.task("a", "192.0.2.1:80".parse().unwrap());
     scene.load(&at("a", "192.0.2.2:80"));
     assert!(!scene.report(old, Some(false)));
-    assert_eq!(scene.status("a").last_probe, "");
+    assert_eq!(scene.status("a").last_probe.detail, "");
     assert!(scene.status("a").up);
 }
 
@@ -348,7 +348,7 @@ fn a_removed_server_is_reported_until_its_last_session_ends() {
     assert!(shared.sessions.try_raise());
     scene.load(&server("b", ""));
     scene.cluster.forget();
-    assert!(scene.status("a").removed);
+    assert!(scene.status("a").removed.is_some());
     assert!(scene.changes().contains(&"server web/a is removed; its session continues".to_owned()));
     shared.sessions.lower();
     drop(shared);

@@ -1,0 +1,179 @@
+//! Chains of frontends. A server may be a frontend of the same balancer, unless a connection comes
+//! back to the backend that opened it: such a cycle opens connections until none is left.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::addresses::ServerAddress;
+use super::settings::{BackendSettings, FrontendSettings};
+use crate::sys::local_addresses::LocalAddresses;
+
+/// Which backends lead to which, through servers that are frontends of this balancer.
+///
+/// It starts with the servers that have an IP address in the file, cycles included: those are
+/// errors of the file. The addresses of host names are added, except those that close a cycle.
+#[derive(Debug)]
+pub struct Chains<'a> {
+    /// Frontends by port, and by the address that they listen on.
+    listening: HashMap<u16, HashMap<SocketAddr, &'a FrontendSettings>>,
+    local: &'a LocalAddresses,
+    /// The index of each backend.
+    backends: HashMap<Arc<str>, usize>,
+    /// For each backend, the backends of the frontends that its servers are.
+    next: Vec<BTreeSet<usize>>,
+}
+
+/// A frontend that accepts the connections to some address.
+#[derive(Debug, Clone, Copy)]
+pub struct Reached<'a> {
+    /// The frontend.
+    pub frontend: &'a FrontendSettings,
+    /// The address that it listens on.
+    pub bind: SocketAddr,
+}
+
+impl<'a> Chains<'a> {
+    /// The chains of a configuration, on a machine with the addresses `local`.
+    #[must_use]
+    pub fn new<'b>(
+        frontends: impl IntoIterator<Item = &'a Arc<FrontendSettings>>,
+        backends: impl IntoIterator<Item = &'b Arc<BackendSettings>> + Clone,
+        local: &'a LocalAddresses,
+    ) -> Self {
+        let mut listening: HashMap<u16, HashMap<_, &FrontendSettings>> = HashMap::new();
+        for frontend in frontends {
+            for (bind, _) in &frontend.bind {
+                listening.entry(bind.port()).or_default().entry(*bind).or_insert(&**frontend);
+            }
+        }
+        let names = backends.clone().into_iter().map(|backend| Arc::clone(&backend.name));
+        let indices: HashMap<_, _> = names.zip(0..).collect();
+        let next = vec![BTreeSet::new(); indices.values().max().map_or(0, |last| last + 1)];
+        let mut chains = Self { listening, local, backends: indices, next };
+        for backend in backends {
+            for server in &backend.servers {
+                if let ServerAddress::Ip(address) = server.address {
+                    chains.link(&backend.name, address);
+                }
+            }
+        }
+        chains
+    }
+
+    /// The frontend that accepts the connections to `address`.
+    #[must_use]
+    pub fn reached(&self, address: SocketAddr) -> Option<Reached<'a>> {
+        let listening = self.listening.get(&address.port())?;
+        let mut binds = self.local.accepting(address);
+        binds.find_map(|bind| Some(Reached { frontend: listening.get(&bind).copied()?, bind }))
+    }
+
+    /// The frontend at `address`, if a connection of `backend` to it comes back to `backend`.
+    #[must_use]
+    pub fn cycle(&self, backend: &str, address: SocketAddr) -> Option<Reached<'a>> {
+        let reached = self.reached(address)?;
+        let (from, to) = self.edge(backend, reached)?;
+        self.leads(to, from).then_some(reached)
+    }
+
+    /// Adds an address of a host name that `backend` uses, unless it closes a cycle.
+    pub fn add(&mut self, backend: &str, address: SocketAddr) {
+        if self.cycle(backend, address).is_none() {
+            self.link(backend, address);
+        }
+    }
+
+    fn link(&mut self, backend: &str, address: SocketAddr) {
+        let edge = self.reached(address).and_then(|reached| self.edge(backend, reached));
+        if let Some((from, to)) = edge {
+            self.next[from].insert(to);
+        }
+    }
+
+    /// From `backend` to that of the frontend. A backend that does not exist has none.
+    fn edge(&self, backend: &str, reached: Reached<'_>) -> Option<(usize, usize)> {
+        let to = self.backends.get(reached.frontend.backend.0.as_str())?;
+        Some((*self.backends.get(backend)?, *to))
+    }
+
+    /// Whether sessions of one backend reach another, or it is the same one.
+    fn leads(&self, from: usize, to: usize) -> bool {
+        let mut seen = vec![false; self.next.len()];
+        let mut pending = vec![from];
+        while let Some(backend) = pending.pop() {
+            if backend == to {
+                return true;
+            }
+            if !std::mem::replace(&mut seen[backend], true) {
+                pending.extend(&self.next[backend]);
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Config};
+
+    /// Frontend fN listens on 127.0.0.1:N and has backend bN, whose only server is at that address.
+    fn config(servers: &[(u16, &str)]) -> Config {
+        let frontend = |(number, address): &(u16, &str)| {
+            format!(
+                "[frontend.f{number}]\nbind = [\"127.0.0.1:{number}\"]\nbackend = \"b{number}\"\n\
+                 [[backend.b{number}.server]]\nname = \"s\"\naddress = \"{address}\"\n"
+            )
+        };
+        config::parse(&servers.iter().map(frontend).collect::<String>(), "test").unwrap()
+    }
+
+    /// The frontend through which a connection comes back.
+    fn cycle(chains: &Chains<'_>, backend: &str, address: &str) -> Option<String> {
+        let found = chains.cycle(backend, address.parse().unwrap());
+        found.map(|reached| reached.frontend.name.to_string())
+    }
+
+    #[test]
+    fn the_end_of_a_chain_does_not_lead_back_to_any_frontend_before_it() {
+        let servers = [(1, "127.0.0.1:2"), (2, "127.0.0.1:3"), (3, "192.0.2.1:80")];
+        let (config, local) = (config(&servers), LocalAddresses::default());
+        let chains = Chains::new(&config.frontends, &config.backends, &local);
+        for (backend, address) in [("b1", "127.0.0.1:2"), ("b1", "127.0.0.1:3")] {
+            assert_eq!(cycle(&chains, backend, address), None, "{backend} {address}");
+        }
+        for (number, backend) in [(1, "b3"), (2, "b3"), (3, "b3"), (1, "b2"), (1, "b1")] {
+            let address = format!("127.0.0.1:{number}");
+            let expected = Some(format!("f{number}"));
+            assert_eq!(cycle(&chains, backend, &address), expected, "{backend} {address}");
+        }
+        assert_eq!(cycle(&chains, "b3", "127.0.0.1:4"), None, "nobody listens there");
+        assert_eq!(cycle(&chains, "b3", "127.0.0.2:1"), None, "nor there");
+    }
+
+    #[test]
+    fn of_two_addresses_that_form_a_cycle_together_the_first_is_used() {
+        let (config, local) = (config(&[(1, "one:2"), (2, "two:1")]), LocalAddresses::default());
+        let (to_one, to_two) = ("127.0.0.1:1", "127.0.0.1:2");
+        let mut chains = Chains::new(&config.frontends, &config.backends, &local);
+        assert_eq!(cycle(&chains, "b1", to_two), None);
+        assert_eq!(cycle(&chains, "b2", to_one), None);
+        chains.add("b2", to_one.parse().unwrap());
+        chains.add("b1", to_two.parse().unwrap());
+        assert_eq!(cycle(&chains, "b2", to_one), None, "the one in use is not the one refused");
+        assert_eq!(cycle(&chains, "b1", to_two).as_deref(), Some("f2"));
+    }
+
+    #[test]
+    fn this_machine_is_meant_by_the_unspecified_address_too() {
+        let (config, local) = (config(&[(1, "one:1")]), LocalAddresses::default());
+        let chains = Chains::new(&config.frontends, &config.backends, &local);
+        for address in ["127.0.0.1:1", "0.0.0.0:1", "[::ffff:127.0.0.1]:1", "[::ffff:0.0.0.0]:1"] {
+            assert_eq!(cycle(&chains, "b1", address).as_deref(), Some("f1"), "{address}");
+        }
+        for address in ["[::1]:1", "[::]:1", "127.0.0.1:2"] {
+            assert_eq!(cycle(&chains, "b1", address), None, "{address}");
+        }
+    }
+}

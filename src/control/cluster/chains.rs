@@ -1,0 +1,41 @@
+//! Which addresses of host names are used, and which would close a cycle of frontends: the rule is
+//! that of [`Chains`], and the order of the names is decided here.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::config::{BackendSettings, Chains, FrontendSettings};
+use crate::control::cluster::backend::BackendState;
+use crate::control::cluster::input::{Answers, answered};
+use crate::sys::local_addresses::LocalAddresses;
+
+/// The chains of a configuration, with the addresses of its host names: first those that are in
+/// use, then the others, each in the order of the configuration. So of two names that form a cycle
+/// together, the one that was resolved first is used.
+pub(super) fn find<'a, 'b>(
+    frontends: impl IntoIterator<Item = &'a Arc<FrontendSettings>>,
+    backends: impl IntoIterator<Item = &'b Arc<BackendSettings>> + Clone,
+    local: &'a LocalAddresses,
+    answers: &Answers,
+    before: &[BackendState],
+) -> Chains<'a> {
+    let mut chains = Chains::new(frontends, backends.clone(), local);
+    let mut found: Vec<(&str, SocketAddr)> = Vec::new();
+    for backend in backends {
+        let servers = backend.servers.iter();
+        let addresses = servers.flat_map(|server| answered(&server.address, answers));
+        let of_frontends = addresses.filter(|address| chains.reached(*address).is_some());
+        found.extend(of_frontends.map(|address| (&*backend.name, address)));
+    }
+    if found.len() > 1 {
+        let in_use: HashSet<(&str, SocketAddr)> =
+            before.iter().flat_map(BackendState::addresses).collect();
+        // The sort is stable, and false comes before true.
+        found.sort_by_key(|one| !in_use.contains(one));
+    }
+    for (backend, address) in found {
+        chains.add(backend, address);
+    }
+    chains
+}

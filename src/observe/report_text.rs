@@ -1,0 +1,229 @@
+//! A report as text for a terminal: a summary, then aligned tables.
+
+use std::fmt::Write;
+
+use crate::observe::report::{FrontendReport, Report, ServerReport};
+
+impl Report {
+    /// For a terminal: a summary, then aligned tables.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut out = format!(
+            "evenkeel {}, {}, up {}, table {}, reloads {} done {} failed\n\
+             sessions {} of {} at most\n",
+            self.version,
+            self.phase,
+            span(self.uptime_seconds),
+            self.table_version,
+            self.reloads_done,
+            self.reloads_failed,
+            self.sessions_active,
+            self.sessions_max,
+        );
+        if self.workers_paused > 0 {
+            // Writing to a String cannot fail, here and below.
+            _ = writeln!(
+                out,
+                "{} workers have paused accepting: out of descriptors, or at sessions_max",
+                self.workers_paused
+            );
+        }
+        let head = ["FRONTEND", "BACKEND", "ADDRESS", "ACTIVE", "SESSIONS", "IN", "OUT"];
+        let rows = self.frontends.iter().map(FrontendReport::row).collect();
+        table(&mut out, &head, rows);
+        let head = [
+            "SERVER",
+            "ADDRESS",
+            "STATE",
+            "FOR",
+            "WEIGHT",
+            "ACTIVE",
+            "SESSIONS",
+            "CONNECT",
+            "FAILED",
+            "IN",
+            "OUT",
+            "LAST PROBE",
+        ];
+        let rows = self.servers.iter().map(ServerReport::row).collect();
+        table(&mut out, &head, rows);
+        out
+    }
+}
+
+impl FrontendReport {
+    fn row(&self) -> [String; 7] {
+        [
+            plain(&self.name),
+            plain(&self.backend),
+            self.addresses.join(" "),
+            self.sessions_active.to_string(),
+            self.sessions.to_string(),
+            size(self.bytes_in),
+            size(self.bytes_out),
+        ]
+    }
+}
+
+impl ServerReport {
+    /// Its address as written, with the addresses of a host name.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match &*self.endpoints {
+            [] => format!("{} (no address)", self.written),
+            [only] if only.address == self.written => only.address.clone(),
+            [only] => format!("{} ({})", self.written, only.address),
+            several => {
+                let up = several.iter().filter(|endpoint| endpoint.up).count();
+                format!("{} ({up} of {} addresses up)", self.written, several.len())
+            }
+        }
+    }
+
+    /// Its last probe, with the duration.
+    #[must_use]
+    pub fn last_probe_text(&self) -> String {
+        match self.last_probe_ms {
+            Some(ms) => format!("{} ({})", self.last_probe, milliseconds(ms)),
+            None => self.last_probe.clone(),
+        }
+    }
+
+    /// The mean time of a connect within the last minute.
+    #[must_use]
+    pub fn connect_mean_text(&self) -> String {
+        self.connect_mean_ms.map_or_else(|| "-".to_owned(), milliseconds)
+    }
+
+    fn row(&self) -> [String; 12] {
+        let backup = if self.backup { " (backup)" } else { "" };
+        [
+            format!("{}/{}{backup}", plain(&self.backend), plain(&self.name)),
+            plain(&self.place()),
+            // With the health, for an operator who waits to set it ready again.
+            match self.state.as_str() {
+                state @ ("up" | "down") => state.to_owned(),
+                state => format!("{state} ({})", if self.up { "up" } else { "down" }),
+            },
+            span(self.state_since_seconds),
+            self.weight.to_string(),
+            self.sessions_active.to_string(),
+            self.sessions.to_string(),
+            self.connect_mean_text(),
+            self.connect_failures.to_string(),
+            size(self.bytes_in),
+            size(self.bytes_out),
+            plain(&self.last_probe_text()),
+        ]
+    }
+}
+
+/// A duration in its two largest units.
+pub(super) fn span(seconds: u64) -> String {
+    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+    let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
+    match seconds {
+        0..60 => format!("{rest}s"),
+        60..3600 => format!("{minutes}m{rest:02}s"),
+        3600..86_400 => format!("{hours}h{minutes:02}m"),
+        _ => format!("{days}d{hours:02}h"),
+    }
+}
+
+/// Milliseconds, with more decimals if they are few: a connect in a local network takes less than
+/// one.
+fn milliseconds(ms: f64) -> String {
+    let decimals = match ms {
+        ..1.0 => 2,
+        ..100.0 => 1,
+        _ => 0,
+    };
+    format!("{ms:.decimals$} ms")
+}
+
+/// A number of bytes, with a unit.
+pub(super) fn size(bytes: u64) -> String {
+    let (mut tenths, mut unit) = (u128::from(bytes) * 10, 0);
+    while tenths >= 10_240 && unit < UNITS.len() - 1 {
+        tenths /= 1024;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes} B"),
+        _ => format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]),
+    }
+}
+
+const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+
+/// Control characters, which a terminal would interpret, are escaped.
+fn plain(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_unicode().to_string() } else { c.into() };
+    text.chars().map(shown).collect()
+}
+
+/// Columns as wide as their widest cell; the last one is not padded.
+fn table<const N: usize>(out: &mut String, head: &[&str; N], rows: Vec<[String; N]>) {
+    let head = head.map(str::to_owned);
+    let rows: Vec<[String; N]> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    out.push('\n');
+    for row in &rows {
+        let cells = row.iter().zip(widths);
+        let line: Vec<String> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+        out.push_str(line.join("  ").trim_end());
+        out.push('\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::sample;
+
+    #[test]
+    fn the_text_is_a_summary_and_two_aligned_tables() {
+        let report = Report::new(&sample::snapshot(), &sample::shared());
+        let expected = "\
+evenkeel VERSION, running, up 1h02m, table 7, reloads 2 done 1 failed
+sessions 0 of 1000 at most
+
+FRONTEND  BACKEND  ADDRESS       ACTIVE  SESSIONS  IN   OUT
+http      web      127.0.0.1:80  2       7         0 B  4.0 KiB
+
+SERVER    ADDRESS                  STATE  FOR    WEIGHT  ACTIVE  SESSIONS  CONNECT  FAILED  \
+         IN   OUT  LAST PROBE
+web/web1  rpi-b:80 (192.0.2.1:80)  up     1m05s  100     1       5         0.20 ms  0       \
+         0 B  0 B  status 200 (1.2 ms)
+web/web2  rpi-b:80 (192.0.2.1:80)  down   1m05s  100     1       5         -        0       \
+         0 B  0 B  status 200 (1.2 ms)
+";
+        assert_eq!(report.text(), expected.replace("VERSION", env!("CARGO_PKG_VERSION")));
+    }
+
+    #[test]
+    fn a_server_with_several_addresses_is_one_row_with_how_many_are_up() {
+        let mut snapshot = sample::snapshot();
+        let mut second = snapshot.servers[0].endpoints[0].clone();
+        second.up = false;
+        snapshot.servers[0].endpoints.push(second);
+        let report = Report::new(&snapshot, &sample::shared());
+        assert_eq!(report.servers[0].place(), "rpi-b:80 (1 of 2 addresses up)");
+        assert_eq!(report.servers[0].endpoints.len(), 2);
+    }
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        assert_eq!(
+            [0, 1023, 1024, 1536, 10 << 30].map(size),
+            ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10.0 GiB"]
+        );
+        assert_eq!(size(u64::MAX), "16383.9 PiB");
+        assert_eq!(
+            [0.042, 0.994, 1.0, 99.94, 1003.2].map(milliseconds),
+            ["0.04 ms", "0.99 ms", "1.0 ms", "99.9 ms", "1003 ms"]
+        );
+        assert_eq!([59, 60, 3600, 90_000].map(span), ["59s", "1m00s", "1h00m", "1d01h"]);
+    }
+}
