@@ -2,6 +2,7 @@
 //! complete when and how a seed decides, sessions begin and end, descriptors run out, and a drain
 //! begins.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use evenkeel::proxy::accept::{Accepted, Action, DescriptorShortage, Gate, Situation};
@@ -18,25 +19,101 @@ enum Armed {
     Drain,
 }
 
-/// A listening socket, and the sessions of its clients.
+/// What an accept answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Client(u64),
+    Exhausted,
+    Nothing,
+}
+
+/// A listening socket as its kernel has it.
+#[derive(Debug, Default)]
+pub(crate) struct ListeningSocket {
+    /// Clients that are connected and not accepted, by number.
+    backlog: VecDeque<u64>,
+    armed: Option<Armed>,
+    cancelled: bool,
+}
+
+impl ListeningSocket {
+    pub(crate) fn connect(&mut self, client: u64) {
+        self.backlog.push_back(client);
+    }
+
+    pub(crate) const fn is_armed(&self) -> bool {
+        self.armed.is_some()
+    }
+
+    /// Does what `gate` has decided in this situation.
+    pub(crate) fn act(&mut self, action: Action, situation: Situation, gate: &Gate) {
+        let Situation { room, parked, starved } = situation;
+        let draining = gate.is_draining();
+        match action {
+            Action::Nothing => {}
+            Action::ArmOne | Action::ArmMany => {
+                assert!(self.armed.is_none() && !draining && !starved, "armed too early: {self:?}");
+                assert!(room > 0 && parked == 0, "armed without room: {self:?} {situation:?}");
+                let many = action == Action::ArmMany;
+                self.armed = Some(if many { Armed::Many } else { Armed::One });
+            }
+            Action::Cancel => {
+                assert!(self.armed.is_some() && !self.cancelled, "nothing to cancel: {self:?}");
+                self.cancelled = true;
+            }
+            Action::DrainBacklog => {
+                assert!(self.armed.is_none() && draining, "drained too early: {self:?}");
+                self.armed = Some(Armed::Drain);
+            }
+            Action::Stop => {
+                assert!(self.armed.is_none() && draining, "stopped too early: {self:?}");
+                assert!(self.backlog.is_empty(), "connections are lost: {self:?}");
+            }
+        }
+    }
+
+    /// Completes the accept, if it can: the answer, and whether the accept goes on. `exhausted`: no
+    /// descriptor is left for a client.
+    pub(crate) fn complete(
+        &mut self,
+        exhausted: bool,
+        random: &mut Random,
+    ) -> Option<(Answer, bool)> {
+        let armed = self.armed?;
+        let waiting = !self.backlog.is_empty();
+        let (answer, more) = if waiting && exhausted {
+            (Answer::Exhausted, false)
+        } else if waiting && !(self.cancelled && random.one_in(2)) {
+            let client = self.backlog.pop_front()?;
+            (Answer::Client(client), armed == Armed::Many && !random.one_in(8))
+        } else if self.cancelled || armed == Armed::Drain {
+            (Answer::Nothing, false)
+        } else {
+            return None;
+        };
+        if !more {
+            self.armed = None;
+            self.cancelled = false;
+        }
+        Some((answer, more))
+    }
+}
+
+/// A listener, and the sessions of its clients.
 #[derive(Debug)]
 struct Model {
     random: Random,
     gate: Gate,
     shortage: DescriptorShortage,
     now: Tick,
-    armed: Option<Armed>,
-    cancelled: bool,
-    /// Connections that the kernel holds.
-    backlog: u32,
-    connected: u32,
-    served: u32,
+    socket: ListeningSocket,
+    connected: u64,
+    served: u64,
     parked: usize,
     open: u32,
     sessions_max: u32,
     /// Sessions and parked connections that descriptors allow.
     descriptors: u32,
-    stopped: bool,
 }
 
 impl Model {
@@ -50,15 +127,12 @@ impl Model {
             gate: Gate::new(),
             shortage: DescriptorShortage::default(),
             now: Tick(1),
-            armed: None,
-            cancelled: false,
-            backlog: 0,
+            socket: ListeningSocket::default(),
             connected: 0,
             served: 0,
             parked: 0,
             open: 0,
             sessions_max,
-            stopped: false,
             random,
         }
     }
@@ -77,30 +151,9 @@ impl Model {
         }
         let room = self.sessions_max - self.open;
         let starved = self.shortage.is_starved();
-        let action = self.gate.next(Situation { room, parked: self.parked, starved });
-        let draining = self.gate.is_draining();
-        match action {
-            Action::Nothing => {}
-            Action::ArmOne | Action::ArmMany => {
-                assert!(self.armed.is_none() && !draining && !starved, "armed too early: {self:?}");
-                assert!(room > 0 && self.parked == 0, "armed without room: {self:?}");
-                let many = action == Action::ArmMany;
-                self.armed = Some(if many { Armed::Many } else { Armed::One });
-            }
-            Action::Cancel => {
-                assert!(self.armed.is_some() && !self.cancelled, "nothing to cancel: {self:?}");
-                self.cancelled = true;
-            }
-            Action::DrainBacklog => {
-                assert!(self.armed.is_none() && draining, "drained too early: {self:?}");
-                self.armed = Some(Armed::Drain);
-            }
-            Action::Stop => {
-                assert!(self.armed.is_none() && draining, "stopped too early: {self:?}");
-                assert_eq!(self.backlog, 0, "connections are lost: {self:?}");
-                self.stopped = true;
-            }
-        }
+        let situation = Situation { room, parked: self.parked, starved };
+        let action = self.gate.next(situation);
+        self.socket.act(action, situation, &self.gate);
     }
 
     fn begin(&mut self) {
@@ -110,30 +163,25 @@ impl Model {
 
     /// The kernel completes the accept, if it can.
     fn complete(&mut self) {
-        let Some(armed) = self.armed else { return };
-        if self.backlog > 0 && self.in_use() >= self.descriptors {
-            self.armed = None;
-            self.cancelled = false;
-            self.gate.on_completed(false, Accepted::Exhausted);
-            self.shortage.begin(self.now);
-        } else if self.backlog > 0 && !(self.cancelled && self.random.one_in(2)) {
-            self.backlog -= 1;
-            let more = armed == Armed::Many && !self.random.one_in(8);
-            if !more {
-                self.armed = None;
-                self.cancelled = false;
+        let exhausted = self.in_use() >= self.descriptors;
+        let Some((answer, more)) = self.socket.complete(exhausted, &mut self.random) else {
+            return;
+        };
+        match answer {
+            Answer::Exhausted => {
+                self.gate.on_completed(more, Accepted::Exhausted);
+                self.shortage.begin(self.now);
             }
-            let fds_low = self.gate.is_draining() && self.in_use() + 1 >= self.descriptors;
-            self.gate.on_completed(more, Accepted::Client { fds_low });
-            if self.parked == 0 && self.open < self.sessions_max {
-                self.begin();
-            } else {
-                self.parked += 1;
+            Answer::Client(_) => {
+                let fds_low = self.gate.is_draining() && self.in_use() + 1 >= self.descriptors;
+                self.gate.on_completed(more, Accepted::Client { fds_low });
+                if self.parked == 0 && self.open < self.sessions_max {
+                    self.begin();
+                } else {
+                    self.parked += 1;
+                }
             }
-        } else if self.cancelled || armed == Armed::Drain {
-            self.armed = None;
-            self.cancelled = false;
-            self.gate.on_completed(false, Accepted::Nothing);
+            Answer::Nothing => self.gate.on_completed(more, Accepted::Nothing),
         }
     }
 }
@@ -143,13 +191,13 @@ pub(crate) fn run(seed: u64) {
     let mut model = Model::new(seed);
     let drain_at = model.random.below(2000);
     for step in 0..20_000 {
-        if model.stopped {
+        if model.gate.is_stopped() {
             break;
         }
         let mut released = false;
         match model.random.below(4) {
             0 if step < drain_at => {
-                model.backlog += 1;
+                model.socket.connect(model.connected);
                 model.connected += 1;
             }
             1 if model.open > 0 => {
@@ -164,7 +212,7 @@ pub(crate) fn run(seed: u64) {
         model.now = model.now.after(Duration::from_millis(model.random.below(20)));
         model.turn(released);
     }
-    assert!(model.stopped && model.gate.is_stopped(), "it never stops: {model:?}");
+    assert!(model.gate.is_stopped(), "it never stops: {model:?}");
     for _ in 0..10_000 {
         model.open = model.open.saturating_sub(1);
         model.now = model.now.after(Duration::from_millis(20));

@@ -8,9 +8,17 @@
 #![expect(clippy::cast_possible_truncation, reason = "small numbers of a simulation")]
 #![expect(clippy::struct_excessive_bools, reason = "a peer is what it did")]
 
-mod accept;
-mod io;
 mod random;
+mod fate;
+mod kernel;
+mod accept;
+mod context;
+mod configuration;
+mod control;
+mod listening;
+mod live;
+mod worker;
+mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -20,10 +28,15 @@ use evenkeel::proxy::rules::{Rules, Timeout};
 use evenkeel::proxy::session::Session;
 use evenkeel::proxy::state::State;
 use evenkeel::proxy::timer_wheel::Tick;
-use evenkeel::terms::{Direction, End, Reason, Side};
+use evenkeel::terms::{End, Reason, Side};
 
-use io::{Fate, Planted, Simulated};
+use fate::{Fate, Planted};
+use kernel::{Memory, Simulated};
 use random::Random;
+
+/// Of a session that has a worker to itself.
+const BUFFERS: u16 = 5;
+const PIPES: u16 = 2;
 
 /// What a run of seeds met, so that a test can say that it tried what it claims to try.
 #[derive(Debug, Default)]
@@ -43,8 +56,8 @@ fn seeds(default: u64) -> Vec<u64> {
 }
 
 /// Runs each seed; a failure names its own.
-fn for_each_seed(seeds: &[u64], run: impl Fn(u64, &mut Met)) -> Met {
-    let mut met = Met::default();
+fn for_each_seed<M: Default>(seeds: &[u64], run: impl Fn(u64, &mut M)) -> M {
+    let mut met = M::default();
     for seed in seeds {
         let outcome = catch_unwind(AssertUnwindSafe(|| run(*seed, &mut met)));
         assert!(outcome.is_ok(), "seed {seed} failed: EVENKEEL_SEED={seed} repeats it");
@@ -76,7 +89,7 @@ fn run(seed: u64, fate: Fate, may_be_stopped: bool) -> (Simulated, Session) {
         retries: random.below(4) as u32,
     };
     let stopped_at = (may_be_stopped && random.one_in(20)).then(|| random.below(300));
-    let mut kernel = Simulated::new(random, fate);
+    let mut kernel = Simulated::new(0, random, fate, Memory::new(BUFFERS, PIPES));
     let mut now = Tick(1);
     let mut session = Session::new(rules, now);
     route(&mut session, now, &mut kernel);
@@ -115,25 +128,8 @@ fn run(seed: u64, fate: Fate, may_be_stopped: bool) -> (Simulated, Session) {
 /// One session, with everything that must be so at its end.
 fn live(seed: u64, fate: Fate, met: &mut Met) -> Reason {
     let (kernel, session) = run(seed, fate, true);
-    let end = session.end().expect("an ended session knows why");
-    assert_ne!(end.reason, Reason::Internal);
-    kernel.assert_all_returned(&session);
-    for direction in Direction::BOTH {
-        let peer = kernel.peer(direction.sink());
-        assert_eq!(session.sent(direction), peer.got, "{direction:?}: sent and arrived");
-        let lost = peer.got - session.delivered(direction);
-        assert!(
-            lost == 0 || peer.saw_reset,
-            "{direction:?}: {lost} bytes are lost without a reset"
-        );
-    }
-    if end.reason == Reason::Done {
-        for side in Side::BOTH {
-            let peer = kernel.peer(side);
-            assert_eq!(kernel.peer(side.other()).got, peer.said, "{side:?} lost bytes");
-            assert!(peer.ended && !peer.saw_reset, "{side:?} ended in order, and so did we");
-        }
-    }
+    let end = kernel.assert_ended(&session);
+    kernel.assert_all_returned();
     met.reasons.push(end.reason);
     met.spliced += usize::from(kernel.spliced > 0);
     met.retried += usize::from(kernel.attempts > 1);
@@ -143,7 +139,7 @@ fn live(seed: u64, fate: Fate, met: &mut Met) -> Reason {
 
 #[test]
 fn orderly_sessions_deliver_every_byte_whatever_the_order_of_answers() {
-    let met = for_each_seed(&seeds(20_000), |seed, met| {
+    let met = for_each_seed(&seeds(20_000), |seed, met: &mut Met| {
         let reason = live(seed, Fate::orderly(seed), met);
         let fine = [Reason::Done, Reason::DrainTimeout];
         assert!(fine.contains(&reason), "an orderly session ended by {reason:?}");
@@ -156,7 +152,7 @@ fn orderly_sessions_deliver_every_byte_whatever_the_order_of_answers() {
 
 #[test]
 fn disorderly_sessions_return_all_they_held_and_say_why_they_ended() {
-    let met = for_each_seed(&seeds(20_000), |seed, met| {
+    let met = for_each_seed(&seeds(20_000), |seed, met: &mut Met| {
         live(seed, Fate::disorderly(seed), met);
     });
     if met.reasons.len() > 1000 {
@@ -186,7 +182,7 @@ fn disorderly_sessions_return_all_they_held_and_say_why_they_ended() {
 
 #[test]
 fn a_reset_is_passed_on_after_the_bytes_before_it() {
-    for_each_seed(&seeds(5_000), |seed, _| {
+    for_each_seed(&seeds(5_000), |seed, (): &mut ()| {
         let mut random = Random::new(seed ^ 0x5eed);
         let mut fate = Fate::orderly(seed);
         fate.server_resets_after = Some(random.below(100_000));
@@ -202,18 +198,75 @@ fn a_reset_is_passed_on_after_the_bytes_before_it() {
 
 #[test]
 fn a_listener_loses_no_connection_and_accepts_none_without_room() {
-    for_each_seed(&seeds(20_000), |seed, _| accept::run(seed));
+    for_each_seed(&seeds(20_000), |seed, (): &mut ()| accept::run(seed));
+}
+
+/// What the processes of a run met together.
+#[derive(Debug, Default)]
+struct MetInWorlds {
+    reasons: Vec<Reason>,
+    refused: u64,
+    pauses: u64,
+    late_kills: u64,
+    retried: u64,
 }
 
 #[test]
-fn a_planted_fault_of_each_kind_is_found() {
+fn a_whole_process_counts_every_session_and_loses_no_client_and_no_wake_up() {
+    // A process has 30 clients: every tenth seed costs as much as three sessions for each.
+    let every_tenth: Vec<u64> = seeds(10_000).into_iter().step_by(10).collect();
+    let met = for_each_seed(&every_tenth, |seed, met: &mut MetInWorlds| {
+        let record = world::run(seed, None);
+        met.reasons.extend(record.ended);
+        met.refused += record.refused;
+        met.pauses += record.pauses;
+        met.late_kills += record.late_kills;
+        met.retried += record.retried;
+    });
+    if every_tenth.len() > 100 {
+        for reason in [
+            Reason::Done,
+            Reason::ClientLeft,
+            Reason::ClientReset,
+            Reason::ServerReset,
+            Reason::NoServer,
+            Reason::ConnectFailed,
+            Reason::ConnectTimeout,
+            Reason::QueueFull,
+            Reason::QueueTimeout,
+            Reason::ServerDown,
+            Reason::Killed,
+            Reason::DrainTimeout,
+        ] {
+            assert!(met.reasons.contains(&reason), "{reason:?} was never met");
+        }
+        let MetInWorlds { refused, pauses, late_kills, retried, .. } = met;
+        let rarest = refused.min(pauses).min(late_kills).min(retried);
+        assert!(rarest > 10, "too tame: {refused} {pauses} {late_kills} {retried}");
+    }
+}
+
+#[test]
+fn a_planted_fault_of_each_kind_is_found_in_a_session() {
     // Without it, the same seeds pass: those of the tests above.
-    for planted in Planted::ALL {
+    for planted in Planted::IN_SESSION {
         let found = (0..2000).find(|seed| {
             let fate = Fate { planted: Some(planted), ..Fate::disorderly(*seed) };
             let session = || live(*seed, fate, &mut Met::default());
             catch_unwind(AssertUnwindSafe(session)).is_err()
         });
         assert!(found.is_some(), "2000 seeds do not find {planted:?}");
+    }
+}
+
+#[test]
+fn a_planted_fault_of_each_kind_is_found_in_a_whole_process() {
+    // Without it, the same seeds pass: those of the test above.
+    for planted in Planted::IN_WORLD {
+        let found = (0..200).find(|seed| {
+            let process = || world::run(10 * *seed, Some(planted));
+            catch_unwind(AssertUnwindSafe(process)).is_err()
+        });
+        assert!(found.is_some(), "200 seeds do not find {planted:?}");
     }
 }

@@ -1,0 +1,216 @@
+//! A whole process as data: clients, workers, the control thread and an operator, who act in random
+//! order on one thread. Real are the accept gates, the limits, routing, the tables of the cluster
+//! state, the mailboxes, the wake-ups, the phase, timers and sessions; sockets are the model's.
+//!
+//! A worker takes a turn in two steps, so that others act between its look at the limits and its
+//! pause.
+
+use std::mem::ManuallyDrop;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use evenkeel::proxy::timer_wheel::Tick;
+use evenkeel::shared::orders::WorkerOrder;
+use evenkeel::shared::phase::{Phase, PhaseCell};
+use evenkeel::shared::state::SharedState;
+use evenkeel::sys::waker::Waker;
+use evenkeel::terms::WorkerIndex;
+
+use crate::configuration;
+use crate::context::{Context, Record};
+use crate::control::Control;
+use crate::fate::Planted;
+use crate::random::Random;
+use crate::worker::Worker;
+
+/// Many times what any seed needs.
+const STEPS_MAX: u32 = 100_000;
+
+#[derive(Debug)]
+struct World {
+    context: Context,
+    control: Control,
+    workers: Vec<Worker>,
+    /// Clients that are still to connect.
+    clients: u64,
+    /// Steps of workers since anything happened.
+    quiet: u32,
+}
+
+/// Runs a process from its start to the end of its drain.
+pub(crate) fn run(seed: u64, planted: Option<Planted>) -> Record {
+    // If it fails it is not dropped: guards that check their counts would fail once more.
+    let mut world = ManuallyDrop::new(World::new(seed, planted));
+    world.run();
+    let World { context, control, mut workers, .. } = ManuallyDrop::into_inner(world);
+    assert_ended(context, control, &mut workers)
+}
+
+impl World {
+    fn new(seed: u64, planted: Option<Planted>) -> Self {
+        let mut random = Random::new(seed ^ 0x1dea);
+        let epoch = Instant::now();
+        let count = 2 + random.below(2) as usize;
+        let (control, table) = Control::new(count, &mut random, epoch);
+        let (events, _) = crossbeam::channel::unbounded();
+        let wakers = (0..count).map(|_| Waker::new().expect("a descriptor is left")).collect();
+        let max = configuration::sessions_max(&mut random);
+        let phase = PhaseCell::new(epoch);
+        let shared = SharedState::new(table, phase, max, events, None, wakers);
+        let context = Context {
+            now: Tick(1),
+            epoch,
+            planted,
+            queue_timeout: random.one_in(3).then(|| Duration::from_millis(80)),
+            shared: Arc::new(shared),
+            record: Record::default(),
+            random,
+        };
+        let workers = (0..count).map(|index| Worker::new(WorkerIndex(index), &context)).collect();
+        Self { context, control, workers, clients: 30, quiet: 0 }
+    }
+
+    fn run(&mut self) {
+        let mut steps = 0;
+        while !self.workers.iter().all(Worker::has_ended) {
+            steps += 1;
+            assert!(steps < STEPS_MAX, "it never ends: {self:?}");
+            if self.step() {
+                self.workers.iter_mut().for_each(Worker::take_wake_up);
+                self.check();
+            }
+            self.pass_time();
+        }
+    }
+
+    /// Somebody acts; false: nothing has changed.
+    fn step(&mut self) -> bool {
+        let random = &mut self.context.random;
+        match random.below(48) {
+            0 | 1 if self.clients > 0 => self.connect(),
+            2 => self.control.step(&mut self.context),
+            3 => self.order(),
+            4 if self.clients == 0 && random.one_in(4) => self.begin_drain(),
+            _ => {
+                let worker = random.below(self.workers.len() as u64) as usize;
+                let acts = self.workers[worker].step(&mut self.context);
+                self.quiet = if acts { 0 } else { self.quiet + 1 };
+                return acts;
+            }
+        }
+        true
+    }
+
+    fn connect(&mut self) {
+        let Context { random, record, .. } = &mut self.context;
+        let worker = random.below(self.workers.len() as u64) as usize;
+        if self.workers[worker].connect(record.connected, random) {
+            record.connected += 1;
+            self.clients -= 1;
+        }
+    }
+
+    /// An operator kills a session, or the sessions of a server are closed.
+    fn order(&mut self) {
+        let Context { random, record, shared, .. } = &mut self.context;
+        if random.one_in(4) {
+            let server = random.below(self.control.servers.len() as u64) as usize;
+            if let Some(server) = self.control.servers[server].upgrade() {
+                for index in 0..self.workers.len() {
+                    shared.order(WorkerIndex(index), WorkerOrder::CloseSessionsOf(server.id));
+                }
+            }
+            return;
+        }
+        // One of the last: it may have ended meanwhile.
+        let last = record.begun.len().saturating_sub(1 + random.below(8) as usize);
+        if let Some(begun) = record.begun.get(last) {
+            record.killed.insert(begun.number);
+            let (slot, generation) = (begun.key.slot, begun.key.generation);
+            shared.order(begun.worker, WorkerOrder::Kill { slot, generation });
+        }
+    }
+
+    fn begin_drain(&mut self) {
+        let context = &mut self.context;
+        if context.shared.phase.load() == Phase::Running {
+            let millis = context.random.below(400);
+            let deadline = context.instant() + Duration::from_millis(millis);
+            let stops = context.random.one_in(8);
+            let phase = if stops { Phase::Stopped } else { Phase::Draining(deadline) };
+            context.shared.phase.store(phase);
+            context.shared.wake();
+        }
+    }
+
+    /// A little, or, after nothing has happened for long, until the next deadline.
+    fn pass_time(&mut self) {
+        let context = &mut self.context;
+        context.now = Tick(context.now.0 + context.random.below(40));
+        if self.quiet < 60 {
+            return;
+        }
+        self.quiet = 0;
+        let drain = match context.shared.phase.load() {
+            Phase::Draining(deadline) => {
+                Some(Tick::START.after(deadline.saturating_duration_since(context.epoch)))
+            }
+            Phase::Running | Phase::Stopped => None,
+        };
+        let next = self.workers.iter().filter_map(Worker::next).chain(drain).min();
+        context.now = context.now.max(next.unwrap_or(context.now));
+    }
+
+    /// What must be so at every time.
+    fn check(&mut self) {
+        let shared = &self.context.shared;
+        let (mut sessions, mut permits) = (Vec::new(), Vec::new());
+        for (index, worker) in self.workers.iter_mut().enumerate() {
+            worker.assert_not_asleep();
+            sessions.extend(worker.admitted().map(|frontend| (Arc::as_ptr(frontend), index)));
+            worker.look(|live| {
+                sessions.push((Arc::as_ptr(&live.shared), index));
+                let held = live.kernel.permit.as_ref();
+                permits.extend(held.map(|permit| (Arc::clone(permit.endpoint()), index)));
+            });
+        }
+        let count = |of: usize| u32::try_from(of).expect("few");
+        assert_eq!(shared.sessions.active(), count(sessions.len()), "over all");
+        for frontend in self.control.frontends.iter().filter_map(Weak::upgrade) {
+            let own = || sessions.iter().filter(|(of, _)| *of == Arc::as_ptr(&frontend));
+            assert_eq!(frontend.sessions.active(), count(own().count()), "of a frontend");
+            for (index, cell) in frontend.cells.cells().enumerate() {
+                let active = own().filter(|(_, worker)| *worker == index).count() as u64;
+                let closed: u64 = cell.closed.iter().map(|count| count.read()).sum();
+                assert_eq!(cell.active.read(), active, "of a frontend on worker {index}");
+                assert_eq!(cell.sessions.read(), closed + active, "opened = closed + active");
+            }
+        }
+        for server in self.control.servers.iter().filter_map(Weak::upgrade) {
+            let own = || permits.iter().filter(|(endpoint, _)| endpoint.id.server == server.id);
+            assert_eq!(server.sessions.active(), count(own().count()), "of {}", server.name);
+            for (index, cell) in server.cells.cells().enumerate() {
+                let active = own().filter(|(_, worker)| *worker == index).count() as u64;
+                assert_eq!(cell.active.read(), active, "of {} on worker {index}", server.name);
+            }
+        }
+        for (endpoint, _) in &permits {
+            let own = permits.iter().filter(|(other, _)| other.id == endpoint.id);
+            assert_eq!(endpoint.load.read(), count(own.count()), "of {endpoint:?}");
+        }
+    }
+}
+
+/// What must be so once every worker has ended.
+fn assert_ended(context: Context, mut control: Control, workers: &mut Vec<Worker>) -> Record {
+    workers.iter().for_each(Worker::assert_nothing_left);
+    // With the tables that they went by.
+    workers.clear();
+    control.forget(&context);
+    control.assert_nothing_left(context.instant());
+    assert_eq!(context.shared.sessions.active(), 0);
+    let record = context.record;
+    let served = record.ended.len() as u64;
+    assert_eq!(record.connected, served + record.refused, "a client is lost");
+    record
+}
