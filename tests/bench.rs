@@ -1,21 +1,21 @@
-//! The bench at its smallest, to show that it works. Its figures mean nothing here.
+//! Runs the benchmark with its smallest settings, to test that it works. The figures mean nothing.
 
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
-/// Runs of the bench share a folder.
+/// Runs of the benchmark share a directory.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 #[test]
-fn the_bench_runs_and_gives_a_figure_for_every_kind_of_work_and_subject() {
+fn the_benchmark_returns_a_figure_for_every_kind_of_work_and_subject() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     if !found("ip") || !found("unshare") {
         skip("needs ip and unshare: apt-get install iproute2 util-linux");
         return;
     }
-    let _alone = ONE_AT_A_TIME.lock();
+    let _lock = ONE_AT_A_TIME.lock();
     let with_haproxy = found("haproxy");
     let subjects = subjects();
     let output = Command::new(root.join("bench/run"))
@@ -45,13 +45,13 @@ fn the_bench_runs_and_gives_a_figure_for_every_kind_of_work_and_subject() {
         figures_of(subject, with_haproxy).for_each(|(work, figure)| has(work, subject, figure));
     }
     for work in ["growth-connections-50", "growth-frontends-5", "growth-servers-20"] {
-        // Where no network namespace is allowed, there are no addresses for many servers.
+        // Without network namespaces there are no addresses for many servers.
         if !log.contains("growth with servers") || !work.contains("servers") {
             has(work, "evenkeel", "rate");
         }
     }
     for work in ["pi-bulk", "veth-keepalive", "veth-shared-keepalive"] {
-        // Nor hosts of its own; without a CPU quota the row is there.
+        // Without network namespaces there are no hosts; without a CPU quota the row exists.
         let (kind, _) = work.split_once('-').unwrap();
         let left_out = log.lines().find(|line| line.starts_with(&format!("left out: {kind}: ")));
         if left_out.is_none_or(|line| line.contains("CPU quota")) {
@@ -74,12 +74,12 @@ fn the_bench_runs_and_gives_a_figure_for_every_kind_of_work_and_subject() {
 }
 
 #[test]
-fn a_ratio_that_is_a_fifth_worse_than_the_recorded_one_is_a_failure() {
+fn a_ratio_a_fifth_worse_than_the_recorded_one_is_a_failure() {
     if !found("ip") || !found("unshare") || !found("haproxy") {
         skip("needs ip, unshare and haproxy: apt-get install iproute2 util-linux haproxy");
         return;
     }
-    let _alone = ONE_AT_A_TIME.lock();
+    let _lock = ONE_AT_A_TIME.lock();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let record = |ratios: &[f64]| {
@@ -114,13 +114,13 @@ fn a_ratio_that_is_a_fifth_worse_than_the_recorded_one_is_a_failure() {
             .unwrap();
         let (table, log) = (text(&output.stdout), text(&output.stderr));
         assert_eq!(output.status.code(), Some(code), "{table}{log}");
-        let judged = table.lines().find(|line| line.contains("recorded"));
-        assert!(judged.is_some_and(|line| line.ends_with(verdict)), "{table}");
+        let line = table.lines().find(|line| line.contains("recorded"));
+        assert!(line.is_some_and(|line| line.ends_with(verdict)), "{table}");
     }
 }
 
 #[test]
-fn a_published_result_replaces_that_of_the_same_processor_and_the_tables_of_the_readme() {
+fn publishing_replaces_the_result_of_the_same_processor_and_the_tables_of_the_readme() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("published");
     std::fs::create_dir_all(&folder).unwrap();
@@ -129,7 +129,7 @@ fn a_published_result_replaces_that_of_the_same_processor_and_the_tables_of_the_
     std::fs::write(folder.join("result.json"), &recorded).unwrap();
     let readme = "before\n<!-- tables -->\nold\n<!-- end of tables -->\nafter\n";
     std::fs::write(folder.join("README.md"), readme).unwrap();
-    let _alone = ONE_AT_A_TIME.lock();
+    let _lock = ONE_AT_A_TIME.lock();
     let mut command = Command::new(root.join("bench/run"));
     command.args(["--debug", "--publish", "bench/result.json"]).arg(&folder);
     let output = command.stdin(Stdio::null()).output().unwrap();
@@ -142,7 +142,7 @@ fn a_published_result_replaces_that_of_the_same_processor_and_the_tables_of_the_
     assert!(folder.join("charts/summary.svg").exists());
 }
 
-/// The kinds of work that measure a subject, with a figure of each.
+/// The kinds of work that measure a subject, with one figure of each.
 fn figures_of(
     subject: &str,
     with_haproxy: bool,
@@ -154,7 +154,7 @@ fn figures_of(
         "haproxy-splice-512k" => &throughput[..2],
         _ => &throughput[..],
     };
-    // The rates of an open loop are shares of HAProxy's.
+    // The request rates of an open loop are fractions of the rate of HAProxy.
     let latencies = match (subject, with_haproxy) {
         ("haproxy-splice-512k", _) => &[],
         (_, false) => &latencies[..1],
@@ -164,7 +164,7 @@ fn figures_of(
     throughput.into_iter().chain(latencies.to_vec())
 }
 
-/// The subjects that can run here.
+/// The subjects that can run on this machine.
 fn subjects() -> Vec<&'static str> {
     let mut subjects = vec!["direct", "evenkeel", "tokio", "tokio-uring"];
     let peers = [
@@ -181,7 +181,7 @@ fn subjects() -> Vec<&'static str> {
         if found(program) {
             subjects.push(subject);
         } else {
-            skip(&format!("the bench without {subject}: apt-get install {packages}"));
+            skip(&format!("the benchmark without {subject}: apt-get install {packages}"));
         }
     }
     subjects
@@ -205,14 +205,14 @@ fn an_unknown_kind_of_work_is_refused_with_the_known_ones() {
     );
 }
 
-/// Whether bench/run would find a program.
+/// Whether bench/run finds a program.
 fn found(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     folders.into_iter().any(|folder| folder.join(program).is_file())
 }
 
-/// Reports what is not tested, past the capture of the test harness.
+/// Reports what is not tested on standard error, where the test harness does not capture it.
 fn skip(why: &str) {
     drop(writeln!(io::stderr(), "skipped: {why}"));
 }

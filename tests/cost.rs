@@ -1,8 +1,8 @@
-//! What a session costs in allocations, and a request in system calls.
+//! Costs: the allocations of a session, and the system calls of a request.
 
-#![expect(unsafe_code, reason = "an allocator that counts is one by an unsafe trait")]
+#![expect(unsafe_code, reason = "the trait of allocators is unsafe")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![expect(dead_code, reason = "what the suites share is more than this one needs")]
+#![expect(dead_code, reason = "other suites use the rest")]
 
 mod common;
 
@@ -18,8 +18,8 @@ use std::thread;
 use std::time::Instant;
 
 use common::balancer::{PROGRAM, write_config};
-use common::client::{connect, end, exchange, read_out};
-use common::{Balancer, Config, Place, Server, skip, until};
+use common::client::{connect, exchange, read_to_end, shut_down};
+use common::{Balancer, Config, Server, TestEnv, skip, until};
 use crossbeam::utils::CachePadded;
 use evenkeel::config::Balance;
 use evenkeel::proxy::worker::Worker;
@@ -40,34 +40,34 @@ use evenkeel::terms::{EndpointId, ServerId, WorkerIndex};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, gettid};
 
-/// Counts what one thread allocates.
+/// An allocator that counts the allocations of one thread.
 struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-/// The kernel's number of the thread that is counted.
+/// The id of the thread that is counted.
 static COUNTED: AtomicI32 = AtomicI32::new(0);
 
 thread_local! {
-    /// Its own number; 0 until it is known.
+    /// The id of this thread; 0 until it is known.
     static THREAD: Cell<i32> = const { Cell::new(0) };
 }
 
-// SAFETY: everything is left to the system's allocator; counting allocates nothing.
+// SAFETY: every call goes to the system allocator, and counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller's promises are the system allocator's.
+        // SAFETY: the caller upholds the contract of the system allocator.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are the system allocator's.
+        // SAFETY: the caller upholds the contract of the system allocator.
         unsafe { System.dealloc(pointer, layout) };
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
-        // SAFETY: the caller's promises are the system allocator's.
+        // SAFETY: the caller upholds the contract of the system allocator.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
@@ -87,28 +87,28 @@ fn count() {
     }
 }
 
-/// The thread of this process that has this name.
+/// The id of the thread of this process with this name.
 fn thread_named(name: &str) -> i32 {
     let threads = fs::read_dir("/proc/self/task").unwrap().map(Result::unwrap);
     let named = threads.filter(|thread| {
         fs::read_to_string(thread.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
     });
     let numbers = named.map(|thread| thread.file_name().to_str().unwrap().parse().unwrap());
-    numbers.last().expect("the worker runs")
+    numbers.last().expect("there is such a thread")
 }
 
-/// A worker of this process before one server, with what it shares.
-struct Own {
-    seam: Arc<SharedState>,
+/// A worker in this process, with one server.
+struct TestWorker {
+    shared: Arc<SharedState>,
     address: SocketAddr,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-impl Own {
+impl TestWorker {
     fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = ServerShared {
+        let server_shared = ServerShared {
             id: ServerId(1),
             backend: Arc::from("b"),
             name: Arc::from("a"),
@@ -116,8 +116,9 @@ impl Own {
             cells: PerWorker::new(1),
             queue: Arc::new(Queue::new(1, 0)),
         };
-        let id = EndpointId { server: shared.id, number: 1 };
-        let endpoint = Endpoint::new(id, server, Arc::new(shared), Loads::default().take());
+        let id = EndpointId { server: server_shared.id, number: 1 };
+        let load = Loads::default().take();
+        let endpoint = Endpoint::new(id, server, Arc::new(server_shared), load);
         let backend = Backend {
             settings: Arc::default(),
             schedule: Schedule::new(Balance::RoundRobin, vec![(vec![Arc::new(endpoint)], 100)]),
@@ -135,51 +136,51 @@ impl Own {
         let listeners = vec![(listener, Arc::clone(&frontend))];
         let table = Table { version: 1, frontends: vec![frontend], listeners };
         let phase = PhaseCell::new(Instant::now());
-        let (seen, nobody) = crossbeam::channel::unbounded();
-        drop(nobody);
-        let seam = SharedState::new(table, phase, 1000, seen, None, vec![Waker::new().unwrap()]);
-        let seam = Arc::new(seam);
+        let (events, receiver) = crossbeam::channel::unbounded();
+        drop(receiver);
+        let wakers = vec![Waker::new().unwrap()];
+        let shared = Arc::new(SharedState::new(table, phase, 1000, events, None, wakers));
         let worker = Worker {
             index: WorkerIndex(0),
-            shared: Arc::clone(&seam),
+            shared: Arc::clone(&shared),
             sessions_max: 1000,
             buffers: 16 << 20,
             pipes: PipeLimits { count: 64, size: 512 << 10 },
             core: None,
         };
         let thread = Some(worker.start().unwrap());
-        Self { seam, address, thread }
+        Self { shared, address, thread }
     }
 
-    /// Waits until no session is left.
-    fn rest(&self) {
-        until("sessions have ended", || self.seam.sessions.active() == 0);
+    /// Waits until every session has ended.
+    fn until_idle(&self) {
+        until("every session has ended", || self.shared.sessions.active() == 0);
     }
 }
 
-impl Drop for Own {
+impl Drop for TestWorker {
     fn drop(&mut self) {
-        self.seam.phase.store(Phase::Stopped);
-        self.seam.wake();
+        self.shared.phase.store(Phase::Stopped);
+        self.shared.wake();
         drop(self.thread.take().map(thread::JoinHandle::join));
     }
 }
 
-/// One test, as all count on the same counter.
+/// One test: the counter is global.
 #[test]
-fn a_steady_session_allocates_nothing_and_a_session_s_life_at_most_twice() {
-    let place = Place::new();
-    let server = Server::echo(place.port(9001));
-    let worker = Own::start(server.address);
+fn a_session_allocates_at_most_twice_and_not_while_it_relays() {
+    let env = TestEnv::new();
+    let server = Server::echo(env.port(9001));
+    let worker = TestWorker::start(server.address);
     COUNTED.store(thread_named("worker-0"), Ordering::Relaxed);
-    let life = || {
+    let run_session = || {
         let client = connect(worker.address);
         assert_eq!(exchange(&client, b"hello"), b"hello");
-        end(&client);
-        read_out(&client);
+        shut_down(&client);
+        read_to_end(&client);
     };
-    // Tables and lists grow to their size once.
-    (0..50).for_each(|_| life());
+    // Tables and lists grow to their final size once.
+    (0..50).for_each(|_| run_session());
     let steady = connect(worker.address);
     (0..50).for_each(|_| drop(exchange(&steady, b"hello")));
 
@@ -187,23 +188,23 @@ fn a_steady_session_allocates_nothing_and_a_session_s_life_at_most_twice() {
     for _ in 0..1000 {
         assert_eq!(exchange(&steady, b"hello"), b"hello");
     }
-    let steadily = ALLOCATIONS.load(Ordering::Relaxed) - before;
-    end(&steady);
-    read_out(&steady);
-    worker.rest();
+    let relaying = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    shut_down(&steady);
+    read_to_end(&steady);
+    worker.until_idle();
 
     let before = ALLOCATIONS.load(Ordering::Relaxed);
-    (0..200).for_each(|_| life());
-    worker.rest();
-    let lives = ALLOCATIONS.load(Ordering::Relaxed) - before;
-    assert!(before > 0, "the first sessions are known to allocate, and nothing was counted");
-    assert_eq!(steadily, 0, "allocations of 1000 exchanges");
-    assert!(lives <= 2 * 200, "{lives} allocations of 200 sessions");
+    (0..200).for_each(|_| run_session());
+    worker.until_idle();
+    let sessions = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    assert!(before > 0, "the first sessions allocate, and nothing was counted");
+    assert_eq!(relaying, 0, "allocations of 1000 exchanges");
+    assert!(sessions <= 2 * 200, "{sessions} allocations of 200 sessions");
 }
 
 /// Connections that keep the worker busy.
 const BUSY: usize = 256;
-/// Requests of each, so many that starting and ending do not count.
+/// Requests of each connection: so many that the start and the end do not matter.
 const ROUNDS: usize = 300;
 
 #[test]
@@ -214,16 +215,16 @@ fn at_saturation_a_request_costs_less_than_a_tenth_of_a_system_call() {
         skip(name, "needs strace, and to be allowed ptrace: apt-get install strace");
         return;
     }
-    let place = Place::new();
+    let env = TestEnv::new();
     pin_to_one_core();
-    let server = Server::echo(place.port(9001));
-    let config = Config::new(&place).server("a", server.address);
-    let counts = place.file("counts");
+    let server = Server::echo(env.port(9001));
+    let config = Config::new(&env).server("a", server.address);
+    let counts = env.file("counts");
     let mut command = Command::new("strace");
     command.args(["-c", "-f", "-U", "calls,name", "-o"]).arg(&counts).arg(PROGRAM);
-    command.args(["run", "-c"]).arg(write_config(&place, &config.text()));
-    let mut balancer = Balancer::start_command(&place, command);
-    let mut connections: Vec<TcpStream> = (0..BUSY).map(|_| connect(place.frontend())).collect();
+    command.args(["run", "-c"]).arg(write_config(&env, &config.text()));
+    let mut balancer = Balancer::start_command(&env, command);
+    let mut connections: Vec<TcpStream> = (0..BUSY).map(|_| connect(env.frontend())).collect();
     let mut chunk = [7; 128];
     for _ in 0..ROUNDS {
         connections.iter_mut().for_each(|client| client.write_all(&chunk).unwrap());
@@ -238,33 +239,33 @@ fn at_saturation_a_request_costs_less_than_a_tenth_of_a_system_call() {
     let table = fs::read_to_string(&counts).unwrap();
     let total = table.lines().find_map(|line| line.trim().strip_suffix("total"));
     let total: usize = total.unwrap_or_else(|| panic!("{table}")).trim().parse().unwrap();
-    assert!(total > 100, "strace has counted something: {table}");
+    assert!(total > 100, "strace has counted system calls: {table}");
     assert!(total * 10 < BUSY * ROUNDS, "{total} calls for {} requests: {table}", BUSY * ROUNDS);
 }
 
-/// The kernel from which on a ring can say that its waiting is for no disk.
-const SAYS_SO: KernelVersion = KernelVersion(6, 15, 0);
+/// The first kernel on which a ring can wait without counting as I/O wait.
+const NO_IO_WAIT: KernelVersion = KernelVersion(6, 15, 0);
 
 #[test]
-fn who_waits_for_clients_does_not_count_as_waiting_for_a_disk() {
-    if KernelVersion::of_this_kernel().unwrap() < SAYS_SO {
-        let name = "who_waits_for_clients_does_not_count_as_waiting_for_a_disk";
-        skip(name, "needs kernel 6.15: an older one counts every wait of a ring so");
+fn a_worker_that_waits_for_clients_does_not_count_as_waiting_for_io() {
+    if KernelVersion::of_this_kernel().unwrap() < NO_IO_WAIT {
+        let name = "a_worker_that_waits_for_clients_does_not_count_as_waiting_for_io";
+        skip(name, "needs kernel 6.15: older kernels count every wait of a ring as I/O wait");
         return;
     }
-    let place = Place::new();
-    let server = Server::echo(place.port(9001));
-    let _balancer = Balancer::start(&place, &Config::new(&place).server("a", server.address));
-    let client = connect(place.frontend());
-    exchange(&client, b"still there");
-    // Others may wait for a disk, but not all the time.
-    until("nobody waits for a disk", || {
+    let env = TestEnv::new();
+    let server = Server::echo(env.port(9001));
+    let _balancer = Balancer::start(&env, &Config::new(&env).server("a", server.address));
+    let client = connect(env.frontend());
+    exchange(&client, b"hello");
+    // Other processes may wait for a disk, but not all the time.
+    until("no thread waits for I/O", || {
         let counts = fs::read_to_string("/proc/stat").unwrap();
         counts.lines().any(|line| line == "procs_blocked 0")
     });
 }
 
-/// This thread and all that it starts: what waits for nothing but the core is at saturation.
+/// Pins this thread and the threads and processes that it starts to one core, which saturates it.
 fn pin_to_one_core() {
     pin(*allowed_cores().unwrap().last().unwrap()).unwrap();
 }

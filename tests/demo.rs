@@ -1,4 +1,4 @@
-//! `evenkeel demo`, as somebody who tries it: the tour, the pages, and nothing left behind.
+//! `evenkeel demo`: the tour, the pages, and that it leaves no process and no file.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,26 +11,26 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// A tour takes two seconds; a machine that builds something else needs longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A tour takes two seconds. A busy machine needs longer.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[test]
-fn one_tour_shows_the_rotation_a_loss_and_the_comeback_and_leaves_nothing_behind() {
+fn one_tour_passes_every_check_and_leaves_nothing() {
     let folder = Folder::make("once");
     let output = demo(&folder).arg("--once").output().expect("it starts");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(text.matches("all three take turns, exactly").count(), 2, "{text}");
+    assert_eq!(text.matches("ok: the three servers answer in exact rotation").count(), 2, "{text}");
     assert!(text.contains("pi-1 pi-2 pi-3 pi-1 pi-2 pi-3"), "{text}");
     assert!(text.contains("evenkeel_server_up of pi-2 fell to 0"), "{text}");
-    assert!(!text.contains("NOT so"), "{text}");
+    assert!(text.contains("requests, 0 failed") && !text.contains("FAILED"), "{text}");
     folder.assert_nothing_left();
 }
 
 #[test]
-fn it_stays_up_with_its_pages_until_it_is_interrupted() {
+fn the_demo_serves_its_pages_until_it_is_interrupted() {
     let folder = Folder::make("stay");
-    let mut demo = Staying::start(&folder);
+    let mut demo = Demo::start(&folder);
     let [page, status, metrics] = demo.urls();
     let mut names: Vec<_> = (0..3).map(|_| get(&page)).collect();
     names.sort();
@@ -43,14 +43,14 @@ fn it_stays_up_with_its_pages_until_it_is_interrupted() {
 }
 
 #[test]
-fn a_killed_tour_takes_its_balancer_with_it() {
+fn the_balancer_ends_with_a_killed_demo() {
     let folder = Folder::make("kill");
-    let mut demo = Staying::start(&folder);
+    let mut demo = Demo::start(&folder);
     let [page, ..] = demo.urls();
     demo.signal(Signal::SIGKILL);
     demo.wait();
     let (host, _) = split(&page);
-    until("the balancer is gone", || TcpStream::connect(host).is_err());
+    until("the balancer has ended", || TcpStream::connect(host).is_err());
 }
 
 fn demo(folder: &Folder) -> Command {
@@ -59,24 +59,24 @@ fn demo(folder: &Folder) -> Command {
     command
 }
 
-/// A tour without `--once`, that has been through; killed when the test fails.
-struct Staying {
+/// A demo without `--once`. Dropping it kills the process.
+struct Demo {
     child: Child,
     out: BufReader<ChildStdout>,
 }
 
-impl Staying {
+impl Demo {
     fn start(folder: &Folder) -> Self {
         let mut child = demo(folder).stdout(Stdio::piped()).spawn().expect("it starts");
         let out = BufReader::new(child.stdout.take().expect("it is piped"));
         Self { child, out }
     }
 
-    /// The page, the status page, the metrics, as printed after the tour.
+    /// The URLs of the page, the status page and the metrics, which are printed after the tour.
     fn urls(&mut self) -> [String; 3] {
         let mut lines = (&mut self.out).lines().map_while(Result::ok);
-        let stays = lines.find(|line| line.contains("stays up"));
-        assert!(stays.is_some(), "the tour has ended early");
+        let after_tour = lines.find(|line| line.contains("keeps running"));
+        assert!(after_tour.is_some(), "the tour has ended early");
         std::array::from_fn(|_| {
             let line = lines.next().expect("a URL");
             line.split_whitespace().next().expect("a URL").to_owned()
@@ -90,42 +90,43 @@ impl Staying {
 
     fn wait(&mut self) -> std::process::ExitStatus {
         let mut status = None;
-        until("the tour has ended", || {
-            status = self.child.try_wait().expect("it is ours");
+        until("the demo has ended", || {
+            status = self.child.try_wait().expect("it is a child process");
             status.is_some()
         });
         status.expect("it has ended")
     }
 }
 
-impl Drop for Staying {
+impl Drop for Demo {
     fn drop(&mut self) {
-        // Fails when it has ended already, as it should have.
+        // Fails if it has already ended, as it should.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// Where a tour keeps its files; also how its child is found.
+/// The directory of the files of a demo. Its path also identifies the child process.
 struct Folder(PathBuf);
 
 impl Folder {
     fn make(name: &str) -> Self {
         let name = format!("demo-{name}-{}", std::process::id());
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(&path).expect("the folder for tests' files is writable");
+        fs::create_dir_all(&path).expect("the directory is writable");
         Self(path)
     }
 
     fn assert_nothing_left(&self) {
-        let files: Vec<_> = fs::read_dir(&self.0).expect("it is there").flatten().collect();
+        let files = fs::read_dir(&self.0).expect("the directory exists");
+        let files: Vec<_> = files.flatten().collect();
         assert!(files.is_empty(), "{files:?}");
-        let path = self.0.to_str().expect("a path of ours");
+        let path = self.0.to_str().expect("the path is UTF-8");
         let processes = fs::read_dir("/proc").expect("proc(5)").flatten().filter(|process| {
             let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
             String::from_utf8_lossy(&line).contains(path)
         });
-        assert_eq!(processes.count(), 0, "a process that knows {path}");
+        assert_eq!(processes.count(), 0, "a process with {path} in its command line");
     }
 }
 
@@ -143,7 +144,7 @@ fn split(url: &str) -> (&str, &str) {
 fn get(url: &str) -> String {
     let (host, path) = split(url);
     let mut stream = TcpStream::connect(host).expect("it listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("it reads");
     let mut answer = String::new();
@@ -153,10 +154,10 @@ fn get(url: &str) -> String {
     body.to_owned()
 }
 
-fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !so() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + TIMEOUT;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {TIMEOUT:?}: {what}");
         thread::park_timeout(Duration::from_millis(10));
     }
 }

@@ -1,4 +1,4 @@
-//! What is deployed: the systemd unit, and the script that builds for the Pi.
+//! Deployment: the systemd unit, the installation, and the script that builds for the Pi.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,28 +13,28 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// The longest wait for what takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// For conditions that take milliseconds.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// As systemd states exposure, times ten: 0 is none, 100 all.
+/// The exposure that `systemd-analyze security` computes, times ten: 0 to 100.
 const EXPOSURE_MAX: &str = "20";
 
 #[test]
 fn systemd_accepts_the_unit() {
-    if !there("systemd_accepts_the_unit", &["systemd-analyze"]) {
+    if !has_programs("systemd_accepts_the_unit", &["systemd-analyze"]) {
         return;
     }
     let output = analyze(&["verify", "--man=no"]);
-    let complaints = text(&output.stderr);
-    // Type=notify-reload came with systemd 253; the unit says Type=notify before it.
-    let complaints: Vec<&str> =
-        complaints.lines().filter(|line| !line.ends_with("ignoring: notify-reload")).collect();
-    assert!(output.status.success() && complaints.is_empty(), "{complaints:?}");
+    let messages = text(&output.stderr);
+    // Type=notify-reload is new in systemd 253; the unit has Type=notify in the line before.
+    let messages: Vec<&str> =
+        messages.lines().filter(|line| !line.ends_with("ignoring: notify-reload")).collect();
+    assert!(output.status.success() && messages.is_empty(), "{messages:?}");
 }
 
 #[test]
-fn the_unit_is_confined() {
-    if !there("the_unit_is_confined", &["systemd-analyze"]) {
+fn the_unit_is_hardened() {
+    if !has_programs("the_unit_is_hardened", &["systemd-analyze"]) {
         return;
     }
     let threshold = format!("--threshold={EXPOSURE_MAX}");
@@ -43,22 +43,22 @@ fn the_unit_is_confined() {
 }
 
 #[test]
-fn the_units_filter_lets_through_every_system_call_of_a_whole_life() {
-    let name = "the_units_filter_lets_through_every_system_call_of_a_whole_life";
-    if !there(name, &["systemd-analyze", "strace"]) {
+fn the_filter_of_the_unit_allows_every_system_call_from_start_to_stop() {
+    let name = "the_filter_of_the_unit_allows_every_system_call_from_start_to_stop";
+    if !has_programs(name, &["systemd-analyze", "strace"]) {
         return;
     }
     let tried = Command::new("strace").args(["-o", "/dev/null", "true"]).output().unwrap();
     if !tried.status.success() {
-        return skip(name, &format!("strace may not trace: {}", text(&tried.stderr).trim()));
+        return skip(name, &format!("strace is not permitted: {}", text(&tried.stderr).trim()));
     }
-    let folder = folder("life");
+    let folder = folder("filter");
     let [frontend, server, page] = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let [frontend_at, server_at, page_at] =
         [&frontend, &server, &page].map(|socket| socket.local_addr().unwrap());
     drop((frontend, page));
     let config = folder.join("evenkeel.toml");
-    let written = format!(
+    let text = format!(
         "[global]\ndrain_timeout = \"1s\"\n[observe]\nbind = \"{page_at}\"\ncontrol = {:?}\n\
          [frontend.f]\nbind = [\"{frontend_at}\"]\nbackend = \"b\"\n[backend.b]\n\
          [[backend.b.server]]\nname = \"s\"\naddress = \"{server_at}\"\n\
@@ -66,32 +66,32 @@ fn the_units_filter_lets_through_every_system_call_of_a_whole_life() {
         folder.join("control.sock"),
         server_at.port()
     );
-    fs::write(&config, written).unwrap();
+    fs::write(&config, text).unwrap();
     let trace = folder.join("trace");
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o"]).arg(&trace);
     strace.args([env!("CARGO_BIN_EXE_evenkeel"), "run", "-c"]).arg(&config);
     strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut life = Life(strace.spawn().unwrap());
+    let mut traced = Traced(strace.spawn().unwrap());
 
     std::thread::spawn(move || serve(&server));
-    life.until("it serves", || get(&page_at.to_string(), "/readyz").contains("200"));
-    life.until("it relays", || get(&frontend_at.to_string(), "/").contains("hello"));
-    let pid = evenkeel_of(life.0.id()).unwrap();
+    traced.until("it is ready", || get(&page_at.to_string(), "/readyz").contains("200"));
+    traced.until("it relays", || get(&frontend_at.to_string(), "/").contains("hello"));
+    let pid = evenkeel_of(traced.0.id()).unwrap();
     kill(pid, Signal::SIGHUP).unwrap();
-    life.until("it has reloaded", || {
-        let order = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+    traced.until("it has reloaded", || {
+        let reload = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
             .args(["reload", "-c"])
             .arg(&config)
             .output()
             .unwrap();
-        order.status.success()
+        reload.status.success()
     });
     assert!(get(&page_at.to_string(), "/metrics").contains("200"));
     kill(pid, Signal::SIGTERM).unwrap();
-    let strace = life.0.id();
-    life.until("it has ended", || evenkeel_of(strace).is_none());
-    let status = life.0.wait().unwrap();
+    let strace = traced.0.id();
+    traced.until("it has ended", || evenkeel_of(strace).is_none());
+    let status = traced.0.wait().unwrap();
     assert!(status.success(), "{status}");
 
     let trace = fs::read_to_string(trace).unwrap();
@@ -115,7 +115,7 @@ fn the_units_filter_lets_through_every_system_call_of_a_whole_life() {
 }
 
 #[test]
-fn systemd_waits_longer_than_a_drain_and_starts_what_the_program_reads() {
+fn the_unit_waits_longer_than_a_drain_and_names_the_default_file() {
     let unit = unit();
     let seconds = |text: &str, key: &str| -> u32 {
         let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
@@ -126,25 +126,25 @@ fn systemd_waits_longer_than_a_drain_and_starts_what_the_program_reads() {
     let help = Command::new(env!("CARGO_BIN_EXE_evenkeel")).args(["run", "--help"]).output();
     let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
     let (_, file) = start.split_once(" -c ").unwrap();
-    assert!(text(&help.unwrap().stdout).contains(file), "{file} is not where run looks");
+    assert!(text(&help.unwrap().stdout).contains(file), "{file} is not the default");
     assert!(example.contains("\"/run/evenkeel/") && unit.contains("\nRuntimeDirectory=evenkeel\n"));
 }
 
 #[test]
-fn the_lines_of_the_readme_install_what_the_unit_names_and_what_packages_have() {
+fn the_commands_of_the_readme_install_every_file_that_the_unit_names() {
     let (folder, readme) = (folder("install"), fs::read_to_string(root().join("README.md")));
     let (prefix, readme) = (folder.join("system"), readme.unwrap());
     let (_, rest) = readme.split_once("For a service, as root").unwrap();
     let (_, rest) = rest.split_once("\n\n").unwrap();
     let (block, _) = rest.split_once("\n\n").unwrap();
-    // Checking and starting are for the machine that it is installed on.
+    // The commands that check and start it need a whole machine.
     let lines = block.lines().map(str::trim);
     let lines: Vec<&str> = lines.take_while(|line| !line.starts_with("evenkeel check")).collect();
     let script =
         lines.join("\n").replace(" /usr/", " $PREFIX/usr/").replace(" /etc/", " $PREFIX/etc/");
     let script = script.replace("target/release/evenkeel", env!("CARGO_BIN_EXE_evenkeel"));
-    for there in ["usr/bin", "etc/systemd/system"] {
-        fs::create_dir_all(prefix.join(there)).unwrap();
+    for directory in ["usr/bin", "etc/systemd/system"] {
+        fs::create_dir_all(prefix.join(directory)).unwrap();
     }
     fs::copy(root().join("deploy/evenkeel.example.toml"), folder.join("evenkeel.toml")).unwrap();
     std::os::unix::fs::symlink(root().join("deploy"), folder.join("deploy")).unwrap();
@@ -176,7 +176,7 @@ fn the_lines_of_the_readme_install_what_the_unit_names_and_what_packages_have() 
 }
 
 #[test]
-fn the_script_for_the_pi_says_what_is_missing() {
+fn the_script_for_the_pi_reports_a_missing_program() {
     let folder = folder("without-cargo");
     for program in ["bash", "dirname"] {
         let found = find(program).unwrap();
@@ -188,27 +188,28 @@ fn the_script_for_the_pi_says_what_is_missing() {
     assert!(text(&output.stderr).contains("missing: cargo"), "{}", text(&output.stderr));
 }
 
-/// strace and the program below it; both end with the test.
-struct Life(Child);
+/// strace and evenkeel, its child. Dropping it kills both.
+struct Traced(Child);
 
-impl Life {
-    fn until(&mut self, what: &str, so: impl Fn() -> bool) {
+impl Traced {
+    fn until(&mut self, what: &str, condition: impl Fn() -> bool) {
         let start = Instant::now();
-        while !so() {
-            let lives = start.elapsed() < PATIENCE && self.0.try_wait().unwrap().is_none();
-            assert!(lives, "not so: {what}: {}", self.write_final());
-            wait_a_moment();
+        while !condition() {
+            let waits = start.elapsed() < TIMEOUT && self.0.try_wait().unwrap().is_none();
+            assert!(waits, "not within {TIMEOUT:?}: {what}: {}", self.stderr_at_end());
+            pause();
         }
     }
 
-    fn write_final(&mut self) -> String {
-        self.end();
-        let mut said = String::new();
-        self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        said
+    /// Kills both: their standard error.
+    fn stderr_at_end(&mut self) -> String {
+        self.kill();
+        let mut stderr = String::new();
+        self.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        stderr
     }
 
-    fn end(&mut self) {
+    fn kill(&mut self) {
         if let Some(pid) = evenkeel_of(self.0.id()) {
             kill(pid, Signal::SIGKILL).ok();
         }
@@ -217,13 +218,13 @@ impl Life {
     }
 }
 
-impl Drop for Life {
+impl Drop for Traced {
     fn drop(&mut self) {
-        self.end();
+        self.kill();
     }
 }
 
-/// The program that strace runs, as long as it is not a zombie.
+/// The evenkeel process that strace runs; none once it has ended.
 fn evenkeel_of(strace: u32) -> Option<Pid> {
     let children = fs::read_to_string(format!("/proc/{strace}/task/{strace}/children")).ok()?;
     let pid: i32 = children.split_whitespace().next()?.parse().ok()?;
@@ -231,18 +232,18 @@ fn evenkeel_of(strace: u32) -> Option<Pid> {
     (name.trim() == "evenkeel").then(|| Pid::from_raw(pid))
 }
 
-/// The families of sockets that were made, and that the unit does not name.
+/// The address families of sockets in the trace that the unit does not allow.
 fn denied_families(trace: &str) -> Vec<String> {
     let unit = unit();
     let line = unit.lines().find_map(|line| line.strip_prefix("RestrictAddressFamilies="));
-    let named: BTreeSet<&str> = line.unwrap().split(' ').collect();
-    let made = trace.split("socket(").skip(1).filter_map(|call| call.split(',').next());
-    let made: BTreeSet<&str> = made.collect();
-    assert!(made.contains("AF_INET"), "{made:?}");
-    made.difference(&named).map(|family| (*family).to_owned()).collect()
+    let allowed: BTreeSet<&str> = line.unwrap().split(' ').collect();
+    let used = trace.split("socket(").skip(1).filter_map(|call| call.split(',').next());
+    let used: BTreeSet<&str> = used.collect();
+    assert!(used.contains("AF_INET"), "{used:?}");
+    used.difference(&allowed).map(|family| (*family).to_owned()).collect()
 }
 
-/// `12 name(...` or `12 <... name resumed>`.
+/// The name of the system call in a line of the trace: `12 name(...` or `12 <... name resumed>`.
 fn system_call(line: &str) -> Option<&str> {
     let (_, call) = line.split_once(' ')?;
     let call = call.trim_start();
@@ -252,7 +253,7 @@ fn system_call(line: &str) -> Option<&str> {
     name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_').then_some(name)
 }
 
-/// The system calls of a group of systemd's.
+/// The system calls of a group of systemd (`@name`), or the name itself.
 fn expand(name: &str) -> Vec<String> {
     if !name.starts_with('@') {
         return vec![name.to_owned()];
@@ -263,7 +264,7 @@ fn expand(name: &str) -> Vec<String> {
     members.filter(|line| !line.starts_with('#') && !line.is_empty()).flat_map(expand).collect()
 }
 
-/// systemd-analyze on the unit, with the program where it was built.
+/// Runs systemd-analyze on the unit, with the path of the built program.
 fn analyze(arguments: &[&str]) -> Output {
     let file = folder(arguments[0]).join("evenkeel.service");
     fs::write(
@@ -281,8 +282,8 @@ fn unit() -> String {
 fn serve(server: &TcpListener) {
     for client in server.incoming() {
         let mut client = client.unwrap();
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
-        // A probe connects and says nothing.
+        client.set_read_timeout(Some(TIMEOUT)).unwrap();
+        // A probe connects and sends nothing.
         if client.read(&mut [0; 512]).is_ok_and(|count| count > 0) {
             client.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello").ok();
         }
@@ -292,7 +293,7 @@ fn serve(server: &TcpListener) {
 fn get(address: &str, path: &str) -> String {
     let ask = || -> io::Result<String> {
         let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
@@ -301,18 +302,19 @@ fn get(address: &str, path: &str) -> String {
     ask().unwrap_or_default()
 }
 
-#[expect(clippy::disallowed_methods, reason = "between two looks, not instead of one")]
-fn wait_a_moment() {
+/// Between two checks of a condition.
+#[expect(clippy::disallowed_methods, reason = "no ring runs in this thread")]
+fn pause() {
     std::thread::sleep(Duration::from_millis(20));
 }
 
-/// Says it where the test harness does not hide it.
+/// Reports a skipped test on standard error, where the test harness does not capture it.
 fn skip(test: &str, why: &str) {
     drop(writeln!(io::stderr(), "skipped: {test}: {why}"));
 }
 
-/// Whether this machine has `programs`; if not, the test is skipped.
-fn there(test: &str, programs: &[&str]) -> bool {
+/// Whether this machine has `programs`; if not, `test` is reported as skipped.
+fn has_programs(test: &str, programs: &[&str]) -> bool {
     let missing: Vec<&str> =
         programs.iter().copied().filter(|program| find(program).is_none()).collect();
     if !missing.is_empty() {
@@ -326,7 +328,7 @@ fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// An empty folder for one test.
+/// An empty directory for one test.
 fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("deploy-{name}"));
     fs::remove_dir_all(&folder).ok();

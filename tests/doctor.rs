@@ -1,7 +1,7 @@
-//! `evenkeel doctor` here, and what it, `run` and `demo` say where io_uring is
-//! forbidden.
+//! `evenkeel doctor` on this machine, and the messages of `doctor`, `run` and `demo` where io_uring
+//! is forbidden.
 
-#![expect(unsafe_code, reason = "the seccomp filter goes in between fork and exec")]
+#![expect(unsafe_code, reason = "the seccomp filter is installed between fork and exec")]
 
 use std::io;
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 #[test]
-fn doctor_looks_at_every_part_and_answers_with_its_exit_code() {
+fn doctor_reports_every_subject_and_fails_if_one_has_failed() {
     let output = evenkeel().arg("doctor").output().expect("it starts");
     let text = text_of(&output.stdout);
     for subject in [
@@ -37,7 +37,7 @@ fn doctor_looks_at_every_part_and_answers_with_its_exit_code() {
 }
 
 #[test]
-fn doctor_says_that_io_uring_is_forbidden_and_what_to_do() {
+fn doctor_reports_that_io_uring_is_forbidden_with_a_remedy() {
     for errno in [Errno::EPERM, Errno::ENOSYS] {
         let output = without_ring(evenkeel().arg("doctor"), errno);
         let text = text_of(&output.stdout);
@@ -51,7 +51,7 @@ fn doctor_says_that_io_uring_is_forbidden_and_what_to_do() {
 }
 
 #[test]
-fn run_stops_at_once_with_the_same_diagnosis() {
+fn run_fails_with_the_same_message() {
     for errno in [Errno::EPERM, Errno::ENOSYS] {
         let bind = format!("127.0.0.1:{}", free_port());
         let mut command = evenkeel();
@@ -68,7 +68,7 @@ fn run_stops_at_once_with_the_same_diagnosis() {
 }
 
 #[test]
-fn demo_passes_the_diagnosis_on() {
+fn demo_fails_with_the_same_message() {
     let output = without_ring(evenkeel().args(["demo", "--once"]), Errno::EPERM);
     let text = text_of(&output.stderr);
     assert!(text.contains("io_uring is forbidden here by a seccomp profile"), "{text}");
@@ -90,7 +90,7 @@ fn free_port() -> u16 {
 
 /// Runs `command` under a seccomp filter that answers `io_uring_setup(2)` with `errno`.
 fn without_ring(command: &mut Command, errno: Errno) -> Output {
-    // SAFETY: between fork and exec `forbid_ring` makes two system calls, and allocates nothing.
+    // SAFETY: between fork and exec `forbid_ring` makes two system calls and does not allocate.
     unsafe { command.pre_exec(move || forbid_ring(errno)) };
     command.output().expect("it starts")
 }

@@ -1,5 +1,5 @@
-//! House rules that no compiler knows. They run with every `cargo test`; each names all that breaks
-//! it, not the first. How the source is read for them is in `tests/house/mod.rs`.
+//! Rules of the project that the compiler does not check. They run with every `cargo test`, and
+//! each reports every violation. `tests/house/mod.rs` reads the source for them.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,21 +11,21 @@ use std::path::{Path, PathBuf};
 
 use house::{PLANES, Source, Text, root, sources, texts};
 
-/// The rooms of `src`, lowest first: folders, and files beside them. A file imports from its own
-/// room and from the rows below it; the rooms of one row do not import each other.
+/// The rooms of `src`, lowest row first: folders, and files beside them. A file imports from its
+/// own room and from lower rows. The rooms of one row do not import each other.
 const ROOMS: &[&[&str]] = &[
     &["terms"],
     &["sys"],
     &["config"],
     &["shared"],
     &["proxy", "control", "observe"],
-    &["run", "demo"],
+    &["run", "demo", "convert"],
     &["doctor"],
     &["cli"],
     &["lib", "main"],
 ];
 
-/// Crates of more than one file, by folder: no file of them imports itself by way of others.
+/// Crates of more than one file, by folder: their imports have no cycles.
 const CRATES: &[&str] = &[
     "src",
     "tests/blackbox",
@@ -35,8 +35,8 @@ const CRATES: &[&str] = &[
     "tests/simulation",
 ];
 
-/// Modules that are told what time it is, so that a test decides.
-const TIMELESS: &[&str] = &[
+/// Modules that get the time as an argument, so that a test controls it.
+const PURE: &[&str] = &[
     "terms",
     "config",
     "control::health",
@@ -65,17 +65,17 @@ const TIMELESS: &[&str] = &[
     "shared::table",
 ];
 
-/// More than this, and a file holds two things: without the unit tests at its end, and with them.
+/// The limits of lines in a file: without unit tests at its end, and with them.
 const LINES_MAX: [usize; 2] = [350, 450];
 
-/// As in `rustfmt.toml`, which leaves comments and strings as they are.
+/// As in `rustfmt.toml`, which does not wrap comments and strings.
 const COLUMNS_MAX: usize = 100;
 
 #[test]
 fn imports_point_down() {
     let sources = sources();
     none(upward_imports(&sources));
-    for module in TIMELESS {
+    for module in PURE {
         let exists = sources.iter().any(|source| source.module == *module);
         assert!(exists, "tests/tidy.rs names {module}, which does not exist");
     }
@@ -101,7 +101,7 @@ fn an_import_of_one_plane_by_another_is_found() {
 }
 
 #[test]
-fn files_do_not_import_themselves_by_way_of_others() {
+fn imports_have_no_cycles() {
     none(CRATES.iter().flat_map(|folder| {
         let cycles = house::cycles(&house::sources_of(folder));
         cycles.into_iter().map(|files| files.join(" -> "))
@@ -129,12 +129,12 @@ fn a_cycle_of_files_is_found() {
 }
 
 #[test]
-fn pure_modules_are_told_the_time() {
+fn pure_modules_do_not_read_the_clock() {
     let sources = sources();
-    let timeless = sources.iter().filter(|source| TIMELESS.contains(&source.module.as_str()));
-    none(timeless.flat_map(|source| {
-        let asks = |line: &str| line.contains("::now(") || line.contains(".elapsed()");
-        source.code().filter(move |(_, line)| asks(line)).map(|(at, _)| source.place(at))
+    let pure = sources.iter().filter(|source| PURE.contains(&source.module.as_str()));
+    none(pure.flat_map(|source| {
+        let reads_clock = |line: &str| line.contains("::now(") || line.contains(".elapsed()");
+        source.code().filter(move |(_, line)| reads_clock(line)).map(|(at, _)| source.position(at))
     }));
 }
 
@@ -145,12 +145,12 @@ fn unsafe_lives_in_sys() {
     none(safe.flat_map(|source| {
         // Not "unsafe-inline", nor unsafe_code.
         let has = |line: &str| line.split_inclusive([' ', '(', '{']).any(is_unsafe);
-        source.code().filter(move |(_, line)| has(line)).map(|(at, _)| source.place(at))
+        source.code().filter(move |(_, line)| has(line)).map(|(at, _)| source.position(at))
     }));
 }
 
 #[test]
-fn files_of_the_program_stay_small() {
+fn files_of_src_are_not_too_long() {
     none(sources().iter().filter_map(|source| {
         let lines = [source.shipped().count(), source.text.lines().count()];
         let fits = lines.iter().zip(LINES_MAX).all(|(lines, max)| *lines <= max);
@@ -159,17 +159,17 @@ fn files_of_the_program_stay_small() {
 }
 
 #[test]
-fn files_introduce_themselves_and_fit_a_screen() {
+fn files_begin_with_a_description_and_lines_are_not_too_long() {
     let texts = texts();
     let mut broken = Vec::new();
     for file in texts.iter().filter(|file| file.has_extension("rs")) {
         if !file.text.starts_with("//! ") {
-            broken.push(format!("{}: does not begin with //! and what it is", file.path));
+            broken.push(format!("{}: does not begin with a description (//!)", file.path));
         }
         for (index, line) in file.text.lines().enumerate() {
             let columns = line.chars().count();
             if columns > COLUMNS_MAX {
-                broken.push(format!("{}: {columns} columns", file.place(index)));
+                broken.push(format!("{}: {columns} columns", file.position(index)));
             }
         }
     }
@@ -177,12 +177,12 @@ fn files_introduce_themselves_and_fit_a_screen() {
 }
 
 #[test]
-fn architecture_names_every_file_of_the_program_and_no_other() {
+fn architecture_names_every_file_of_src() {
     let map = Text::read("ARCHITECTURE.md");
     let named: BTreeSet<&str> = names(&map.text).collect();
     let mut broken = Vec::new();
     for source in sources() {
-        // A row may stand for a folder that is one module; not for a plane.
+        // A row may name the folder of a module, but not a plane.
         let folder = format!("src/{}/", source.module.replace("::", "/"));
         let by_folder = !PLANES.contains(&source.module.as_str()) && named.contains(&*folder);
         if !by_folder && !named.contains(&*source.path) {
@@ -242,22 +242,22 @@ fn metrics_on_the_dashboard_and_in_documents_exist() {
 }
 
 #[test]
-fn nothing_is_left_to_do_and_no_machine_is_named() {
-    // In two parts each, so that this file is not its own first finding.
+fn no_work_is_left_open_and_no_path_of_a_machine_is_named() {
+    // In two parts each, so that this file is not a violation.
     let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
-    let places = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
+    let paths = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
     let mut broken = Vec::new();
     for file in texts() {
         for (index, line) in file.text.lines().enumerate() {
             let mark = words(line).find(|word| marks.contains(word));
-            // A path begins there, unless it is in a folder of that name below another.
-            let place = places.iter().find(|place| {
-                line.match_indices(**place).any(|(start, _)| {
+            // A path of a machine, unless it is a folder of that name below another one.
+            let path = paths.iter().find(|path| {
+                line.match_indices(**path).any(|(start, _)| {
                     !line[..start].ends_with(|c: char| c.is_alphanumeric() || "_-.}".contains(c))
                 })
             });
-            if let Some(found) = mark.or_else(|| place.copied()) {
-                broken.push(format!("{}: {found}", file.place(index)));
+            if let Some(found) = mark.or_else(|| path.copied()) {
+                broken.push(format!("{}: {found}", file.position(index)));
             }
         }
     }
@@ -265,13 +265,14 @@ fn nothing_is_left_to_do_and_no_machine_is_named() {
 }
 
 #[test]
-fn a_test_that_is_skipped_says_so_where_it_is_seen() {
+fn skipped_tests_are_reported_on_standard_error() {
     let texts = texts();
     none(texts.iter().filter(|file| file.has_extension("rs")).flat_map(|file| {
-        // The harness swallows what eprintln! says in a test that passes.
+        // The test harness captures the output of eprintln! in a test that passes.
         let hidden = concat!("eprintln!(\"ski", "pped");
         let lines = file.text.lines().enumerate().filter(move |(_, line)| line.contains(hidden));
-        lines.map(|(index, _)| format!("{}: drop(writeln!(io::stderr(), ..))", file.place(index)))
+        lines
+            .map(|(index, _)| format!("{}: drop(writeln!(io::stderr(), ..))", file.position(index)))
     }));
 }
 
@@ -290,7 +291,7 @@ fn scripts_can_be_run_and_stop_at_the_first_failure() {
     none(broken);
 }
 
-/// Fails with all that broke a rule.
+/// Fails with a list of all violations.
 fn none(broken: impl IntoIterator<Item = String>) {
     let broken: Vec<String> = broken.into_iter().collect();
     assert!(broken.is_empty(), "{} times:\n  {}", broken.len(), broken.join("\n  "));
@@ -338,7 +339,7 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
     targets.filter(|target| !target.is_empty() && !target.contains("://"))
 }
 
-/// What a dashboard asks Prometheus for.
+/// The queries of a dashboard.
 fn queries(value: &serde_json::Value) -> Vec<String> {
     match value {
         serde_json::Value::Array(items) => items.iter().flat_map(queries).collect(),

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use crate::common::balancer::{PROGRAM, write_config};
-use crate::common::client::{connect, exchange, visit};
-use crate::common::{Balancer, Config, Place, Server, skip, until};
+use crate::common::client::{connect, exchange, fetch};
+use crate::common::{Balancer, Config, Server, TestEnv, skip, until};
 
-/// Whether evenkeel can be given an /etc/hosts of its own.
-fn can_mount(test: &str) -> bool {
+/// Whether this user may mount a private /etc/hosts.
+pub(crate) fn can_mount(test: &str) -> bool {
     let can = Command::new("unshare").args(["-rm", "true"]).output();
     let can = can.is_ok_and(|output| output.status.success());
     if !can {
@@ -18,29 +18,29 @@ fn can_mount(test: &str) -> bool {
     can
 }
 
-/// evenkeel, with a file of `place` as its /etc/hosts.
-fn command(place: &Place, config: &Config) -> Command {
+/// evenkeel, with the file `hosts` of `env` as its /etc/hosts.
+pub(crate) fn command(env: &TestEnv, config: &Config) -> Command {
     let script = "mount --bind \"$1\" /etc/hosts && exec \"$0\" run -c \"$2\"";
     let mut command = Command::new("unshare");
-    command.args(["-rm", "sh", "-c", script, PROGRAM]).arg(place.file("hosts"));
-    command.arg(write_config(place, &config.text()));
+    command.args(["-rm", "sh", "-c", script, PROGRAM]).arg(env.file("hosts"));
+    command.arg(write_config(env, &config.text()));
     command
 }
 
-/// `pi.test` has these addresses from now on. The file is written in place: it is mounted.
-fn set_addresses(place: &Place, addresses: &[SocketAddr]) {
+/// Sets the addresses of `pi.test`. The file is mounted, so that it is not replaced.
+fn set_addresses(env: &TestEnv, addresses: &[SocketAddr]) {
     let lines = addresses.iter().map(|address| format!("{} pi.test\n", address.ip()));
-    fs::write(place.file("hosts"), lines.collect::<String>()).unwrap();
+    fs::write(env.file("hosts"), lines.collect::<String>()).unwrap();
 }
 
-/// A server at `pi.test`, and further lines of it.
+/// A server with the address `pi.test`, and further lines.
 fn named(lines: &str) -> String {
     format!("[[backend.web.server]]\nname = \"pi\"\naddress = \"pi.test:9001\"\n{lines}\n")
 }
 
 /// The names of the servers, as the metrics have them.
 fn series(balancer: &Balancer<'_>) -> Vec<String> {
-    let status = balancer.obeys(&["status", "--json"]);
+    let status = balancer.control_ok(&["status", "--json"]);
     let report: serde_json::Value = serde_json::from_str(&status).unwrap();
     let servers = report["servers"].as_array().unwrap();
     servers.iter().map(|server| server["name"].as_str().unwrap().to_owned()).collect()
@@ -49,7 +49,7 @@ fn series(balancer: &Balancer<'_>) -> Vec<String> {
 /// Waits until the server has so many addresses.
 fn until_addresses(balancer: &Balancer<'_>, count: usize) {
     until("the server has other addresses", || {
-        let status = balancer.obeys(&["status", "--json"]);
+        let status = balancer.control_ok(&["status", "--json"]);
         let report: serde_json::Value = serde_json::from_str(&status).unwrap();
         report["servers"][0]["endpoints"].as_array().is_some_and(|all| all.len() == count)
     });
@@ -61,33 +61,33 @@ fn endpoints_share_the_weight_the_limit_and_the_series_of_their_server() {
     if !can_mount(test) {
         return;
     }
-    let (place, other) = (Place::new(), Place::new());
-    let one = Server::echo(place.port(9001));
+    let (env, other) = (TestEnv::new(), TestEnv::new());
+    let one = Server::echo(env.port(9001));
     let two = Server::echo(other.port(9001));
-    let config = Config::new(&place).more(&named("sessions_max = 2"));
-    set_addresses(&place, &[one.address]);
-    let balancer = Balancer::start_command(&place, command(&place, &config));
-    let first = connect(place.frontend());
+    let config = Config::new(&env).more(&named("sessions_max = 2"));
+    set_addresses(&env, &[one.address]);
+    let balancer = Balancer::start_command(&env, command(&env, &config));
+    let first = connect(env.frontend());
     assert_eq!(exchange(&first, b"1"), b"1");
-    set_addresses(&place, &[one.address, two.address]);
+    set_addresses(&env, &[one.address, two.address]);
     balancer.reload(&config);
     until_addresses(&balancer, 2);
     assert_eq!(series(&balancer), ["pi"]);
     let of_pi = [("server", "pi")];
     assert_eq!(balancer.metrics().value("evenkeel_server_sessions_total", &of_pi), 1.0);
     // Two sessions in all, whichever endpoint they are on.
-    let second = connect(place.frontend());
+    let second = connect(env.frontend());
     assert_eq!(exchange(&second, b"2"), b"2");
-    assert!(crate::common::client::ask(place.frontend(), b"3").is_err());
-    set_addresses(&place, &[one.address]);
+    assert!(crate::common::client::fetch_with(env.frontend(), b"3").is_err());
+    set_addresses(&env, &[one.address]);
     balancer.reload(&config);
     until_addresses(&balancer, 1);
-    assert_eq!(exchange(&first, b"still"), b"still", "its session goes on");
+    assert_eq!(exchange(&first, b"still"), b"still", "its session continues");
     let metrics = balancer.metrics();
     assert_eq!(metrics.value("evenkeel_server_sessions_total", &of_pi), 2.0);
     assert_eq!(metrics.value("evenkeel_server_sessions_active", &of_pi), 2.0);
     drop((first, second));
-    balancer.books_balance();
+    balancer.assert_no_leaks();
 }
 
 #[test]
@@ -95,15 +95,15 @@ fn a_name_with_two_addresses_gets_its_weight_once() {
     if !can_mount("a_name_with_two_addresses_gets_its_weight_once") {
         return;
     }
-    let (place, other) = (Place::new(), Place::new());
-    let one = Server::naming("1", place.port(9001));
+    let (env, other) = (TestEnv::new(), TestEnv::new());
+    let one = Server::naming("1", env.port(9001));
     let two = Server::naming("2", other.port(9001));
-    let b = Server::naming("b", place.port(9002));
-    let config = Config::new(&place).server("b", b.address).more(&named(""));
-    set_addresses(&place, &[one.address, two.address]);
-    let balancer = Balancer::start_command(&place, command(&place, &config));
-    let turns: String = (0..8).map(|_| visit(place.frontend()).unwrap()).collect();
+    let b = Server::naming("b", env.port(9002));
+    let config = Config::new(&env).server("b", b.address).more(&named(""));
+    set_addresses(&env, &[one.address, two.address]);
+    let balancer = Balancer::start_command(&env, command(&env, &config));
+    let turns: String = (0..8).map(|_| fetch(env.frontend()).unwrap()).collect();
     let count = |name: char| turns.matches(name).count();
     assert_eq!(['b', '1', '2'].map(count), [4, 2, 2], "{turns}");
-    balancer.books_balance();
+    balancer.assert_no_leaks();
 }

@@ -1,4 +1,4 @@
-//! The life of the process: ready, draining, stopped; and its logs.
+//! The phases of the process (ready, draining, stopped) and its logs.
 
 use std::fs;
 use std::net::{TcpStream, UdpSocket};
@@ -8,42 +8,37 @@ use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
 use crate::common::balancer::{PROGRAM, write_config};
-use crate::common::client::{Ending, connect, exchange, fate, read_out};
-use crate::common::wait::{PATIENCE, until};
-use crate::common::{Balancer, Config, Place, Server, http, skip};
+use crate::common::client::{Ending, connect, connect_and_read, exchange, read_to_end};
+use crate::common::wait::{TIMEOUT, until};
+use crate::common::{Balancer, Config, TestEnv, echoing, http, skip};
 
-/// Each of them drains; SIGUSR1 is HAProxy's soft stop.
+/// Each of these signals starts a drain. SIGUSR1 is the soft stop of HAProxy.
 const DRAINS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGUSR1];
 
-fn echoing(place: &Place) -> (Config, Server) {
-    let server = Server::echo(place.port(9001));
-    (Config::new(place).server("a", server.address), server)
-}
-
 #[test]
-fn health_pages_tell_a_running_one_from_a_draining_one() {
-    let place = Place::new();
-    let (config, _server) = echoing(&place);
-    let balancer = Balancer::start(&place, &config);
-    let status = |path| http::get(place.observe(), path).unwrap().0;
+fn readyz_answers_503_during_a_drain_and_healthz_200() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let balancer = Balancer::start(&env, &config);
+    let status = |path| http::get(env.observe(), path).unwrap().0;
     assert_eq!((status("/healthz"), status("/readyz"), status("/nothing")), (200, 200, 404));
-    let client = connect(place.frontend());
+    let client = connect(env.frontend());
     assert_eq!(exchange(&client, b"in"), b"in");
     balancer.signal(Signal::SIGTERM);
-    until("it says that it drains", || status("/readyz") == 503);
+    until("/readyz answers 503", || status("/readyz") == 503);
     assert_eq!(status("/healthz"), 200);
 }
 
 #[test]
-fn on_sigterm_running_sessions_end_by_themselves_and_new_ones_are_refused() {
+fn a_drain_refuses_new_sessions_and_lets_existing_ones_continue() {
     for signal in DRAINS {
-        let place = Place::new();
-        let (config, _server) = echoing(&place);
-        let mut balancer = Balancer::start(&place, &config.workers(2));
-        let client = connect(place.frontend());
+        let env = TestEnv::new();
+        let (config, _server) = echoing(&env);
+        let mut balancer = Balancer::start(&env, &config.workers(2));
+        let client = connect(env.frontend());
         assert_eq!(exchange(&client, b"before"), b"before");
         balancer.signal(signal);
-        until("new ones are refused", || TcpStream::connect(place.frontend()).is_err());
+        until("new connections are refused", || TcpStream::connect(env.frontend()).is_err());
         assert!(balancer.runs());
         assert_eq!(exchange(&client, b"after"), b"after");
         drop(client);
@@ -53,84 +48,84 @@ fn on_sigterm_running_sessions_end_by_themselves_and_new_ones_are_refused() {
 }
 
 #[test]
-fn on_a_signal_that_comes_while_names_are_resolved_it_ends_before_it_is_ready() {
+fn a_signal_while_host_names_are_resolved_stops_the_start() {
     if !geteuid().is_root() {
-        let test = "on_a_signal_that_comes_while_names_are_resolved_it_ends_before_it_is_ready";
-        return skip(test, "only root may put another /etc/resolv.conf in place");
+        let test = "a_signal_while_host_names_are_resolved_stops_the_start";
+        return skip(test, "only root may replace /etc/resolv.conf");
     }
     for signal in DRAINS {
-        let place = Place::new();
+        let env = TestEnv::new();
         // A DNS server that does not answer.
-        let dns = UdpSocket::bind(place.port(53)).unwrap();
-        dns.set_read_timeout(Some(PATIENCE)).unwrap();
-        let resolv_conf = place.file("resolv.conf");
-        fs::write(&resolv_conf, format!("nameserver {}\n", place.port(53).ip())).unwrap();
-        let text = Config::new(&place).server("a", place.port(9001)).text();
-        let text = text.replace(&place.port(9001).to_string(), "web1.example:80");
+        let dns = UdpSocket::bind(env.port(53)).unwrap();
+        dns.set_read_timeout(Some(TIMEOUT)).unwrap();
+        let resolv_conf = env.file("resolv.conf");
+        fs::write(&resolv_conf, format!("nameserver {}\n", env.port(53).ip())).unwrap();
+        let text = Config::new(&env).server("a", env.port(9001)).text();
+        let text = text.replace(&env.port(9001).to_string(), "web1.example:80");
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c"]);
         command.arg("mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"").arg(resolv_conf);
-        command.args([PROGRAM, "run", "-c"]).arg(write_config(&place, &text));
-        let mut balancer = Balancer::spawn(&place, command);
+        command.args([PROGRAM, "run", "-c"]).arg(write_config(&env, &text));
+        let mut balancer = Balancer::spawn(&env, command);
         dns.recv(&mut [0; 512]).unwrap();
         balancer.signal(signal);
         let status = balancer.wait();
-        let said = balancer.complaints();
-        assert!(status.success(), "{signal}: {status}: {said}");
-        assert!(said.contains("stopped before it was ready"), "{signal}: {said}");
-        assert!(!said.contains(" runs: "), "{signal}: {said}");
+        let log = balancer.application_log();
+        assert!(status.success(), "{signal}: {status}: {log}");
+        assert!(log.contains("stopped before it was ready"), "{signal}: {log}");
+        assert!(!log.contains(" runs: "), "{signal}: {log}");
     }
 }
 
 #[test]
 fn a_second_signal_stops_at_once() {
-    let place = Place::new();
-    let (config, _server) = echoing(&place);
-    let mut balancer = Balancer::start(&place, &config.global("drain_timeout = \"1h\""));
-    let client = connect(place.frontend());
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let mut balancer = Balancer::start(&env, &config.global("drain_timeout = \"1h\""));
+    let client = connect(env.frontend());
     assert_eq!(exchange(&client, b"in"), b"in");
     balancer.signal(Signal::SIGTERM);
-    until("it drains", || TcpStream::connect(place.frontend()).is_err());
+    until("the drain has begun", || TcpStream::connect(env.frontend()).is_err());
     balancer.signal(Signal::SIGTERM);
     assert!(balancer.wait().success());
-    assert!(read_out(&client).0.is_empty());
+    assert!(read_to_end(&client).0.is_empty());
     balancer.session_ended("KD killed");
 }
 
 #[test]
 fn a_drain_ends_at_its_timeout() {
-    let place = Place::new();
-    let (config, _server) = echoing(&place);
-    let mut balancer = Balancer::start(&place, &config.global("drain_timeout = \"300ms\""));
-    let client = connect(place.frontend());
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let mut balancer = Balancer::start(&env, &config.global("drain_timeout = \"300ms\""));
+    let client = connect(env.frontend());
     assert_eq!(exchange(&client, b"in"), b"in");
     balancer.signal(Signal::SIGTERM);
     assert!(balancer.wait().success());
-    assert!(read_out(&client).0.is_empty());
+    assert!(read_to_end(&client).0.is_empty());
     balancer.session_ended("KD drain_timeout");
 }
 
 #[test]
-fn nothing_is_left_where_it_listened() {
-    let place = Place::new();
-    let (config, _server) = echoing(&place);
-    let mut balancer = Balancer::start(&place, &config);
-    assert_eq!(exchange(&connect(place.frontend()), b"in"), b"in");
+fn a_stop_removes_the_control_socket_and_frees_the_ports() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let mut balancer = Balancer::start(&env, &config);
+    assert_eq!(exchange(&connect(env.frontend()), b"in"), b"in");
     balancer.signal(Signal::SIGTERM);
     balancer.signal(Signal::SIGTERM);
     assert!(balancer.wait().success());
-    assert!(!place.file("control.sock").exists());
-    // And it can be started again at once.
+    assert!(!env.file("control.sock").exists());
+    // It can be started again at once.
     drop(balancer);
-    Balancer::start(&place, &config);
+    Balancer::start(&env, &config);
 }
 
 #[test]
-fn a_session_is_one_line_in_the_log() {
-    let place = Place::new();
-    let (config, _server) = echoing(&place);
-    let balancer = Balancer::start(&place, &config);
-    let client = connect(place.frontend());
+fn a_session_is_one_line_in_a_text_log() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let balancer = Balancer::start(&env, &config);
+    let client = connect(env.frontend());
     let from = client.local_addr().unwrap().to_string();
     assert_eq!(exchange(&client, b"five!"), b"five!");
     drop(client);
@@ -143,42 +138,42 @@ fn a_session_is_one_line_in_the_log() {
 
 #[test]
 fn a_session_is_one_object_in_a_json_log() {
-    let place = Place::new();
-    let (config, _server) = echoing(&place);
-    let balancer = Balancer::start(&place, &config.log("format = \"json\""));
-    let client = connect(place.frontend());
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let balancer = Balancer::start(&env, &config.log("format = \"json\""));
+    let client = connect(env.frontend());
     let from = client.local_addr().unwrap().to_string();
     assert_eq!(exchange(&client, b"five!"), b"five!");
     drop(client);
-    until("it is logged", || balancer.sessions().len() == 1);
+    until("the session is logged", || balancer.sessions().len() == 1);
     let record: serde_json::Value = serde_json::from_str(&balancer.sessions()[0]).unwrap();
     assert_eq!(record["client"], from.as_str());
     assert!(record["timestamp"].is_string(), "{record}");
     assert_eq!((&record["server"], &record["bytes_in"]), (&"a".into(), &5.into()));
     assert_eq!((&record["letters"], &record["reason"]), (&"--".into(), &"done".into()));
-    for line in balancer.complaints().lines() {
+    for line in balancer.application_log().lines() {
         let line = serde_json::from_str::<serde_json::Value>(line).unwrap();
         assert!(line["timestamp"].is_string(), "as in a session record: {line}");
     }
 }
 
 #[test]
-fn a_session_log_that_nobody_wants_is_not_written() {
-    let place = Place::new();
-    let (config, _server) = echoing(&place);
-    let balancer = Balancer::start(&place, &config.log("sessions = false"));
-    let client = connect(place.frontend());
+fn a_session_log_that_is_turned_off_is_not_written() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let balancer = Balancer::start(&env, &config.log("sessions = false"));
+    let client = connect(env.frontend());
     assert_eq!(exchange(&client, b"in"), b"in");
     drop(client);
-    balancer.books_balance();
+    balancer.assert_no_leaks();
     assert!(balancer.sessions().is_empty());
 }
 
 #[test]
-fn a_client_that_was_refused_at_the_end_was_reset_and_not_answered() {
-    let place = Place::new();
-    let config = Config::new(&place).server("a", place.port(9001));
-    let balancer = Balancer::start(&place, &config);
-    assert_eq!(fate(place.frontend()), (Vec::new(), Ending::Reset));
+fn a_client_without_a_server_is_reset_and_logged() {
+    let env = TestEnv::new();
+    let config = Config::new(&env).server("a", env.port(9001));
+    let balancer = Balancer::start(&env, &config);
+    assert_eq!(connect_and_read(env.frontend()), (Vec::new(), Ending::Reset));
     balancer.session_ended("SC connect_failed");
 }

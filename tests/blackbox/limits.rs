@@ -1,20 +1,20 @@
-//! Limits: beyond each, new work waits or is refused, and running work goes on.
+//! Limits: beyond each, new sessions wait or are refused, and existing ones continue.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::common::balancer::{PROGRAM, write_config};
-use crate::common::books::{Descriptors, ticks};
 use nix::sys::signal::Signal;
 use socket2::SockRef;
 
-use crate::common::client::{connect, exchange, is_reset, patient};
-use crate::common::wait::{PATIENCE, holds_for, until, until_some};
-use crate::common::{Balancer, Config, Place, Server};
+use crate::common::balancer::{PROGRAM, write_config};
+use crate::common::client::{connect, exchange, is_reset, set_timeouts};
+use crate::common::process::{Descriptors, ticks};
+use crate::common::wait::{TIMEOUT, holds_for, until, until_some};
+use crate::common::{Balancer, Config, Server, TestEnv};
 
-/// Whether an echo has come within a tick.
+/// Whether an answer can be read now.
 fn answered(client: &TcpStream) -> bool {
     client.set_nonblocking(true).unwrap();
     let answered = matches!(client.peek(&mut [0]), Ok(1..));
@@ -29,21 +29,21 @@ fn limit_descriptors(pid: u32, limit: usize) {
 }
 
 #[test]
-fn beyond_sessions_max_clients_wait_and_are_served_in_turn() {
+fn a_client_beyond_sessions_max_waits_until_a_session_ends() {
     for limit in ["global", "frontend"] {
-        let place = Place::new(); // case 52
-        let server = Server::echo(place.port(9001));
-        let config = Config::new(&place).workers(2).server("a", server.address);
+        let env = TestEnv::new(); // case 52
+        let server = Server::echo(env.port(9001));
+        let config = Config::new(&env).workers(2).server("a", server.address);
         let config = match limit {
             "global" => config.global("sessions_max = 10"),
             _ => config.frontend("sessions_max = 10"),
         };
-        let balancer = Balancer::start(&place, &config);
-        let mut clients: Vec<TcpStream> = (0..10).map(|_| connect(place.frontend())).collect();
+        let balancer = Balancer::start(&env, &config);
+        let mut clients: Vec<TcpStream> = (0..10).map(|_| connect(env.frontend())).collect();
         for client in &clients {
             assert_eq!(exchange(client, b"in"), b"in");
         }
-        let mut eleventh = connect(place.frontend());
+        let mut eleventh = connect(env.frontend());
         eleventh.write_all(b"me too").unwrap();
         assert!(holds_for(Duration::from_millis(500), || !answered(&eleventh)), "{limit}");
         assert_eq!(server.accepted(), 10, "{limit}");
@@ -52,49 +52,48 @@ fn beyond_sessions_max_clients_wait_and_are_served_in_turn() {
         eleventh.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"me too");
         drop((clients, eleventh));
-        assert_eq!(balancer.books_balance().closed("done"), 11.0, "{limit}");
+        assert_eq!(balancer.assert_no_leaks().closed("done"), 11.0, "{limit}");
     }
 }
 
 #[test]
-fn a_server_at_its_sessions_max_gets_no_more() {
-    let place = Place::new();
-    let (a, b) = (Server::echo(place.port(9001)), Server::echo(place.port(9002)));
-    let config = Config::new(&place).server_with("a", a.address, "sessions_max = 2");
-    let balancer = Balancer::start(&place, &config.server("b", b.address));
-    let clients: Vec<TcpStream> = (0..10).map(|_| connect(place.frontend())).collect();
+fn a_server_at_its_sessions_max_gets_no_new_session() {
+    let env = TestEnv::new();
+    let (a, b) = (Server::echo(env.port(9001)), Server::echo(env.port(9002)));
+    let config = Config::new(&env).server_with("a", a.address, "sessions_max = 2");
+    let balancer = Balancer::start(&env, &config.server("b", b.address));
+    let clients: Vec<TcpStream> = (0..10).map(|_| connect(env.frontend())).collect();
     for client in &clients {
         assert_eq!(exchange(client, b"in"), b"in");
     }
     assert_eq!((a.accepted(), b.accepted()), (2, 8));
     drop(clients);
-    balancer.books_balance();
+    balancer.assert_no_leaks();
 }
 
-/// What becomes of the first client for whom there are not enough descriptors.
+/// What happens to the first client for which there are not enough descriptors.
 #[derive(Debug, PartialEq, Eq)]
 enum Starved {
-    /// None for the client's own connection: it stays in the backlog.
+    /// There is no descriptor for the client socket: the connection stays in the backlog.
     Waits,
-    /// One for the client, none for the server.
+    /// There is a descriptor for the client socket, and none for the server socket.
     IsReset,
 }
 
-/// Lets clients come until `spare` descriptors are used up, looks at what happens, and gives some
-/// back.
+/// Connects clients until `spare` descriptors are used up, and then frees some.
 fn starve(spare: usize) -> Starved {
-    let place = Place::alone();
-    let server = Server::echo(place.port(9001));
-    // So few sessions that accepts are armed one by one: each knows the limit of its moment.
-    let config = Config::new(&place).global("sessions_max = 20").server("a", server.address);
-    let balancer = Balancer::start(&place, &config);
-    limit_descriptors(balancer.pid(), descriptors_at_rest(&balancer) + spare);
+    let env = TestEnv::exclusive();
+    let server = Server::echo(env.port(9001));
+    // With so few sessions, accepts are armed one by one: each meets the limit of that moment.
+    let config = Config::new(&env).global("sessions_max = 20").server("a", server.address);
+    let balancer = Balancer::start(&env, &config);
+    limit_descriptors(balancer.pid(), stable_descriptors(&balancer) + spare);
     let mut served = Vec::new();
     let starved = loop {
         match enter(&balancer) {
             Entry::Served(client) => served.push(client),
             Entry::Waits(client) => {
-                assert_waits_in_peace(&balancer, &client, &mut served);
+                assert_waits(&balancer, &client, &mut served);
                 served.push(client);
                 break Starved::Waits;
             }
@@ -105,33 +104,35 @@ fn starve(spare: usize) -> Starved {
         }
     };
     for client in &served[..served.len() - 1] {
-        assert_eq!(exchange(client, b"unhurt"), b"unhurt");
+        assert_eq!(exchange(client, b"goes on"), b"goes on");
     }
     limit_descriptors(balancer.pid(), 1000);
     drop(served);
-    balancer.books_balance();
+    balancer.assert_no_leaks();
     starved
 }
 
-/// How many it has once the last request for its page is closed, which a busy machine delays.
-fn descriptors_at_rest(balancer: &Balancer<'_>) -> usize {
+/// The number of its descriptors once the last connection of a scrape is closed, which a busy
+/// machine delays.
+fn stable_descriptors(balancer: &Balancer<'_>) -> usize {
     let count = || Descriptors::of(balancer.pid()).all();
-    until_some("its descriptors are at rest", || {
+    until_some("the number of its descriptors is stable", || {
         let first = count();
         holds_for(Duration::from_millis(500), || count() == first).then_some(first)
     })
 }
 
-/// How a client fares that comes now.
+/// What happens to a new client.
 enum Entry {
     Served(TcpStream),
-    /// Connected (the kernel does that), and nothing comes.
+    /// Connected by the kernel, and not accepted.
     Waits(TcpStream),
     Reset,
 }
 
+/// Connects a client, and waits until it is served, reset, or known to wait.
 fn enter(balancer: &Balancer<'_>) -> Entry {
-    let mut client = match TcpStream::connect_timeout(&balancer.place.frontend(), PATIENCE) {
+    let mut client = match TcpStream::connect_timeout(&balancer.env.frontend(), TIMEOUT) {
         Ok(client) => client,
         Err(error) if is_reset(&error) => return Entry::Reset,
         Err(error) => panic!("{error}"),
@@ -141,15 +142,16 @@ fn enter(balancer: &Balancer<'_>) -> Entry {
     }
     client.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     until_some("the client is served, reset, or known to wait", || {
-        // Looked at first: a client that is reset is so before the log tells, and is read below.
-        let waits = balancer.complaints().contains("cannot accept");
+        // Read first: if the client is reset, that happens before the line is logged, and the read
+        // below returns it.
+        let waits = balancer.application_log().contains("cannot accept");
         match client.read_exact(&mut [0; 2]) {
             Ok(()) => {
-                patient(&client);
+                set_timeouts(&client);
                 Some(Entry::Served(client.try_clone().unwrap()))
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock && waits => {
-                patient(&client);
+                set_timeouts(&client);
                 Some(Entry::Waits(client.try_clone().unwrap()))
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
@@ -159,52 +161,48 @@ fn enter(balancer: &Balancer<'_>) -> Entry {
     })
 }
 
-/// A client waits for a descriptor: nobody spins meanwhile, the operator is told, others go on;
-/// and it is served when one of them has left.
-fn assert_waits_in_peace(
-    balancer: &Balancer<'_>,
-    waiting: &TcpStream,
-    served: &mut Vec<TcpStream>,
-) {
+/// While a client waits for a descriptor, the worker does not use the processor, the operator is
+/// told, and other sessions continue. The client is served once another one has closed.
+fn assert_waits(balancer: &Balancer<'_>, waiting: &TcpStream, served: &mut Vec<TcpStream>) {
     let before = ticks(balancer.pid());
     assert!(holds_for(Duration::from_secs(1), || !answered(waiting)));
     let used = ticks(balancer.pid()) - before;
-    assert!(used < 20, "{used} ticks of 10 ms in a second of waiting");
-    let leaver = served.pop().expect("somebody was served before descriptors ran out");
-    assert_eq!(exchange(&leaver, b"unhurt"), b"unhurt");
-    drop(leaver);
-    until("who waited is served", || answered(waiting));
-    let complaints = balancer.complaints();
-    let lines = complaints.matches("cannot accept").count();
-    assert!((1..=10).contains(&lines), "{lines} lines: {complaints}");
+    assert!(used < 20, "{used} ticks of 10 ms within a second");
+    let first = served.pop().expect("a client was served before descriptors ran out");
+    assert_eq!(exchange(&first, b"goes on"), b"goes on");
+    drop(first);
+    until("the waiting client is served", || answered(waiting));
+    let log = balancer.application_log();
+    let lines = log.matches("cannot accept").count();
+    assert!((1..=10).contains(&lines), "{lines} lines: {log}");
 }
 
 #[test]
-fn out_of_descriptors_clients_wait_or_are_reset_and_running_sessions_are_unhurt() {
-    // Cases 46 and 47: a session takes two, so that one of two neighbours leaves a client without
-    // a server, and the other leaves it in the backlog.
+fn without_descriptors_new_clients_wait_or_are_reset_and_sessions_continue() {
+    // Cases 46 and 47: a session takes two descriptors. Of an odd and an even limit, one leaves a
+    // client without a server socket, and the other leaves it in the backlog.
     let mut outcomes = [starve(6), starve(7)];
     outcomes.sort_by_key(|outcome| *outcome == Starved::IsReset);
     assert_eq!(outcomes, [Starved::Waits, Starved::IsReset]);
 }
 
 #[test]
-fn of_more_who_wait_at_a_drain_than_there_are_descriptors_each_is_served() {
-    let place = Place::alone();
-    let server = Server::echo(place.port(9001));
-    let config = Config::new(&place).global("sessions_max = 4").server("a", server.address);
-    let balancer = Balancer::start(&place, &config);
-    let inside: Vec<TcpStream> = (0..4).map(|_| connect(place.frontend())).collect();
+fn a_drain_serves_every_waiting_client_even_if_they_are_more_than_descriptors() {
+    let env = TestEnv::exclusive();
+    let server = Server::echo(env.port(9001));
+    let config = Config::new(&env).global("sessions_max = 4").server("a", server.address);
+    let balancer = Balancer::start(&env, &config);
+    let inside: Vec<TcpStream> = (0..4).map(|_| connect(env.frontend())).collect();
     for client in &inside {
         assert_eq!(exchange(client, b"in"), b"in");
     }
     limit_descriptors(balancer.pid(), balancer.base.all() + 60);
-    let mut waiting: Vec<TcpStream> = (0..120).map(|_| connect(place.frontend())).collect();
+    let mut waiting: Vec<TcpStream> = (0..120).map(|_| connect(env.frontend())).collect();
     for client in &mut waiting {
         client.write_all(b"me too").unwrap();
     }
     balancer.signal(Signal::SIGTERM);
-    until("it drains", || balancer.complaints().contains("draining for"));
+    until("the drain has begun", || balancer.application_log().contains("draining for"));
     drop(inside);
     for (number, mut client) in waiting.into_iter().enumerate() {
         let mut answer = [0; 6];
@@ -215,21 +213,21 @@ fn of_more_who_wait_at_a_drain_than_there_are_descriptors_each_is_served() {
 }
 
 #[test]
-fn whoever_waits_at_a_drain_on_another_worker_is_served_as_sessions_end() {
-    let place = Place::new();
-    let server = Server::echo(place.port(9001));
-    let config = Config::new(&place).workers(2).global("sessions_max = 1");
-    let mut balancer = Balancer::start(&place, &config.server("a", server.address));
-    let first = connect(place.frontend());
+fn a_drain_serves_clients_that_wait_on_another_worker_as_sessions_end() {
+    let env = TestEnv::new();
+    let server = Server::echo(env.port(9001));
+    let config = Config::new(&env).workers(2).global("sessions_max = 1");
+    let mut balancer = Balancer::start(&env, &config.server("a", server.address));
+    let first = connect(env.frontend());
     assert_eq!(exchange(&first, b"in"), b"in");
-    let mut waiting: Vec<TcpStream> = (0..16).map(|_| connect(place.frontend())).collect();
+    let mut waiting: Vec<TcpStream> = (0..16).map(|_| connect(env.frontend())).collect();
     for client in &mut waiting {
         client.write_all(b"me too").unwrap();
     }
     balancer.signal(Signal::SIGTERM);
-    until("new ones are refused", || TcpStream::connect(place.frontend()).is_err());
+    until("new connections are refused", || TcpStream::connect(env.frontend()).is_err());
     drop(first);
-    until("each is served", || {
+    until("each waiting client is served", || {
         waiting.retain(|client| !answered(client));
         waiting.is_empty()
     });
@@ -237,61 +235,61 @@ fn whoever_waits_at_a_drain_on_another_worker_is_served_as_sessions_end() {
 }
 
 #[test]
-fn a_sessions_max_beyond_the_descriptors_is_refused_with_the_numbers() {
-    let place = Place::new(); // case 53
-    let config = Config::new(&place).global("sessions_max = 5000");
-    let file = write_config(&place, &config.server("a", place.port(9001)).text());
+fn a_sessions_max_beyond_the_descriptor_limit_is_refused_with_the_numbers() {
+    let env = TestEnv::new(); // case 53
+    let config = Config::new(&env).global("sessions_max = 5000");
+    let file = write_config(&env, &config.server("a", env.port(9001)).text());
     let output = Command::new("prlimit")
         .args(["--nofile=1024:1024", PROGRAM, "run", "-c"])
         .arg(&file)
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(64), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{stderr}");
     for part in [&format!("{}:3:", file.display()), "5000", "1024", "LimitNOFILE"] {
-        assert!(said.contains(part), "{part} is not in: {said}");
+        assert!(stderr.contains(part), "{part} is not in: {stderr}");
     }
 }
 
 #[test]
-fn one_that_does_not_read_cannot_take_the_buffers_of_others() {
-    let place = Place::alone(); // case 54
-    let server = Server::echo(place.port(9001));
-    let config = Config::new(&place).global("buffers = \"256KiB\"");
-    let balancer = Balancer::start(&place, &config.server("a", server.address));
-    let greedy: Vec<TcpStream> = (0..12).map(|_| connect(place.frontend())).collect();
-    for client in &greedy {
+fn clients_that_do_not_read_leave_buffers_to_others() {
+    let env = TestEnv::exclusive(); // case 54
+    let server = Server::echo(env.port(9001));
+    let config = Config::new(&env).global("buffers = \"256KiB\"");
+    let balancer = Balancer::start(&env, &config.server("a", server.address));
+    let stopped: Vec<TcpStream> = (0..12).map(|_| connect(env.frontend())).collect();
+    for client in &stopped {
         SockRef::from(client).set_recv_buffer_size(16 * 1024).unwrap();
         client.set_nonblocking(true).unwrap();
     }
-    // They write until nothing more goes, and read nothing of the echo.
+    // They write until the kernel takes no more, and do not read the echo.
     let fill = |mut client: &TcpStream| {
         (0..).take_while(|_| client.write(&[9; 64 * 1024]).is_ok()).count()
     };
-    let mut calm = 0;
-    until("the way is full", || {
-        calm = if greedy.iter().map(fill).sum::<usize>() == 0 { calm + 1 } else { 0 };
-        calm == 50
+    let mut rounds_full = 0;
+    until("all socket buffers are full", || {
+        let written: usize = stopped.iter().map(fill).sum();
+        rounds_full = if written == 0 { rounds_full + 1 } else { 0 };
+        rounds_full == 50
     });
-    let meek = connect(place.frontend());
+    let other = connect(env.frontend());
     for _ in 0..20 {
-        assert_eq!(exchange(&meek, b"some bytes"), b"some bytes");
+        assert_eq!(exchange(&other, b"some bytes"), b"some bytes");
     }
-    drop((greedy, meek));
-    balancer.books_balance();
+    drop((stopped, other));
+    balancer.assert_no_leaks();
 }
 
 #[test]
-fn clients_that_connect_and_say_nothing_are_in_nobodys_way() {
-    let place = Place::alone();
-    let server = Server::echo(place.port(9001));
-    let balancer =
-        Balancer::start(&place, &Config::new(&place).workers(2).server("a", server.address));
-    let silent: Vec<TcpStream> = (0..500).map(|_| connect(place.frontend())).collect();
+fn clients_that_connect_and_send_nothing_do_not_delay_others() {
+    let env = TestEnv::exclusive();
+    let server = Server::echo(env.port(9001));
+    let balancer = Balancer::start(&env, &Config::new(&env).workers(2).server("a", server.address));
+    let silent: Vec<TcpStream> = (0..500).map(|_| connect(env.frontend())).collect();
     for _ in 0..50 {
-        let client = connect(place.frontend());
+        let client = connect(env.frontend());
         assert_eq!(exchange(&client, b"hello"), b"hello");
     }
     drop(silent);
-    assert_eq!(balancer.books_balance().closed("done"), 550.0);
+    assert_eq!(balancer.assert_no_leaks().closed("done"), 550.0);
 }

@@ -1,5 +1,5 @@
-//! The real binary between scripted peers on loopback, as its operators and their clients meet it.
-//! Numbers in names of cases are the ones of the fault list that the project is held to.
+//! The evenkeel binary between scripted clients and servers on loopback. "case N" in a test is the
+//! number of a fault in the list that the project is tested against.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -7,8 +7,9 @@
 mod common;
 
 mod access;
-mod alone;
+mod network_namespace;
 mod balancing;
+mod chains;
 mod connects;
 mod scheduling;
 mod endings;
@@ -25,4 +26,5 @@ mod resets;
 mod rotation;
 mod slow_readers;
 mod startup;
+mod status;
 mod supervisor;

@@ -1,4 +1,4 @@
-//! Memory: what all workers together may use, in a cgroup with a limit.
+//! Memory: the buffers of all workers in a cgroup with a limit.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,13 +12,16 @@ use crate::common::balancer::{PROGRAM, write_config};
 use crate::common::client::{connect, exchange};
 use crate::common::server::echo;
 use crate::common::wait::{until, until_some};
-use crate::common::{Balancer, Config, Place, Server, skip};
+use crate::common::{Balancer, Config, Server, TestEnv, skip};
 
-/// A memory cgroup below that of this process; removed when it is dropped.
+/// A memory cgroup below that of this process. Dropping it removes the cgroup.
 struct MemoryCgroup(PathBuf);
 
 impl MemoryCgroup {
-    /// With this limit; or why there cannot be one.
+    /// Creates a cgroup with this limit.
+    ///
+    /// # Errors
+    /// Why it cannot be created.
     fn new(name: &str, bytes: u64) -> Result<Self, String> {
         let own = fs::read_to_string("/proc/self/cgroup").map_err(|error| error.to_string())?;
         // `ID:CONTROLLERS:PATH`, of version 2 without controllers (cgroups(7)).
@@ -49,7 +52,7 @@ impl MemoryCgroup {
         Err(why)
     }
 
-    /// The program, in this cgroup.
+    /// The evenkeel command, run in this cgroup.
     fn command(&self) -> Command {
         let mut command = Command::new("sh");
         command.arg("-c").arg("echo $$ >\"$0\" && exec \"$@\"");
@@ -60,31 +63,31 @@ impl MemoryCgroup {
 
 impl Drop for MemoryCgroup {
     fn drop(&mut self) {
-        // A process that has just ended may be in it for another moment.
+        // A process that has just ended may still be in it.
         until("the cgroup is removed", || fs::remove_dir(&self.0).is_ok());
     }
 }
 
 #[test]
-fn the_buffers_of_all_workers_take_a_quarter_of_the_memory_of_the_cgroup_at_most() {
+fn the_buffers_of_all_workers_use_at_most_a_quarter_of_the_memory_of_the_cgroup() {
     let limit = 64 << 20;
     let name = format!("evenkeel-{}", std::process::id());
     let cgroup = match MemoryCgroup::new(&name, limit) {
         Ok(cgroup) => cgroup,
         Err(why) => {
             let test =
-                "the_buffers_of_all_workers_take_a_quarter_of_the_memory_of_the_cgroup_at_most";
+                "the_buffers_of_all_workers_use_at_most_a_quarter_of_the_memory_of_the_cgroup";
             return skip(test, &why);
         }
     };
-    let place = Place::new();
-    let server = Server::echo(place.port(9001));
-    let config = Config::new(&place).workers(2).server("a", server.address);
+    let env = TestEnv::new();
+    let server = Server::echo(env.port(9001));
+    let config = Config::new(&env).workers(2).server("a", server.address);
     let mut command = cgroup.command();
-    command.args(["run", "-c"]).arg(write_config(&place, &config.text()));
-    let balancer = Balancer::start_command(&place, command);
+    command.args(["run", "-c"]).arg(write_config(&env, &config.text()));
+    let balancer = Balancer::start_command(&env, command);
     let of_each = until_some("each worker has served a client", || {
-        assert_eq!(exchange(&connect(place.frontend()), b"in"), b"in");
+        assert_eq!(exchange(&connect(env.frontend()), b"in"), b"in");
         let metrics = balancer.metrics();
         let of = |worker| metrics.value("evenkeel_buffers", &[("worker", worker)]);
         Some([of("0"), of("1")]).filter(|buffers| !buffers.contains(&0.0))
@@ -128,17 +131,17 @@ fn three_thousand_readers_that_stop_fit_into_a_cgroup_of_64_mib() {
             return skip(test, &why);
         }
     };
-    let place = Place::alone();
+    let env = TestEnv::exclusive();
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     listener.set_tcp_mss(1400).unwrap();
-    listener.bind(&place.port(9001).into()).unwrap();
+    listener.bind(&env.port(9001).into()).unwrap();
     listener.listen(4096).unwrap();
     let server = Server::with(listener.into(), flood_or_echo);
-    let config = Config::new(&place).workers(2).server("a", server.address);
+    let config = Config::new(&env).workers(2).server("a", server.address);
     let mut command = cgroup.command();
-    command.args(["run", "-c"]).arg(write_config(&place, &config.text()));
-    let mut balancer = Balancer::start_command(&place, command);
-    let readers: Vec<TcpStream> = (0..3000).map(|_| slow_reader(place.frontend())).collect();
+    command.args(["run", "-c"]).arg(write_config(&env, &config.text()));
+    let mut balancer = Balancer::start_command(&env, command);
+    let readers: Vec<TcpStream> = (0..3000).map(|_| slow_reader(env.frontend())).collect();
     let mut last = (0.0, 0);
     until("no reader gets any more bytes", || {
         let metrics = balancer.metrics();
@@ -147,7 +150,7 @@ fn three_thousand_readers_that_stop_fit_into_a_cgroup_of_64_mib() {
         metrics.sum("evenkeel_sessions_active", &[]) == 3000.0 && last.1 == 20
     });
     for _ in 0..20 {
-        let client = connect(place.frontend());
+        let client = connect(env.frontend());
         assert_eq!(exchange(&client, &[8; 30_000]), [8; 30_000]);
     }
     let status = fs::read_to_string(format!("/proc/{}/status", balancer.pid())).unwrap();

@@ -1,4 +1,4 @@
-//! What an operator orders over the control socket.
+//! Commands over the control socket.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -6,63 +6,63 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::common::balancer::said;
-use crate::common::books::Metrics;
-use crate::common::client::{connect, exchange, visit};
+use crate::common::balancer::printed;
+use crate::common::client::{connect, exchange, fetch};
+use crate::common::metrics::Metrics;
 use crate::common::wait::holds_for;
-use crate::common::{Balancer, Config, Place, Server};
+use crate::common::{Balancer, Config, Server, TestEnv};
 
-fn two_naming(place: &Place) -> (Config, [Server; 2]) {
-    let (a, b) = (Server::naming("a", place.port(9001)), Server::naming("b", place.port(9002)));
-    let config = Config::new(place).server("a", a.address).server("b", b.address);
+fn two_naming(env: &TestEnv) -> (Config, [Server; 2]) {
+    let (a, b) = (Server::naming("a", env.port(9001)), Server::naming("b", env.port(9002)));
+    let config = Config::new(env).server("a", a.address).server("b", b.address);
     (config, [a, b])
 }
 
-fn visits(place: &Place, count: usize) -> String {
-    (0..count).map(|_| visit(place.frontend()).unwrap()).collect()
+fn fetch_names(env: &TestEnv, count: usize) -> String {
+    (0..count).map(|_| fetch(env.frontend()).unwrap()).collect()
 }
 
 #[test]
-fn the_control_socket_is_its_owners_alone() {
-    let place = Place::new();
-    let (config, _servers) = two_naming(&place);
-    let _balancer = Balancer::start(&place, &config);
-    let mode = std::fs::metadata(place.file("control.sock")).unwrap().permissions().mode();
+fn only_the_owner_may_use_the_control_socket() {
+    let env = TestEnv::new();
+    let (config, _servers) = two_naming(&env);
+    let _balancer = Balancer::start(&env, &config);
+    let mode = std::fs::metadata(env.file("control.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
 #[test]
 fn a_draining_server_gets_no_new_session_and_keeps_its_old_ones() {
     for order in ["drain", "maint"] {
-        let place = Place::new();
-        let (a, b) = (Server::echo(place.port(9001)), Server::naming("b", place.port(9002)));
-        let config = Config::new(&place).server("a", a.address).server("b", b.address);
-        let balancer = Balancer::start(&place, &config);
-        let old = connect(place.frontend());
+        let env = TestEnv::new();
+        let (a, b) = (Server::echo(env.port(9001)), Server::naming("b", env.port(9002)));
+        let config = Config::new(&env).server("a", a.address).server("b", b.address);
+        let balancer = Balancer::start(&env, &config);
+        let old = connect(env.frontend());
         assert_eq!(exchange(&old, b"before"), b"before");
-        balancer.obeys(&[order, "web/a"]);
-        assert_eq!(visits(&place, 6), "bbbbbb", "{order}");
+        balancer.control_ok(&[order, "web/a"]);
+        assert_eq!(fetch_names(&env, 6), "bbbbbb", "{order}");
         assert_eq!(a.accepted(), 1, "{order}");
         assert_eq!(exchange(&old, b"after"), b"after", "{order}");
         let state = [("server", "a"), ("state", order)];
         assert_eq!(balancer.metrics().value("evenkeel_server_state", &state), 1.0);
-        assert!(balancer.obeys(&["status"]).contains(order));
-        balancer.obeys(&["ready", "web/a"]);
-        let new = connect(place.frontend());
-        let again = connect(place.frontend());
+        assert!(balancer.control_ok(&["status"]).contains(order));
+        balancer.control_ok(&["ready", "web/a"]);
+        let new = connect(env.frontend());
+        let again = connect(env.frontend());
         drop((old, new, again));
-        balancer.books_balance();
+        balancer.assert_no_leaks();
         assert_eq!(a.accepted(), 2, "{order}");
     }
 }
 
 #[test]
 fn a_server_in_maintenance_is_not_probed_and_a_draining_one_is() {
-    let place = Place::new();
-    let (config, [a, b]) = two_naming(&place);
-    let balancer = Balancer::start(&place, &config.quick_health("tcp"));
-    balancer.obeys(&["maint", "web/a"]);
-    balancer.obeys(&["drain", "web/b"]);
+    let env = TestEnv::new();
+    let (config, [a, b]) = two_naming(&env);
+    let balancer = Balancer::start(&env, &config.quick_health("tcp"));
+    balancer.control_ok(&["maint", "web/a"]);
+    balancer.control_ok(&["drain", "web/b"]);
     // The probe in flight may still arrive.
     let mut before = (a.accepted(), b.accepted());
     crate::common::until("probes of b go on", || b.accepted() > before.1 + 3);
@@ -72,64 +72,64 @@ fn a_server_in_maintenance_is_not_probed_and_a_draining_one_is() {
 
 #[test]
 fn after_maintenance_the_first_probe_decides() {
-    let place = Place::new();
+    let env = TestEnv::new();
     let broken = Arc::new(AtomicBool::new(false));
     let is_broken = Arc::clone(&broken);
-    let a = Server::start(place.port(9001), move |mut stream| {
+    let a = Server::start(env.port(9001), move |mut stream| {
         let status = if is_broken.load(Ordering::Relaxed) { "503 No" } else { "200 OK" };
         drop(stream.read(&mut [0; 4096]));
         drop(write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"));
     });
     let health = "check = \"http\"\ninterval = \"20s\"\nrise = 2\nfall = 3";
-    let config = Config::new(&place).health(health).server("a", a.address);
-    let balancer = Balancer::start(&place, &config);
+    let config = Config::new(&env).health(health).server("a", a.address);
+    let balancer = Balancer::start(&env, &config);
     let passed = [("result", "passed")];
     let probed = |metrics: &Metrics| metrics.sum("evenkeel_probes_total", &passed) > 0.0;
     balancer.metrics_until("the first probe passed", probed);
-    balancer.obeys(&["maint", "web/a"]);
+    balancer.control_ok(&["maint", "web/a"]);
     broken.store(true, Ordering::Relaxed);
-    balancer.obeys(&["ready", "web/a"]);
+    balancer.control_ok(&["ready", "web/a"]);
     let metrics = balancer.metrics_until("it is down", |metrics| !metrics.up("a"));
     assert_eq!(metrics.sum("evenkeel_probes_total", &[("result", "bad_answer")]), 1.0);
 }
 
 #[test]
 fn a_weight_can_be_changed_and_survives_a_reload() {
-    let place = Place::new();
-    let (config, _servers) = two_naming(&place);
-    let balancer = Balancer::start(&place, &config);
-    balancer.obeys(&["weight", "web/a", "300"]);
-    let turns = visits(&place, 8);
+    let env = TestEnv::new();
+    let (config, _servers) = two_naming(&env);
+    let balancer = Balancer::start(&env, &config);
+    balancer.control_ok(&["weight", "web/a", "300"]);
+    let turns = fetch_names(&env, 8);
     assert_eq!(turns.matches('a').count(), 6, "{turns}");
     let weight = || balancer.metrics().value("evenkeel_server_weight", &[("server", "a")]);
     assert_eq!(weight(), 300.0);
     balancer.reload(&config);
     assert_eq!(weight(), 300.0);
-    balancer.obeys(&["weight", "web/a", "0"]);
-    assert_eq!(visits(&place, 4), "bbbb");
+    balancer.control_ok(&["weight", "web/a", "0"]);
+    assert_eq!(fetch_names(&env, 4), "bbbb");
 }
 
 #[test]
-fn an_order_that_cannot_be_carried_out_is_one_line_and_exit_1() {
-    let place = Place::new();
-    let (config, _servers) = two_naming(&place);
-    let balancer = Balancer::start(&place, &config);
+fn a_failed_command_prints_one_line_and_exits_with_1() {
+    let env = TestEnv::new();
+    let (config, _servers) = two_naming(&env);
+    let balancer = Balancer::start(&env, &config);
     for order in [["drain", "web/nobody"], ["maint", "nowhere/a"]] {
-        let output = balancer.order(&order);
-        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        let output = balancer.control(&order);
+        assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
         assert_eq!(output.stderr.iter().filter(|byte| **byte == b'\n').count(), 1);
         assert!(output.stdout.is_empty());
     }
-    let output = balancer.order(&["weight", "web/a", "1001"]);
-    assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+    let output = balancer.control(&["weight", "web/a", "1001"]);
+    assert_eq!(output.status.code(), Some(64), "{}", printed(&output));
 }
 
 #[test]
-fn orders_find_the_socket_through_the_configuration_too() {
-    let place = Place::new();
-    let (config, _servers) = two_naming(&place);
-    let _balancer = Balancer::start(&place, &config);
-    let file = place.file("evenkeel.toml");
+fn commands_find_the_control_socket_through_the_configuration() {
+    let env = TestEnv::new();
+    let (config, _servers) = two_naming(&env);
+    let _balancer = Balancer::start(&env, &config);
+    let file = env.file("evenkeel.toml");
     let output = std::process::Command::new(crate::common::balancer::PROGRAM)
         .args(["status", "--json", "-c"])
         .arg(file)
@@ -141,27 +141,27 @@ fn orders_find_the_socket_through_the_configuration_too() {
 }
 
 #[test]
-fn a_running_one_is_ordered_about_through_a_file_that_is_bad() {
-    let place = Place::new();
-    let (config, _servers) = two_naming(&place);
-    let balancer = Balancer::start(&place, &config);
+fn commands_find_the_control_socket_through_an_invalid_file() {
+    let env = TestEnv::new();
+    let (config, _servers) = two_naming(&env);
+    let balancer = Balancer::start(&env, &config);
     balancer.rewrite(&config.backend("retires = 3\nbalance = \"dice\"").text());
     let order = |words: &[&str]| {
         let mut command = std::process::Command::new(crate::common::balancer::PROGRAM);
-        command.args(words).arg("-c").arg(place.file("evenkeel.toml")).output().unwrap()
+        command.args(words).arg("-c").arg(env.file("evenkeel.toml")).output().unwrap()
     };
     for words in [&["status"][..], &["drain", "web/a"]] {
         let output = order(words);
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", printed(&output));
     }
-    assert_eq!(visits(&place, 4), "bbbb");
+    assert_eq!(fetch_names(&env, 4), "bbbb");
     let output = order(&["reload"]);
-    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
     assert_eq!(output.stderr.iter().filter(|byte| **byte == b'\n').count(), 1);
     for part in ["reload rejected, the old configuration stays active: ", "retires", "dice"] {
-        assert!(said(&output).contains(part), "{}", said(&output));
+        assert!(printed(&output).contains(part), "{}", printed(&output));
     }
     let metrics = balancer.metrics();
     assert_eq!(metrics.sum("evenkeel_reloads_total", &[("outcome", "failed")]), 1.0);
-    assert!(balancer.complaints().contains("retires"));
+    assert!(balancer.application_log().contains("retires"));
 }

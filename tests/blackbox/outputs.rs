@@ -1,4 +1,4 @@
-//! Logs on a stream that is full, gone or not read: it costs lines, nothing else.
+//! Logs to a stream that is full, closed or not read: only log lines are lost.
 
 use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
@@ -8,34 +8,34 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 
 use crate::common::balancer::{Outputs, PROGRAM, write_config};
-use crate::common::books::Metrics;
-use crate::common::client::visit;
+use crate::common::client::fetch;
+use crate::common::metrics::Metrics;
 use crate::common::wait::until;
-use crate::common::{Balancer, Config, Place, Server};
+use crate::common::{Balancer, Config, Server, TestEnv};
 
-fn naming(place: &Place) -> (Config, Server) {
-    let server = Server::naming("a", place.port(9001));
-    (Config::new(place).server("a", server.address), server)
+fn naming(env: &TestEnv) -> (Config, Server) {
+    let server = Server::naming("a", env.port(9001));
+    (Config::new(env).server("a", server.address), server)
 }
 
-fn run_command(place: &Place, config: &Config) -> Command {
+fn run_command(env: &TestEnv, config: &Config) -> Command {
     let mut command = Command::new(PROGRAM);
-    command.arg("run").arg("-c").arg(write_config(place, &config.text()));
+    command.arg("run").arg("-c").arg(write_config(env, &config.text()));
     command
 }
 
-fn with_stderr<'a>(place: &'a Place, config: &Config, stderr: impl Into<Stdio>) -> Balancer<'a> {
-    let outputs = Outputs { stderr: stderr.into(), ..Outputs::of(place) };
-    Balancer::start_with(place, run_command(place, config), outputs)
+fn with_stderr<'a>(env: &'a TestEnv, config: &Config, stderr: impl Into<Stdio>) -> Balancer<'a> {
+    let outputs = Outputs { stderr: stderr.into(), ..Outputs::of(env) };
+    Balancer::start_with(env, run_command(env, config), outputs)
 }
 
 fn full_disk() -> File {
     File::options().write(true).open("/dev/full").unwrap()
 }
 
-/// It serves, takes a reload, and ends in order.
+/// Asserts that evenkeel serves, reloads, and stops in order.
 #[track_caller]
-fn works(place: &Place, mut balancer: Balancer<'_>) {
+fn assert_works(env: &TestEnv, mut balancer: Balancer<'_>) {
     let reloads = |balancer: &Balancer<'_>, outcome| {
         balancer.metrics().sum("evenkeel_reloads_total", &[("outcome", outcome)])
     };
@@ -44,12 +44,12 @@ fn works(place: &Place, mut balancer: Balancer<'_>) {
     balancer.rewrite("no [ configuration");
     balancer.signal(Signal::SIGHUP);
     until("a reload has failed", || reloads(&balancer, "failed") == 1.0);
-    assert_eq!(visit(place.frontend()).unwrap(), "a");
+    assert_eq!(fetch(env.frontend()).unwrap(), "a");
     balancer.signal(Signal::SIGTERM);
     assert!(balancer.wait().success());
 }
 
-/// A pipe into which not one byte more goes.
+/// A pipe that is full.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = pipe().unwrap();
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
@@ -60,77 +60,81 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 
 #[test]
 fn it_runs_with_a_stderr_that_is_full() {
-    let place = Place::new();
-    let (config, _server) = naming(&place);
-    works(&place, with_stderr(&place, &config, full_disk()));
+    let env = TestEnv::new();
+    let (config, _server) = naming(&env);
+    assert_works(&env, with_stderr(&env, &config, full_disk()));
 }
 
 #[test]
-fn a_session_that_a_full_disk_does_not_log_is_counted() {
-    let place = Place::new();
-    let (config, _server) = naming(&place);
-    let outputs = Outputs { stdout: full_disk().into(), ..Outputs::of(&place) };
-    let balancer = Balancer::start_with(&place, run_command(&place, &config), outputs);
+fn records_that_a_full_disk_loses_are_counted() {
+    let env = TestEnv::new();
+    let (config, _server) = naming(&env);
+    let outputs = Outputs { stdout: full_disk().into(), ..Outputs::of(&env) };
+    let balancer = Balancer::start_with(&env, run_command(&env, &config), outputs);
     let drops = |metrics: &Metrics, reason| {
         metrics.value("evenkeel_log_drops_total", &[("reason", reason)])
     };
     assert_eq!(drops(&balancer.metrics(), "write_failed"), 0.0);
     for _ in 0..5 {
-        assert_eq!(visit(place.frontend()).unwrap(), "a");
+        assert_eq!(fetch(env.frontend()).unwrap(), "a");
     }
     let metrics = balancer
         .metrics_until("five records are counted", |metrics| drops(metrics, "write_failed") == 5.0);
     assert_eq!(drops(&metrics, "queue_full"), 0.0);
-    balancer.books_balance();
-    until("it is told", || balancer.complaints().contains(" records lost: stdout: No space left"));
+    balancer.assert_no_leaks();
+    until("the loss is logged", || {
+        balancer.application_log().contains(" records lost: stdout: No space left")
+    });
 }
 
 #[test]
 fn a_session_log_beyond_the_file_size_limit_loses_records_and_nothing_else() {
-    let place = Place::new();
-    let (config, _server) = naming(&place);
+    let env = TestEnv::new();
+    let (config, _server) = naming(&env);
     let mut command = Command::new("prlimit");
     command.args(["--fsize=1000", PROGRAM, "run", "-c"]);
-    command.arg(write_config(&place, &config.text()));
-    let balancer = Balancer::start_command(&place, command);
+    command.arg(write_config(&env, &config.text()));
+    let balancer = Balancer::start_command(&env, command);
     for _ in 0..50 {
-        assert_eq!(visit(place.frontend()).unwrap(), "a");
+        assert_eq!(fetch(env.frontend()).unwrap(), "a");
     }
-    balancer.books_balance();
+    balancer.assert_no_leaks();
     let (sessions, lost) = (50.0, [("reason", "write_failed")]);
     balancer.metrics_until("each record is written or counted", |metrics| {
         let lost = metrics.value("evenkeel_log_drops_total", &lost);
-        let written = fs::read_to_string(place.file("sessions.log")).unwrap().matches('\n').count();
+        let written = fs::read_to_string(env.file("sessions.log")).unwrap().matches('\n').count();
         lost > 0.0 && lost + written as f64 == sessions
     });
-    until("it is told", || balancer.complaints().contains(" records lost: stdout: File too large"));
-    works(&place, balancer);
+    until("the loss is logged", || {
+        balancer.application_log().contains(" records lost: stdout: File too large")
+    });
+    assert_works(&env, balancer);
 }
 
 #[test]
-fn it_runs_when_the_reader_of_stderr_has_gone() {
-    let place = Place::new();
-    let (config, _server) = naming(&place);
+fn it_runs_after_the_reader_of_stderr_has_closed() {
+    let env = TestEnv::new();
+    let (config, _server) = naming(&env);
     let (reader, writer) = pipe().unwrap();
-    let balancer = with_stderr(&place, &config, writer);
+    let balancer = with_stderr(&env, &config, writer);
     drop(reader);
-    works(&place, balancer);
+    assert_works(&env, balancer);
 }
 
 #[test]
-fn it_runs_when_nobody_reads_its_stderr() {
-    let place = Place::new();
-    let (config, _server) = naming(&place);
+fn it_runs_with_a_stderr_that_is_not_read() {
+    let env = TestEnv::new();
+    let (config, _server) = naming(&env);
     let (_reader, writer) = full_pipe();
-    works(&place, with_stderr(&place, &config, writer));
+    assert_works(&env, with_stderr(&env, &config, writer));
 }
 
 #[test]
-fn what_it_said_while_nobody_read_is_read_later() {
-    let place = Place::new();
-    let (config, _server) = naming(&place);
+fn lines_logged_while_stderr_is_not_read_are_kept() {
+    let env = TestEnv::new();
+    let (config, _server) = naming(&env);
     let (mut reader, writer) = full_pipe();
-    let mut balancer = with_stderr(&place, &config, writer);
+    let mut balancer = with_stderr(&env, &config, writer);
     let reading = std::thread::spawn(move || {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
@@ -145,12 +149,12 @@ fn what_it_said_while_nobody_read_is_read_later() {
 }
 
 #[test]
-fn a_failure_to_start_ends_when_nobody_reads_its_stderr() {
-    let place = Place::new();
-    let (config, _server) = naming(&place);
-    let _taken = Server::echo(place.frontend());
+fn a_failed_start_exits_with_a_stderr_that_is_not_read() {
+    let env = TestEnv::new();
+    let (config, _server) = naming(&env);
+    let _taken = Server::echo(env.frontend());
     let (_reader, writer) = full_pipe();
-    let outputs = Outputs { stderr: writer.into(), ..Outputs::of(&place) };
-    let mut balancer = Balancer::spawn_with(&place, run_command(&place, &config), outputs);
+    let outputs = Outputs { stderr: writer.into(), ..Outputs::of(&env) };
+    let mut balancer = Balancer::spawn_with(&env, run_command(&env, &config), outputs);
     assert_eq!(balancer.wait().code(), Some(1));
 }

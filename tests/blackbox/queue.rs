@@ -4,12 +4,12 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::common::client::{Ending, connect, fate, read_out, reset};
-use crate::common::{Balancer, Config, Place, Server};
+use crate::common::client::{Ending, connect, connect_and_read, read_to_end, reset};
+use crate::common::{Balancer, Config, Server, TestEnv};
 
 /// A server that answers each message with its name, as long as its client stays.
-fn answering(place: &Place) -> Server {
-    Server::start(place.port(9001), |mut stream| {
+fn answering(env: &TestEnv) -> Server {
+    Server::start(env.port(9001), |mut stream| {
         let mut message = [0; 16];
         while let Ok(count @ 1..) = stream.read(&mut message) {
             if stream.write_all(&message[..count]).is_err() {
@@ -19,9 +19,9 @@ fn answering(place: &Place) -> Server {
     })
 }
 
-fn config(place: &Place, server: &Server, sessions_max: u32) -> Config {
+fn config(env: &TestEnv, server: &Server, sessions_max: u32) -> Config {
     let limit = format!("sessions_max = {sessions_max}");
-    Config::new(place).backend("queue_timeout = \"1m\"").server_with("a", server.address, &limit)
+    Config::new(env).backend("queue_timeout = \"1m\"").server_with("a", server.address, &limit)
 }
 
 /// Waits until so many sessions are queued.
@@ -32,8 +32,8 @@ fn queued(balancer: &Balancer<'_>, count: f64) {
 }
 
 /// A client that has sent one byte.
-fn asking(place: &Place, byte: u8) -> TcpStream {
-    let mut client = connect(place.frontend());
+fn asking(env: &TestEnv, byte: u8) -> TcpStream {
+    let mut client = connect(env.frontend());
     client.write_all(&[byte]).unwrap();
     client
 }
@@ -56,14 +56,14 @@ fn is_served(client: &TcpStream) -> bool {
 #[test]
 fn clients_are_served_in_the_order_in_which_they_came_over_all_workers() {
     for workers in [1, 2] {
-        let place = Place::new();
-        let server = answering(&place);
-        let balancer = Balancer::start(&place, &config(&place, &server, 1).workers(workers));
-        let first = asking(&place, 0);
+        let env = TestEnv::new();
+        let server = answering(&env);
+        let balancer = Balancer::start(&env, &config(&env, &server, 1).workers(workers));
+        let first = asking(&env, 0);
         assert_eq!(answer(&first), 0);
         let mut waiting = Vec::new();
         for number in 1..=10 {
-            waiting.push(asking(&place, number));
+            waiting.push(asking(&env, number));
             queued(&balancer, number.into());
         }
         drop(first);
@@ -75,7 +75,7 @@ fn clients_are_served_in_the_order_in_which_they_came_over_all_workers() {
             drop(client);
         }
         assert_eq!(server.accepted(), 11);
-        let metrics = balancer.books_balance();
+        let metrics = balancer.assert_no_leaks();
         let waits = metrics.value("evenkeel_queue_duration_seconds_count", &[("backend", "web")]);
         assert_eq!((waits, metrics.closed("queue_timeout")), (10.0, 0.0));
     }
@@ -83,14 +83,14 @@ fn clients_are_served_in_the_order_in_which_they_came_over_all_workers() {
 
 #[test]
 fn a_client_that_leaves_the_queue_gives_its_place_up() {
-    let place = Place::new();
-    let server = answering(&place);
-    let mut balancer = Balancer::start(&place, &config(&place, &server, 1).workers(2));
-    let first = asking(&place, 0);
+    let env = TestEnv::new();
+    let server = answering(&env);
+    let mut balancer = Balancer::start(&env, &config(&env, &server, 1).workers(2));
+    let first = asking(&env, 0);
     assert_eq!(answer(&first), 0);
     let mut waiting = Vec::new();
     for number in 1..=4 {
-        waiting.push(asking(&place, number));
+        waiting.push(asking(&env, number));
         queued(&balancer, number.into());
     }
     // The first in the queue, and one in the middle.
@@ -104,20 +104,20 @@ fn a_client_that_leaves_the_queue_gives_its_place_up() {
     assert_eq!(answer(&waiting[0]), 4);
     assert!(balancer.runs());
     drop(waiting);
-    balancer.books_balance();
+    balancer.assert_no_leaks();
 }
 
 #[test]
 fn beyond_queue_max_a_client_is_reset_at_once() {
-    let place = Place::new();
-    let server = answering(&place);
-    let config = config(&place, &server, 1).backend("queue_max = 2");
-    let balancer = Balancer::start(&place, &config);
-    let first = asking(&place, 0);
+    let env = TestEnv::new();
+    let server = answering(&env);
+    let config = config(&env, &server, 1).backend("queue_max = 2");
+    let balancer = Balancer::start(&env, &config);
+    let first = asking(&env, 0);
     assert_eq!(answer(&first), 0);
-    let waiting = [asking(&place, 1), asking(&place, 2)];
+    let waiting = [asking(&env, 1), asking(&env, 2)];
     queued(&balancer, 2.0);
-    assert_eq!(fate(place.frontend()), (Vec::new(), Ending::Reset));
+    assert_eq!(connect_and_read(env.frontend()), (Vec::new(), Ending::Reset));
     assert!(balancer.session_ended("queue_full").contains("SQ"));
     queued(&balancer, 2.0);
     drop(first);
@@ -126,64 +126,60 @@ fn beyond_queue_max_a_client_is_reset_at_once() {
 
 #[test]
 fn a_client_waits_for_queue_timeout_at_most() {
-    let place = Place::new();
-    let server = answering(&place);
+    let env = TestEnv::new();
+    let server = answering(&env);
     let limit = "sessions_max = 1";
-    let config = Config::new(&place).backend("queue_timeout = \"300ms\"");
-    let balancer = Balancer::start(&place, &config.server_with("a", server.address, limit));
-    let first = asking(&place, 0);
+    let config = Config::new(&env).backend("queue_timeout = \"300ms\"");
+    let balancer = Balancer::start(&env, &config.server_with("a", server.address, limit));
+    let first = asking(&env, 0);
     assert_eq!(answer(&first), 0);
     let began = Instant::now();
-    assert_eq!(read_out(&asking(&place, 1)), (Vec::new(), Ending::Reset));
+    assert_eq!(read_to_end(&asking(&env, 1)), (Vec::new(), Ending::Reset));
     assert!(began.elapsed() >= Duration::from_millis(300));
     assert!(balancer.session_ended("queue_timeout").contains("sQ"));
     assert_eq!(server.accepted(), 1);
     drop(first);
-    balancer.books_balance();
+    balancer.assert_no_leaks();
 }
 
 #[test]
 fn room_that_a_reload_or_an_order_makes_is_taken_by_those_that_wait() {
-    let place = Place::new();
-    let server = answering(&place);
-    let other = Server::echo(place.port(9002));
+    let env = TestEnv::new();
+    let server = answering(&env);
+    let other = Server::echo(env.port(9002));
     let two = |state: &str, max| {
-        config(&place, &server, max).server_with(
-            "b",
-            other.address,
-            &format!("state = \"{state}\""),
-        )
+        config(&env, &server, max).server_with("b", other.address, &format!("state = \"{state}\""))
     };
-    let balancer = Balancer::start(&place, &two("maint", 1).workers(2));
-    let first = asking(&place, 0);
+    let balancer = Balancer::start(&env, &two("maint", 1).workers(2));
+    let first = asking(&env, 0);
     assert_eq!(answer(&first), 0);
-    let waiting: Vec<_> = (1..=4).map(|number| asking(&place, number)).collect();
+    let waiting: Vec<_> = (1..=4).map(|number| asking(&env, number)).collect();
     queued(&balancer, 4.0);
     balancer.reload(&two("maint", 2).workers(2));
     queued(&balancer, 3.0);
-    balancer.obeys(&["ready", "web/b"]);
+    balancer.control_ok(&["ready", "web/b"]);
     queued(&balancer, 0.0);
     for (client, number) in waiting.iter().zip(1..) {
         assert_eq!(answer(client), number);
     }
     drop((first, waiting));
-    balancer.books_balance();
+    balancer.assert_no_leaks();
 }
 
 #[test]
 fn clients_that_wait_are_told_when_the_last_server_is_taken_away() {
-    let place = Place::new();
-    let server = answering(&place);
-    let balancer = Balancer::start(&place, &config(&place, &server, 1));
-    let first = asking(&place, 0);
+    let env = TestEnv::new();
+    let server = answering(&env);
+    let balancer = Balancer::start(&env, &config(&env, &server, 1));
+    let first = asking(&env, 0);
     assert_eq!(answer(&first), 0);
-    let waiting = [asking(&place, 1), asking(&place, 2)];
+    let waiting = [asking(&env, 1), asking(&env, 2)];
     queued(&balancer, 2.0);
-    balancer.obeys(&["maint", "web/a"]);
+    balancer.control_ok(&["maint", "web/a"]);
     for client in &waiting {
-        assert_eq!(read_out(client), (Vec::new(), Ending::Reset));
+        assert_eq!(read_to_end(client), (Vec::new(), Ending::Reset));
     }
     assert_eq!(balancer.metrics().closed("no_server"), 2.0);
     drop(first);
-    balancer.books_balance();
+    balancer.assert_no_leaks();
 }

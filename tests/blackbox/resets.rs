@@ -1,29 +1,34 @@
-//! Resets in the middle of traffic in both directions: no reader takes a stream that was cut short
-//! for a whole one.
+//! Resets in the middle of traffic: a reader never sees an orderly end of a stream that was cut
+//! short, and a late reader still gets all that was sent before the reset.
 
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use evenkeel::terms::Side;
+use nix::sys::signal::Signal;
+use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::common::client::{Ending, connect, is_reset, read_out, reset};
-use crate::common::wait::pause;
-use crate::common::{Balancer, Config, Place, Server};
+use crate::common::client::{
+    Ending, connect, is_reset, read_to_end, reset, set_timeouts, shut_down,
+};
+use crate::common::wait::{pause, until, until_some};
+use crate::common::{Balancer, Config, Server, TestEnv};
 
 /// What a peer sends before it resets.
 const LENGTH: usize = 200_000;
 
-/// Sessions of each test; more by `EVENKEEL_RESETS`.
+/// Sessions of each of the first two tests; `EVENKEEL_RESETS` sets another number.
 fn sessions() -> usize {
-    let wanted = std::env::var("EVENKEEL_RESETS").ok().and_then(|text| text.parse().ok());
-    wanted.unwrap_or(4000)
+    let number = std::env::var("EVENKEEL_RESETS").ok().and_then(|text| text.parse().ok());
+    number.unwrap_or(4000)
 }
 
-/// Runs as many sessions as wanted, from four threads.
+/// Runs `session` as often as `sessions` says, from four threads.
 fn many(session: impl Fn() + Sync) {
     let started = AtomicUsize::new(0);
     let run = || {
@@ -34,9 +39,9 @@ fn many(session: impl Fn() + Sync) {
     thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(run))));
 }
 
-/// Sends small pieces while it reads, until either fails or the stream ends: how many bytes came,
-/// and how it ended. A send that fails is a reset too: the kernel reports that once, to a send or a
-/// read.
+/// Sends small pieces while it reads, until either fails or the stream ends: the number of bytes
+/// read, and how the stream ended. A failed send is a reset too: the kernel reports it once, to a
+/// send or to a read.
 fn read_and_send(mut stream: &TcpStream) -> (usize, Ending) {
     stream.set_nonblocking(true).unwrap();
     let (mut read, mut chunk) = (0, vec![0; 64 * 1024]);
@@ -65,61 +70,287 @@ fn send_and_reset(mut stream: TcpStream) {
 }
 
 #[test]
-fn no_client_that_still_sends_takes_a_reset_answer_for_a_whole_one() {
-    let place = Place::new(); // case 22
-    let server = Server::start(place.port(9001), send_and_reset);
-    let balancer =
-        Balancer::start(&place, &Config::new(&place).workers(2).server("a", server.address));
+fn a_client_that_still_sends_never_sees_an_orderly_end_of_a_reset_answer() {
+    let env = TestEnv::new(); // case 22
+    let server = Server::start(env.port(9001), send_and_reset);
+    let balancer = Balancer::start(&env, &Config::new(&env).workers(2).server("a", server.address));
     let whole = AtomicUsize::new(0);
     many(|| {
-        let (_, ending) = read_and_send(&connect(place.frontend()));
+        let (_, ending) = read_and_send(&connect(env.frontend()));
         whole.fetch_add(usize::from(ending == Ending::Orderly), Ordering::Relaxed);
     });
-    assert_eq!(whole.into_inner(), 0, "clients that read a clean end");
-    balancer.books_balance();
+    assert_eq!(whole.into_inner(), 0, "clients that read an orderly end");
+    balancer.assert_no_leaks();
 }
 
 #[test]
-fn no_server_that_still_sends_takes_a_reset_upload_for_a_whole_one() {
-    let place = Place::new();
+fn a_server_that_still_sends_never_sees_an_orderly_end_of_a_reset_upload() {
+    let env = TestEnv::new();
     let (whole, counter) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let seen = Arc::clone(&whole);
     let ended = Arc::clone(&counter);
-    let server = Server::start(place.port(9001), move |stream| {
+    let server = Server::start(env.port(9001), move |stream| {
         let (_, ending) = read_and_send(&stream);
         seen.fetch_add(usize::from(ending == Ending::Orderly), Ordering::Relaxed);
         ended.fetch_add(1, Ordering::Relaxed);
     });
-    let balancer =
-        Balancer::start(&place, &Config::new(&place).workers(2).server("a", server.address));
-    many(|| send_and_reset(connect(place.frontend())));
-    balancer.books_balance();
+    let balancer = Balancer::start(&env, &Config::new(&env).workers(2).server("a", server.address));
+    many(|| send_and_reset(connect(env.frontend())));
+    balancer.assert_no_leaks();
     let accepted = server.accepted();
-    crate::common::wait::until("every server has seen the end", || {
-        counter.load(Ordering::Relaxed) == accepted
+    until("every server has seen the end", || counter.load(Ordering::Relaxed) == accepted);
+    assert_eq!(whole.load(Ordering::Relaxed), 0, "servers that read an orderly end");
+}
+
+/// Sent before a reset: more than the kernel of the reader takes, and less than evenkeel's kernel
+/// holds for it.
+const MIB: usize = 1 << 20;
+
+/// A server at evenkeel, and the side of its only session that will send and reset.
+struct Scene<'a> {
+    balancer: Balancer<'a>,
+    _server: Server,
+    resetting: Side,
+}
+
+/// Opens a session: the connection of the side that will reset it, and that of the other side, the
+/// reader, with a receive buffer of 16 KiB.
+fn open<'a>(
+    env: &'a TestEnv,
+    config: Config,
+    resetting: Side,
+) -> (Scene<'a>, TcpStream, TcpStream) {
+    let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let listener = TcpListener::bind(env.port(9001)).unwrap();
+    // Before the handshake, so that the peer limits its segments to a part of the window.
+    match resetting {
+        Side::Client => SockRef::from(&listener).set_recv_buffer_size(16 * 1024).unwrap(),
+        Side::Server => client.set_recv_buffer_size(16 * 1024).unwrap(),
+    }
+    let (connections, accepted) = mpsc::channel();
+    let server = Server::with(listener, move |stream| drop(connections.send(stream)));
+    let balancer = Balancer::start(env, &config.server("a", server.address));
+    client.connect(&env.frontend().into()).unwrap();
+    let client = TcpStream::from(client);
+    set_timeouts(&client);
+    let (sender, reader) = match resetting {
+        Side::Client => (client, accepted.recv().unwrap()),
+        Side::Server => (accepted.recv().unwrap(), client),
+    };
+    (Scene { balancer, _server: server, resetting }, sender, reader)
+}
+
+impl Scene<'_> {
+    /// Waits until the session has ended with the reset as the reason: the bytes that the log
+    /// counts in the direction of the reader.
+    #[track_caller]
+    fn logged(&self) -> usize {
+        let (reason, direction) = match self.resetting {
+            Side::Client => ("CD client_reset", 0),
+            Side::Server => ("SD server_reset", 1),
+        };
+        let record = self.balancer.session_ended(reason);
+        let bytes = record.split(' ').nth(5).and_then(|both| both.split('/').nth(direction));
+        bytes.unwrap_or_else(|| panic!("{record}")).parse().unwrap()
+    }
+
+    #[track_caller]
+    fn until_a_pipe_holds_bytes(&self) {
+        self.balancer.metrics_until("a pipe holds bytes", |metrics| {
+            metrics.value("evenkeel_pipes_in_use", &[]) > 0.0
+        });
+    }
+}
+
+/// Bytes in a repeated sequence, so that missing bytes and a wrong order are noticed.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..=250).cycle().take(length).collect()
+}
+
+/// Bytes that were sent and that the kernel of the peer has not acknowledged (`tx_queue` of
+/// /proc/net/tcp, proc(5)).
+#[track_caller]
+fn unacknowledged(stream: &TcpStream) -> usize {
+    let hex = |address: SocketAddr| match address {
+        SocketAddr::V4(address) => {
+            let ip = u32::from_ne_bytes(address.ip().octets());
+            format!("{ip:08X}:{:04X}", address.port())
+        }
+        SocketAddr::V6(address) => panic!("{address} is an IPv6 address"),
+    };
+    let (own, peer) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+    let addresses = format!(" {} {} ", hex(own), hex(peer));
+    // The table changes while it is read, and may lack a line.
+    until_some("the connection is in /proc/net/tcp", || {
+        let table = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+        let (_, rest) = table.lines().find_map(|line| line.split_once(&addresses))?;
+        // The state, then `tx_queue:rx_queue`.
+        let (sent, _) = rest.split(' ').nth(1)?.split_once(':')?;
+        usize::from_str_radix(sent, 16).ok()
+    })
+}
+
+/// Sends `MIB` bytes, and waits until evenkeel's kernel has acknowledged them: a reset destroys
+/// what it has not.
+#[track_caller]
+fn send_mebibyte(mut stream: &TcpStream) {
+    stream.write_all(&pattern(MIB)).unwrap();
+    until("everything is acknowledged", || unacknowledged(stream) == 0);
+}
+
+/// Sends until no byte is taken any more: how many bytes evenkeel's kernel has acknowledged.
+#[track_caller]
+fn send_until_full(mut stream: &TcpStream) -> usize {
+    stream.set_nonblocking(true).unwrap();
+    let chunk = pattern(251 * 256);
+    let (mut written, mut acknowledged, mut unchanged) = (0, 0, 0);
+    until("no byte is taken any more", || {
+        while let Ok(count) = stream.write(&chunk[written % chunk.len()..]) {
+            written += count;
+        }
+        let now = written - unacknowledged(stream);
+        unchanged = if now == acknowledged { unchanged + 1 } else { 0 };
+        acknowledged = now;
+        // Half a second: longer than acknowledgements are delayed (200 ms), and longer than the
+        // first probe of a closed window waits.
+        unchanged == 50
     });
-    assert_eq!(whole.load(Ordering::Relaxed), 0, "servers that read a clean end");
+    acknowledged
 }
 
 #[test]
 fn a_reset_comes_after_all_that_was_sent_before_it_however_late_the_reader_is() {
-    const ANSWER: usize = 1 << 20;
-    let place = Place::new();
-    let server = Server::start(place.port(9001), |mut stream| {
-        stream.read_exact(&mut [0; 1000]).unwrap();
-        stream.write_all(&[6; ANSWER]).unwrap();
-        // The answer has left this host; what it has not read turns the close into a reset.
-        pause(Duration::from_millis(100));
-    });
-    let balancer = Balancer::start(&place, &Config::new(&place).server("a", server.address));
-    let mut client = connect(place.frontend());
-    SockRef::from(&client).set_recv_buffer_size(16 * 1024).unwrap();
-    client.write_all(&[5; 100_000]).unwrap();
-    pause(Duration::from_millis(1500));
-    let (answer, ending) = read_out(&client);
-    assert_eq!((answer.len(), ending), (ANSWER, Ending::Reset));
-    let record = balancer.session_ended("SD server_reset");
-    assert!(record.contains(&format!("/{ANSWER} ")), "{record}");
-    drop(client);
-    balancer.books_balance();
+    for side in Side::BOTH {
+        let env = TestEnv::new();
+        let (scene, mut sender, mut reader) = open(&env, Config::new(&env), side);
+        reader.write_all(&[5; 100_000]).unwrap();
+        sender.read_exact(&mut [0; 1000]).unwrap();
+        send_mebibyte(&sender);
+        // What it has not read turns the close into a reset.
+        drop(sender);
+        pause(Duration::from_millis(1500));
+        let (bytes, ending) = read_to_end(&reader);
+        assert_eq!((bytes.len(), ending), (MIB, Ending::Reset), "{side:?}");
+        assert!(bytes == pattern(MIB), "{side:?}");
+        assert_eq!(scene.logged(), MIB, "{side:?}");
+        drop(reader);
+        scene.balancer.assert_no_leaks();
+    }
+}
+
+#[test]
+fn a_reset_comes_after_all_that_is_spliced_and_all_that_waits_in_sockets() {
+    for side in Side::BOTH {
+        let env = TestEnv::new();
+        let (scene, sender, reader) = open(&env, Config::new(&env), side);
+        let acknowledged = send_until_full(&sender);
+        scene.until_a_pipe_holds_bytes();
+        reset(sender);
+        let (bytes, ending) = read_to_end(&reader);
+        assert_eq!((bytes.len(), ending), (acknowledged, Ending::Reset), "{side:?}");
+        assert!(bytes == pattern(acknowledged), "{side:?}");
+        assert_eq!(scene.logged(), acknowledged, "{side:?}");
+        drop(reader);
+        scene.balancer.assert_no_leaks();
+    }
+}
+
+#[test]
+fn a_drain_delivers_all_that_was_sent_before_a_reset() {
+    for side in Side::BOTH {
+        let env = TestEnv::new();
+        let config = Config::new(&env).global("drain_timeout = \"15s\"");
+        let (mut scene, sender, reader) = open(&env, config, side);
+        send_mebibyte(&sender);
+        reset(sender);
+        // The worker has seen the reset, and waits for acknowledgements.
+        pause(Duration::from_millis(200));
+        scene.balancer.signal(Signal::SIGTERM);
+        until("the drain has begun", || scene.balancer.application_log().contains("draining for"));
+        let (bytes, ending) = read_to_end(&reader);
+        assert_eq!((bytes.len(), ending), (MIB, Ending::Reset), "{side:?}");
+        assert!(bytes == pattern(MIB), "{side:?}");
+        assert!(scene.balancer.wait().success(), "{side:?}");
+        assert_eq!(scene.logged(), MIB, "{side:?}");
+    }
+}
+
+/// The session has ended, and the reader has read nothing so far: the log counts what it can still
+/// read, which is what its kernel has acknowledged.
+#[track_caller]
+fn assert_cut_off(scene: &Scene<'_>, reader: &TcpStream) {
+    let logged = scene.logged();
+    let (bytes, ending) = read_to_end(reader);
+    assert_eq!((bytes.len(), ending), (logged, Ending::Reset), "{:?}", scene.resetting);
+    assert!(0 < logged && logged < MIB, "{logged} bytes: {:?}", scene.resetting);
+    assert!(bytes == pattern(logged), "{:?}", scene.resetting);
+}
+
+#[test]
+fn a_reset_waits_for_a_reader_that_never_reads_until_the_half_closed_timeout() {
+    for side in Side::BOTH {
+        let env = TestEnv::new();
+        let config = Config::new(&env).frontend("half_closed_timeout = \"500ms\"");
+        let (scene, sender, reader) = open(&env, config, side);
+        send_mebibyte(&sender);
+        let begun = Instant::now();
+        reset(sender);
+        assert_cut_off(&scene, &reader);
+        assert!(begun.elapsed() >= Duration::from_millis(500), "{side:?}: {:?}", begun.elapsed());
+        drop(reader);
+        scene.balancer.assert_no_leaks();
+    }
+}
+
+#[test]
+fn a_reset_of_a_spliced_stream_waits_until_the_half_closed_timeout_too() {
+    for side in Side::BOTH {
+        let env = TestEnv::new();
+        let config = Config::new(&env).frontend("half_closed_timeout = \"500ms\"");
+        let (scene, sender, mut reader) = open(&env, config, side);
+        send_until_full(&sender);
+        scene.until_a_pipe_holds_bytes();
+        let begun = Instant::now();
+        reset(sender);
+        // The worker does not read from the sender while the pipe is full. It learns of the reset
+        // when it sends.
+        reader.write_all(b"?").unwrap();
+        assert_cut_off(&scene, &reader);
+        assert!(begun.elapsed() >= Duration::from_millis(500), "{side:?}: {:?}", begun.elapsed());
+        drop(reader);
+        scene.balancer.assert_no_leaks();
+    }
+}
+
+#[test]
+fn a_drain_that_times_out_cuts_off_what_was_sent_before_a_reset() {
+    for side in Side::BOTH {
+        let env = TestEnv::new();
+        let config = Config::new(&env).global("drain_timeout = \"500ms\"");
+        let (mut scene, sender, reader) = open(&env, config, side);
+        send_mebibyte(&sender);
+        reset(sender);
+        // The worker has seen the reset: the first reason is the one that counts.
+        pause(Duration::from_millis(200));
+        scene.balancer.signal(Signal::SIGTERM);
+        assert!(scene.balancer.wait().success(), "{side:?}");
+        assert_cut_off(&scene, &reader);
+    }
+}
+
+#[test]
+fn an_end_that_is_not_acknowledged_does_not_count_as_a_byte() {
+    let env = TestEnv::new();
+    let config = Config::new(&env).frontend("half_closed_timeout = \"2s\"");
+    let (scene, client, mut server) = open(&env, config, Side::Client);
+    (&client).write_all(&pattern(MIB)).unwrap();
+    shut_down(&client);
+    until("everything is acknowledged", || unacknowledged(&client) == 0);
+    reset(client);
+    // The end was passed on, and nothing is received behind it: the worker learns of the reset when
+    // it sends.
+    server.write_all(b"?").unwrap();
+    assert_cut_off(&scene, &server);
+    drop(server);
+    scene.balancer.assert_no_leaks();
 }

@@ -1,4 +1,4 @@
-//! What a supervisor is told (`sd_notify(3)`), which may wait for it.
+//! Messages to a supervisor (`sd_notify(3)`), which may wait for them.
 
 use std::io::ErrorKind;
 use std::os::linux::net::SocketAddrExt;
@@ -7,19 +7,19 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::common::balancer::{PROGRAM, write_config};
+use crate::common::balancer::{PROGRAM, run_command};
 use crate::common::client::{connect, exchange};
-use crate::common::wait::{PATIENCE, until};
-use crate::common::{Balancer, Config, Place, Server};
+use crate::common::wait::{TIMEOUT, until};
+use crate::common::{Balancer, Config, Server, TestEnv, echoing};
 
-/// The other end of `NOTIFY_SOCKET`.
+/// The receiver of `NOTIFY_SOCKET`.
 struct Supervisor(UnixDatagram);
 
 impl Supervisor {
-    fn of(place: &Place, command: &mut Command) -> Self {
-        let path = place.file("notify");
+    fn of(env: &TestEnv, command: &mut Command) -> Self {
+        let path = env.file("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         command.env("NOTIFY_SOCKET", path);
         Self(socket)
     }
@@ -32,9 +32,9 @@ impl Supervisor {
         assert_eq!(full.map(|error| error.kind()), Some(ErrorKind::WouldBlock));
     }
 
-    /// The next change of state: the first word of a message that is no mere status.
+    /// The next change of state: the first line of a message that is not only a `STATUS`.
     #[track_caller]
-    fn told(&self) -> String {
+    fn next(&self) -> String {
         loop {
             let mut message = [0; 4096];
             let length = self.0.recv(&mut message).unwrap();
@@ -46,7 +46,7 @@ impl Supervisor {
         }
     }
 
-    /// What has been told and not been heard.
+    /// All messages that are left.
     fn rest(&self) -> Vec<String> {
         self.0.set_nonblocking(true).unwrap();
         let mut message = [0; 4096];
@@ -58,42 +58,45 @@ impl Supervisor {
     }
 }
 
-#[test]
-fn a_reload_that_is_refused_for_want_of_a_file_is_over_for_the_supervisor_too() {
-    let place = Place::new();
-    let server = Server::echo(place.port(9001));
-    let mut command = Command::new(PROGRAM);
-    command.args(["run", "--bind", &place.frontend().to_string()]);
-    command.args(["--server", &server.address.to_string()]);
-    let supervisor = Supervisor::of(&place, &mut command);
-    let balancer = Balancer::spawn(&place, command);
-    assert_eq!(supervisor.told(), "READY=1");
-    balancer.signal(Signal::SIGHUP);
-    assert_eq!([supervisor.told(), supervisor.told()], ["RELOADING=1", "READY=1"]);
+/// Starts evenkeel under a supervisor, and waits until it is ready.
+fn start_supervised<'a>(env: &'a TestEnv, config: &Config) -> (Balancer<'a>, Supervisor) {
+    let mut command = run_command(env, &config.text());
+    let supervisor = Supervisor::of(env, &mut command);
+    (Balancer::start_command(env, command), supervisor)
 }
 
 #[test]
-fn who_is_stopping_is_not_ready_again_and_its_last_reload_has_not_failed() {
-    let place = Place::new();
-    let server = Server::echo(place.port(9001));
-    let config = Config::new(&place).server("a", server.address);
+fn a_reload_without_a_configuration_file_ends_with_ready() {
+    let env = TestEnv::new();
+    let server = Server::echo(env.port(9001));
     let mut command = Command::new(PROGRAM);
-    command.arg("run").arg("-c").arg(write_config(&place, &config.text()));
-    let supervisor = Supervisor::of(&place, &mut command);
-    let mut balancer = Balancer::start_command(&place, command);
-    let client = connect(place.frontend());
+    command.args(["run", "--bind", &env.frontend().to_string()]);
+    command.args(["--server", &server.address.to_string()]);
+    let supervisor = Supervisor::of(&env, &mut command);
+    let balancer = Balancer::spawn(&env, command);
+    assert_eq!(supervisor.next(), "READY=1");
+    balancer.signal(Signal::SIGHUP);
+    assert_eq!([supervisor.next(), supervisor.next()], ["RELOADING=1", "READY=1"]);
+}
+
+#[test]
+fn after_stopping_no_ready_follows_and_the_last_reload_has_not_failed() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let (mut balancer, supervisor) = start_supervised(&env, &config);
+    let client = connect(env.frontend());
     assert_eq!(exchange(&client, b"in"), b"in");
-    assert_eq!(supervisor.told(), "READY=1");
-    // So large that the signal comes while it is read.
+    assert_eq!(supervisor.next(), "READY=1");
+    // A file so large that SIGTERM comes while it is read.
     balancer.rewrite(&(config.text() + &"# \n".repeat(600_000)));
     balancer.signal(Signal::SIGHUP);
-    assert_eq!(supervisor.told(), "RELOADING=1");
+    assert_eq!(supervisor.next(), "RELOADING=1");
     balancer.signal(Signal::SIGTERM);
-    let told = supervisor.told();
-    assert!(told == "STOPPING=1" || supervisor.told() == "STOPPING=1", "{told}");
+    let message = supervisor.next();
+    assert!(message == "STOPPING=1" || supervisor.next() == "STOPPING=1", "{message}");
     until("the reload has ended", || {
-        let said = balancer.complaints();
-        said.contains("no reload: evenkeel is draining") || said.contains("reloaded: ")
+        let log = balancer.application_log();
+        log.contains("no reload: evenkeel is draining") || log.contains("reloaded: ")
     });
     let failed = [("outcome", "failed")];
     assert_eq!(balancer.metrics().sum("evenkeel_reloads_total", &failed), 0.0);
@@ -104,57 +107,49 @@ fn who_is_stopping_is_not_ready_again_and_its_last_reload_has_not_failed() {
 }
 
 #[test]
-fn a_supervisor_that_does_not_read_stops_nothing_and_is_told_of_the_start_once_it_reads() {
-    let place = Place::new();
-    let server = Server::echo(place.port(9001));
-    let config = Config::new(&place).server("a", server.address);
-    let mut command = Command::new(PROGRAM);
-    command.arg("run").arg("-c").arg(write_config(&place, &config.text()));
-    let supervisor = Supervisor::of(&place, &mut command);
+fn a_supervisor_that_does_not_read_blocks_nothing_and_gets_ready_later() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let mut command = run_command(&env, &config.text());
+    let supervisor = Supervisor::of(&env, &mut command);
     supervisor.fill();
-    let _balancer = Balancer::start_command(&place, command);
-    assert_eq!(exchange(&connect(place.frontend()), b"in"), b"in");
-    assert_eq!(supervisor.told(), "READY=1");
+    let _balancer = Balancer::start_command(&env, command);
+    assert_eq!(exchange(&connect(env.frontend()), b"in"), b"in");
+    assert_eq!(supervisor.next(), "READY=1");
 }
 
 #[test]
-fn what_a_supervisor_did_not_read_is_sent_again_in_order_and_only_as_far_as_it_still_holds() {
-    let place = Place::new();
-    let server = Server::echo(place.port(9001));
-    let config = Config::new(&place).server("a", server.address);
-    let mut command = Command::new(PROGRAM);
-    command.arg("run").arg("-c").arg(write_config(&place, &config.text()));
-    let supervisor = Supervisor::of(&place, &mut command);
-    let mut balancer = Balancer::start_command(&place, command);
-    let client = connect(place.frontend());
+fn messages_that_did_not_fit_are_sent_later_in_order_unless_they_are_outdated() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let (mut balancer, supervisor) = start_supervised(&env, &config);
+    let client = connect(env.frontend());
     assert_eq!(exchange(&client, b"in"), b"in");
-    assert_eq!(supervisor.told(), "READY=1");
+    assert_eq!(supervisor.next(), "READY=1");
     supervisor.fill();
     for _ in 0..20 {
-        balancer.obeys(&["reload"]);
+        balancer.control_ok(&["reload"]);
     }
-    assert_eq!([supervisor.told(), supervisor.told()], ["RELOADING=1", "READY=1"]);
+    assert_eq!([supervisor.next(), supervisor.next()], ["RELOADING=1", "READY=1"]);
     supervisor.fill();
-    balancer.obeys(&["reload"]);
+    balancer.control_ok(&["reload"]);
     balancer.signal(Signal::SIGTERM);
-    until("it drains", || balancer.complaints().contains("draining for"));
-    assert_eq!(supervisor.told(), "STOPPING=1");
+    until("the drain has begun", || balancer.application_log().contains("draining for"));
+    assert_eq!(supervisor.next(), "STOPPING=1");
     drop(client);
     assert!(balancer.wait().success());
 }
 
 #[test]
-fn a_supervisor_may_listen_on_an_abstract_socket() {
-    let place = Place::new();
-    let server = Server::echo(place.port(9001));
-    let config = Config::new(&place).server("a", server.address);
-    let mut command = Command::new(PROGRAM);
-    command.arg("run").arg("-c").arg(write_config(&place, &config.text()));
-    let name = place.file("notify").display().to_string();
+fn the_socket_of_a_supervisor_may_be_abstract() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let mut command = run_command(&env, &config.text());
+    let name = env.file("notify").display().to_string();
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let supervisor = Supervisor(UnixDatagram::bind_addr(&address).unwrap());
-    supervisor.0.set_read_timeout(Some(PATIENCE)).unwrap();
+    supervisor.0.set_read_timeout(Some(TIMEOUT)).unwrap();
     command.env("NOTIFY_SOCKET", format!("@{name}"));
-    let _balancer = Balancer::spawn(&place, command);
-    assert_eq!(supervisor.told(), "READY=1");
+    let _balancer = Balancer::spawn(&env, command);
+    assert_eq!(supervisor.next(), "READY=1");
 }

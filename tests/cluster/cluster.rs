@@ -1,5 +1,5 @@
-//! The cluster that evenkeel exists for: Pis that serve a page with their names, a DNS server that
-//! knows them, one Pi in front that balances, and somebody with a browser.
+//! The cluster that evenkeel was written for: Pis that serve a page with their host names, a DNS
+//! server with their addresses, one Pi that runs evenkeel, and a client.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,38 +8,39 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use super::network::{Network, output};
-use super::patience::{until, until_ok};
-use super::program::{Program, said};
+use super::program::{Program, printed};
 use super::prometheus::Prometheus;
+use super::wait::{until, until_ok};
 
-/// What the scenes are played with.
+/// The programs that the tests need.
 pub(crate) const PROGRAMS: [&str; 7] =
     ["ip", "unshare", "lighttpd", "php-cgi", "dnsmasq", "curl", "mount"];
 
-/// The Pi in front.
+/// The Pi that runs evenkeel.
 const FRONT: &str = "rpi-a";
 const FRONT_ADDRESS: &str = "10.77.0.10";
 
-/// The DNS server's host.
+/// The host of the DNS server.
 const DNS: &str = "dns";
 const DNS_ADDRESS: &str = "10.77.0.53";
 
-/// Somebody who looks at the page.
+/// The host of the client.
 const BROWSER: &str = "browser";
 
-/// The Pis that serve, where they are: names as the cluster's DNS has them.
+/// The Pis that serve the page, with their names in DNS.
 const PIS: [(&str, &str); 3] =
     [("rpi-b", "10.77.0.11"), ("rpi-c", "10.77.0.12"), ("rpi-d", "10.77.0.13")];
 
-/// Of the project, below its root.
+/// Paths from the root of the project.
 pub(crate) const CONFIG: &str = "deploy/raspberry-pi-cluster.toml";
 const PROMETHEUS_CONFIG: &str = "deploy/prometheus.yml";
 
-/// As the issue's page has it: a header keeps browsers from guessing, the name is what is seen.
+/// The page: the host name. The header keeps browsers from guessing the type.
 const PAGE: &str = "<?php header('Content-Type: text/plain'); echo gethostname(), \"\\n\";\n";
 
-/// A private /run, for the control socket, and our DNS server in the place of the machine's. Where
-/// resolv.conf is a link into /run, its target is now gone, and made again to be covered.
+/// Mounts a private /run, for the control socket, and a resolv.conf with the DNS server of the
+/// test. If resolv.conf is a link into /run, its target is hidden now and is created again as the
+/// mount point.
 const PRIVATE: &str = r#"
 real=$(readlink -m /etc/resolv.conf)
 mount -t tmpfs tmpfs /run
@@ -49,7 +50,7 @@ mount --bind "$0/hosts" /etc/hosts
 exec "$@"
 "#;
 
-/// The whole cluster; it is gone when this is dropped. Fields are dropped in this order: programs
+/// The whole cluster. Dropping it removes everything. Fields are dropped in this order: programs
 /// before the hosts that they run on.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -60,13 +61,13 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// The cluster with the configuration that is deployed, used as it is.
+    /// Starts the cluster with the deployed configuration, unchanged.
     #[track_caller]
     pub(crate) fn start() -> Self {
         Self::start_with(|_| root(CONFIG))
     }
 
-    /// The cluster with a copy of that configuration, to be edited.
+    /// Starts the cluster with a copy of the deployed configuration: the cluster, and the copy.
     #[track_caller]
     pub(crate) fn start_editable() -> (Self, PathBuf) {
         let mut copy = PathBuf::new();
@@ -93,12 +94,12 @@ impl Cluster {
         let webs: Vec<_> = PIS.iter().map(|(pi, _)| (*pi, start_web(&network, pi))).collect();
         let dns = start_dns(&network);
         for (pi, address) in PIS {
-            until_ok("a Pi serves", || expect(&look(&network, address)?, pi));
+            until_ok("a Pi serves", || expect(&fetch(&network, address)?, pi));
         }
         let balancer = start_balancer(&network, &config(&network));
         let mut cluster = Self { balancer, dns, webs, network };
-        // Names are looked up at start; a server counts as up until its probes say otherwise.
-        until_ok("both servers are used", || {
+        // A server is up until its first probe.
+        until_ok("both servers get sessions", || {
             cluster.balancer.assert_runs();
             expect(&cluster.page()?, "rpi-b")?;
             expect(&cluster.page()?, "rpi-c")
@@ -106,64 +107,66 @@ impl Cluster {
         cluster
     }
 
-    /// What a browser shows that asks the Pi in front for the page, over a new connection.
+    /// Requests the page through evenkeel, over a new connection.
     ///
     /// # Errors
-    /// The request failed, as the browser says.
+    /// The error of curl.
     pub(crate) fn page(&self) -> Result<String, String> {
-        look(&self.network, FRONT_ADDRESS)
+        fetch(&self.network, FRONT_ADDRESS)
     }
 
-    /// The next `count` pages; each must be there.
+    /// Requests the page `count` times. Each request must succeed.
     #[track_caller]
     pub(crate) fn pages(&self, count: usize) -> Vec<String> {
-        (0..count).map(|_| self.page().unwrap_or_else(|why| panic!("no page: {why}"))).collect()
+        (0..count)
+            .map(|_| self.page().unwrap_or_else(|why| panic!("a request failed: {why}")))
+            .collect()
     }
 
-    /// The Pi's processes are gone from one moment to the next; its kernel refuses connections.
+    /// Kills every process on the Pi. Its kernel then refuses connections.
     #[track_caller]
     pub(crate) fn kill_web(&mut self, pi: &str) {
-        let place = self.place_of(pi);
-        self.webs[place].1.kill();
+        let index = self.index_of(pi);
+        self.webs[index].1.kill();
         self.network.kill_all(pi);
     }
 
-    /// The Pi's web server again.
+    /// Starts the web server of the Pi again.
     #[track_caller]
     pub(crate) fn restart_web(&mut self, pi: &str) {
-        let place = self.place_of(pi);
-        let (name, _) = self.webs[place];
-        self.webs[place].1 = start_web(&self.network, name);
+        let index = self.index_of(pi);
+        let (name, _) = self.webs[index];
+        self.webs[index].1 = start_web(&self.network, name);
     }
 
-    fn place_of(&self, pi: &str) -> usize {
+    fn index_of(&self, pi: &str) -> usize {
         self.webs.iter().position(|(name, _)| *name == pi).expect("a Pi of the cluster")
     }
 
-    /// The cluster's DNS server says from now on that `name` is where `pi` is.
+    /// Changes the address of `name` in DNS to that of `pi`.
     pub(crate) fn move_name(&self, name: &str, pi: &str) {
         let (_, address) = PIS.iter().find(|(own, _)| *own == pi).expect("a Pi of the cluster");
         write_names(&self.network, |own| if own == name { Some(*address) } else { None });
         self.dns.signal(Signal::SIGHUP);
     }
 
-    /// The balancer reads its file again.
+    /// Reloads the configuration of evenkeel.
     pub(crate) fn reload(&self) {
         self.balancer.signal(Signal::SIGHUP);
     }
 
-    /// What the balancer has said so far.
+    /// The output of evenkeel so far.
     pub(crate) fn log(&self) -> String {
-        self.balancer.said()
+        self.balancer.output()
     }
 
-    /// The metrics as of now, read on the Pi in front: they are for it alone.
+    /// Scrapes the metrics, on the host of evenkeel: they are served on its loopback only.
     #[track_caller]
     pub(crate) fn metrics(&self) -> Metrics {
         Metrics(output(self.network.command(FRONT, &curl("http://127.0.0.1:8404/metrics"))))
     }
 
-    /// Has `promtool check metrics` look at them; gives what it found.
+    /// The output of `promtool check metrics`.
     #[track_caller]
     pub(crate) fn check_metrics(&self) -> String {
         let file = self.network.file("metrics");
@@ -173,7 +176,7 @@ impl Cluster {
         output(promtool)
     }
 
-    /// A Prometheus on the Pi in front, with the configuration that is deployed, used as it is.
+    /// Starts Prometheus on the host of evenkeel, with the deployed configuration, unchanged.
     #[track_caller]
     pub(crate) fn start_prometheus(&self) -> Prometheus {
         let words = self.network.words(FRONT);
@@ -204,7 +207,7 @@ impl Metrics {
         self.value("evenkeel_server_up", &[&format!("server=\"{server}\"")]) > 0.5
     }
 
-    /// Probes of `server` that passed, since the start.
+    /// Probes of `server` that passed since the start.
     #[track_caller]
     pub(crate) fn passed(&self, server: &str) -> f64 {
         let server = format!("server=\"{server}\"");
@@ -212,12 +215,12 @@ impl Metrics {
     }
 }
 
-fn look(network: &Network, address: &str) -> Result<String, String> {
+fn fetch(network: &Network, address: &str) -> Result<String, String> {
     let mut command = network.command(BROWSER, &curl(&format!("http://{address}/")));
-    command.output().map_err(|error| error.to_string()).and_then(|output| said(&output))
+    command.output().map_err(|error| error.to_string()).and_then(|output| printed(&output))
 }
 
-/// Fails on an answer that is not good, and on one that does not come.
+/// Fails on an error status, and after ten seconds without an answer.
 fn curl(url: &str) -> [&str; 9] {
     ["curl", "--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", "10", url]
 }
@@ -255,7 +258,7 @@ fn start_dns(network: &Network) -> Program {
         "--no-resolv",
         "--no-hosts",
         "--local=//",
-        // A second: a name that moves is to be seen soon.
+        // One second, so that evenkeel notices a changed address soon.
         "--local-ttl=1",
         "--bind-interfaces",
         "--user=root",
@@ -265,17 +268,17 @@ fn start_dns(network: &Network) -> Program {
         &names,
     ];
     let mut dns = Program::start(network.command(DNS, &words), network.file("dns.log"));
-    // Its socket is bound by then; questions wait in it until it has read the names.
+    // Its socket is bound by then. Queries wait in it until it has read the names.
     until("the DNS server has started", || {
         dns.assert_runs();
-        dns.said().contains("started")
+        dns.output().contains("started")
     });
     dns
 }
 
-/// The names of all Pis, each at its own address or `elsewhere`.
-fn write_names(network: &Network, elsewhere: impl Fn(&str) -> Option<&'static str>) {
-    let line = |(pi, address)| format!("{} {pi}\n", elsewhere(pi).unwrap_or(address));
+/// Writes the names of all Pis, each with the address that `changed` returns, or its own.
+fn write_names(network: &Network, changed: impl Fn(&str) -> Option<&'static str>) {
+    let line = |(pi, address)| format!("{} {pi}\n", changed(pi).unwrap_or(address));
     fs::write(network.file("names"), PIS.map(line).concat()).unwrap();
 }
 
@@ -293,13 +296,14 @@ fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Somebody who reloads the page all the time, until told to stop.
-pub(crate) fn reload_page_while<T>(cluster: &Cluster, scene: impl FnOnce() -> T) -> (T, usize) {
+/// Requests the page from two threads while `action` runs: its result, and the number of requests.
+/// Each request must succeed.
+pub(crate) fn request_pages_during<T>(cluster: &Cluster, action: impl FnOnce() -> T) -> (T, usize) {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-    let over = AtomicBool::new(false);
-    /// Also when the scene fails: otherwise nobody would tell the readers.
-    struct Ends<'a>(&'a AtomicBool);
-    impl Drop for Ends<'_> {
+    let stopped = AtomicBool::new(false);
+    /// Stops the threads, also if `action` panics.
+    struct StopOnDrop<'a>(&'a AtomicBool);
+    impl Drop for StopOnDrop<'_> {
         fn drop(&mut self) {
             self.0.store(true, Relaxed);
         }
@@ -307,27 +311,27 @@ pub(crate) fn reload_page_while<T>(cluster: &Cluster, scene: impl FnOnce() -> T)
     std::thread::scope(|scope| {
         let read = || {
             let mut count = 0;
-            while !over.load(Relaxed) {
+            while !stopped.load(Relaxed) {
                 cluster.pages(1);
                 count += 1;
             }
             count
         };
         let readers = [scope.spawn(read), scope.spawn(read)];
-        let ends = Ends(&over);
-        let seen = scene();
-        drop(ends);
+        let stop = StopOnDrop(&stopped);
+        let result = action();
+        drop(stop);
         let counts = readers.map(|reader| reader.join().expect("a request failed"));
-        (seen, counts.iter().sum())
+        (result, counts.iter().sum())
     })
 }
 
-/// The pages until one of `pi` is there, all without a failure.
+/// Requests the page until `pi` answers. Each request must succeed.
 #[track_caller]
 pub(crate) fn until_page_of(cluster: &Cluster, pi: &str) {
     until_ok(pi, || expect(&cluster.pages(1)[0], pi));
 }
 
-fn expect(seen: &str, wanted: &str) -> Result<(), String> {
-    if seen == wanted { Ok(()) } else { Err(format!("{seen:?}, not {wanted:?}")) }
+fn expect(actual: &str, expected: &str) -> Result<(), String> {
+    if actual == expected { Ok(()) } else { Err(format!("{actual:?}, not {expected:?}")) }
 }

@@ -1,5 +1,5 @@
-//! Hosts that are network namespaces, on one switch; gone with everything that runs in them when
-//! the test ends, however it ends.
+//! Hosts (network namespaces) on one switch. They are removed, with every process in them, when the
+//! test ends or is killed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,18 +10,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::patience::until;
-use super::program::said;
+use super::program::printed;
+use super::wait::until;
 
 /// The namespace that holds the bridge.
 const SWITCH: &str = "switch";
 
-/// Beginning of every namespace's name; the process id of the test follows, then a number.
+/// The name of a namespace begins with this, the process id of the test, and a number.
 const PREFIX: &str = "evenkeel-";
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// A switch, the hosts on it, and a folder for their files.
+/// A switch, the hosts on it, and a directory for their files.
 #[derive(Debug)]
 pub(crate) struct Network {
     prefix: String,
@@ -30,10 +30,10 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// A switch without hosts.
+    /// Creates a switch without hosts.
     #[track_caller]
     pub(crate) fn new() -> Self {
-        sweep();
+        remove_leftovers();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("{PREFIX}{}-{number}-", std::process::id());
         let folder = folder(prefix.trim_end_matches('-'));
@@ -46,7 +46,7 @@ impl Network {
         network
     }
 
-    /// A host at `address`, in a network of 24 bits.
+    /// Adds a host with `address`, in a /24 network.
     #[track_caller]
     pub(crate) fn add_host(&mut self, host: &str, address: &str) {
         self.add_namespace(host);
@@ -59,25 +59,25 @@ impl Network {
         ip(&["-n", &own, "link", "set", "eth0", "up"]);
     }
 
-    /// A command that will run on `host`; the process that is started becomes it.
+    /// A command that runs on `host`. `ip netns exec` becomes it: the process id is its own.
     pub(crate) fn command(&self, host: &str, words: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace(host)]).args(words);
         command
     }
 
-    /// The words that run what follows them on `host`.
+    /// The command that runs its further arguments on `host`.
     pub(crate) fn words(&self, host: &str) -> Vec<String> {
         ["ip", "netns", "exec", &self.namespace(host)].map(str::to_owned).to_vec()
     }
 
-    /// Kills all that runs on `host`, without warning, and waits until it is gone.
+    /// Kills every process on `host` with SIGKILL, and waits until they have ended.
     #[track_caller]
     pub(crate) fn kill_all(&self, host: &str) {
         kill_all(&self.namespace(host));
     }
 
-    /// A file of this network, which is gone with it.
+    /// A file in the directory of this network.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
@@ -89,7 +89,7 @@ impl Network {
     #[track_caller]
     fn add_namespace(&mut self, host: &str) {
         let namespace = self.namespace(host);
-        // First, so that it is removed also when what follows fails.
+        // First, so that it is removed even if the next step fails.
         self.hosts.push(namespace.clone());
         ip(&["netns", "add", &namespace]);
     }
@@ -104,7 +104,10 @@ impl Drop for Network {
     }
 }
 
-/// Whether this machine lets us make networks; if not, why.
+/// Whether this machine allows network namespaces.
+///
+/// # Errors
+/// Why it does not.
 pub(crate) fn allowed() -> Result<(), String> {
     static ALLOWED: OnceLock<Result<(), String>> = OnceLock::new();
     ALLOWED.get_or_init(attempt).clone()
@@ -112,17 +115,17 @@ pub(crate) fn allowed() -> Result<(), String> {
 
 fn attempt() -> Result<(), String> {
     if !nix::unistd::geteuid().is_root() {
-        return Err("needs root, to make network namespaces".to_owned());
+        return Err("needs root, to create network namespaces".to_owned());
     }
     let namespace = format!("{PREFIX}{}-try", std::process::id());
     let script = "ip netns add $0 && ip netns exec $0 unshare --uts true; ip netns delete $0";
     let tried = Command::new("sh").args(["-ec", script, &namespace]).output();
-    let tried = tried.map_err(|error| error.to_string()).and_then(|output| said(&output));
-    tried.map(drop).map_err(|why| format!("network namespaces cannot be made here: {why}"))
+    let tried = tried.map_err(|error| error.to_string()).and_then(|output| printed(&output));
+    tried.map(drop).map_err(|why| format!("network namespaces cannot be created: {why}"))
 }
 
-/// Removes what tests that were killed have left: their process ids are nobody's.
-fn sweep() {
+/// Removes the namespaces of test processes that no longer exist.
+fn remove_leftovers() {
     for line in output_of(&["netns", "list"]).lines() {
         let name = line.split_whitespace().next().unwrap_or_default();
         let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-'));
@@ -139,7 +142,7 @@ fn folder(network: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(network)
 }
 
-/// May be called while other tests do the same, and while a panic unwinds: fails silently.
+/// May be called concurrently by other tests and during a panic, so that it ignores errors.
 fn remove(namespace: &str) {
     for pid in pids(namespace) {
         kill(pid, Signal::SIGKILL).ok();
@@ -150,13 +153,13 @@ fn remove(namespace: &str) {
 #[track_caller]
 fn kill_all(namespace: &str) {
     for pid in pids(namespace) {
-        // Gone meanwhile, with its parent, is as good.
+        // It may have ended meanwhile, with its parent.
         kill(pid, Signal::SIGKILL).ok();
     }
-    until("all that ran on the host is gone", || pids(namespace).is_empty());
+    until("every process on the host has ended", || pids(namespace).is_empty());
 }
 
-/// What runs there; what is dead and not yet waited for is not in any namespace.
+/// The processes in a namespace. Zombies are in none.
 fn pids(namespace: &str) -> Vec<Pid> {
     let found = Command::new("ip").args(["netns", "pids", namespace]).output();
     let text = found.map(|output| output.stdout).unwrap_or_default();
@@ -164,11 +167,11 @@ fn pids(namespace: &str) -> Vec<Pid> {
     lines.lines().filter_map(|pid| pid.trim().parse().ok()).map(Pid::from_raw).collect()
 }
 
-/// What `command` printed; it must succeed.
+/// The standard output of `command`, which must succeed.
 #[track_caller]
 pub(crate) fn output(mut command: Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    said(&output).unwrap_or_else(|why| panic!("{command:?}: {why}"))
+    printed(&output).unwrap_or_else(|why| panic!("{command:?}: {why}"))
 }
 
 #[track_caller]

@@ -1,4 +1,4 @@
-//! A real Prometheus, asked through curl.
+//! A Prometheus server, queried with curl.
 
 use std::fs;
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::patience::until;
-use super::program::{Program, said};
+use super::program::{Program, printed};
+use super::wait::until;
 
 /// A running Prometheus, on this host or another.
 #[derive(Debug)]
@@ -18,8 +18,9 @@ pub(crate) struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it behind `words` (of `ip netns exec`; none: here) with `config`, and waits until it
-    /// answers at `address`. Its files are below `folder`.
+    /// Starts it with `config`, and waits until it answers at `address`. Its files are below
+    /// `folder`. `words` are the command that runs it on another host (`ip netns exec ..`), or
+    /// empty.
     #[track_caller]
     pub(crate) fn start(words: Vec<String>, address: &str, config: &Path, folder: &Path) -> Self {
         let data = folder.join("prometheus");
@@ -38,20 +39,20 @@ impl Prometheus {
         prometheus
     }
 
-    /// The series that `query` gives now, of which each has its labels and its value.
+    /// The series that `query` returns now, with their labels and values.
     ///
     /// # Errors
-    /// It is not a query, as Prometheus says.
+    /// The error of Prometheus.
     pub(crate) fn query(&self, query: &str) -> Result<Vec<Series>, String> {
         let answer = self.api("/api/v1/query", &[("query", query)])?;
         let found = answer["result"].as_array().ok_or("no vector")?;
         Ok(found.iter().filter_map(Series::of).collect())
     }
 
-    /// The data of an answer of Prometheus' HTTP interface.
+    /// The data of an answer of the HTTP API.
     ///
     /// # Errors
-    /// What is wrong with the question, as Prometheus says.
+    /// The error of Prometheus.
     pub(crate) fn api(&self, path: &str, fields: &[(&str, &str)]) -> Result<Value, String> {
         let text = self.get(path, fields)?;
         let mut answer: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
@@ -64,13 +65,13 @@ impl Prometheus {
     fn get(&self, path: &str, fields: &[(&str, &str)]) -> Result<String, String> {
         let mut command = command(&self.words, "curl");
         command.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "10"]);
-        // An error comes with a body that says more than its status.
+        // The body of an error says more than its status.
         command.args(["--fail-with-body", "--get"]);
         for (name, value) in fields {
             command.arg("--data-urlencode").arg(format!("{name}={value}"));
         }
         command.arg(format!("http://{}{path}", self.address));
-        command.output().map_err(|error| error.to_string()).and_then(|output| said(&output))
+        command.output().map_err(|error| error.to_string()).and_then(|output| printed(&output))
     }
 }
 

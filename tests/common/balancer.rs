@@ -1,4 +1,4 @@
-//! The real binary, with its configuration, its logs and its control socket in a place of its own.
+//! The evenkeel binary, with its configuration, logs and control socket in the directory of a test.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -9,96 +9,96 @@ use evenkeel::sys::child::die_with_parent;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::books::{Descriptors, Metrics};
+use super::metrics::Metrics;
+use super::process::Descriptors;
 use super::wait::{until, until_some};
-use super::{Config, Place, http};
+use super::{Config, TestEnv, http};
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_evenkeel");
 
-/// Where its two logs go.
+/// Standard output and standard error of the process.
 #[derive(Debug)]
 pub(crate) struct Outputs {
-    /// One line a session.
+    /// The session log.
     pub(crate) stdout: Stdio,
-    /// What it has to say to the operator.
+    /// The application log.
     pub(crate) stderr: Stdio,
 }
 
 impl Outputs {
-    /// Into files of `place`.
-    pub(crate) fn of(place: &Place) -> Self {
-        let create = |name| File::create(place.file(name)).unwrap().into();
-        Self { stdout: create("sessions.log"), stderr: create("operator.log") }
+    /// Two files in the directory of the test.
+    pub(crate) fn of(env: &TestEnv) -> Self {
+        let create = |name| File::create(env.file(name)).unwrap().into();
+        Self { stdout: create("sessions.log"), stderr: create("application.log") }
     }
 }
 
-/// A running evenkeel; killed when it is dropped.
+/// A running evenkeel. Dropping it kills the process.
 #[derive(Debug)]
 pub(crate) struct Balancer<'a> {
-    pub(crate) place: &'a Place,
+    pub(crate) env: &'a TestEnv,
     child: Child,
-    /// Descriptors when it was ready.
+    /// Its descriptors when it was ready.
     pub(crate) base: Descriptors,
 }
 
 impl<'a> Balancer<'a> {
-    /// Starts it, and waits until it is ready.
+    /// Starts evenkeel with `config`, and waits until it is ready.
     #[track_caller]
-    pub(crate) fn start(place: &'a Place, config: &Config) -> Self {
-        Self::start_text(place, &config.text())
+    pub(crate) fn start(env: &'a TestEnv, config: &Config) -> Self {
+        Self::start_text(env, &config.text())
     }
 
-    /// As `start`, with the text of a file.
+    /// As `start`, with the text of a configuration file.
     #[track_caller]
-    pub(crate) fn start_text(place: &'a Place, text: &str) -> Self {
-        let mut command = Command::new(PROGRAM);
-        command.arg("run").arg("-c").arg(write_config(place, text));
-        Self::start_command(place, command)
+    pub(crate) fn start_text(env: &'a TestEnv, text: &str) -> Self {
+        Self::start_command(env, run_command(env, text))
     }
 
+    /// Starts it with `command`, and waits until it is ready.
     #[track_caller]
-    pub(crate) fn start_command(place: &'a Place, command: Command) -> Self {
-        Self::ready(Self::spawn(place, command))
+    pub(crate) fn start_command(env: &'a TestEnv, command: Command) -> Self {
+        Self::ready(Self::spawn(env, command))
     }
 
     /// As `start_command`, with other outputs.
     #[track_caller]
-    pub(crate) fn start_with(place: &'a Place, command: Command, outputs: Outputs) -> Self {
-        Self::ready(Self::spawn_with(place, command, outputs))
+    pub(crate) fn start_with(env: &'a TestEnv, command: Command, outputs: Outputs) -> Self {
+        Self::ready(Self::spawn_with(env, command, outputs))
     }
 
     #[track_caller]
     fn ready(mut balancer: Self) -> Self {
-        let place = balancer.place;
+        let env = balancer.env;
         until("the balancer is ready", || {
             if let Some(status) = balancer.child.try_wait().unwrap() {
-                panic!("the balancer has ended ({status}): {}", balancer.complaints());
+                panic!("the balancer has ended ({status}): {}", balancer.application_log());
             }
-            http::get(place.observe(), "/readyz").is_ok_and(|(status, _)| status == 200)
+            http::get(env.observe(), "/readyz").is_ok_and(|(status, _)| status == 200)
         });
-        balancer.base = until_some("its descriptors are at rest", || {
+        balancer.base = until_some("the number of its descriptors is stable", || {
             let now = Descriptors::of(balancer.pid());
-            let settled = balancer.base == now;
+            let stable = balancer.base == now;
             balancer.base = now;
-            settled.then_some(now)
+            stable.then_some(now)
         });
         balancer
     }
 
-    /// Starts it, and waits for nothing.
-    pub(crate) fn spawn(place: &'a Place, command: Command) -> Self {
-        Self::spawn_with(place, command, Outputs::of(place))
+    /// Starts it with `command`, and does not wait.
+    pub(crate) fn spawn(env: &'a TestEnv, command: Command) -> Self {
+        Self::spawn_with(env, command, Outputs::of(env))
     }
 
     /// As `spawn`, with other outputs.
-    pub(crate) fn spawn_with(place: &'a Place, mut command: Command, outputs: Outputs) -> Self {
+    pub(crate) fn spawn_with(env: &'a TestEnv, mut command: Command, outputs: Outputs) -> Self {
         command.stdin(Stdio::null()).stdout(outputs.stdout).stderr(outputs.stderr);
         command.process_group(0).env("NO_COLOR", "1").env_remove("RUST_LOG");
         die_with_parent(&mut command);
         let child = command.spawn().unwrap();
         let base = Descriptors { sockets: 0, pipes: 0, others: 0 };
-        Self { place, child, base }
+        Self { env, child, base }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -119,93 +119,105 @@ impl<'a> Balancer<'a> {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// One scrape.
+    /// Scrapes the metrics.
     #[track_caller]
     pub(crate) fn metrics(&self) -> Metrics {
-        let (status, text) = http::get(self.place.observe(), "/metrics").unwrap();
+        let (status, text) = http::get(self.env.observe(), "/metrics").unwrap();
         assert_eq!(status, 200, "{text}");
         Metrics::parse(&text)
     }
 
-    /// Waits until a scrape shows what `so` wants.
+    /// Scrapes the metrics until `condition` holds, and returns that scrape.
     #[track_caller]
-    pub(crate) fn metrics_until(&self, what: &str, so: impl Fn(&Metrics) -> bool) -> Metrics {
-        until_some(what, || Some(self.metrics()).filter(&so))
+    pub(crate) fn metrics_until(
+        &self,
+        what: &str,
+        condition: impl Fn(&Metrics) -> bool,
+    ) -> Metrics {
+        until_some(what, || Some(self.metrics()).filter(&condition))
     }
 
-    /// The session log so far.
+    /// The lines of the session log so far.
     pub(crate) fn sessions(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.place.file("sessions.log")).unwrap();
+        let text = fs::read_to_string(self.env.file("sessions.log")).unwrap();
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Waits for the record of a session that ended so, as it is written: `CD client_reset`.
+    /// Waits for the log record of a session with these letters and this reason, as they are
+    /// written: `CD client_reset`.
     #[track_caller]
-    pub(crate) fn session_ended(&self, how: &str) -> String {
-        let wanted = format!(" {how} ");
-        until_some(&format!("a session ends {how}"), || {
-            self.sessions().into_iter().find(|line| line.contains(&wanted))
+    pub(crate) fn session_ended(&self, reason: &str) -> String {
+        let field = format!(" {reason} ");
+        until_some(&format!("a session ends with {reason}"), || {
+            self.sessions().into_iter().find(|line| line.contains(&field))
         })
     }
 
-    /// The operator's log so far.
-    pub(crate) fn complaints(&self) -> String {
-        // Where stderr went elsewhere there is none.
-        fs::read_to_string(self.place.file("operator.log")).unwrap_or_default()
+    /// The application log so far.
+    pub(crate) fn application_log(&self) -> String {
+        // There is no file if stderr is something else.
+        fs::read_to_string(self.env.file("application.log")).unwrap_or_default()
     }
 
-    /// Puts another configuration in the place of its file.
+    /// Replaces the configuration file.
     pub(crate) fn rewrite(&self, text: &str) {
-        write_config(self.place, text);
+        write_config(self.env, text);
     }
 
-    /// Puts another configuration in force.
+    /// Replaces the configuration file and reloads it.
     #[track_caller]
     pub(crate) fn reload(&self, config: &Config) {
         self.rewrite(&config.text());
-        let output = self.order(&["reload"]);
-        assert!(output.status.success(), "{}", said(&output));
+        let output = self.control(&["reload"]);
+        assert!(output.status.success(), "{}", printed(&output));
     }
 
-    /// `evenkeel ORDER.. --control ITS_SOCKET`
-    pub(crate) fn order(&self, order: &[&str]) -> Output {
-        let socket = self.place.file("control.sock");
-        Command::new(PROGRAM).args(order).arg("--control").arg(socket).output().unwrap()
+    /// Runs `evenkeel ARGUMENTS.. --control ITS_SOCKET`.
+    pub(crate) fn control(&self, arguments: &[&str]) -> Output {
+        let socket = self.env.file("control.sock");
+        Command::new(PROGRAM).args(arguments).arg("--control").arg(socket).output().unwrap()
     }
 
-    /// As `order`, of what must succeed; gives what it printed.
+    /// As `control`, for a command that must succeed: its standard output.
     #[track_caller]
-    pub(crate) fn obeys(&self, order: &[&str]) -> String {
-        let output = self.order(order);
-        assert!(output.status.success(), "{order:?}: {}", said(&output));
+    pub(crate) fn control_ok(&self, arguments: &[&str]) -> String {
+        let output = self.control(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", printed(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 }
 
-/// What a command said, on both streams.
-pub(crate) fn said(output: &Output) -> String {
+/// `evenkeel run` with this configuration.
+pub(crate) fn run_command(env: &TestEnv, text: &str) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.arg("run").arg("-c").arg(write_config(env, text));
+    command
+}
+
+/// The standard output of a command, followed by its standard error.
+pub(crate) fn printed(output: &Output) -> String {
     let Output { stdout, stderr, .. } = output;
     String::from_utf8_lossy(stdout).into_owned() + &String::from_utf8_lossy(stderr)
 }
 
-/// Replaces the file at once, as an operator's editor does.
-pub(crate) fn write_config(place: &Place, text: &str) -> PathBuf {
-    let (file, new) = (place.file("evenkeel.toml"), place.file("evenkeel.toml.new"));
+/// Writes the configuration file, replacing an old one atomically, as editors do.
+pub(crate) fn write_config(env: &TestEnv, text: &str) -> PathBuf {
+    let (file, new) = (env.file("evenkeel.toml"), env.file("evenkeel.toml.new"));
     fs::write(&new, text).unwrap();
     fs::rename(&new, &file).unwrap();
     file
 }
 
 impl Drop for Balancer<'_> {
-    #[expect(clippy::print_stderr, reason = "it is shown with the failed test")]
+    #[expect(clippy::print_stderr, reason = "the logs are shown with the failed test")]
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
         if std::thread::panicking() {
-            eprintln!("--- what the balancer said:\n{}", self.complaints());
+            eprintln!("--- application log:\n{}", self.application_log());
             let sessions = self.sessions();
             let last = sessions.len().saturating_sub(20);
-            eprintln!("--- its last sessions:\n{}", sessions[last..].join("\n"));
+            eprintln!("--- last records of the session log:\n{}", sessions[last..].join("\n"));
         }
     }
 }

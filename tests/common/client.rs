@@ -1,4 +1,4 @@
-//! Clients: a connection, and the verbs of a scripted peer that the standard library lacks.
+//! Clients, and operations of a TCP peer that the standard library lacks.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -6,36 +6,36 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::wait::PATIENCE;
+use super::wait::TIMEOUT;
 
-/// Connects; reads and writes that hang fail after a while instead.
+/// Connects. Reads and writes have a timeout.
 #[track_caller]
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)
-        .unwrap_or_else(|error| panic!("{address} takes no connection: {error}"));
-    patient(&stream);
+    let stream = TcpStream::connect_timeout(&address, TIMEOUT)
+        .unwrap_or_else(|error| panic!("connecting to {address} failed: {error}"));
+    set_timeouts(&stream);
     stream
 }
 
-/// What reads and writes of a test are held to.
-pub(crate) fn patient(stream: &TcpStream) {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+/// Sets the timeouts of reads and writes, and turns Nagle's algorithm off.
+pub(crate) fn set_timeouts(stream: &TcpStream) {
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     stream.set_nodelay(true).unwrap();
 }
 
-/// The end of what we say (FIN); we still listen.
-pub(crate) fn end(stream: &TcpStream) {
+/// Shuts the sending direction down (FIN); the stream can still be read.
+pub(crate) fn shut_down(stream: &TcpStream) {
     stream.shutdown(Shutdown::Write).unwrap();
 }
 
-/// RST instead of FIN.
+/// Aborts the connection: RST instead of FIN.
 pub(crate) fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     drop(stream);
 }
 
-/// How a connection ended, as its reader saw it.
+/// How the stream ended that a peer has read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     /// FIN
@@ -44,9 +44,9 @@ pub(crate) enum Ending {
     Reset,
 }
 
-/// All that comes, and how it ended.
+/// Reads until the stream ends: the bytes, and how it ended.
 #[track_caller]
-pub(crate) fn read_out(mut stream: &TcpStream) -> (Vec<u8>, Ending) {
+pub(crate) fn read_to_end(mut stream: &TcpStream) -> (Vec<u8>, Ending) {
     let mut bytes = Vec::new();
     let mut chunk = vec![0; 64 * 1024];
     loop {
@@ -59,17 +59,17 @@ pub(crate) fn read_out(mut stream: &TcpStream) -> (Vec<u8>, Ending) {
     }
 }
 
-/// Connects, says nothing, and hears what becomes of it. A reset may be there before connect(2) has
-/// returned.
+/// Connects, sends nothing, and reads until the stream ends. A reset may arrive before connect(2)
+/// returns.
 #[track_caller]
-pub(crate) fn fate(address: SocketAddr) -> (Vec<u8>, Ending) {
-    match TcpStream::connect_timeout(&address, PATIENCE) {
+pub(crate) fn connect_and_read(address: SocketAddr) -> (Vec<u8>, Ending) {
+    match TcpStream::connect_timeout(&address, TIMEOUT) {
         Ok(stream) => {
-            patient(&stream);
-            read_out(&stream)
+            set_timeouts(&stream);
+            read_to_end(&stream)
         }
         Err(error) if is_reset(&error) => (Vec::new(), Ending::Reset),
-        Err(error) => panic!("{address} takes no connection: {error}"),
+        Err(error) => panic!("connecting to {address} failed: {error}"),
     }
 }
 
@@ -77,28 +77,28 @@ pub(crate) fn is_reset(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
-/// Says nothing, and hears the whole answer.
+/// Connects, sends nothing, and reads the whole answer.
 ///
 /// # Errors
-/// Refused, reset, or nothing in time.
-pub(crate) fn visit(address: SocketAddr) -> io::Result<String> {
-    ask(address, b"")
+/// Refused, reset, or no answer in time.
+pub(crate) fn fetch(address: SocketAddr) -> io::Result<String> {
+    fetch_with(address, b"")
 }
 
-/// Says `request`, and hears all until the other side ends.
+/// Connects, sends `request`, and reads the whole answer.
 ///
 /// # Errors
-/// Refused, reset, or nothing in time.
-pub(crate) fn ask(address: SocketAddr, request: &[u8]) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    patient(&stream);
+/// Refused, reset, or no answer in time.
+pub(crate) fn fetch_with(address: SocketAddr, request: &[u8]) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    set_timeouts(&stream);
     stream.write_all(request)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
 }
 
-/// Says `message` and hears as many bytes back.
+/// Sends `message` and reads as many bytes.
 #[track_caller]
 pub(crate) fn exchange(mut stream: &TcpStream, message: &[u8]) -> Vec<u8> {
     stream.write_all(message).unwrap();

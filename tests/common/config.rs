@@ -1,12 +1,12 @@
-//! A configuration, written piece by piece. What a test does not say is the usual: one worker, one
-//! frontend `web` before one backend `web`, no probes.
+//! Builds a configuration. Unless a test sets it otherwise, it has one worker, one frontend `web`
+//! with one backend `web`, and no health checks.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-use super::Place;
+use super::TestEnv;
 
-/// A configuration in the making.
+/// A configuration that is being built.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     workers: usize,
@@ -22,18 +22,18 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    pub(crate) fn new(place: &Place) -> Self {
+    pub(crate) fn new(env: &TestEnv) -> Self {
         let observe = format!(
             "bind = \"{}\"\ncontrol = \"{}\"\n",
-            place.observe(),
-            place.file("control.sock").display()
+            env.observe(),
+            env.file("control.sock").display()
         );
         Self {
             workers: 1,
             global: String::new(),
             observe,
             log: String::new(),
-            bind: place.frontend(),
+            bind: env.frontend(),
             frontend: String::new(),
             backend: String::new(),
             health: "check = \"off\"\n".to_owned(),
@@ -47,13 +47,13 @@ impl Config {
         self
     }
 
-    /// Lines of `[global]`.
+    /// Adds lines to `[global]`.
     pub(crate) fn global(mut self, lines: &str) -> Self {
         push(&mut self.global, lines);
         self
     }
 
-    /// Lines of `[observe.log]`.
+    /// Adds lines to `[observe.log]`.
     pub(crate) fn log(mut self, lines: &str) -> Self {
         push(&mut self.log, lines);
         self
@@ -64,26 +64,26 @@ impl Config {
         self
     }
 
-    /// Lines of `[frontend.web]`.
+    /// Adds lines to `[frontend.web]`.
     pub(crate) fn frontend(mut self, lines: &str) -> Self {
         push(&mut self.frontend, lines);
         self
     }
 
-    /// Lines of `[backend.web]`.
+    /// Adds lines to `[backend.web]`.
     pub(crate) fn backend(mut self, lines: &str) -> Self {
         push(&mut self.backend, lines);
         self
     }
 
-    /// All of `[backend.web.health]`.
+    /// Replaces all lines of `[backend.web.health]`.
     pub(crate) fn health(mut self, lines: &str) -> Self {
         self.health.clear();
         push(&mut self.health, lines);
         self
     }
 
-    /// Probes that find out within a third of a second.
+    /// Probes that notice a change within a third of a second.
     pub(crate) fn quick_health(self, check: &str) -> Self {
         self.health(&format!(
             "check = \"{check}\"\ninterval = \"100ms\"\ninterval_down = \"100ms\"\n\
@@ -95,7 +95,7 @@ impl Config {
         self.server_with(name, address, "")
     }
 
-    /// A server with further lines.
+    /// Adds a server with further lines.
     pub(crate) fn server_with(mut self, name: &str, address: SocketAddr, lines: &str) -> Self {
         let head = format!("\n[[backend.web.server]]\nname = \"{name}\"\naddress = \"{address}\"");
         push(&mut self.servers, &head);
@@ -103,7 +103,7 @@ impl Config {
         self
     }
 
-    /// Text after everything else: more frontends and backends.
+    /// Adds text at the end: more frontends and backends.
     pub(crate) fn more(mut self, text: &str) -> Self {
         push(&mut self.more, text);
         self

@@ -1,13 +1,13 @@
-//! As much HTTP as a test needs.
+//! A minimal HTTP client.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// A status and a body; for servers that close after each answer.
+/// Sends a GET request to a server that closes after each answer: the status and the body.
 ///
 /// # Errors
-/// No connection, or no whole answer in time.
+/// No connection, or no complete answer in time.
 pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;

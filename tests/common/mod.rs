@@ -1,25 +1,33 @@
-//! What the suites share: the real binary in a place of its own, peers that do as they are told,
-//! and the books.
+//! What the test suites share: the evenkeel binary with a directory and addresses of one test,
+//! scripted clients and servers, and metrics.
 
 pub(crate) mod balancer;
-pub(crate) mod books;
+pub(crate) mod metrics;
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod http;
-pub(crate) mod place;
+pub(crate) mod test_env;
+pub(crate) mod process;
 pub(crate) mod server;
 pub(crate) mod wait;
 
 pub(crate) use balancer::Balancer;
 pub(crate) use config::Config;
-pub(crate) use place::Place;
 pub(crate) use server::Server;
+pub(crate) use test_env::TestEnv;
 pub(crate) use wait::until;
 
 use std::io::{self, Write};
 
-/// Says that a test is skipped, past the capture of the test harness: who sees "ok" should know.
+/// A configuration with one server, and the server: it sends back what it receives.
+pub(crate) fn echoing(env: &TestEnv) -> (Config, Server) {
+    let server = Server::echo(env.port(9001));
+    (Config::new(env).server("a", server.address), server)
+}
+
+/// Reports a skipped test on standard error, where the test harness does not capture it: the
+/// harness itself reports the test as passed.
 pub(crate) fn skip(test: &str, why: &str) {
-    // To a closed standard error, there is nobody to tell.
+    // Standard error may be closed.
     drop(writeln!(io::stderr(), "skipped: {test}: {why}"));
 }

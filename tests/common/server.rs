@@ -1,10 +1,9 @@
-//! Servers that do as they are told: a thread that accepts, and one a connection that plays its
-//! part.
+//! Scripted servers: a thread that accepts, and a thread for each connection.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -12,60 +11,66 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::client;
 
-/// A listening server; nobody listens there any more once it is dropped.
+/// A listening server. Dropping it closes the listening socket.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     accepted: Arc<AtomicUsize>,
-    gone: Arc<AtomicBool>,
+    stopped: Arc<AtomicBool>,
     listener: TcpListener,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Plays `part` with each connection, in a thread of its own.
+    /// Starts a server that runs `handler` for each connection, in a thread of its own.
     pub(crate) fn start(
         address: SocketAddr,
-        part: impl Fn(TcpStream) + Send + Sync + 'static,
+        handler: impl Fn(TcpStream) + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind(address).unwrap();
-        Self::with(listener, part)
+        Self::with(listener, handler)
     }
 
-    /// As `start`, on a socket that listens already.
+    /// As `start`, on a socket that already listens.
     pub(crate) fn with(
         listener: TcpListener,
-        part: impl Fn(TcpStream) + Send + Sync + 'static,
+        handler: impl Fn(TcpStream) + Send + Sync + 'static,
     ) -> Self {
         let address = listener.local_addr().unwrap();
-        let (accepted, gone) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (accepted, stopped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let acceptor = Acceptor {
             listener: listener.try_clone().unwrap(),
             accepted: Arc::clone(&accepted),
-            gone: Arc::clone(&gone),
+            stopped: Arc::clone(&stopped),
         };
-        let part = Arc::new(part);
-        let thread = Some(thread::spawn(move || acceptor.run(&part)));
-        Self { address, accepted, gone, listener, thread }
+        let handler = Arc::new(handler);
+        let thread = Some(thread::spawn(move || acceptor.run(&handler)));
+        Self { address, accepted, stopped, listener, thread }
     }
 
-    /// Says its name and ends, as the web servers of the cluster do.
+    /// Hands each connection over to the test.
+    pub(crate) fn handing_over(address: SocketAddr) -> (Self, mpsc::Receiver<TcpStream>) {
+        let (sender, connections) = mpsc::channel();
+        (Self::start(address, move |stream| drop(sender.send(stream))), connections)
+    }
+
+    /// Sends its name and shuts down, as the web servers of the cluster do.
     pub(crate) fn naming(name: &str, address: SocketAddr) -> Self {
         let name = name.to_owned();
         Self::start(address, move |mut stream| {
-            // A peer that has gone is none of a server's business, here and below.
+            // Errors of a peer that has closed are ignored, here and below.
             drop(stream.write_all(name.as_bytes()));
             drop(stream.shutdown(Shutdown::Write));
             drop(io::copy(&mut stream, &mut io::sink()));
         })
     }
 
-    /// Says back what it hears, and ends when its peer does.
+    /// Sends back what it receives, until the client shuts down.
     pub(crate) fn echo(address: SocketAddr) -> Self {
         Self::start(address, |stream| echo(&stream))
     }
 
-    /// Answers each request of HTTP with its name and closes.
+    /// Answers an HTTP request with its name, and closes.
     pub(crate) fn http(name: &str, address: SocketAddr) -> Self {
         let name = name.to_owned();
         Self::start(address, move |mut stream| {
@@ -80,16 +85,16 @@ impl Server {
         })
     }
 
-    /// Connections so far.
+    /// The number of connections that were accepted.
     pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// Nobody listens any more; who is connected stays so.
+    /// Closes the listening socket. Connections stay open.
     pub(crate) fn kill(&mut self) {
         let Some(thread) = self.thread.take() else { return };
-        self.gone.store(true, Ordering::Relaxed);
-        // Wakes accept(2), which then fails; the socket closes with its last descriptor.
+        self.stopped.store(true, Ordering::Relaxed);
+        // Wakes accept(2), which then fails. The socket is closed with its last descriptor.
         SockRef::from(&self.listener).shutdown(Shutdown::Both).unwrap();
         thread.join().unwrap();
     }
@@ -104,23 +109,24 @@ impl Drop for Server {
 struct Acceptor {
     listener: TcpListener,
     accepted: Arc<AtomicUsize>,
-    gone: Arc<AtomicBool>,
+    stopped: Arc<AtomicBool>,
 }
 
 impl Acceptor {
-    fn run(self, part: &Arc<impl Fn(TcpStream) + Send + Sync + 'static>) {
+    fn run(self, handler: &Arc<impl Fn(TcpStream) + Send + Sync + 'static>) {
         while let Ok((stream, _)) = self.listener.accept() {
-            if self.gone.load(Ordering::Relaxed) {
+            if self.stopped.load(Ordering::Relaxed) {
                 break;
             }
             self.accepted.fetch_add(1, Ordering::Relaxed);
-            client::patient(&stream);
-            let part = Arc::clone(part);
-            thread::spawn(move || part(stream));
+            client::set_timeouts(&stream);
+            let handler = Arc::clone(handler);
+            thread::spawn(move || handler(stream));
         }
     }
 }
 
+/// Sends back what it receives, until the peer shuts down.
 pub(crate) fn echo(mut stream: &TcpStream) {
     let mut chunk = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = stream.read(&mut chunk) {
@@ -131,7 +137,7 @@ pub(crate) fn echo(mut stream: &TcpStream) {
     drop(stream.shutdown(Shutdown::Write));
 }
 
-/// An address where SYNs are dropped: its queue of one is full, and nobody accepts.
+/// An address where SYNs are dropped: the accept queue of length one is full, and nothing accepts.
 #[derive(Debug)]
 pub(crate) struct BlackHole {
     pub(crate) address: SocketAddr,
@@ -148,23 +154,26 @@ impl BlackHole {
         let filler = || {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             socket.set_nonblocking(true).unwrap();
-            // "In progress", for all of them.
+            // EINPROGRESS for each of them.
             drop(socket.connect(&address.into()));
             socket
         };
         let hole =
             Self { address, listener: socket.into(), fillers: (0..4).map(|_| filler()).collect() };
-        super::until("the queue is full", || {
+        super::until("the accept queue is full", || {
             let probe = TcpStream::connect_timeout(&address, Duration::from_millis(50));
             probe.is_err()
         });
         hole
     }
 
-    /// The hole becomes a server; who tries in vain comes through with the next SYN, after a
-    /// second or so.
-    pub(crate) fn become_server(self, part: impl Fn(TcpStream) + Send + Sync + 'static) -> Server {
+    /// Starts to accept. A client that is connecting succeeds with its next SYN, after about a
+    /// second.
+    pub(crate) fn become_server(
+        self,
+        handler: impl Fn(TcpStream) + Send + Sync + 'static,
+    ) -> Server {
         drop(self.fillers);
-        Server::with(self.listener, part)
+        Server::with(self.listener, handler)
     }
 }

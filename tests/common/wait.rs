@@ -1,55 +1,55 @@
-//! Waiting for what will be: asked again and again until it is so, with a moment at which it is
-//! given up. No test waits for a time to pass and hopes.
+//! Waiting for a condition: it is checked again and again until it holds or a timeout ends. No test
+//! uses a fixed sleep as a condition.
 
 use std::time::{Duration, Instant};
 
-/// For what takes milliseconds on an idle machine; this one may be building something.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// For conditions that take milliseconds on an idle machine: this one may be busy.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Between two looks.
-const TICK: Duration = Duration::from_millis(10);
+/// Between two checks of a condition.
+const INTERVAL: Duration = Duration::from_millis(10);
 
-/// Waits until `so` is true.
+/// Waits until `condition` holds.
 #[track_caller]
-pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
-    until_ok(what, || if so() { Ok(()) } else { Err(String::new()) });
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    until_ok(what, || if condition() { Ok(()) } else { Err(String::new()) });
 }
 
-/// Waits until there is something, and gives it.
+/// Waits until `attempt` returns a value, and returns it.
 #[track_caller]
-pub(crate) fn until_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    until_ok(what, || look().ok_or_else(String::new))
+pub(crate) fn until_some<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    until_ok(what, || attempt().ok_or_else(String::new))
 }
 
-/// Waits until nothing is wrong any more; at the end of patience says what still is.
+/// Waits until `attempt` succeeds; panics at the timeout, with its last error.
 #[track_caller]
-pub(crate) fn until_ok<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn until_ok<T>(what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + TIMEOUT;
     loop {
-        match look() {
-            Ok(found) => return found,
-            Err(wrong) => {
-                assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}; {wrong}");
+        match attempt() {
+            Ok(value) => return value,
+            Err(error) => {
+                assert!(Instant::now() < deadline, "not within {TIMEOUT:?}: {what}; {error}");
             }
         }
-        pause(TICK);
+        pause(INTERVAL);
     }
 }
 
-/// Whether `so` stays true for `time`: for what must not happen.
-pub(crate) fn holds_for(time: Duration, mut so: impl FnMut() -> bool) -> bool {
+/// Whether `condition` holds for all of `time`: for what must not happen.
+pub(crate) fn holds_for(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + time;
     while Instant::now() < deadline {
-        if !so() {
+        if !condition() {
             return false;
         }
-        pause(TICK);
+        pause(INTERVAL);
     }
-    so()
+    condition()
 }
 
-/// Lets `time` pass: as a step of a script, never as a condition.
-#[expect(clippy::disallowed_methods, reason = "there is no ring in a test that it could block")]
+/// Sleeps: as a step of a scripted peer, never as a condition.
+#[expect(clippy::disallowed_methods, reason = "no ring runs in this thread")]
 pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }

@@ -1,8 +1,8 @@
-//! `grafana/evenkeel.json`: every query that it asks, asked of a real Prometheus that scrapes a
-//! real evenkeel under traffic; and that it is what Grafana takes for a dashboard.
+//! `grafana/evenkeel.json`: each of its queries returns data from a Prometheus that scrapes an
+//! evenkeel with traffic, and the file is a valid dashboard.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![expect(clippy::print_stderr, reason = "a test that failed shows what its programs said")]
+#![expect(clippy::print_stderr, reason = "a failed test shows the output of its programs")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,23 +10,23 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use patience::{has_programs, until_ok};
 use prometheus::Prometheus;
-use scene::Scene;
+use traffic::Traffic;
+use wait::{has_programs, until_ok};
 
-#[path = "../cluster/patience.rs"]
-mod patience;
 #[path = "../cluster/program.rs"]
 mod program;
 #[path = "../cluster/prometheus.rs"]
 mod prometheus;
-mod scene;
+mod traffic;
+#[path = "../cluster/wait.rs"]
+mod wait;
 
-/// A grid of Grafana has so many columns.
+/// The columns of the grid of a Grafana dashboard.
 const COLUMNS: u64 = 24;
 
-/// What is 0 on a healthy machine with little to do; all else must be seen to move.
-const QUIET: [&str; 8] = [
+/// Metrics that may be 0 on a machine with little load. All others must be above 0.
+const MAY_BE_ZERO: [&str; 8] = [
     "evenkeel_sessions_refused_total",
     "evenkeel_buffers_in_use",
     "evenkeel_pipes_in_use",
@@ -44,12 +44,12 @@ fn every_query_of_the_dashboard_returns_data() {
     }
     let dashboard = dashboard();
     let queries = queries(&dashboard);
-    assert!(queries.len() > 30, "they were found");
-    let scene = Scene::start();
-    let prometheus = scene.start_prometheus();
-    scene.play_while(|| {
+    assert!(queries.len() > 30, "{} queries found", queries.len());
+    let traffic = Traffic::start();
+    let prometheus = traffic.start_prometheus();
+    traffic.run_while(|| {
         for query in &queries {
-            until_ok(&query.text, || query.shows_data(&prometheus));
+            until_ok(&query.text, || query.returns_data(&prometheus));
         }
         for (selector, label) in variables(&dashboard) {
             let path = format!("/api/v1/label/{label}/values");
@@ -60,37 +60,37 @@ fn every_query_of_the_dashboard_returns_data() {
 }
 
 #[test]
-fn panels_stand_side_by_side_and_have_numbers_of_their_own() {
+fn panels_do_not_overlap_and_have_different_ids() {
     let dashboard = dashboard();
     let (mut ids, mut taken) = (BTreeSet::new(), BTreeSet::new());
     for panel in panels(&dashboard) {
         let title = text(panel, "title");
-        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}: its id is another's");
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}: its id is taken");
         let [x, y, w, h] = ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().unwrap());
-        assert!(x + w <= COLUMNS, "{title}: beyond the grid");
-        for place in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
-            assert!(taken.insert(place), "{title}: covers another at {place:?}");
+        assert!(x + w <= COLUMNS, "{title}: wider than the grid");
+        for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+            assert!(taken.insert(cell), "{title}: overlaps another panel at {cell:?}");
         }
     }
 }
 
 #[test]
-fn panels_ask_the_data_source_that_is_chosen() {
+fn panels_use_the_selected_data_source() {
     let dashboard = dashboard();
     for panel in panels(&dashboard).iter().filter(|panel| panel["type"] != "row") {
         let title = text(panel, "title");
-        assert!(!text(panel, "description").is_empty(), "{title}: says nothing of itself");
+        assert!(!text(panel, "description").is_empty(), "{title}: has no description");
         let targets = panel["targets"].as_array().unwrap();
         let names: BTreeSet<_> = targets.iter().map(|target| text(target, "refId")).collect();
-        assert_eq!(names.len(), targets.len(), "{title}: two queries of one name");
-        for asked in targets.iter().chain([panel]) {
-            assert_eq!(asked["datasource"]["uid"], "${datasource}", "{title}");
+        assert_eq!(names.len(), targets.len(), "{title}: two queries with one refId");
+        for item in targets.iter().chain([panel]) {
+            assert_eq!(item["datasource"]["uid"], "${datasource}", "{title}");
         }
     }
 }
 
 #[test]
-fn queries_use_variables_that_there_are() {
+fn queries_use_variables_that_exist() {
     let dashboard = dashboard();
     let variables = dashboard["templating"]["list"].as_array().unwrap();
     let names: Vec<&str> = variables.iter().map(|variable| text(variable, "name")).collect();
@@ -116,18 +116,18 @@ fn panels(dashboard: &Value) -> &[Value] {
 #[derive(Debug)]
 struct Query {
     text: String,
-    /// `{{server}}` in it stands for a label.
+    /// `{{server}}` in it stands for the value of a label.
     legend: String,
 }
 
 impl Query {
-    /// Whether there is a number, unless it is a quiet one above 0; and every series has all labels
-    /// that the legend names.
-    fn shows_data(&self, prometheus: &Prometheus) -> Result<(), String> {
+    /// Checks that the query returns a number, above 0 unless it may be zero, and asserts that
+    /// every series has all labels of the legend.
+    fn returns_data(&self, prometheus: &Prometheus) -> Result<(), String> {
         let series = prometheus.query(&self.substituted())?;
-        let quiet = QUIET.iter().any(|metric| self.text.contains(metric));
-        let shows = |value: f64| value.is_finite() && (quiet || value > 0.0);
-        if !series.iter().any(|one| shows(one.value)) {
+        let may_be_zero = MAY_BE_ZERO.iter().any(|metric| self.text.contains(metric));
+        let is_data = |value: f64| value.is_finite() && (may_be_zero || value > 0.0);
+        if !series.iter().any(|one| is_data(one.value)) {
             return Err(format!("{series:?}"));
         }
         for label in self.legend.split("{{").skip(1).map(|rest| rest.split_once("}}").unwrap().0) {
@@ -137,7 +137,7 @@ impl Query {
         Ok(())
     }
 
-    /// As Grafana does it, with "All" chosen everywhere.
+    /// The query as Grafana sends it, with "All" selected in every variable.
     fn substituted(&self) -> String {
         let text = self.text.replace("$__rate_interval", "20s");
         ["$instance", "$frontend", "$backend"]
@@ -156,17 +156,17 @@ fn queries(dashboard: &Value) -> Vec<Query> {
     targets.flatten().map(query).collect()
 }
 
-/// The selectors and labels that variables take their values from.
+/// The selector and the label of each variable.
 fn variables(dashboard: &Value) -> Vec<(String, String)> {
     let variables = dashboard["templating"]["list"].as_array().unwrap();
-    let asking = variables.iter().filter(|variable| variable["type"] == "query");
+    let by_query = variables.iter().filter(|variable| variable["type"] == "query");
     let parse = |variable: &Value| {
         let query = variable["query"]["query"].as_str().unwrap();
         let inner = query.strip_prefix("label_values(").unwrap().strip_suffix(')').unwrap();
         let (selector, label) = inner.split_once(", ").unwrap();
         (selector.to_owned(), label.to_owned())
     };
-    asking.map(parse).collect()
+    by_query.map(parse).collect()
 }
 
 #[track_caller]

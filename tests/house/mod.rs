@@ -1,4 +1,4 @@
-//! Reads the project as text, for the house rules.
+//! Reads the source of the project for the rules in `tests/tidy.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -39,24 +39,24 @@ impl Source {
         room_of(&self.full).unwrap()
     }
 
-    pub(crate) fn place(&self, line: usize) -> String {
+    pub(crate) fn position(&self, line: usize) -> String {
         format!("{}:{}", self.path, line + 1)
     }
 
-    /// The first sentence that the file says of itself.
+    /// The first sentence of its description.
     pub(crate) fn introduction(&self) -> String {
         let lines = self.text.lines().map_while(|line| line.strip_prefix("//! "));
         let text = lines.collect::<Vec<_>>().join(" ");
         text.split(". ").next().unwrap_or_default().trim_end_matches('.').to_owned()
     }
 
-    /// The lines that end in the program, numbered from 0: unit tests stand last, and don't.
+    /// The lines without unit tests, which are at the end, numbered from 0.
     pub(crate) fn shipped(&self) -> impl Iterator<Item = (usize, &str)> {
         let tests = self.text.find("#[cfg(test)]\nmod tests {").unwrap_or(self.text.len());
         self.text[..if self.only_tests { 0 } else { tests }].lines().enumerate()
     }
 
-    /// The same, without comments.
+    /// As `shipped`, without comments.
     pub(crate) fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.shipped().map(|(index, line)| (index, line.trim()));
         lines.filter(|(_, line)| !line.starts_with("//"))
@@ -78,7 +78,7 @@ impl Source {
             if matches!(keyword, "super" | "self") {
                 prefix.clone_from(&self.full);
             }
-            // In a unit test, this is the file itself.
+            // In a unit test, `super::*` is the file itself.
             if keyword == "super" && rest.starts_with('*') {
                 continue;
             }
@@ -91,7 +91,7 @@ impl Source {
             }
             branches(rest, &prefix, &mut paths);
         }
-        // Modules that the file declares need no such word.
+        // A path to a module that the file declares begins with the name of the module.
         let declared: Vec<&str> = code.split("mod ").skip(1).filter_map(child).collect();
         let folder = if self.is_root() { &[] } else { &*self.full };
         for (start, name) in path_starts(code, &declared) {
@@ -106,17 +106,11 @@ impl Source {
     }
 }
 
-/// The configuration is on its way from `control` to a room of its own.
 fn room_of(path: &[String]) -> Option<&str> {
-    match path {
-        [control, inner, ..] if control == "control" && (inner == "config" || inner == "file") => {
-            Some("config")
-        }
-        _ => path.first().map(String::as_str),
-    }
+    path.first().map(String::as_str)
 }
 
-/// Cycles of files, each in order of names. Unit tests may look up.
+/// Cycles of imports: the files of each, in the order of their names. Unit tests are left out.
 pub(crate) fn cycles(sources: &[Source]) -> Vec<Vec<String>> {
     let by_module: BTreeMap<&[String], &str> =
         sources.iter().map(|source| (&*source.full, &*source.path)).collect();
@@ -140,7 +134,7 @@ pub(crate) fn cycles(sources: &[Source]) -> Vec<Vec<String>> {
     cycles.into_iter().filter(|files| !files.is_empty()).collect()
 }
 
-/// All files that a file uses, and those that they use, and so on.
+/// All files that a file imports, directly or indirectly.
 fn reach<'a>(graph: &BTreeMap<&'a str, BTreeSet<&'a str>>, from: &'a str) -> BTreeSet<&'a str> {
     let (mut found, mut pending) = (BTreeSet::new(), vec![from]);
     while let Some(file) = pending.pop() {
@@ -149,13 +143,13 @@ fn reach<'a>(graph: &BTreeMap<&'a str, BTreeSet<&'a str>>, from: &'a str) -> BTr
     found
 }
 
-/// The name of a module that is declared, and is in a file of its own.
+/// The name of a declared module that is a file of its own.
 fn child(after_mod: &str) -> Option<&str> {
     let end = after_mod.find(|c: char| !c.is_alphanumeric() && c != '_')?;
     after_mod[end..].starts_with(';').then_some(&after_mod[..end])
 }
 
-/// A file of the project, of whatever kind.
+/// A file of the project of any kind.
 pub(crate) struct Text {
     /// From the root of the project.
     pub(crate) path: String,
@@ -168,7 +162,7 @@ impl Text {
         Self { path: path.to_owned(), text: String::from_utf8_lossy(&bytes).into_owned() }
     }
 
-    pub(crate) fn place(&self, line: usize) -> String {
+    pub(crate) fn position(&self, line: usize) -> String {
         format!("{}:{}", self.path, line + 1)
     }
 
@@ -181,7 +175,7 @@ pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All files of the program.
+/// All files of `src`.
 pub(crate) fn sources() -> Vec<Source> {
     let sources = sources_of("src");
     assert!(sources.iter().any(|source| source.module == "main"), "src/ was not found");
@@ -202,7 +196,7 @@ pub(crate) fn sources_of(folder: &str) -> Vec<Source> {
     sources
 }
 
-/// All files that people wrote: not what is built, not what Git keeps.
+/// All files of the project, without build results and the files of Git.
 pub(crate) fn texts() -> Vec<Text> {
     let (mut found, mut pending) = (Vec::new(), vec![root()]);
     while let Some(folder) = pending.pop() {
@@ -233,7 +227,7 @@ fn test_modules(source: &Source) -> Vec<Vec<String>> {
     declared.collect()
 }
 
-/// Where a path begins with one of `words`, and with which.
+/// The positions of paths that begin with one of `words`, each with the word.
 fn path_starts<'a>(code: &str, words: &[&'a str]) -> Vec<(usize, &'a str)> {
     let mut found = Vec::new();
     for word in words {
@@ -248,7 +242,7 @@ fn path_starts<'a>(code: &str, words: &[&'a str]) -> Vec<(usize, &'a str)> {
     found
 }
 
-/// Follows a path, and each branch of its braces, to the end. Returns what comes after it.
+/// Adds a path, or each path of a group in braces, to `found`. Returns the rest of the text.
 fn branches<'a>(text: &'a str, prefix: &[String], found: &mut Vec<Vec<String>>) -> &'a str {
     let mut rest = text.trim_start();
     if let Some(group) = rest.strip_prefix('{') {

@@ -1,32 +1,32 @@
-//! What the balancer says of itself: metrics as numbers, and whether the books balance.
+//! The metrics of a balancer as numbers, and the check that nothing is leaked.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 
 use super::Balancer;
+use super::process::Descriptors;
 use super::wait::until_ok;
 
 /// One scrape.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Metrics {
-    /// By name and labels, as exposed.
+    /// The name, the labels and the value of each.
     samples: Vec<(String, BTreeMap<String, String>, f64)>,
 }
 
 impl Metrics {
-    /// Of the text format of Prometheus. Label values of ours contain no commas and no quotes.
+    /// Parses the text format of Prometheus. Label values of evenkeel contain no commas and no
+    /// quotes.
     pub(crate) fn parse(text: &str) -> Self {
         let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(sample);
         Self { samples: samples.collect() }
     }
 
-    /// The sum over all series of this name that have these labels.
+    /// The sum of all series with this name and these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.matching(name, labels).sum()
     }
 
-    /// As `sum`, of what must be there.
+    /// As `sum`, of series that must exist.
     #[track_caller]
     pub(crate) fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         assert!(self.has(name, labels), "no series {name} with {labels:?}");
@@ -38,21 +38,21 @@ impl Metrics {
     }
 
     fn matching(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = f64> {
-        let suits = |own: &BTreeMap<String, String>| {
+        let has_labels = |own: &BTreeMap<String, String>| {
             labels.iter().all(|(label, value)| own.get(*label).is_some_and(|own| own == value))
         };
         let found = self.samples.iter().filter(move |(own, ..)| own == name);
         let found: Vec<f64> =
-            found.filter(|(_, own, _)| suits(own)).map(|(_, _, value)| *value).collect();
+            found.filter(|(_, own, _)| has_labels(own)).map(|(_, _, value)| *value).collect();
         found.into_iter()
     }
 
-    /// Sessions that ended for `reason`.
+    /// Sessions that ended with `reason`.
     pub(crate) fn closed(&self, reason: &str) -> f64 {
         self.sum("evenkeel_sessions_closed_total", &[("reason", reason)])
     }
 
-    /// 1 while `server` is up.
+    /// Whether `server` is up.
     #[track_caller]
     pub(crate) fn up(&self, server: &str) -> bool {
         self.value("evenkeel_server_up", &[("server", server)]) > 0.5
@@ -70,44 +70,7 @@ fn sample(line: &str) -> Option<(String, BTreeMap<String, String>, f64)> {
     Some((name.to_owned(), labels.collect(), value))
 }
 
-/// Descriptors of a process, by kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Descriptors {
-    pub(crate) sockets: usize,
-    pub(crate) pipes: usize,
-    pub(crate) others: usize,
-}
-
-impl Descriptors {
-    pub(crate) fn of(pid: u32) -> Self {
-        let mut found = Self { sockets: 0, pipes: 0, others: 0 };
-        for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
-            // What has been closed meanwhile is not there.
-            let Ok(target) = fs::read_link(entry.unwrap().path()) else { continue };
-            let target = target.to_string_lossy();
-            match &target {
-                target if target.starts_with("socket:") => found.sockets += 1,
-                target if target.starts_with("pipe:") => found.pipes += 1,
-                _ => found.others += 1,
-            }
-        }
-        found
-    }
-
-    pub(crate) const fn all(self) -> usize {
-        self.sockets + self.pipes + self.others
-    }
-}
-
-/// Ticks of the processor that a process has used, its own and the kernel's for it.
-pub(crate) fn ticks(pid: u32) -> u64 {
-    let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap();
-    // Fields 14 and 15, counted behind the name in parentheses, which ends field 2 (proc(5)).
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-}
-
-/// Ends of pipes that two workers keep at most: 64 pipes each.
+/// Descriptors of the pipes that two workers keep at most: 64 pipes each.
 const PIPES_MAX: usize = 2 * 2 * 64;
 
 /// Gauges that are zero when no session is open.
@@ -119,19 +82,20 @@ const GAUGES: [&str; 4] = [
 ];
 
 impl Balancer<'_> {
-    /// Waits until no session is open, and asserts that nothing of them is left: opened = closed,
-    /// gauges at zero, descriptors back where they were, no bug seen.
+    /// Waits until no session is open, and asserts that nothing is leaked: as many sessions were
+    /// closed as opened, gauges are zero, there are as many descriptors as at the start, and no
+    /// session ended with the reason `internal`.
     #[track_caller]
-    pub(crate) fn books_balance(&self) -> Metrics {
-        let metrics = until_ok("the books balance", || {
+    pub(crate) fn assert_no_leaks(&self) -> Metrics {
+        let metrics = until_ok("nothing is leaked", || {
             let metrics = self.metrics();
-            self.balance(&metrics).map(|()| metrics)
+            self.leaks(&metrics).map(|()| metrics)
         });
-        assert_eq!(metrics.closed("internal"), 0.0, "a bug was met");
+        assert_eq!(metrics.closed("internal"), 0.0, "a session ended by a bug");
         metrics
     }
 
-    fn balance(&self, metrics: &Metrics) -> Result<(), String> {
+    fn leaks(&self, metrics: &Metrics) -> Result<(), String> {
         let opened = metrics.value("evenkeel_sessions_total", &[]);
         let closed = metrics.value("evenkeel_sessions_closed_total", &[]);
         if (opened - closed).abs() > 0.5 {
@@ -144,10 +108,10 @@ impl Balancer<'_> {
             }
         }
         let (base, now) = (self.base, Descriptors::of(self.pid()));
-        // Pipes are kept for the next bulk; how many is bounded.
+        // Workers keep pipes for the next bulk transfer, a bounded number of them.
         let kept = now.pipes - base.pipes.min(now.pipes);
         if now.sockets != base.sockets || now.others != base.others || kept > PIPES_MAX {
-            return Err(format!("descriptors: {base:?} at the start, now {now:?}"));
+            return Err(format!("{base:?} at the start, now {now:?}"));
         }
         Ok(())
     }

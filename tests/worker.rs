@@ -1,4 +1,4 @@
-//! What the control thread puts in force is seen by a worker that nothing else wakes.
+//! An idle worker follows a new table, a new phase and orders at once.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -26,10 +26,10 @@ use evenkeel::sys::pipe::PipeLimits;
 use evenkeel::sys::waker::Waker;
 use evenkeel::terms::{EndpointId, ServerId, WorkerIndex};
 
-/// For what takes microseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// For conditions that take microseconds.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// So many that following a table takes a while: the while in which the next one comes.
+/// So many that a worker needs a while to follow a table, in which the next one is published.
 const LISTENERS: usize = 100;
 
 fn frontend() -> Arc<Frontend> {
@@ -62,17 +62,17 @@ fn listeners() -> Vec<(Arc<Listener>, Arc<Frontend>)> {
     (0..LISTENERS).map(listener).collect()
 }
 
-fn seam(table: Table) -> Arc<SharedState> {
-    let (seen, nobody) = crossbeam::channel::unbounded();
-    drop(nobody);
+fn shared_state(table: Table) -> Arc<SharedState> {
+    let (events, receiver) = crossbeam::channel::unbounded();
+    drop(receiver);
     let phase = PhaseCell::new(Instant::now());
-    Arc::new(SharedState::new(table, phase, 10, seen, None, vec![Waker::new().unwrap()]))
+    Arc::new(SharedState::new(table, phase, 10, events, None, vec![Waker::new().unwrap()]))
 }
 
-fn worker(seam: &Arc<SharedState>) -> Worker {
+fn worker(shared: &Arc<SharedState>) -> Worker {
     Worker {
         index: WorkerIndex(0),
-        shared: Arc::clone(seam),
+        shared: Arc::clone(shared),
         sessions_max: 10,
         buffers: 8 << 20,
         pipes: PipeLimits { count: 64, size: 512 << 10 },
@@ -80,39 +80,39 @@ fn worker(seam: &Arc<SharedState>) -> Worker {
     }
 }
 
-/// Without sleeping: what is looked for happens within microseconds.
+/// Waits until `condition` holds, without sleeping: that takes microseconds.
 #[track_caller]
-fn within_patience(mut so: impl FnMut() -> bool, what: impl Fn() -> String) {
+fn until(mut condition: impl FnMut() -> bool, what: impl Fn() -> String) {
     let begun = Instant::now();
-    while !so() {
-        assert!(begun.elapsed() < PATIENCE, "{}", what());
+    while !condition() {
+        assert!(begun.elapsed() < TIMEOUT, "{}", what());
         thread::yield_now();
     }
 }
 
-/// The time from a new table of so many listeners to the worker's word that it follows it, at the
-/// least of a few tries: the machine may be busy.
+/// The time from the publication of a table with so many listeners until the worker has reported
+/// that it follows it: the shortest of ten, since the machine may be busy.
 fn time_to_follow(listeners: usize) -> Duration {
     let frontend = frontend();
-    // Without sockets, so that there can be many: following a table is all that is timed.
+    // Without sockets, so that there can be many: only following the table is measured.
     let listener = |port: usize| {
         let address = ([127, 0, 0, 1], u16::try_from(port).unwrap()).into();
         (Arc::new(Listener::new(address, Vec::new())), Arc::clone(&frontend))
     };
     let listeners: Vec<_> = (1..=listeners).map(listener).collect();
     let table = |version| Table { version, frontends: Vec::new(), listeners: listeners.clone() };
-    let seam = seam(table(1));
-    let _thread = worker(&seam).start().unwrap();
+    let shared = shared_state(table(1));
+    let _thread = worker(&shared).start().unwrap();
     let mut old = Vec::new();
-    let try_once = |version| {
+    let measure = |version| {
         let table = table(version);
         let begun = Instant::now();
-        old.push(seam.publish(table));
-        let followed = || seam.seen_by_all() == version;
-        within_patience(followed, || format!("{version} is not followed"));
+        old.push(shared.publish(table));
+        let followed = || shared.seen_by_all() == version;
+        until(followed, || format!("{version} is not followed"));
         begun.elapsed()
     };
-    (2..12).map(try_once).min().unwrap()
+    (2..12).map(measure).min().unwrap()
 }
 
 #[test]
@@ -123,36 +123,37 @@ fn following_a_table_takes_time_in_proportion_to_its_listeners() {
 }
 
 #[test]
-fn of_two_changes_in_a_row_the_second_is_seen_however_close_they_are() {
+fn the_second_of_two_tables_is_followed_however_soon_it_comes() {
     let listeners = listeners();
     let table = |version| Table { version, frontends: Vec::new(), listeners: listeners.clone() };
-    let seam = seam(table(1));
-    let thread = worker(&seam).start().unwrap();
+    let shared = shared_state(table(1));
+    let thread = worker(&shared).start().unwrap();
     let mut old = Vec::new();
-    // The second comes while the worker is about to look at the first: nobody knows when that is.
+    // Tries different pauses, since the time at which the worker loads the first table is unknown.
     for round in 1..=4000 {
-        old.push(seam.publish(table(2 * round)));
+        old.push(shared.publish(table(2 * round)));
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_nanos(round * 20) {}
-        old.push(seam.publish(table(2 * round + 1)));
-        let last = || seam.seen_by_all() == 2 * round + 1;
-        within_patience(last, || format!("round {round}: {} is seen", seam.seen_by_all()));
+        old.push(shared.publish(table(2 * round + 1)));
+        let last = || shared.seen_by_all() == 2 * round + 1;
+        until(last, || format!("round {round}: the worker follows {}", shared.seen_by_all()));
         old.clear();
     }
-    seam.phase.store(Phase::Stopped);
-    seam.wake();
-    within_patience(|| thread.is_finished(), || "it does not end".to_owned());
-    drop(seam.publish(table(10_000)));
-    assert!(seam.seen_by_all() > 10_000, "a worker that has ended holds up no table");
+    shared.phase.store(Phase::Stopped);
+    shared.wake();
+    until(|| thread.is_finished(), || "the worker does not end".to_owned());
+    drop(shared.publish(table(10_000)));
+    let seen = shared.seen_by_all();
+    assert!(seen > 10_000, "{seen}: a worker that has ended must not delay the release of tables");
 }
 
-/// The only server of the tests of orders.
+/// The only server of the test of orders.
 const SERVER: ServerId = ServerId(7);
 
 #[test]
 fn an_order_to_a_worker_closes_one_session_or_those_of_a_server() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
-    let shared = ServerShared {
+    let server_shared = ServerShared {
         id: SERVER,
         backend: Arc::from("b"),
         name: Arc::from("a"),
@@ -161,18 +162,18 @@ fn an_order_to_a_worker_closes_one_session_or_those_of_a_server() {
         queue: Arc::new(Queue::new(1, 0)),
     };
     let id = EndpointId { server: SERVER, number: 1 };
-    let endpoint =
-        Endpoint::new(id, server.local_addr().unwrap(), Arc::new(shared), Loads::default().take());
+    let load = Loads::default().take();
+    let endpoint = Endpoint::new(id, server.local_addr().unwrap(), Arc::new(server_shared), load);
     let frontend = frontend_of(vec![Arc::new(endpoint)]);
     let listening = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listening.local_addr().unwrap();
     let listener = Arc::new(Listener::new(address, vec![listening.into()]));
     let listeners = vec![(listener, Arc::clone(&frontend))];
-    let seam = seam(Table { version: 1, frontends: vec![frontend], listeners });
-    let thread = worker(&seam).start().unwrap();
+    let shared = shared_state(Table { version: 1, frontends: vec![frontend], listeners });
+    let thread = worker(&shared).start().unwrap();
     let open = || {
         let client = TcpStream::connect(address).unwrap();
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.set_read_timeout(Some(TIMEOUT)).unwrap();
         (client, server.accept().unwrap())
     };
     let is_reset = |mut client: &TcpStream| {
@@ -182,20 +183,20 @@ fn an_order_to_a_worker_closes_one_session_or_those_of_a_server() {
 
     let (first, _first_server) = open();
     // The first session of a worker is in its first slot, in the first generation.
-    seam.order(WorkerIndex(0), WorkerOrder::Kill { slot: 0, generation: 0 });
+    shared.order(WorkerIndex(0), WorkerOrder::Kill { slot: 0, generation: 0 });
     is_reset(&first);
 
     let (second, _second_server) = open();
-    seam.order(WorkerIndex(0), WorkerOrder::Kill { slot: 0, generation: 0 });
-    seam.order(WorkerIndex(0), WorkerOrder::CloseSessionsOf(ServerId(8)));
+    shared.order(WorkerIndex(0), WorkerOrder::Kill { slot: 0, generation: 0 });
+    shared.order(WorkerIndex(0), WorkerOrder::CloseSessionsOf(ServerId(8)));
     second.set_nonblocking(true).unwrap();
-    let error = (&second).read(&mut [0]).expect_err("orders for others do not touch it");
+    let error = (&second).read(&mut [0]).expect_err("orders for others do not close it");
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
     second.set_nonblocking(false).unwrap();
-    seam.order(WorkerIndex(0), WorkerOrder::CloseSessionsOf(SERVER));
+    shared.order(WorkerIndex(0), WorkerOrder::CloseSessionsOf(SERVER));
     is_reset(&second);
 
-    seam.phase.store(Phase::Stopped);
-    seam.wake();
-    within_patience(|| thread.is_finished(), || "it does not end".to_owned());
+    shared.phase.store(Phase::Stopped);
+    shared.wake();
+    until(|| thread.is_finished(), || "the worker does not end".to_owned());
 }

@@ -1,5 +1,5 @@
-//! An evenkeel with everything that a dashboard shows: sessions that end and one that stays, a
-//! server that refuses, probes that pass, a reload.
+//! An evenkeel with the events that a dashboard shows: sessions that end and one that stays open, a
+//! server that refuses connections, probes that pass, and reloads.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -13,11 +13,11 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
 
-use super::patience::until;
 use super::program::Program;
 use super::prometheus::Prometheus;
+use super::wait::until;
 
-/// Of the project, below its root; its one target is evenkeel's default.
+/// A path from the root of the project. Its target is the default address of the metrics.
 const PROMETHEUS_CONFIG: &str = "deploy/prometheus.yml";
 const TARGET: &str = "127.0.0.1:8404";
 const INTERVAL: &str = "scrape_interval: 5s";
@@ -26,22 +26,22 @@ const INTERVAL: &str = "scrape_interval: 5s";
 const PAUSE: Duration = Duration::from_millis(20);
 const SESSIONS_A_RELOAD: usize = 100;
 
-/// Reads and writes that hang fail instead.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Of each read.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A balancer with two servers, of which one refuses whatever its probes say.
+/// A balancer with two servers. One of them refuses connections although its probes pass.
 #[derive(Debug)]
-pub(crate) struct Scene {
+pub(crate) struct Traffic {
     balancer: Program,
     frontend: SocketAddr,
     observe: SocketAddr,
     prometheus: SocketAddr,
     folder: Folder,
-    /// Bound and not listening: nobody else takes the port, and connects are refused.
+    /// Bound and not listening: the port stays reserved, and connections are refused.
     _refuses: Socket,
 }
 
-impl Scene {
+impl Traffic {
     #[track_caller]
     pub(crate) fn start() -> Self {
         let folder = Folder::make();
@@ -76,16 +76,17 @@ address = "{dead}"
         let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
         command.arg("run").arg("-c").arg(file);
         let balancer = Program::start(command, folder.0.join("evenkeel.log"));
-        let mut scene = Self { balancer, frontend, observe, prometheus, folder, _refuses: refuses };
+        let mut traffic =
+            Self { balancer, frontend, observe, prometheus, folder, _refuses: refuses };
         until("evenkeel listens", || {
-            scene.balancer.assert_runs();
-            TcpStream::connect(scene.frontend).is_ok()
+            traffic.balancer.assert_runs();
+            TcpStream::connect(traffic.frontend).is_ok()
         });
-        scene
+        traffic
     }
 
-    /// A Prometheus with the configuration that is deployed, but for the address and for its
-    /// interval: nobody wants to wait.
+    /// Starts Prometheus with the deployed configuration, except for the address and a shorter
+    /// interval.
     #[track_caller]
     pub(crate) fn start_prometheus(&self) -> Prometheus {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(PROMETHEUS_CONFIG);
@@ -98,57 +99,57 @@ address = "{dead}"
         Prometheus::start(Vec::new(), &self.prometheus.to_string(), &file, &self.folder.0)
     }
 
-    /// Sessions and reloads for as long as `audience` takes.
-    pub(crate) fn play_while(&self, audience: impl FnOnce()) {
-        /// Also when the audience leaves in anger: otherwise nobody would tell the actor.
-        struct Ends<'a>(&'a AtomicBool);
-        impl Drop for Ends<'_> {
+    /// Makes sessions and reloads while `action` runs.
+    pub(crate) fn run_while(&self, action: impl FnOnce()) {
+        /// Stops the thread, also if `action` panics.
+        struct StopOnDrop<'a>(&'a AtomicBool);
+        impl Drop for StopOnDrop<'_> {
             fn drop(&mut self) {
                 self.0.store(true, Relaxed);
             }
         }
-        let over = AtomicBool::new(false);
-        let stays = TcpStream::connect(self.frontend).unwrap();
+        let stopped = AtomicBool::new(false);
+        let stays_open = TcpStream::connect(self.frontend).unwrap();
         thread::scope(|scope| {
-            let ends = Ends(&over);
-            scope.spawn(|| self.act_until(&over));
-            audience();
-            drop(ends);
+            let stop = StopOnDrop(&stopped);
+            scope.spawn(|| self.run_until(&stopped));
+            action();
+            drop(stop);
         });
-        drop(stays);
+        drop(stays_open);
     }
 
     #[track_caller]
-    fn act_until(&self, over: &AtomicBool) {
-        while !over.load(Relaxed) {
+    fn run_until(&self, stopped: &AtomicBool) {
+        while !stopped.load(Relaxed) {
             for _ in 0..SESSIONS_A_RELOAD {
-                assert_eq!(self.say(b"hello").unwrap(), b"hello");
+                assert_eq!(self.exchange(b"hello").unwrap(), b"hello");
                 thread::park_timeout(PAUSE);
             }
             self.balancer.signal(Signal::SIGHUP);
         }
     }
 
-    /// A session in order: what is said comes back, and both sides end.
-    fn say(&self, words: &[u8]) -> io::Result<Vec<u8>> {
+    /// One session: sends a message, shuts down, and reads the whole answer.
+    fn exchange(&self, message: &[u8]) -> io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect(self.frontend)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(words)?;
+        stream.set_read_timeout(Some(READ_TIMEOUT))?;
+        stream.write_all(message)?;
         stream.shutdown(Shutdown::Write)?;
-        let mut heard = Vec::new();
-        stream.read_to_end(&mut heard)?;
-        Ok(heard)
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(answer)
     }
 }
 
-/// A server that says back what it hears, until the test process ends.
+/// Starts a server that sends back what it receives, until the test process ends.
 fn start_echo() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             thread::spawn(move || {
-                // Who hangs up, as probes do, is none of a server's business.
+                // Probes close at once: errors are ignored.
                 drop(io::copy(&mut &stream, &mut &stream));
                 drop(stream.shutdown(Shutdown::Write));
             });
@@ -157,14 +158,14 @@ fn start_echo() -> SocketAddr {
     address
 }
 
-/// Addresses that nobody listens on now; each another one.
+/// Different addresses that are free now.
 fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     let listeners: [_; N] =
         std::array::from_fn(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     listeners.map(|listener| listener.local_addr().unwrap())
 }
 
-/// The scene's files; gone with it.
+/// The directory of the files. Dropping it removes the directory.
 #[derive(Debug)]
 struct Folder(PathBuf);
 

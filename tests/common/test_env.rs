@@ -1,4 +1,4 @@
-//! A place for one test: a loopback address and a folder that no other test has.
+//! The directory and the loopback address of one test.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,67 +9,67 @@ use std::sync::{Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
-/// Addresses that tests of this process have taken.
+/// The number of addresses that tests of this process have taken.
 static TAKEN: AtomicU32 = AtomicU32::new(0);
 
-/// Held shared by each test with a place, and exclusively by one that is to run alone.
+/// Read-locked by each test; write-locked by a test that must run alone.
 static RUNNING: RwLock<()> = RwLock::new(());
 
-/// An address in 127.64.0.0/10, on which every port is free, and an empty folder.
+/// An empty directory, and an address in 127.64.0.0/10 on which every port is free.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct TestEnv {
     ip: IpAddr,
     folder: PathBuf,
-    /// Held so that a process whose id leads to the same address takes another.
-    _claim: Socket,
-    _turn: Turn,
+    /// Reserves the address: another test process may compute the same one from its process id.
+    _reservation: Socket,
+    _lock: Lock,
 }
 
-/// A test's share of the machine.
+/// The lock of [`RUNNING`] that a test holds.
 #[derive(Debug)]
-enum Turn {
+enum Lock {
     Shared(#[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
-    Alone(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
+    Exclusive(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
 }
 
-impl Place {
+impl TestEnv {
     pub(crate) fn new() -> Self {
-        Self::with(Turn::Shared(RUNNING.read().unwrap_or_else(PoisonError::into_inner)))
+        Self::with(Lock::Shared(RUNNING.read().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// For a test that needs most of the machine, or measures it: no other test of this process
-    /// has a place meanwhile.
-    pub(crate) fn alone() -> Self {
-        Self::with(Turn::Alone(RUNNING.write().unwrap_or_else(PoisonError::into_inner)))
+    /// For a test that needs most of the machine, or measures time or memory: no other test of this
+    /// process runs meanwhile.
+    pub(crate) fn exclusive() -> Self {
+        Self::with(Lock::Exclusive(RUNNING.write().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    fn with(turn: Turn) -> Self {
+    fn with(lock: Lock) -> Self {
         raise_descriptors();
         let pid = std::process::id();
         for _ in 0..1000 {
             let number = TAKEN.fetch_add(1, Ordering::Relaxed);
-            let place = pid.wrapping_mul(97).wrapping_add(number) % (1 << 22);
-            let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 64, 0, 0)) + place);
-            if let Some(claim) = claim(ip) {
+            let offset = pid.wrapping_mul(97).wrapping_add(number) % (1 << 22);
+            let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 64, 0, 0)) + offset);
+            if let Some(reservation) = reserve(ip) {
                 let folder = std::env::temp_dir().join(format!("evenkeel-{pid}-{number}"));
                 fs::create_dir_all(&folder).unwrap();
-                return Self { ip: ip.into(), folder, _claim: claim, _turn: turn };
+                return Self { ip: ip.into(), folder, _reservation: reservation, _lock: lock };
             }
         }
         panic!("no loopback address is free");
     }
 
-    /// A port of this place. Ports below the ephemeral ones are free for sure.
+    /// A port of the address of this test. Ports below the ephemeral ports are free.
     pub(crate) fn port(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.ip, port)
     }
 
-    /// Where the first frontend is.
+    /// The address of the first frontend.
     pub(crate) fn frontend(&self) -> SocketAddr {
         self.port(8000)
     }
 
-    /// /metrics and the like.
+    /// The address of /metrics and the status page.
     pub(crate) fn observe(&self) -> SocketAddr {
         self.port(8404)
     }
@@ -83,8 +83,8 @@ impl Place {
     }
 }
 
-/// Each client and each server of a test is a descriptor of this process: 1,024, the usual soft
-/// limit, are too few for tests that run at a time.
+/// Raises the limit of descriptors: each client and each server of a test is a descriptor of this
+/// process, and 1,024, the usual soft limit, are too few for tests that run in parallel.
 fn raise_descriptors() {
     static RAISED: Once = Once::new();
     RAISED.call_once(|| {
@@ -93,14 +93,14 @@ fn raise_descriptors() {
     });
 }
 
-/// A bound socket that never listens takes the port from other claims, and nothing else.
-fn claim(ip: Ipv4Addr) -> Option<Socket> {
+/// Binds a socket that never listens: no other test process can bind the same port.
+fn reserve(ip: Ipv4Addr) -> Option<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((ip, 7007)).into()).ok()?;
     Some(socket)
 }
 
-impl Drop for Place {
+impl Drop for TestEnv {
     fn drop(&mut self) {
         drop(fs::remove_dir_all(&self.folder));
     }

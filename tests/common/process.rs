@@ -1,0 +1,41 @@
+//! Resources of a process, as /proc shows them.
+
+use std::fs;
+use std::path::Path;
+
+/// Descriptors of a process, by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Descriptors {
+    pub(crate) sockets: usize,
+    pub(crate) pipes: usize,
+    pub(crate) others: usize,
+}
+
+impl Descriptors {
+    pub(crate) fn of(pid: u32) -> Self {
+        let mut found = Self { sockets: 0, pipes: 0, others: 0 };
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+            // It may have been closed meanwhile.
+            let Ok(target) = fs::read_link(entry.unwrap().path()) else { continue };
+            let target = target.to_string_lossy();
+            match &target {
+                target if target.starts_with("socket:") => found.sockets += 1,
+                target if target.starts_with("pipe:") => found.pipes += 1,
+                _ => found.others += 1,
+            }
+        }
+        found
+    }
+
+    pub(crate) const fn all(self) -> usize {
+        self.sockets + self.pipes + self.others
+    }
+}
+
+/// Processor time of a process in clock ticks, in user and kernel mode.
+pub(crate) fn ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap();
+    // Fields 14 and 15 of proc(5). Field 2 ends with the parenthesis behind the name.
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
