@@ -1,4 +1,4 @@
-//! evenkeel itself, as a child of the tour, with a configuration of its own.
+//! The evenkeel of the tour: a child process with a temporary configuration.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -16,44 +16,44 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::browser;
-use super::patience::Patience;
 use super::servers::WebServer;
+use super::signals::StopSignals;
 use crate::sys::child::die_with_parent;
 
-/// How often it is asked whether it is there, or gone.
-const TICK: Duration = Duration::from_millis(20);
+/// Between two looks whether evenkeel is ready, or has ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A start takes some milliseconds; a busy Pi may need longer.
+/// A start takes some milliseconds. A busy Pi may need longer.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// `drain_timeout` of the configuration below, and time to close.
+/// More than the `drain_timeout` of the configuration below.
 const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A path of a Unix socket has at most 107 bytes (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
 
-/// Ports of this tour; no other tour gets them while this lives.
+/// The ports of this tour. No other tour gets them until this value is dropped.
 #[derive(Debug)]
 pub(super) struct Ports {
     first: u16,
-    _claim: UnixListener,
+    _lock: UnixListener,
 }
 
 impl Ports {
-    /// Five in a row, free, below the ephemeral ones: a connection to a dead server among those
-    /// may meet itself.
-    pub(super) fn claim() -> io::Result<Self> {
-        (18_080..20_000).step_by(10).find_map(Self::try_claim).ok_or_else(|| {
+    /// Reserves five free ports in a row. They are below the ephemeral ports: a connection to a
+    /// stopped server on an ephemeral port may connect to itself.
+    pub(super) fn reserve() -> io::Result<Self> {
+        (18_080..20_000).step_by(10).find_map(Self::try_reserve).ok_or_else(|| {
             io::Error::new(io::ErrorKind::AddrInUse, "no free ports between 18080 and 20000")
         })
     }
 
-    fn try_claim(first: u16) -> Option<Self> {
+    fn try_reserve(first: u16) -> Option<Self> {
         let name = UnixAddress::from_abstract_name(format!("evenkeel-demo-{first}")).ok()?;
-        let claim = UnixListener::bind_addr(&name).ok()?;
+        let lock = UnixListener::bind_addr(&name).ok()?;
         let free =
             (first..first + 5).all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok());
-        free.then_some(Self { first, _claim: claim })
+        free.then_some(Self { first, _lock: lock })
     }
 
     /// Of the frontend.
@@ -72,26 +72,26 @@ impl Ports {
     }
 }
 
-/// A running evenkeel; stopped, and its files removed, when it is dropped.
+/// A running evenkeel. Dropping it stops the process and removes its files.
 #[derive(Debug)]
 pub(super) struct Balancer {
     child: Child,
     folder: Folder,
     pub(super) frontend: SocketAddr,
     pub(super) observe: SocketAddr,
-    /// The control socket, unless the folder for temporary files has too long a name.
+    /// The path of the control socket; none if the path of the temporary folder is too long for it.
     pub(super) control: Option<PathBuf>,
 }
 
 impl Balancer {
-    /// Starts it before `servers`, and waits until it is ready.
+    /// Starts evenkeel in front of `servers`, and waits until it is ready.
     ///
     /// # Errors
-    /// It cannot be started, or ends, or is not ready in time: with what it said.
+    /// It cannot be started, or ends, or is not ready in time. The error has its output.
     pub(super) fn start(
         ports: &Ports,
         servers: &[(&str, WebServer)],
-        patience: &mut Patience,
+        signals: &mut StopSignals,
     ) -> io::Result<Self> {
         let folder = Folder::make()?;
         let control = Some(folder.0.join("control.sock"))
@@ -104,30 +104,32 @@ impl Balancer {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["run".as_ref(), "-c".as_ref(), file.as_os_str()]);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        // Ctrl-C in the terminal is for the tour, which then stops it in order.
+        // Ctrl-C in the terminal goes to the demo alone, which then stops evenkeel in order.
         command.process_group(0);
         die_with_parent(&mut command);
         let child = command.spawn()?;
         let mut balancer = Self { child, folder, frontend, observe, control };
-        balancer.wait_until_ready(patience)?;
+        balancer.wait_until_ready(signals)?;
         Ok(balancer)
     }
 
-    fn wait_until_ready(&mut self, patience: &mut Patience) -> io::Result<()> {
+    fn wait_until_ready(&mut self, signals: &mut StopSignals) -> io::Result<()> {
         let deadline = Instant::now() + START_TIMEOUT;
         while let Err(error) = browser::page(self.observe, "/readyz") {
-            self.still_runs()?;
+            self.check_runs()?;
             if Instant::now() > deadline {
                 return Err(self.failure(&format!("it is not ready ({error})")));
             }
-            patience.wait(TICK)?;
+            signals.wait(POLL_INTERVAL)?;
         }
         Ok(())
     }
 
+    /// Checks that the process runs.
+    ///
     /// # Errors
-    /// It has ended: with what it said.
-    pub(super) fn still_runs(&mut self) -> io::Result<()> {
+    /// It has ended. The error has its output.
+    pub(super) fn check_runs(&mut self) -> io::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => Err(self.failure(&format!("it has ended ({status})"))),
@@ -135,11 +137,11 @@ impl Balancer {
     }
 
     fn failure(&self, what: &str) -> io::Error {
-        let said = fs::read_to_string(self.folder.log()).unwrap_or_default();
-        io::Error::other(format!("evenkeel run: {what}; it said:\n{}", said.trim_end()))
+        let log = fs::read_to_string(self.folder.log()).unwrap_or_default();
+        io::Error::other(format!("evenkeel run: {what}; its output:\n{}", log.trim_end()))
     }
 
-    /// The last value of `metric` with `server="SERVER"`; none when there is no such line.
+    /// The value of `metric` with the label `server="SERVER"`; none if there is no such line.
     pub(super) fn metric(&self, metric: &str, server: &str) -> Option<f64> {
         value(&browser::page(self.observe, "/metrics").ok()?, metric, server)
     }
@@ -158,7 +160,7 @@ impl Balancer {
                 self.child.wait()?;
                 return Ok(());
             }
-            thread::park_timeout(TICK);
+            thread::park_timeout(POLL_INTERVAL);
         }
         Ok(())
     }
@@ -167,13 +169,13 @@ impl Balancer {
 impl Drop for Balancer {
     fn drop(&mut self) {
         if self.stop().is_err() {
-            // What is left to try; the kernel does it anyway when this process ends.
+            // The kernel kills it at the latest when this process ends.
             drop(self.child.kill());
         }
     }
 }
 
-/// A folder for this tour alone; removed when it is dropped.
+/// The temporary folder of this tour. Dropping it removes the folder.
 #[derive(Debug)]
 struct Folder(PathBuf);
 
@@ -197,7 +199,7 @@ impl Drop for Folder {
     }
 }
 
-/// Probes are frequent, so that the tour is short.
+/// The configuration of the tour. Probes are frequent, so that the tour is short.
 fn configuration(
     frontend: SocketAddr,
     observe: SocketAddr,
@@ -258,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_metric_is_found_by_its_whole_name_and_its_server() {
+    fn a_metric_is_found_by_its_whole_name_and_its_server_label() {
         let text = "# HELP evenkeel_server_up x\n\
                     evenkeel_server_up_since{server=\"pi-2\"} 7\n\
                     evenkeel_server_up{backend=\"pis\",server=\"pi-1\"} 1\n\
@@ -268,8 +270,8 @@ mod tests {
     }
 
     #[test]
-    fn two_tours_at_once_get_different_ports() {
-        let (one, two) = (Ports::claim().unwrap(), Ports::claim().unwrap());
+    fn concurrent_tours_get_different_ports() {
+        let (one, two) = (Ports::reserve().unwrap(), Ports::reserve().unwrap());
         assert_ne!(one.frontend(), two.frontend());
     }
 

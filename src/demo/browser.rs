@@ -1,19 +1,19 @@
-//! The browser of the tour: one connection a request.
+//! The HTTP client of the tour: one connection for each request.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Longer than evenkeel may take to find a server that is up.
+/// Longer than evenkeel may take to find a server that accepts.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A page of /metrics with three servers has some ten KiB.
+/// The page of /metrics has some ten KiB with three servers.
 const ANSWER_MAX: u64 = 4 << 20;
 
-/// What `address` answers to a GET of `path`, without white space at its ends.
+/// The body of the answer to `GET path`, without white space at its ends.
 ///
 /// # Errors
-/// No connection, no answer in time, an answer cut short, or any status but 200.
+/// No connection, no answer in time, an incomplete answer, or a status that is not 200.
 pub(super) fn page(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
@@ -26,7 +26,7 @@ pub(super) fn page(address: SocketAddr, path: &str) -> io::Result<String> {
 
 fn body(answer: &str) -> Result<&str, String> {
     let Some((head, body)) = answer.split_once("\r\n\r\n") else {
-        return Err(format!("an answer of {} bytes and no end of its head", answer.len()));
+        return Err(format!("an answer of {} bytes without the end of its header", answer.len()));
     };
     let status = head.lines().next().unwrap_or_default();
     if status.split(' ').nth(1) != Some("200") {
@@ -38,7 +38,7 @@ fn body(answer: &str) -> Result<&str, String> {
     });
     match length {
         Some(length) if length != body.len() => {
-            Err(format!("{} of {length} bytes came", body.len()))
+            Err(format!("{} of {length} bytes received", body.len()))
         }
         _ => Ok(body),
     }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_whole_answer_with_status_200_counts() {
+    fn only_a_complete_answer_with_status_200_is_accepted() {
         assert_eq!(body("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npi-1"), Ok("pi-1"));
         assert!(body("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\npi-1").is_err());
         assert!(body("HTTP/1.1 503 Nobody\r\n\r\nno").unwrap_err().contains("503"));

@@ -1,45 +1,45 @@
-//! `evenkeel demo`: a tour on loopback, without privileges and without a file.
+//! `evenkeel demo`: a tour on loopback, without privileges and without a configuration file.
 //!
-//! Three web servers that answer their names, and evenkeel itself as a child process before them.
-//! The tour shows the rotation, switches one server off without a failed request, and brings it
-//! back; each step is checked, and waits for what it shows, never for a time.
+//! Three web servers answer with their names; evenkeel runs in front of them as a child process.
+//! The tour shows the rotation, stops one server without a failed request, and starts it again. It
+//! checks the result of each step, and a step waits for its result, not for a fixed time.
 
 mod balancer;
 mod browser;
-mod patience;
 mod servers;
+mod signals;
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use balancer::{Balancer, Ports};
-use patience::Patience;
 use servers::WebServer;
+use signals::StopSignals;
 
 /// The web servers, by name.
 const NAMES: [&str; 3] = ["pi-1", "pi-2", "pi-3"];
 
-/// The place in `NAMES` of the one that is switched off.
-const VICTIM: usize = 1;
+/// The index in `NAMES` of the server that the tour stops.
+const STOPPED: usize = 1;
 
-/// Three times round.
-const ROUND: usize = 9;
+/// Requests that check a rotation: three for each of three servers.
+const ROTATION_REQUESTS: usize = 9;
 
-/// At least so many requests while one server is off.
-const REQUESTS_OFF: usize = 60;
+/// Requests, at least, while one server is stopped.
+const STOPPED_REQUESTS: usize = 60;
 
 /// Between two requests of a step that waits for probes.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Probes come five times a second; a busy Pi may need longer.
+/// Servers are probed five times a second. A busy Pi may need longer.
 const STEP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Shows the tour on standard output; true when all of it was so. Without `once` it then stays up
-/// until Ctrl-C.
+/// Shows the tour on standard output; true if every check passed. Without `once`, everything then
+/// keeps running until Ctrl-C.
 ///
 /// # Errors
-/// No ports, no temporary folder, evenkeel does not start or ends (with what it said), or nobody
-/// reads the output.
+/// There are no free ports or no temporary folder, evenkeel does not start or ends (with its
+/// output), or standard output is closed.
 pub fn demo(once: bool) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     match tour(&mut out, once) {
@@ -52,152 +52,155 @@ pub fn demo(once: bool) -> io::Result<bool> {
 }
 
 fn tour(out: &mut dyn Write, once: bool) -> io::Result<bool> {
-    let mut patience = Patience::new()?;
-    let ports = Ports::claim()?;
+    let mut signals = StopSignals::new()?;
+    let ports = Ports::reserve()?;
     let mut servers = Vec::new();
     for (name, port) in NAMES.into_iter().zip(ports.servers()) {
         servers.push((name, WebServer::start(name, port)?));
     }
-    let balancer = Balancer::start(&ports, &servers, &mut patience)?;
+    let balancer = Balancer::start(&ports, &servers, &mut signals)?;
     writeln!(
         out,
-        "evenkeel demo: a balancer and three web servers ({}), all on this machine's loopback.",
+        "evenkeel demo: a balancer and three web servers ({}), all on loopback.",
         NAMES.join(", ")
     )?;
-    let mut tour = Tour { out, patience, balancer, servers, held: true };
-    tour.rotation()?;
-    tour.loss()?;
-    tour.comeback(&ports)?;
-    if tour.held {
-        writeln!(tour.out, "\nAll of it was so.")?;
+    let mut tour = Tour { out, signals, balancer, servers, passed: true };
+    tour.show_rotation()?;
+    tour.stop_server()?;
+    tour.start_server(&ports)?;
+    if tour.passed {
+        writeln!(tour.out, "\nEvery check passed.")?;
     } else {
-        writeln!(tour.out, "\nNot all of it was so: see the lines that begin with NOT.")?;
+        writeln!(tour.out, "\nNot every check passed: see the lines that begin with FAILED.")?;
     }
-    let held = tour.held;
+    let passed = tour.passed;
     if !once {
-        tour.stay()?;
+        tour.keep_running()?;
     }
-    Ok(held)
+    Ok(passed)
 }
 
 struct Tour<'a> {
     out: &'a mut dyn Write,
-    patience: Patience,
+    signals: StopSignals,
     balancer: Balancer,
     servers: Vec<(&'static str, WebServer)>,
-    /// Whether every claim so far was true.
-    held: bool,
+    /// Whether every check so far has passed.
+    passed: bool,
 }
 
 impl Tour<'_> {
-    fn rotation(&mut self) -> io::Result<()> {
+    fn show_rotation(&mut self) -> io::Result<()> {
         let frontend = self.balancer.frontend;
-        writeln!(self.out, "\n1. {ROUND} requests to http://{frontend}/")?;
-        self.round()
+        writeln!(self.out, "\n1. {ROTATION_REQUESTS} requests to http://{frontend}/")?;
+        self.check_rotation()
     }
 
-    /// One server is switched off while requests go on.
-    fn loss(&mut self) -> io::Result<()> {
-        let victim = NAMES[VICTIM];
-        writeln!(self.out, "\n2. {victim} is switched off, and requests go on")?;
-        self.servers.remove(VICTIM);
-        let mut seen = Seen::default();
-        let down = self.request_until(&mut seen, |balancer, seen| {
-            seen.requests() >= REQUESTS_OFF
-                && balancer.metric("evenkeel_server_up", victim) == Some(0.0)
+    /// Stops one server while requests go on.
+    fn stop_server(&mut self) -> io::Result<()> {
+        let stopped = NAMES[STOPPED];
+        writeln!(self.out, "\n2. Stop {stopped} while requests go on")?;
+        self.servers.remove(STOPPED);
+        let mut until_down = Answers::default();
+        let down = self.request_until(&mut until_down, |balancer, answers| {
+            answers.requests() >= STOPPED_REQUESTS
+                && balancer.metric("evenkeel_server_up", stopped) == Some(0.0)
         })?;
-        let mut after = Seen::default();
-        for _ in 0..ROUND {
+        let mut after = Answers::default();
+        for _ in 0..ROTATION_REQUESTS {
             after.request(&self.balancer);
         }
-        let failures = seen.failures.iter().chain(&after.failures).next();
-        let requests = seen.requests() + after.requests();
-        let others = seen.names.iter().chain(&after.names).all(|name| name != victim);
-        self.claim(
-            failures.is_none(),
-            &format!("{requests} requests, none failed"),
-            &failures.cloned().unwrap_or_default(),
+        let requests = until_down.requests() + after.requests();
+        let failures = [&until_down.failures[..], &after.failures].concat();
+        let others = until_down.names.iter().chain(&after.names).all(|name| name != stopped);
+        self.check_failures(requests, &failures)?;
+        self.check(
+            others,
+            "the other two servers answered every request",
+            &format!("{stopped} still answers"),
         )?;
-        self.claim(others, "the other two answered them all", "it still answers")?;
-        self.claim(
+        self.check(
             down.is_some(),
-            &format!("evenkeel_server_up of {victim} fell to 0 after {}", seconds(down)),
+            &format!("evenkeel_server_up of {stopped} fell to 0 {}", seconds(down)),
             "it is still 1",
         )?;
-        self.claim(
+        self.check(
             after.rotates(NAMES.len() - 1),
-            "those two take turns, exactly",
+            "the two servers answer in exact rotation",
             &after.names.join(" "),
         )
     }
 
-    /// It is switched on again.
-    fn comeback(&mut self, ports: &Ports) -> io::Result<()> {
-        let victim = NAMES[VICTIM];
-        writeln!(self.out, "\n3. {victim} is switched on again")?;
-        let server = WebServer::start(victim, ports.servers()[VICTIM])?;
-        self.servers.insert(VICTIM, (victim, server));
-        let mut seen = Seen::default();
-        let back = self.request_until(&mut seen, |_, seen| {
-            seen.names.last().is_some_and(|name| name == victim)
+    /// Starts the stopped server again.
+    fn start_server(&mut self, ports: &Ports) -> io::Result<()> {
+        let stopped = NAMES[STOPPED];
+        writeln!(self.out, "\n3. Start {stopped} again")?;
+        let server = WebServer::start(stopped, ports.servers()[STOPPED])?;
+        self.servers.insert(STOPPED, (stopped, server));
+        let mut answers = Answers::default();
+        let up = self.request_until(&mut answers, |_, answers| {
+            answers.names.last().is_some_and(|name| name == stopped)
         })?;
-        self.claim(
-            back.is_some() && self.balancer.metric("evenkeel_server_up", victim) == Some(1.0),
-            &format!("two probes later it answers again, after {}", seconds(back)),
+        self.check(
+            up.is_some() && self.balancer.metric("evenkeel_server_up", stopped) == Some(1.0),
+            &format!("{stopped} answers again, after two probes, {}", seconds(up)),
             "it does not answer",
         )?;
-        let failure = seen.failures.first().cloned();
-        self.claim(
-            failure.is_none(),
-            &format!("{} requests, none failed", seen.requests()),
-            &failure.unwrap_or_default(),
-        )?;
-        self.round()
+        self.check_failures(answers.requests(), &answers.failures)?;
+        self.check_rotation()
     }
 
-    /// All three in turn, exactly.
-    fn round(&mut self) -> io::Result<()> {
-        let mut seen = Seen::default();
-        for _ in 0..ROUND {
-            seen.request(&self.balancer);
+    /// Checks that the three servers answer in exact rotation.
+    fn check_rotation(&mut self) -> io::Result<()> {
+        let mut answers = Answers::default();
+        for _ in 0..ROTATION_REQUESTS {
+            answers.request(&self.balancer);
         }
-        writeln!(self.out, "   {}", seen.names.join(" "))?;
-        let problem = seen.failures.first().map_or("they do not", String::as_str);
-        self.claim(seen.rotates(NAMES.len()), "all three take turns, exactly", problem)
+        writeln!(self.out, "   {}", answers.names.join(" "))?;
+        let problem = answers.failures.first().map_or("the order is another", String::as_str);
+        let rotates = answers.rotates(NAMES.len());
+        self.check(rotates, "the three servers answer in exact rotation", problem)
     }
 
     /// Requests one page after another until `enough`: the time that took; none at the deadline.
     fn request_until(
         &mut self,
-        seen: &mut Seen,
-        enough: impl Fn(&Balancer, &Seen) -> bool,
+        answers: &mut Answers,
+        enough: impl Fn(&Balancer, &Answers) -> bool,
     ) -> io::Result<Option<Duration>> {
         let start = Instant::now();
         while start.elapsed() < STEP_TIMEOUT {
-            seen.request(&self.balancer);
-            if enough(&self.balancer, seen) {
+            answers.request(&self.balancer);
+            if enough(&self.balancer, answers) {
                 return Ok(Some(start.elapsed()));
             }
-            self.balancer.still_runs()?;
-            self.patience.wait(PAUSE)?;
+            self.balancer.check_runs()?;
+            self.signals.wait(PAUSE)?;
         }
         Ok(None)
     }
 
-    fn claim(&mut self, so: bool, claim: &str, otherwise: &str) -> io::Result<()> {
-        self.held &= so;
-        if so {
-            writeln!(self.out, "   so: {claim}")
+    fn check_failures(&mut self, requests: usize, failures: &[String]) -> io::Result<()> {
+        let result = format!("{requests} requests, {} failed", failures.len());
+        let first = failures.first().map_or("", String::as_str);
+        self.check(failures.is_empty(), &result, first)
+    }
+
+    /// Prints the `result` of a check, and the problem if it has not passed.
+    fn check(&mut self, passed: bool, result: &str, problem: &str) -> io::Result<()> {
+        self.passed &= passed;
+        if passed {
+            writeln!(self.out, "   ok: {result}")
         } else {
-            writeln!(self.out, "   NOT so: {claim}: {otherwise}")
+            writeln!(self.out, "   FAILED: {result}: {problem}")
         }
     }
 
-    /// Until Ctrl-C, or until evenkeel ends by itself.
-    fn stay(&mut self) -> io::Result<()> {
+    /// Waits until Ctrl-C, or until evenkeel ends by itself.
+    fn keep_running(&mut self) -> io::Result<()> {
         let Balancer { frontend, observe, .. } = &self.balancer;
-        writeln!(self.out, "It stays up until Ctrl-C:")?;
-        writeln!(self.out, "   http://{frontend}/         the page; reload it, or curl it")?;
+        writeln!(self.out, "Everything keeps running until Ctrl-C:")?;
+        writeln!(self.out, "   http://{frontend}/         the page, for a browser or curl")?;
         writeln!(self.out, "   http://{observe}/         the status page")?;
         writeln!(self.out, "   http://{observe}/metrics  for Prometheus")?;
         if let Some(control) = &self.balancer.control {
@@ -206,21 +209,21 @@ impl Tour<'_> {
             writeln!(self.out, "   evenkeel drain pis/{} --control {control}", NAMES[0])?;
         }
         self.out.flush()?;
-        while self.patience.wait(Duration::from_millis(200)).is_ok() {
-            self.balancer.still_runs()?;
+        while self.signals.wait(Duration::from_millis(200)).is_ok() {
+            self.balancer.check_runs()?;
         }
         writeln!(self.out, "\nStopped.")
     }
 }
 
-/// What requests were answered with.
+/// The answers to requests: names of servers, and failures.
 #[derive(Debug, Default)]
-struct Seen {
+struct Answers {
     names: Vec<String>,
     failures: Vec<String>,
 }
 
-impl Seen {
+impl Answers {
     fn request(&mut self, balancer: &Balancer) {
         match browser::page(balancer.frontend, "/") {
             Ok(name) => self.names.push(name),
@@ -232,7 +235,7 @@ impl Seen {
         self.names.len() + self.failures.len()
     }
 
-    /// Whether `servers` different ones answered in turn, and no request failed.
+    /// Whether `servers` different servers answered in turn, and no request failed.
     fn rotates(&self, servers: usize) -> bool {
         let (Some(first), true) = (self.names.get(..servers), self.failures.is_empty()) else {
             return false;
@@ -242,32 +245,36 @@ impl Seen {
     }
 }
 
+/// How long a step took; none: it did not end.
 fn seconds(duration: Option<Duration>) -> String {
-    duration.map_or_else(|| "never".to_owned(), |time| format!("{:.1} s", time.as_secs_f64()))
+    match duration {
+        Some(time) => format!("in {:.1} s", time.as_secs_f64()),
+        None => format!("within {} s", STEP_TIMEOUT.as_secs()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn seen(names: &str) -> Seen {
-        Seen { names: names.split(' ').map(str::to_owned).collect(), failures: Vec::new() }
+    fn answers(names: &str) -> Answers {
+        Answers { names: names.split(' ').map(str::to_owned).collect(), failures: Vec::new() }
     }
 
     #[test]
-    fn a_rotation_is_each_in_turn_from_any_of_them_on() {
-        assert!(seen("b c a b c a b").rotates(3));
-        assert!(!seen("b c a b a c").rotates(3));
-        assert!(!seen("a a a a").rotates(3));
-        assert!(!seen("a b a b").rotates(3));
-        assert!(seen("a b a b a").rotates(2));
-        assert!(!seen("a b").rotates(3));
+    fn a_rotation_may_start_at_any_server() {
+        assert!(answers("b c a b c a b").rotates(3));
+        assert!(!answers("b c a b a c").rotates(3));
+        assert!(!answers("a a a a").rotates(3));
+        assert!(!answers("a b a b").rotates(3));
+        assert!(answers("a b a b a").rotates(2));
+        assert!(!answers("a b").rotates(3));
     }
 
     #[test]
     fn a_failed_request_is_no_rotation() {
-        let mut seen = seen("a b a b");
-        seen.failures.push("refused".to_owned());
-        assert!(!seen.rotates(2));
+        let mut answers = answers("a b a b");
+        answers.failures.push("refused".to_owned());
+        assert!(!answers.rotates(2));
     }
 }

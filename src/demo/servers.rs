@@ -1,4 +1,4 @@
-//! The web servers of the tour: each answers its name to every request, and closes.
+//! The web servers of the tour: each answers every request with its name, and closes.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-/// A web server on loopback; gone, its port closed, when it is dropped.
+/// A web server on loopback. Dropping it stops the server and closes its port.
 #[derive(Debug)]
 pub(super) struct WebServer {
     address: SocketAddr,
@@ -18,14 +18,14 @@ pub(super) struct WebServer {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A browser that opens connections in advance may leave them silent for longer: it opens others.
+/// Browsers open connections in advance and may leave them idle for longer; they then open others.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// More than a browser sends.
 const REQUEST_MAX: usize = 16 * 1024;
 
 impl WebServer {
-    /// Answers `name` on `port` from now on.
+    /// Starts a server that answers `name` on `port`.
     pub(super) fn start(name: &str, port: u16) -> io::Result<Self> {
         let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, port))?);
         let address = listener.local_addr()?;
@@ -38,7 +38,7 @@ impl WebServer {
         Ok(Self { address, listener, stopped, thread: Some(thread) })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub(super) const fn address(&self) -> SocketAddr {
         self.address
     }
@@ -47,7 +47,7 @@ impl WebServer {
 impl Drop for WebServer {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::Release);
-        // Wakes the accept, and whoever waits in the queue is reset.
+        // Wakes accept(2), and resets the connections in the backlog.
         let woken = SockRef::from(&*self.listener).shutdown(Shutdown::Both);
         if let (Ok(()), Some(thread)) = (woken, self.thread.take()) {
             drop(thread.join());
@@ -61,7 +61,7 @@ fn serve(listener: &TcpListener, name: &str, stopped: &AtomicBool) {
             return;
         }
         let Ok(stream) = stream else {
-            // Out of descriptors: some will be closed.
+            // Out of descriptors: wait until some are closed.
             thread::park_timeout(Duration::from_millis(10));
             continue;
         };
@@ -85,8 +85,8 @@ fn answer(mut stream: TcpStream, name: &str) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)
 }
 
-/// For a browser a page without an icon, whose request would take a turn of the rotation; for all
-/// others the bare name.
+/// For a browser, a page without an icon: a request for one would take a turn of the rotation. For
+/// every other client, the bare name.
 fn page(name: &str, request: &str) -> String {
     let browser = request.lines().any(|line| {
         line.to_ascii_lowercase().strip_prefix("accept:").is_some_and(|v| v.contains("text/html"))
@@ -113,7 +113,7 @@ mod tests {
     use crate::demo::browser;
 
     #[test]
-    fn a_server_answers_its_name_and_refuses_when_it_is_gone() {
+    fn a_server_answers_its_name_and_refuses_connections_once_it_is_stopped() {
         let server = WebServer::start("pi-7", 0).unwrap();
         let address = server.address();
         assert_eq!(browser::page(address, "/").unwrap(), "pi-7");
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_client_keeps_nobody_waiting() {
+    fn an_idle_client_does_not_delay_others() {
         let server = WebServer::start("pi-7", 0).unwrap();
         let silent = TcpStream::connect(server.address()).unwrap();
         assert_eq!(browser::page(server.address(), "/").unwrap(), "pi-7");
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_gets_a_page_that_asks_for_no_icon() {
+    fn the_page_for_a_browser_names_an_empty_icon() {
         let page = page("pi-1", "GET / HTTP/1.1\r\nAccept: text/html,*/*\r\n\r\n");
         assert!(page.contains("<h1>pi-1</h1>") && page.contains("data:,"), "{page}");
     }

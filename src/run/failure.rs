@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-/// Why the balancer does not run. Displayed as lines for the operator: where, what is wrong, what
-/// to do.
+/// Why the balancer does not run. Displayed as lines for the operator: place, problem, remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     lines: Vec<String>,
@@ -11,8 +10,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The configuration asks for what cannot be: it is to be changed, and trying again is
-    /// useless.
+    /// The configuration cannot work on this machine: the operator has to change it.
     pub(super) const fn configuration(lines: Vec<String>) -> Self {
         Self { lines, configuration: true }
     }

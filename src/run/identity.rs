@@ -1,8 +1,8 @@
-//! Whom the process becomes once it has bound what only root may bind.
+//! The user and group that the process changes to after it has bound its sockets.
 //!
-//! /etc/passwd and /etc/group are read here and not by libc: a static binary's libc would load the
-//! machine's name service modules, of whatever version they are. That is where packages put the
-//! accounts of services.
+//! /etc/passwd and /etc/group, where packages put the accounts of services, are read here and not
+//! by libc: in a static binary, libc would load the machine's NSS modules, of whatever version they
+//! are.
 
 use std::fs;
 
@@ -17,33 +17,32 @@ pub(super) struct Identity {
     pub(super) group: u32,
 }
 
-/// Whom `config` wants; none: nobody else, or we may not.
+/// The user and group that `config` names; none if it names none, or if evenkeel was not started as
+/// root.
 ///
 /// # Errors
-/// There is no such account. For the operator, a line each.
-pub(super) fn wanted(config: &Config) -> Result<Option<Identity>, Vec<String>> {
+/// There is no such account: one line for each, for the operator.
+pub(super) fn configured(config: &Config) -> Result<Option<Identity>, Vec<String>> {
     let Some(named) = config.global.user.as_ref().or(config.global.group.as_ref()) else {
         return Ok(None);
     };
     if !geteuid().is_root() {
         let place = config.locate(named.1);
-        tracing::warn!(
-            "{place}user and group stay what they are: evenkeel was not started as root"
-        );
+        tracing::warn!("{place}user and group are not changed: evenkeel was not started as root");
         return Ok(None);
     }
     let located = |(span, text)| format!("{}{text}", config.locate(span));
     find_here(config).map(Some).map_err(|lines| lines.into_iter().map(located).collect())
 }
 
-/// The accounts of `config` that this machine does not have: "what is wrong; what to do".
+/// The accounts of `config` that this machine does not have: "problem; remedy".
 pub(crate) fn missing(config: &Config) -> Vec<(Span, String)> {
     let is_named = config.global.user.is_some() || config.global.group.is_some();
     if is_named { find_here(config).err().unwrap_or_default() } else { Vec::new() }
 }
 
 fn find_here(config: &Config) -> Result<Identity, Vec<(Span, String)>> {
-    // Of other accounts there may be anything in it.
+    // Entries of other accounts may not be UTF-8.
     let read = |path: &str| {
         let unread = |error| vec![(Span::default(), format!("{path} cannot be read: {error}"))];
         let bytes = fs::read(path).map_err(unread);
@@ -55,14 +54,14 @@ fn find_here(config: &Config) -> Result<Identity, Vec<(Span, String)>> {
 fn find(config: &Config, passwd: &str, group: &str) -> Result<Identity, Vec<(Span, String)>> {
     let mut missing = Vec::new();
     let mut look = |table: &str, named: &Option<(String, Span)>, kind: &str, make: &str| {
-        let (name, place) = named.as_ref()?;
+        let (name, span) = named.as_ref()?;
         let found = ids(table, name);
         if found.is_none() {
             let text = format!(
                 "there is no {kind} {name:?} on this machine; create it (`{make} {name}`), or name \
                  one that exists"
             );
-            missing.push((*place, text));
+            missing.push((*span, text));
         }
         found
     };
@@ -71,13 +70,15 @@ fn find(config: &Config, passwd: &str, group: &str) -> Result<Identity, Vec<(Spa
     if !missing.is_empty() {
         return Err(missing);
     }
-    // The third field of a user is its number, the fourth its group's; the third of a group is its
-    // number (passwd(5), group(5)). What is not named stays root's.
+    // The third field of a user is its number, the fourth that of its group; the third field of a
+    // group is its number (passwd(5), group(5)). What the configuration does not name stays 0,
+    // root.
     let own = user.map_or(0, |(_, group)| group);
     Ok(Identity { user: user.map_or(0, |(user, _)| user), group: group.map_or(own, |(id, _)| id) })
 }
 
-/// The third and fourth field of the line that begins with `name`; 0 where the fourth is none.
+/// The third and the fourth field of the line that begins with `name`; 0 if the fourth is not a
+/// number.
 fn ids(table: &str, name: &str) -> Option<(u32, u32)> {
     let mut lines = table.lines().map(|line| line.split(':'));
     let mut fields =
@@ -86,10 +87,11 @@ fn ids(table: &str, name: &str) -> Option<(u32, u32)> {
     Some((id, fields.next().and_then(|group| group.parse().ok()).unwrap_or(0)))
 }
 
-/// Becomes `identity`, for good. To be called before there is another thread: each has its own.
+/// Changes to `identity` for good. To be called before another thread exists: each thread has its
+/// own user and group.
 ///
 /// # Errors
-/// Not permitted. For the operator.
+/// Not permitted: a line for the operator.
 pub(super) fn assume(identity: Identity) -> Result<(), String> {
     let Identity { user, group } = identity;
     let gid = Gid::from_raw(group);
@@ -122,22 +124,22 @@ mod tests {
     }
 
     #[test]
-    fn a_user_brings_its_own_group() {
+    fn a_user_without_a_group_gets_its_primary_group() {
         let found = find(&config("user = \"keel\""), PASSWD, GROUP);
         assert_eq!(found, Ok(Identity { user: 123, group: 456 }));
     }
 
     #[test]
-    fn a_group_that_is_named_is_taken() {
+    fn a_named_group_replaces_the_primary_group() {
         let found = find(&config("user = \"keel\"\ngroup = \"web\""), PASSWD, GROUP);
         assert_eq!(found, Ok(Identity { user: 123, group: 789 }));
     }
 
     #[test]
-    fn an_account_that_is_missing_is_named_with_its_line_and_a_remedy() {
+    fn a_missing_account_is_reported_with_its_line_and_a_remedy() {
         let found = find(&config("user = \"nobody-here\"\ngroup = \"nor-here\""), PASSWD, GROUP);
         let lines = found.unwrap_err();
-        assert!(lines.iter().all(|(_, text)| text.contains("; ")), "what; what to do: {lines:?}");
+        assert!(lines.iter().all(|(_, text)| text.contains("; ")), "problem; remedy: {lines:?}");
         assert!(lines[0].0.line == 2 && lines[0].1.contains("useradd"), "{lines:?}");
         assert!(lines[1].0.line == 3 && lines[1].1.contains("groupadd"), "{lines:?}");
     }

@@ -1,4 +1,4 @@
-//! What this process may have: descriptors, locked memory, cores.
+//! The resource limits of this process: descriptors, locked memory, cores.
 
 use std::io;
 
@@ -11,10 +11,10 @@ use crate::sys::thread::allowed_cores;
 /// Bytes of the control thread's ring: 256 submissions, the default of tokio-uring.
 const CONTROL_RING: u64 = 32 * 1024;
 
-/// Raises the limit of descriptors as far as this process may, and says what it is then.
+/// Raises the limit of descriptors to the hard limit, and returns the limit that holds then.
 ///
 /// # Errors
-/// The limit cannot be read. For the operator.
+/// The limit cannot be read: a line for the operator.
 pub(crate) fn raise_descriptors() -> Result<u64, String> {
     let limit = getrlimit(Resource::RLIMIT_NOFILE);
     let (soft, hard) = limit.map_err(|error| format!("RLIMIT_NOFILE cannot be read: {error}"))?;
@@ -24,25 +24,25 @@ pub(crate) fn raise_descriptors() -> Result<u64, String> {
     match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
         Ok(()) => Ok(hard),
         Err(error) => {
-            tracing::warn!("RLIMIT_NOFILE stays at {soft}, {hard} is not given: {error}");
+            tracing::warn!("RLIMIT_NOFILE stays at {soft}: raising it to {hard} failed: {error}");
             Ok(soft)
         }
     }
 }
 
-/// Raises the limit of locked memory, which rings count against (kernel 5.12 and newer charge it to
-/// the control group instead). Root may have as much as there is; others what they are allowed.
+/// Raises the limit of locked memory, which counts the memory of rings (kernel 5.12 and newer
+/// charge it to the control group instead): without limit for root, else to the hard limit.
 pub(crate) fn raise_locked_memory() {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK) else { return };
     let unlimited = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     if unlimited.is_err() && soft < hard {
-        // A ring that then finds too little makes itself smaller, or says so.
+        // A ring for which that is too little makes itself smaller, or reports it.
         setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard).ok();
     }
 }
 
-/// Why the ring of `what` cannot be made, with the remedy: `workers` for about `sessions` sessions
-/// are to start. For the operator.
+/// Why the ring of `what` cannot be created, with the remedy for `workers` workers and about
+/// `sessions` sessions. For the operator.
 pub(crate) fn no_ring(what: &str, error: &io::Error, workers: usize, sessions: u32) -> String {
     if error.raw_os_error() == Some(Errno::ENOMEM as i32) {
         let remedy = locked_memory_remedy(workers, sessions);
@@ -51,8 +51,8 @@ pub(crate) fn no_ring(what: &str, error: &io::Error, workers: usize, sessions: u
     format!("{what}: {error}")
 }
 
-/// The command that allows as much locked memory as the rings of `workers` and of the control
-/// thread take.
+/// The command that allows as much locked memory as the rings of `workers` workers and of the
+/// control thread need.
 pub(crate) fn locked_memory_remedy(workers: usize, sessions: u32) -> String {
     let bytes = CONTROL_RING + workers as u64 * RingSize::for_sessions(sessions).locked_memory();
     let kib = bytes.next_multiple_of(1 << 20) / 1024;
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_a_core() {
+    fn at_least_one_core_is_allowed() {
         assert!(!cores().is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! How much memory this process may use: the machine's, or the limit of a memory cgroup.
+//! How much memory this process may use: that of the machine, or the limit of a memory cgroup.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,23 +14,24 @@ pub(crate) fn available() -> u64 {
     machine.min(cgroup_limit(&of_process("cgroup"), &of_process("mountinfo"), read))
 }
 
-/// The lowest limit of all memory cgroups that hold a process with these `/proc/PID/cgroup` and
-/// `/proc/PID/mountinfo`; `u64::MAX`: there is none. See cgroups(7) and proc(5).
+/// The lowest limit of all memory cgroups of a process with this `/proc/PID/cgroup` and
+/// `/proc/PID/mountinfo`; `u64::MAX` if there is none. See cgroups(7) and proc(5).
 fn cgroup_limit(cgroup: &str, mountinfo: &str, read: impl Fn(&Path) -> Option<String>) -> u64 {
     let groups = mountinfo.lines().filter_map(|mount| memory_cgroup(mount, cgroup));
     let limits = groups.flat_map(|(mount, group, file)| {
-        // Above the mount point is no cgroup.
+        // Folders above the mount point are not cgroups.
         let above = group.ancestors().take_while(|folder| folder.starts_with(&mount));
         above.map(|folder| folder.join(file)).collect::<Vec<_>>()
     });
-    // "max" in version 2 is no number, and "unlimited" in version 1 is a very large one.
+    // "No limit" is "max" in version 2, which is not a number, and a very large number in version
+    // 1.
     limits.filter_map(|file| read(&file)?.trim().parse().ok()).min().unwrap_or(u64::MAX)
 }
 
 /// The mount point, the folder of the process's cgroup below it, and the file with its limit; none
-/// if this line of mountinfo is no hierarchy for memory.
+/// if this line of mountinfo is not a hierarchy that limits memory.
 fn memory_cgroup(mount: &str, cgroup: &str) -> Option<(PathBuf, PathBuf, &'static str)> {
-    let (place, kind) = mount.split_once(" - ")?;
+    let (fields, kind) = mount.split_once(" - ")?;
     let mut kind = kind.split(' ');
     let (controller, file) = match kind.next()? {
         "cgroup2" => ("", "memory.max"),
@@ -39,8 +40,8 @@ fn memory_cgroup(mount: &str, cgroup: &str) -> Option<(PathBuf, PathBuf, &'stati
         }
         _ => return None,
     };
-    let mut place = place.split(' ').skip(3);
-    let (root, mount) = (place.next()?, PathBuf::from(place.next()?));
+    let mut fields = fields.split(' ').skip(3);
+    let (root, mount) = (fields.next()?, PathBuf::from(fields.next()?));
     let own = cgroup.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
         let (controllers, path) = rest.split_once(':')?;
@@ -71,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_limit_of_a_cgroup_and_its_ancestors_holds() {
+    fn the_lowest_limit_of_a_cgroup_and_its_ancestors_applies() {
         let own = "/sys/fs/cgroup/system.slice/evenkeel.service/memory.max";
         let parent = "/sys/fs/cgroup/system.slice/memory.max";
         let of = |files: &[_]| limit("0::/system.slice/evenkeel.service", V2, files);
@@ -79,11 +80,11 @@ mod tests {
         assert_eq!(of(&[(own, "67108864\n"), (parent, "33554432\n")]), 32 << 20);
         assert_eq!(of(&[(own, "max\n"), (parent, "33554432\n")]), 32 << 20);
         assert_eq!(of(&[(own, "max\n"), (parent, "max\n")]), u64::MAX);
-        assert_eq!(of(&[]), u64::MAX, "the root has no such file");
+        assert_eq!(of(&[]), u64::MAX, "the root cgroup has no such file");
     }
 
     #[test]
-    fn version_1_has_a_path_for_each_controller() {
+    fn cgroup_version_1_has_a_path_for_each_controller() {
         let cgroup = "5:cpu,cpuacct:/other\n4:memory:/web\n0::/";
         let own = "/sys/fs/cgroup/memory/web/memory.limit_in_bytes";
         let root = "/sys/fs/cgroup/memory/memory.limit_in_bytes";

@@ -1,5 +1,5 @@
-//! Runs the balancer: everything that can fail is tried first, then privileges go, then threads
-//! start, and this thread becomes the control thread.
+//! Runs the balancer: first every step that can fail, then it drops privileges and starts the
+//! threads. This thread becomes the control thread.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -46,21 +46,21 @@ const EVENTS_WAITING: usize = 4096;
 /// Requests in the channel to the control thread; a sender waits while it is full.
 const REQUESTS_WAITING: usize = 64;
 
-/// For the session log to write what is left, when somebody reads it.
+/// How long the session log may take to write the remaining records at the end.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Runs until told to stop, and has then closed everything.
+/// Runs until a signal stops it. Everything is closed when it returns.
 ///
 /// # Errors
-/// It could not start, or ended against its will.
+/// It could not start, or had to stop.
 pub fn run(config: Config) -> Result<(), Failure> {
     let started = Instant::now();
-    // Dropped last: whatever the outcome, what was said is written.
+    // Dropped last: every line is written, whatever the outcome.
     let mut application_log = application_log::init(config.observe.log.format);
     features::ring_available()
         .map_err(|problem| Failure::of(format!("evenkeel: {problem}; see `evenkeel doctor`")))?;
     let prepared = Prepared::new(&config)?;
-    // No thread but this one exists yet: what is set now holds for all.
+    // No other thread exists yet, so that limits and privileges hold for all threads.
     limits::raise_locked_memory();
     prepared.drop_privileges(&config)?;
     application_log.start().map_err(|error| Failure::of(format!("evenkeel: no log: {error}")))?;
@@ -71,7 +71,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     })?;
     let (records, writer) = start_log(&config)?.unzip();
     let outcome = runtime.block_on(control(config, prepared, records, started));
-    // Tasks of the control thread hold what is shared; with them goes the log's queue.
+    // Tasks of the control thread hold the shared state, and with it the channel to the log.
     drop(runtime);
     if let Some(writer) = writer {
         end_log(writer);
@@ -79,14 +79,14 @@ pub fn run(config: Config) -> Result<(), Failure> {
     outcome
 }
 
-/// The session log, if there is to be one.
+/// Starts the session log, unless it is turned off.
 fn start_log(config: &Config) -> Result<Option<(Records, JoinHandle<()>)>, Failure> {
     let wanted = config.observe.log.sessions;
     let log = wanted.then(|| log::start_writer(config.observe.log.format)).transpose();
     log.map_err(|error| Failure::of(format!("evenkeel: no session log: {error}")))
 }
 
-/// The rest is done within the control thread's runtime.
+/// The part that runs in the runtime of the control thread.
 async fn control(
     config: Config,
     mut prepared: Prepared,
@@ -147,8 +147,8 @@ async fn control(
     controller::run(parts).await.map_err(|line| Failure::of(format!("evenkeel: {line}")))
 }
 
-/// Serves HTTP and the control socket in the runtime of the control thread; they end when the
-/// receiver of their requests is dropped.
+/// Serves HTTP and the control socket in the runtime of the control thread, until the receiver of
+/// their requests is dropped.
 fn observe(
     http: Option<TcpListener>,
     admin: Option<admin::Socket>,
@@ -173,7 +173,7 @@ fn watch(key: &'static str, serve: impl Future<Output = io::Result<()>> + 'stati
     });
 }
 
-/// For who has just started it: where clients connect, and where to look.
+/// For the operator: the addresses of the frontends, and that of the status page.
 fn where_it_listens(config: &Config, observed: bool) -> String {
     const SHOWN: usize = 4;
     let binds = config.frontends.iter().flat_map(|frontend| &frontend.bind);
@@ -189,7 +189,7 @@ fn where_it_listens(config: &Config, observed: bool) -> String {
     text
 }
 
-/// Starts every worker; the receiver learns when all of them have ended.
+/// Starts every worker. The receiver is notified when all of them have ended.
 fn start_workers(
     config: &Config,
     prepared: &Prepared,
@@ -218,7 +218,7 @@ fn start_workers(
     let (ended, all_ended) = oneshot::channel();
     let join = move || {
         for thread in threads {
-            // A panic has ended the process before.
+            // A panic in a worker ends the process before this.
             drop(thread.join());
         }
         ended.send(()).ok();
@@ -230,7 +230,7 @@ fn start_workers(
     Ok(all_ended)
 }
 
-/// Waits until the log is written, but not for a reader that does not read.
+/// Waits until the log is written, for `LOG_TIMEOUT` at most: its reader may not read.
 fn end_log(writer: JoinHandle<()>) {
     let (ended, has_ended): (_, Receiver<()>) = channel::bounded(1);
     let join = thread::Builder::new().name("join-log".to_owned()).spawn(move || {
@@ -240,6 +240,6 @@ fn end_log(writer: JoinHandle<()>) {
     if join.is_ok()
         && has_ended.recv_timeout(LOG_TIMEOUT) == Err(channel::RecvTimeoutError::Timeout)
     {
-        tracing::warn!("the session log is not read; what is left of it is lost");
+        tracing::warn!("nobody reads the session log; its last records are lost");
     }
 }

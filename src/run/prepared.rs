@@ -1,4 +1,4 @@
-//! All that can fail is tried before anything is begun: limits, accounts, addresses.
+//! Every step that can fail, before anything is started: limits, accounts, addresses.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ use crate::run::failure::Failure;
 use crate::run::{identity, limits};
 use crate::sys::local_addresses::LocalAddresses;
 
-/// All that is tried before anything is begun.
+/// The result of every step that can fail.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) cores: Vec<usize>,
@@ -39,9 +39,9 @@ impl Prepared {
             pipes_per_worker: PIPES_PER_WORKER,
             observe_connections: CONNECTIONS_MAX,
         };
-        // Names are not asked for yet.
+        // Host names are not resolved yet.
         let sessions_max = budget.sessions_max(config, |_| 1);
-        let identity = identity::wanted(config);
+        let identity = identity::configured(config);
         wrong.extend(sessions_max.as_ref().err().cloned());
         wrong.extend(identity.as_ref().err().into_iter().flatten().cloned());
         let (Ok(sessions_max), Ok(identity)) = (sessions_max, identity) else {
@@ -57,18 +57,18 @@ impl Prepared {
                 Bound::new()
             }
         };
-        let http = config.observe.bind.and_then(|(address, place)| {
+        let http = config.observe.bind.and_then(|(address, span)| {
             let listener = listeners::bind_observe(address)
                 .map_err(|error| listeners::explain(address, &error));
             let remedy = "; or set observe.bind to another address, or to false";
             let listener = listener.map_err(|problem| problem + remedy);
-            let spare = config.file.is_none();
-            wanted(config, (place, spare), "observe.bind", listener, &mut failed)
+            let optional = config.file.is_none();
+            required(config, (span, optional), "observe.bind", listener, &mut failed)
         });
-        let admin = config.observe.control.as_ref().and_then(|(path, place)| {
+        let admin = config.observe.control.as_ref().and_then(|(path, span)| {
             let socket = admin::bind(path).map_err(|error| error.to_string());
-            // Nobody's traffic waits for orders: an unwritten place that is taken is said, no more.
-            wanted(config, (*place, true), "observe.control", socket, &mut failed)
+            // Traffic does not depend on the control socket: a default that fails is a warning.
+            required(config, (*span, true), "observe.control", socket, &mut failed)
         });
         if !failed.is_empty() {
             return Err(Failure::cannot(failed));
@@ -76,9 +76,9 @@ impl Prepared {
         Ok(Self { cores, workers, budget, sessions_max, identity, bound, http, admin })
     }
 
-    /// Names may have many addresses, each of which is probed: an automatic limit of sessions makes
-    /// room for them. DNS does not decide whether we start: a written one stays. What is left then
-    /// is for spare sockets.
+    /// Counts the addresses of host names: each is probed, so that an automatic `sessions_max` is
+    /// lowered to leave descriptors for the probes. A configured one stays, since DNS must not
+    /// decide whether evenkeel starts; the descriptors reserved for spare sockets then shrink.
     pub(super) fn count_names(&mut self, config: &Config, answers: &BTreeMap<String, Answer>) {
         let addresses = |host: &str| answers.get(host).map_or(1, |answer| answer.addresses.len());
         let auto = config.global.sessions_max.is_none();
@@ -88,40 +88,41 @@ impl Prepared {
         }
     }
 
-    /// Where a worker is pinned to.
+    /// The core that a worker is pinned to.
     pub(super) fn core_of(&self, worker: usize) -> usize {
         self.cores[worker % self.cores.len()]
     }
 
     pub(super) fn drop_privileges(&self, config: &Config) -> Result<(), Failure> {
         let Some(identity) = self.identity else { return Ok(()) };
-        if let (Some(socket), Some((_, place))) = (&self.admin, &config.observe.control) {
+        if let (Some(socket), Some((_, span))) = (&self.admin, &config.observe.control) {
             let given = socket.give_to(Some(identity.user), Some(identity.group));
-            given.map_err(|error| Failure::of(format!("{}{error}", config.locate(*place))))?;
+            given.map_err(|error| Failure::of(format!("{}{error}", config.locate(*span))))?;
         }
         identity::assume(identity).map_err(Failure::of)
     }
 }
 
-/// What was written must be, and so must the default address of metrics beside a file: who runs it
-/// for others counts on them. Any other default that cannot be had (`spare`) is done without, and
-/// said: a plain user may not make /run/evenkeel, and a second balancer finds it taken.
-fn wanted<T>(
+/// Collects the failure of a key that is set in the file, or whose default is not `optional`: with
+/// a configuration file, the default address of the metrics is required, since monitoring relies on
+/// it. If an `optional` default fails, evenkeel logs a warning and runs without it: a plain user
+/// may not create /run/evenkeel, and a second balancer finds it in use.
+fn required<T>(
     config: &Config,
-    (place, spare): (Span, bool),
+    (span, optional): (Span, bool),
     key: &str,
     outcome: Result<T, String>,
     failed: &mut Vec<String>,
 ) -> Option<T> {
     match outcome {
         Ok(done) => Some(done),
-        Err(problem) if spare && place == Span::default() => {
+        Err(problem) if optional && span == Span::default() => {
             let where_it_is_set = if config.file.is_none() { " in a file (-c FILE)" } else { "" };
             tracing::warn!("{key} is off: {problem}{where_it_is_set}");
             None
         }
         Err(problem) => {
-            failed.push(format!("{}{problem}", config.locate(place)));
+            failed.push(format!("{}{problem}", config.locate(span)));
             None
         }
     }

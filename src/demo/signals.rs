@@ -1,4 +1,4 @@
-//! Waiting, until a moment or until somebody presses Ctrl-C.
+//! Waiting for a time, or until a signal asks the demo to stop.
 
 use std::io;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
-/// SIGINT, SIGTERM and SIGHUP end the waiting instead of the process, from its making on.
+/// Catches SIGINT, SIGTERM and SIGHUP: they end a wait, and not the process.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct StopSignals {
     runtime: Runtime,
     signals: [Signal; 3],
 }
 
-impl Patience {
+impl StopSignals {
     pub(super) fn new() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let entered = runtime.enter();
@@ -30,7 +30,7 @@ impl Patience {
     /// Waits for `time`.
     ///
     /// # Errors
-    /// `Interrupted`: somebody wants the end, now or since the last wait.
+    /// `Interrupted`: one of the signals came, now or since the last wait.
     pub(super) fn wait(&mut self, time: Duration) -> io::Result<()> {
         let [interrupt, terminate, hangup] = &mut self.signals;
         let waited = self.runtime.block_on(async {
