@@ -96,6 +96,9 @@ impl Clients {
 
 /// As the value of `allow` or `deny`.
 pub(super) fn array(clients: &[Clients]) -> String {
+    if let [file @ Clients::File(_)] = clients {
+        return file.text();
+    }
     let items: Vec<String> = clients.iter().map(Clients::text).collect();
     format!("[{}]", items.join(", "))
 }
@@ -194,6 +197,6 @@ mod tests {
         assert_eq!(intersection(&lan, &host), Some(host.clone()));
         let file = [Clients::File("x".into())];
         assert_eq!(disjoint(&lan, &file), None);
-        assert_eq!(array(&file), "[{ file = \"x\" }]");
+        assert_eq!(array(&file), "{ file = \"x\" }");
     }
 }

@@ -211,7 +211,7 @@ fn rules_on_client_addresses_become_lists() {
     );
     has(
         &conversion,
-        &["allow = [\"10.0.0.0/8\", \"192.168.0.0/16\"]", "deny = [{ file = \"/etc/bad\" }]"],
+        &["allow = [\"10.0.0.0/8\", \"192.168.0.0/16\"]", "deny = { file = \"/etc/bad\" }"],
     );
     assert_eq!(conversion.report, []);
     let accept = frontend(

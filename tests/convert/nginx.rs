@@ -301,3 +301,10 @@ fn what_nginx_refuses_is_refused_with_its_line() {
         assert!(problem.contains(place) && problem.contains("; "), "{text}{problem}");
     }
 }
+
+#[test]
+fn blocks_that_are_nested_too_deeply_are_refused() {
+    let text = format!("stream {{ {} {} }}", "a { ".repeat(100_000), "} ".repeat(100_000));
+    let refused = refusal(Format::Nginx, &text);
+    assert!(refused.contains("more than 100 blocks"), "{refused}");
+}

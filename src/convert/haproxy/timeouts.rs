@@ -23,18 +23,26 @@ pub(super) const CLIENT: &[&str] = &["client", "clitimeout"];
 pub(super) const SERVER: &[&str] = &["server", "srvtimeout"];
 pub(super) const CONNECT: &[&str] = &["connect", "contimeout"];
 
-/// `idle_timeout` and `half_closed_timeout` of a frontend that uses these backends.
+/// The longest timeout that evenkeel has, where HAProxy has none.
+const LONGEST: &str = "\"24d\"";
+
+/// `idle_timeout` and `half_closed_timeout` of a frontend that uses these backends. Without a
+/// timeout of its own, HAProxy lets a half-closed connection be silent for as long as any other.
 pub(super) fn of_frontend(frontend: &Proxy, backends: &[&Proxy], report: &Report) -> Vec<Entry> {
-    let mut entries = vec![idle(frontend, backends, report)];
+    let idle = idle(frontend, backends, report);
+    let mut entries = vec![idle.clone()];
     let client = timeout(frontend, &["client-fin"]);
     let server = backends.iter().filter_map(|backend| timeout(backend, &["server-fin"])).min();
     let both: Vec<(u64, Place)> = client.into_iter().chain(server).collect();
     for (_, place) in &both {
         report.near(*place, "half_closed_timeout: one value for both sides, the shorter one");
     }
-    if let Some((millis, _)) = both.iter().min().filter(|(millis, _)| *millis > 0) {
-        entries.push(("half_closed_timeout", literal::duration(*millis)));
-    }
+    let half_closed = match both.iter().min().filter(|(millis, _)| *millis > 0) {
+        Some((millis, _)) => literal::duration(*millis),
+        None if idle.1 == literal::quoted("off") => LONGEST.to_owned(),
+        None => idle.1,
+    };
+    entries.push(("half_closed_timeout", half_closed));
     entries
 }
 

@@ -30,10 +30,13 @@ impl Directive {
 /// Files that include each other end here.
 const DEPTH_MAX: usize = 10;
 
+/// Blocks in each other, at most: nginx has no use for more than five.
+const LEVELS_MAX: usize = 100;
+
 /// Reads a file and those that it includes.
 pub(super) fn read(text: &str, path: &Path, report: &Report) -> Vec<Directive> {
     let folder = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
-    let mut files = Files { folder, depth: 0, report };
+    let mut files = Files { folder, depth: 0, level: 0, report };
     files.parse(text, 0)
 }
 
@@ -41,6 +44,8 @@ pub(super) fn read(text: &str, path: &Path, report: &Report) -> Vec<Directive> {
 struct Files<'a> {
     folder: PathBuf,
     depth: usize,
+    /// Blocks around the one at hand.
+    level: usize,
     report: &'a Report,
 }
 
@@ -62,6 +67,24 @@ impl Files<'_> {
             self.report.refuse(place, "an unexpected }; remove it");
         }
         directives
+    }
+
+    /// A block in another one; not one that is nested too deeply.
+    fn inner_block(
+        &mut self,
+        tokens: &[(Token, usize)],
+        at: &mut usize,
+        place: Place,
+    ) -> Vec<Directive> {
+        if self.level == LEVELS_MAX {
+            self.report.refuse(place, "more than 100 blocks in each other; use fewer");
+            *at = tokens.len();
+            return Vec::new();
+        }
+        self.level += 1;
+        let block = self.block(tokens, at, place.file, false);
+        self.level -= 1;
+        block
     }
 
     fn block(
@@ -112,7 +135,7 @@ impl Files<'_> {
                         // Left out anyway: included files are not read.
                         self.depth = DEPTH_MAX;
                     }
-                    let block = self.block(tokens, at, file, false);
+                    let block = self.inner_block(tokens, at, place);
                     self.depth = depth;
                     let last = tokens.get(*at).map_or(first, |(_, line)| *line);
                     if *at >= tokens.len() {
