@@ -129,7 +129,7 @@ impl TestWorker {
         let frontend = Frontend {
             settings: Arc::default(),
             backend: Arc::new(backend),
-            shared: Arc::new(FrontendShared::new(None, 1)),
+            shared: Arc::new(FrontendShared::new("f".into(), None, 1)),
         };
         let frontend = Arc::new(frontend);
         let listener = Arc::new(Listener::new(address, vec![listener.into()]));

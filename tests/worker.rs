@@ -44,7 +44,7 @@ fn frontend_of(endpoints: Vec<Arc<Endpoint>>) -> Arc<Frontend> {
         queue: Arc::new(Queue::new(1, 0)),
         turn_offset: 0,
     };
-    let shared = FrontendShared::new(None, 1);
+    let shared = FrontendShared::new("f".into(), None, 1);
     Arc::new(Frontend {
         settings: Arc::default(),
         backend: Arc::new(backend),

@@ -3,13 +3,16 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::config;
 use crate::convert::Format;
 use crate::shared::orders::ServerName;
+use crate::shared::sessions::SessionId;
 
 /// A Layer-4 TCP load balancer for small clusters.
 #[derive(Debug, Parser)]
@@ -86,9 +89,38 @@ pub(super) enum Command {
         #[command(flatten)]
         control: ControlArguments,
     },
+    /// List the open sessions, oldest first.
+    ///
+    /// IDLE is the time since bytes last moved. `evenkeel kill` closes a session by its ID.
+    #[command(after_help = "Example: evenkeel sessions --json")]
+    Sessions {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Close a session: both sides are reset.
+    #[command(after_help = "Example: evenkeel kill 0-12-3")]
+    Kill {
+        /// The session, as `evenkeel sessions` shows it.
+        #[arg(value_name = "ID")]
+        id: SessionId,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
     /// Drain a server: no new sessions; existing sessions and probes continue.
-    #[command(after_help = "Example: evenkeel drain web/web1")]
-    Drain(ServerArguments),
+    #[command(after_help = "Example: evenkeel drain web/web1 --wait --timeout 5m")]
+    Drain {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// Return when the last session of the server has ended.
+        #[arg(long)]
+        wait: bool,
+        /// With --wait: give up after this time, with exit code 1.
+        #[arg(long, value_name = "TIME", value_parser = duration, requires = "wait")]
+        timeout: Option<Duration>,
+    },
     /// Return a server to service after drain or maint.
     #[command(after_help = "Example: evenkeel ready web/web1")]
     Ready(ServerArguments),
@@ -202,6 +234,11 @@ fn format(text: &str) -> Result<Format, &'static str> {
         "nginx" => Ok(Format::Nginx),
         _ => Err("write haproxy or nginx"),
     }
+}
+
+/// Parses a duration.
+fn duration(text: &str) -> Result<Duration, String> {
+    config::duration(text)
 }
 
 /// Parses a weight.

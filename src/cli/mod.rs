@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::CommandFactory;
 
@@ -61,7 +62,11 @@ fn dispatch(command: Command) -> Outcome {
         Command::Doctor(FileArguments { file }) => examine(file.as_deref()),
         Command::Convert { from, file } => convert_file(from, &file),
         Command::Status { json, control } => ask(&control, |socket| admin::status(socket, json)),
-        Command::Drain(server) => set_state(server, AdminState::Drain),
+        Command::Sessions { json, control } => {
+            ask(&control, |socket| admin::sessions(socket, json))
+        }
+        Command::Kill { id, control } => ask(&control, |socket| admin::kill(socket, id)),
+        Command::Drain { server, wait, timeout } => drain(server, wait, timeout),
         Command::Ready(server) => set_state(server, AdminState::Ready),
         Command::Maint(server) => set_state(server, AdminState::Maint),
         Command::Weight { server, weight, control } => {
@@ -151,6 +156,18 @@ fn load(file: Option<&Path>) -> Result<Config, config::Problems> {
     config::load(file.unwrap_or_else(|| Path::new(FILE)))
 }
 
+fn drain(server: ServerArguments, wait: bool, timeout: Option<Duration>) -> Outcome {
+    let ServerArguments { server, control } = server;
+    ask(&control, |socket| {
+        let done = admin::order(socket, Order::SetState(server.clone(), AdminState::Drain))?;
+        if !wait {
+            return Ok(done);
+        }
+        let ended = admin::wait_for_sessions(socket, &server, timeout)?;
+        Ok(format!("{done}\n{ended}"))
+    })
+}
+
 fn set_state(ServerArguments { server, control }: ServerArguments, state: AdminState) -> Outcome {
     ask(&control, |socket| admin::order(socket, Order::SetState(server, state)))
 }
@@ -216,8 +233,11 @@ fn convert_file(from: Option<Format>, path: &Path) -> Outcome {
         }
     };
     conversion.report.iter().for_each(|note| complain(note));
+    // Keys of a later version, above all.
+    let refused = config::parse(&conversion.toml, "the result").err();
+    refused.iter().flat_map(config::Problems::lines).for_each(|line| complain(&line));
     match print(conversion.toml.as_bytes()) {
-        Outcome::Done if conversion.has_losses() => Outcome::Incomplete,
+        Outcome::Done if conversion.has_losses() || refused.is_some() => Outcome::Incomplete,
         outcome => outcome,
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::addresses::ServerAddress;
-use super::enums::{AdminState, AllDown, Backups, Balance, Check, LogFormat};
+use super::enums::{AdminState, AllDown, Backups, Balance, Check, LogFormat, OnDown};
 use super::kinds::Value;
 use super::networks::Networks;
 use super::problems::Span;
@@ -129,6 +129,7 @@ settings! {
     Balance: Value::Word(word) => Self::of(word);
     AllDown: Value::Word(word) => Self::of(word);
     Backups: Value::Word(word) => Self::of(word);
+    OnDown: Value::Word(word) => Self::of(word);
     Check: Value::Word(word) => Self::of(word);
     LogFormat: Value::Word(word) => Self::of(word);
     AdminState: Value::Word(word) => Self::of(word);

@@ -89,6 +89,17 @@ words! {
 }
 
 words! {
+    /// `backend.on_down`
+    OnDown {
+        /// They continue.
+        Keep = "keep",
+        /// They are closed.
+        Close = "close",
+    }
+    planned {}
+}
+
+words! {
     /// `backend.health.check`
     Check {
         /// A probe opens a TCP connection.

@@ -1,15 +1,14 @@
 //! The data types of a declaration: sections, their keys, and the types that a key can have.
 
-use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use super::addresses::{self, ServerAddress};
 use super::enums::Words;
 use super::networks::Networks;
-use super::problems::{Sink, Span, nearest, shown};
+use super::problems::{Sink, Span, nearest};
 use super::values::{self, Parsed};
 
 /// A section: a table of the configuration.
@@ -107,6 +106,8 @@ pub struct Format {
 pub enum Alternative {
     /// The string "auto".
     Auto,
+    /// The string "off".
+    Off,
     /// The boolean false.
     False,
 }
@@ -117,6 +118,7 @@ impl Alternative {
     pub const fn literal(self) -> &'static str {
         match self {
             Self::Auto => "\"auto\"",
+            Self::Off => "\"off\"",
             Self::False => "false",
         }
     }
@@ -311,40 +313,4 @@ fn list(words: &[&str]) -> String {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         _ => quoted.concat(),
     }
-}
-
-/// The TOML type of a value, with its article.
-pub(super) const fn toml_type(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "an integer",
-        DeValue::Float(_) => "a float",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "an array",
-        DeValue::Table(_) => "a table",
-    }
-}
-
-/// A value as a message shows it.
-pub(super) fn literal(value: &DeValue<'_>) -> String {
-    match value {
-        DeValue::String(text) => shown(text),
-        DeValue::Integer(number) => shortened(number),
-        DeValue::Float(number) => shortened(number.as_str()),
-        DeValue::Boolean(flag) => flag.to_string(),
-        DeValue::Datetime(time) => time.to_string(),
-        DeValue::Array(_) => "[...]".to_owned(),
-        DeValue::Table(_) => "{...}".to_owned(),
-    }
-}
-
-/// A key as TOML writes it: in quotes unless it is bare.
-pub(super) fn as_key(name: &str) -> String {
-    let bare = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-    if !name.is_empty() && name.chars().all(bare) { shortened(name) } else { shown(name) }
-}
-
-fn shortened(text: impl Display) -> String {
-    text.to_string().chars().take(40).collect()
 }

@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use toml::de::DeTable;
@@ -31,7 +32,7 @@ mod values;
 pub use addresses::{ServerAddress, not_a_server};
 pub use chains::{Chains, Reached};
 pub use document::{example, reference};
-pub use enums::{AdminState, AllDown, Backups, Balance, Check, LogFormat, Words};
+pub use enums::{AdminState, AllDown, Backups, Balance, Check, LogFormat, OnDown, Words};
 pub use kinds::{Alternative, Format, Key, Kind, Planned, Presence, Section};
 pub use networks::Networks;
 pub use problems::{Problem, Problems, Span};
@@ -75,7 +76,10 @@ fn read_lists(config: &mut Config, path: &Path, sink: &Sink<'_>) {
             let file = folder.join(file);
             let shown = shown(&file.display().to_string());
             let outcome = match read(&file) {
-                Err(problem) => Err(format!("{key}: the file {shown} {problem}")),
+                Err(problem) => {
+                    let (what, _) = problem.split_once("; ").unwrap_or((&problem, ""));
+                    Err(format!("{key}: the file {shown} {what}; name an existing text file"))
+                }
                 Ok(bytes) => list
                     .read(&String::from_utf8_lossy(&bytes))
                     .map_err(|(line, problem)| format!("{key}: line {line} of {shown}: {problem}")),
@@ -85,6 +89,14 @@ fn read_lists(config: &mut Config, path: &Path, sink: &Sink<'_>) {
             }
         }
     }
+}
+
+/// Reads a duration, such as "500ms" or "5m", of a day at most.
+///
+/// # Errors
+/// What is wrong, and what to write.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    values::duration(text, &(Duration::ZERO..=Duration::from_secs(24 * 60 * 60)))
 }
 
 /// Checks the `text` of a configuration; problems call it `name`.

@@ -44,6 +44,8 @@ impl Networks {
     /// The first line that is not a network: its number, and what is wrong with it.
     pub(super) fn read(&mut self, text: &str) -> Result<(), (usize, String)> {
         let mut ranges = Vec::new();
+        // Some editors write a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.split('#').next().unwrap_or_default().trim();
             if line.is_empty() {

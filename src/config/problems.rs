@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::fmt;
 
+use toml::de::DeValue;
+
 /// Problems that are printed; the rest is counted.
 const SHOWN_MAX: usize = 100;
 
@@ -167,4 +169,40 @@ pub(super) fn nearest<'w>(word: &str, words: impl Iterator<Item = &'w str>) -> O
         .filter(|(distance, known)| *distance <= 1 + known.chars().count() / 4)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, known)| known)
+}
+
+/// The TOML type of a value, with its article.
+pub(super) const fn toml_type(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// A value as a message shows it.
+pub(super) fn literal(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => shown(text),
+        DeValue::Integer(number) => shortened(number),
+        DeValue::Float(number) => shortened(number.as_str()),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Datetime(time) => time.to_string(),
+        DeValue::Array(_) => "[...]".to_owned(),
+        DeValue::Table(_) => "{...}".to_owned(),
+    }
+}
+
+/// A key as TOML writes it: in quotes unless it is bare.
+pub(super) fn as_key(name: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    if !name.is_empty() && name.chars().all(bare) { shortened(name) } else { shown(name) }
+}
+
+fn shortened(text: impl fmt::Display) -> String {
+    text.to_string().chars().take(40).collect()
 }

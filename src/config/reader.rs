@@ -9,11 +9,9 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::declare::Setting;
 use super::haproxy;
-use super::kinds::{
-    Alternative, Key, Kind, Presence, Section, Table, Value, Written, as_key, literal, toml_type,
-};
+use super::kinds::{Alternative, Key, Kind, Presence, Section, Table, Value, Written};
 use super::networks::{self, Networks};
-use super::problems::{Sink, Span, nearest, shown};
+use super::problems::{Sink, Span, as_key, literal, nearest, shown, toml_type};
 use super::values;
 
 /// The endpoints of a backend are numbered with 16 bits, and a server may have several.
@@ -191,7 +189,9 @@ impl<'a> Field<'_, 'a> {
         value: &'a DeValue<'a>,
     ) -> Option<Value<'a>> {
         match (kind, value) {
-            (Kind::Or(_, Alternative::Auto), DeValue::String(text)) if text == "auto" => {
+            (Kind::Or(_, other), DeValue::String(text))
+                if other.literal().trim_matches('"') == text =>
+            {
                 Some(Value::Alternative)
             }
             (Kind::Or(_, Alternative::False), DeValue::Boolean(false)) => Some(Value::Alternative),

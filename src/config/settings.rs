@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::addresses::ServerAddress;
 use super::declare::{Setting, section};
-use super::enums::{AdminState, AllDown, Backups, Balance, Check, LogFormat};
+use super::enums::{AdminState, AllDown, Backups, Balance, Check, LogFormat, OnDown};
 use super::kinds::{
     ACCOUNT, Alternative, BIND, HTTP_HOST, HTTP_METHOD, HTTP_PATH, Key, Kind, NAME, Planned,
     Presence, RATE, REFERENCE, SERVER, SOCKET_PATH, STATUS, Section, Table, Value,
@@ -72,7 +72,8 @@ section! {
 }
 
 section! {
-    /// The process. A reload applies only `drain_timeout`; the other keys need a restart.
+    /// The process. A reload applies only `drain_delay` and `drain_timeout`; the other keys need a
+    /// restart.
     "global" => Global {
         /// Worker threads. "auto": one for each core that this process may use.
         workers: Option<NonZeroU32> = Default(Kind::Or(&WORKERS, Alternative::Auto), r#""auto""#);
@@ -87,6 +88,9 @@ section! {
         /// and 32 MiB of pipes, but for all workers together at most a quarter of the memory of the
         /// machine or cgroup.
         buffers: Option<u64> = Default(Kind::Or(&BUFFERS, Alternative::Auto), r#""auto""#);
+        /// How long SIGTERM keeps accepting clients while /readyz already answers 503, so that a
+        /// balancer in front takes this one out. Then the drain begins.
+        drain_delay: Duration = Default(Kind::Time(Duration::ZERO, TIME_MAX), r#""0s""#);
         /// How long sessions may continue after SIGTERM. At its end, evenkeel closes those that are
         /// still open.
         drain_timeout: Duration = Default(Kind::Time(Duration::ZERO, TIME_MAX), r#""30s""#);
@@ -96,8 +100,6 @@ section! {
         group: Option<(String, Span)> = Optional(Kind::Text(&ACCOUNT), r#""evenkeel""#);
     }
     planned {
-        /// How long evenkeel still accepts clients after SIGTERM, while /readyz answers 503.
-        drain_delay = r#""0s""#;
         /// DNS servers to use instead of those of /etc/resolv.conf.
         resolver = "-";
     }
@@ -128,10 +130,9 @@ section! {
         format: LogFormat = Default(Kind::Words(LogFormat::WORDS), r#""text""#);
         /// Write one record for each session.
         sessions: bool = Default(Kind::Flag, "true");
-    }
-    planned {
-        /// Also log sessions that transferred no byte, such as health checks by another balancer.
-        empty = "true";
+        /// Also log sessions without a byte that no server or limit ended, such as the probes of a
+        /// balancer in front.
+        empty: bool = Default(Kind::Flag, "true");
     }
 }
 
@@ -147,12 +148,13 @@ section! {
         /// kernel's backlog. Not set: `global.sessions_max` is the only limit.
         sessions_max: Option<NonZeroU32> = Optional(SESSIONS, "1000");
         /// Close a session after this long without a byte in either direction.
-        idle_timeout: Duration = Default(TIMEOUT, r#""5m""#);
+        idle_timeout: Option<Duration> = Default(Kind::Or(&TIMEOUT, Alternative::Off), r#""5m""#);
         /// Close a session if one side has ended its direction (FIN) and the other is silent for
         /// this long.
         half_closed_timeout: Duration = Default(TIMEOUT, r#""30s""#);
-        /// Networks that may connect: an array, or `{ file = "PATH" }` with one on each line, which
-        /// is read again at each reload. Empty: all.
+        /// Networks that may connect: an array, or `{ file = "PATH" }` with one on each line and
+        /// comments after `#`. The path is relative to the configuration file, and the file is read
+        /// again at each reload. An empty array: all.
         allow: Networks = Default(Kind::Networks, "[]");
         /// Networks that may not connect; checked before `allow`.
         deny: Networks = Default(Kind::Networks, "[]");
@@ -190,8 +192,8 @@ section! {
 }
 
 section! {
-    /// Rates of new sessions: as many as the number may come at once, and then at the rate. A
-    /// client beyond it is reset.
+    /// Rates of new sessions, such as "1000/s", "60/m" or "100/h". The number is also the burst: so
+    /// many may come at once. A client beyond the rate is reset.
     "frontend.NAME.rate" => Rates {
         /// New sessions of all clients.
         sessions: Option<Rate> = Optional(Kind::Text(&RATE), r#""1000/s""#);
@@ -222,6 +224,9 @@ section! {
         /// What happens if all servers are down: "refuse" resets client connections, "try" uses all
         /// servers as if they were up.
         all_down: AllDown = Default(Kind::Words(AllDown::WORDS), r#""refuse""#);
+        /// What happens to the sessions of a server that goes down: "keep", or "close", which
+        /// resets both sides.
+        on_down: OnDown = Default(Kind::Words(OnDown::WORDS), r#""keep""#);
         /// The weight of a server grows from a twentieth to its full value over this time after it
         /// came up. Not set: it has its full weight at once.
         slow_start: Option<Duration> = Optional(SLOW_START, r#""30s""#);
@@ -240,8 +245,6 @@ section! {
         span: Span = table.span();
     }
     planned {
-        /// What happens to the sessions of a server that goes down: "keep" or "close".
-        on_down = r#""keep""#;
         /// PROXY header that is sent to servers: "v1" or "v2".
         send_proxy = r#""off""#;
         /// Local addresses of the connections to servers.
@@ -317,7 +320,7 @@ section! {
         /// Share of new sessions, relative to the weights of the other servers; 0: none.
         weight: u32 = Default(Kind::Number(0, 1000), "100");
         /// Maximum number of sessions of this server; at the limit, other servers get new sessions.
-        /// If all are at their limit, evenkeel resets the client connection. Not set: no limit.
+        /// If all are at their limit, new sessions wait in the queue. Not set: no limit.
         sessions_max: Option<NonZeroU32> = Optional(SESSIONS, "500");
         /// Use this server only if every server that is not a backup is down, in drain or maint.
         backup: bool = Default(Kind::Flag, "false");

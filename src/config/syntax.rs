@@ -89,6 +89,7 @@ fn report(text: &str, error: &Error, sink: &Sink<'_>) {
 /// Every line that HAProxy would understand, with what to write instead. The first is at `offset`.
 fn haproxy_lines(text: &str, offset: usize, sink: &Sink<'_>) {
     let mut end = 0;
+    let mut hint = "; `evenkeel convert` turns a whole file into TOML";
     for line in text.split_inclusive('\n') {
         let begin = end + line.len() - line.trim_start().len();
         end += line.len();
@@ -96,7 +97,8 @@ fn haproxy_lines(text: &str, offset: usize, sink: &Sink<'_>) {
             && !sink.is_full()
             && let Some(remedy) = haproxy::line(Config::SECTION, line)
         {
-            sink.push(begin, format!("HAProxy syntax, not TOML; {remedy}"));
+            sink.push(begin, format!("HAProxy syntax, not TOML; {remedy}{hint}"));
+            hint = "";
         }
     }
 }

@@ -107,9 +107,11 @@ pub fn keep_until_restart(running: &Config, new: &mut Config) -> Vec<&'static st
         ("observe.bind", !bind),
         ("observe.control", path(running) != path(new)),
         ("observe.log.format", running.observe.log.format != new.observe.log.format),
+        ("observe.log.empty", running.observe.log.empty != new.observe.log.empty),
         ("observe.log.sessions", running.observe.log.sessions != new.observe.log.sessions),
     ];
-    new.global = Global { drain_timeout: new.global.drain_timeout, ..running.global.clone() };
+    let Global { drain_delay, drain_timeout, .. } = new.global;
+    new.global = Global { drain_delay, drain_timeout, ..running.global.clone() };
     new.observe = running.observe.clone();
     changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
 }

@@ -136,6 +136,9 @@ async fn healthz() -> Response {
 /// Whether the balancer accepts new clients.
 async fn readyz(State(observer): State<Arc<Observer>>) -> Response {
     match observer.shared.phase.load() {
+        Phase::Running if observer.shared.phase.is_leaving() => {
+            line(StatusCode::SERVICE_UNAVAILABLE, "draining soon")
+        }
         Phase::Running => line(StatusCode::OK, "ready"),
         Phase::Draining(_) => line(StatusCode::SERVICE_UNAVAILABLE, "draining"),
         Phase::Stopped => line(StatusCode::SERVICE_UNAVAILABLE, "stopped"),

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam::channel::{Receiver, TryRecvError};
 use serde::Serialize;
 
-use crate::config::LogFormat;
+use crate::config::{Log, LogFormat};
 use crate::observe::application_log::write_all;
 use crate::shared::counters::Count;
 use crate::shared::records::{self, Records, SessionRecord};
@@ -26,11 +26,11 @@ use crate::shared::records::{self, Records, SessionRecord};
 ///
 /// # Errors
 /// No thread can be started, or no descriptor is left.
-pub fn start_writer(format: LogFormat) -> io::Result<(Records, JoinHandle<()>)> {
-    let (records, waiting, unwritten) = records::channel();
+pub fn start_writer(settings: &Log) -> io::Result<(Records, JoinHandle<()>)> {
+    let (records, waiting, unwritten) = records::channel(settings.empty);
     // Its own descriptor: std's stdout would flush at each line, and lock.
     let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let writer = Writer::new(format, stdout, unwritten);
+    let writer = Writer::new(settings.format, stdout, unwritten);
     let run = move || writer.run(&waiting);
     let thread = std::thread::Builder::new().name("session-log".to_owned()).spawn(run)?;
     Ok((records, thread))

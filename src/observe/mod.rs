@@ -4,6 +4,7 @@ pub mod application_log;
 pub mod log;
 pub mod report;
 mod report_text;
+mod session_report;
 pub mod process;
 pub mod netstat;
 pub mod exposition;

@@ -157,13 +157,13 @@ pub(super) fn size(bytes: u64) -> String {
 const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
 /// Control characters, which a terminal would interpret, are escaped.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     let shown = |c: char| if c.is_control() { c.escape_unicode().to_string() } else { c.into() };
     text.chars().map(shown).collect()
 }
 
 /// Columns as wide as their widest cell; the last one is not padded.
-fn table<const N: usize>(out: &mut String, head: &[&str; N], rows: Vec<[String; N]>) {
+pub(super) fn table<const N: usize>(out: &mut String, head: &[&str; N], rows: Vec<[String; N]>) {
     let head = head.map(str::to_owned);
     let rows: Vec<[String; N]> = std::iter::once(head).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();

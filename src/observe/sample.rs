@@ -32,7 +32,7 @@ pub(super) fn shared() -> Arc<SharedState> {
 
 /// A frontend and two servers with some sessions; the second server is down.
 pub(super) fn snapshot() -> Snapshot {
-    let shared = Arc::new(FrontendShared::new(None, 2));
+    let shared = Arc::new(FrontendShared::new("http".into(), None, 2));
     for (worker, sessions) in [(0, 3), (1, 4)] {
         let cell = shared.cells.of(WorkerIndex(worker));
         cell.sessions.add(sessions);

@@ -152,6 +152,11 @@ impl SessionPermit {
         self.frontend.cells.of(self.worker.index)
     }
 
+    /// The name of its frontend.
+    pub(super) fn frontend_name(&self) -> &Arc<str> {
+        &self.frontend.name
+    }
+
     /// Whether `frontend` is the one of this session.
     pub(super) fn is_of(&self, frontend: &Frontend) -> bool {
         Arc::ptr_eq(&frontend.shared, &self.frontend)

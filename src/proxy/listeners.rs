@@ -16,7 +16,7 @@ use crate::proxy::timer_wheel::Tick;
 use crate::proxy::user_data::UserData;
 use crate::proxy::worker_handle::WorkerHandle;
 use crate::shared::events::WorkerEvent;
-use crate::shared::table::{Frontend, Listener, Table};
+use crate::shared::table::{Frontend, FrontendShared, Listener, Table};
 use crate::sys::ring::completion::Completion;
 use crate::sys::socket::{Socket, descriptor_limit, has_descriptors_left};
 use crate::terms::Refusal;
@@ -84,6 +84,17 @@ impl Listeners {
         let wanted = table.listeners.iter();
         let mut wanted: HashMap<*const Listener, &(Arc<Listener>, Arc<Frontend>)> =
             wanted.map(|pair| (Arc::as_ptr(&pair.0), pair)).collect();
+        // Clients of a listener that is gone go by the frontend in force, too.
+        if self.sockets.iter().any(|socket| socket.gate.is_draining()) {
+            let frontends = table.frontends.iter();
+            let frontends: HashMap<*const FrontendShared, &Arc<Frontend>> =
+                frontends.map(|frontend| (Arc::as_ptr(&frontend.shared), frontend)).collect();
+            for socket in self.sockets.iter_mut().filter(|socket| socket.gate.is_draining()) {
+                if let Some(frontend) = frontends.get(&Arc::as_ptr(&socket.frontend.shared)) {
+                    socket.frontend = Arc::clone(frontend);
+                }
+            }
+        }
         for socket in self.sockets.iter_mut().filter(|socket| !socket.gate.is_draining()) {
             match wanted.remove(&Arc::as_ptr(&socket.listener)) {
                 Some((_, frontend)) => socket.frontend = Arc::clone(frontend),

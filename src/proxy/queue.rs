@@ -2,12 +2,12 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::proxy::rules::Timeout;
 use crate::proxy::session::Session;
 use crate::proxy::slots::Key;
 use crate::proxy::state::{Next, State};
+use crate::proxy::timer_wheel::Tick;
 use crate::proxy::worker_handle::WorkerHandle;
 use crate::shared::queue::{Queue, QueueFull, Ticket, Waiter};
 use crate::terms::{End, Reason};
@@ -41,6 +41,7 @@ pub(super) struct QueuePlace {
     queue: Arc<Queue>,
     ticket: Ticket,
     worker: Rc<WorkerHandle>,
+    since: Tick,
 }
 
 impl QueuePlace {
@@ -49,10 +50,16 @@ impl QueuePlace {
         queue: &Arc<Queue>,
         worker: &Rc<WorkerHandle>,
         key: Key,
+        now: Tick,
     ) -> Result<Self, QueueFull> {
         let Key { slot, generation } = key;
         let ticket = queue.join(Waiter { worker: worker.index, slot, generation })?;
-        Ok(Self { queue: Arc::clone(queue), ticket, worker: Rc::clone(worker) })
+        Ok(Self { queue: Arc::clone(queue), ticket, worker: Rc::clone(worker), since: now })
+    }
+
+    /// Whether it is a place in `queue`.
+    pub(super) fn is_in(&self, queue: &Arc<Queue>) -> bool {
+        Arc::ptr_eq(&self.queue, queue)
     }
 
     /// Whether nobody has waited for longer.
@@ -62,8 +69,8 @@ impl QueuePlace {
     }
 
     /// Counts how long the session has waited.
-    pub(super) fn record(&self, waited: Duration) {
-        self.queue.waits.of(self.worker.index).record(waited);
+    pub(super) fn record(&self, now: Tick) {
+        self.queue.waits.of(self.worker.index).record(now.since(self.since));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::proxy::sockets::{Live, SessionSockets};
+use crate::proxy::sockets::Live;
 use crate::proxy::worker::Running;
 use crate::shared::events::WorkerEvent;
 use crate::shared::records::SessionRecord;
@@ -15,29 +15,34 @@ impl Running {
     pub(super) fn retire(&self, live: Live) {
         let Live { session, mut sockets } = live;
         sockets.leave_queue(self.now);
-        let SessionSockets { permit, names, served_by, address, .. } = sockets;
         let end = session.end().unwrap_or(End::new(Reason::Internal, b"ID"));
-        let cell = permit.cell();
         let duration = self.now.since(session.started());
+        let bytes = Direction::BOTH.map(|direction| session.delivered(direction));
+        let records = self.worker.shared.records.as_ref();
+        let records = records.filter(|records| records.wants(bytes, end.reason));
+        let record = records.map(|records| {
+            let record = SessionRecord {
+                frontend: Arc::clone(sockets.permit.frontend_name()),
+                backend: sockets.backend_name(),
+                server: sockets.served_by.as_ref().map(|server| Arc::clone(&server.shared.name)),
+                client: sockets.address,
+                ended: SystemTime::now(),
+                duration,
+                connect: session.connect_took(),
+                retries: session.retries(),
+                bytes,
+                end,
+            };
+            (records, record)
+        });
+        let cell = sockets.permit.cell();
         cell.session_duration.record(duration);
         cell.closed[end.reason as usize].add(1);
         // One active session less, at once, so that opened = closed + active for every reader.
-        drop(permit);
-        let Some(records) = &self.worker.shared.records else { return };
-        let Some([frontend, backend]) = names else { return };
-        let record = SessionRecord {
-            frontend,
-            backend,
-            server: served_by.as_ref().map(|server| Arc::clone(&server.shared.name)),
-            client: address,
-            ended: SystemTime::now(),
-            duration,
-            connect: session.connect_took(),
-            retries: session.retries(),
-            bytes: Direction::BOTH.map(|direction| session.delivered(direction)),
-            end,
-        };
-        if !records.offer(record) {
+        drop(sockets);
+        if let Some((records, record)) = record
+            && !records.offer(record)
+        {
             self.worker.shared.cells.of(self.worker.index).log_drops.add(1);
         }
     }

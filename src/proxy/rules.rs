@@ -53,6 +53,13 @@ impl From<Duration> for Timeout {
     }
 }
 
+/// None: never.
+impl From<Option<Duration>> for Timeout {
+    fn from(duration: Option<Duration>) -> Self {
+        duration.map_or(Self::NEVER, Self::from)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

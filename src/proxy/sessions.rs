@@ -2,6 +2,9 @@
 //! count, choose a server, wait, end.
 
 use std::mem;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::proxy::access::NewClient;
 use crate::proxy::context::WorkerContext;
@@ -15,8 +18,13 @@ use crate::proxy::state::{PickError, State};
 use crate::proxy::timer_wheel::Tick;
 use crate::proxy::user_data;
 use crate::proxy::worker::Running;
+use crate::shared::orders::WorkerOrder;
+use crate::shared::sessions::{SessionId, SessionInfo};
 use crate::sys::ring::completion::Completion;
-use crate::terms::End;
+use crate::terms::{Direction, End};
+
+/// Slots that are listed in one turn, for an operator: each may take a system call.
+const LISTED_IN_A_TURN: u32 = 1024;
 
 impl Running {
     /// Begins the session of a client.
@@ -128,6 +136,31 @@ impl Running {
                 session.on(Event::ServerFree, now, io);
                 session.on_routed(choice, now, io);
             }),
+        }
+    }
+
+    /// Sends the sessions of a part of the slots, and orders the next part.
+    pub(super) fn list(&mut self, from: u32, to: UnboundedSender<Vec<SessionInfo>>) {
+        let end = self.sessions.capacity().min(from.saturating_add(LISTED_IN_A_TURN));
+        let (now, worker) = (self.now, self.worker.index);
+        let info = |(key, live): (Key, &mut Live)| {
+            let Live { session, sockets } = live;
+            SessionInfo {
+                id: SessionId { worker, slot: key.slot, generation: key.generation },
+                frontend: Arc::clone(sockets.permit.frontend_name()),
+                backend: sockets.backend_name(),
+                server: sockets.served_by.as_ref().map(|server| Arc::clone(&server.shared.name)),
+                client: sockets.client_address(),
+                state: session.state_name(),
+                age: now.since(session.started()),
+                idle: now.since(session.last_progress()),
+                bytes: Direction::BOTH.map(|direction| session.sent(direction)),
+            }
+        };
+        let part = (from..end).filter_map(|slot| self.sessions.at(slot).map(info)).collect();
+        let is_wanted = to.send(part).is_ok();
+        if is_wanted && end < self.sessions.capacity() {
+            self.worker.shared.order(worker, WorkerOrder::List { from: end, to });
         }
     }
 

@@ -52,14 +52,12 @@ pub(super) struct SessionSockets {
     /// How the last attempt to connect failed.
     pub(super) failed: Option<ConnectFailure>,
     pub(super) server_permit: Option<ServerPermit>,
-    /// While every server is full: its place in the queue, and since when.
-    pub(super) place: Option<(QueuePlace, Tick)>,
+    /// While every server is full. In a box: an idle session has none.
+    pub(super) place: Option<Box<QueuePlace>>,
     /// The last endpoint that was connected to, or tried.
     pub(super) served_by: Option<Arc<Endpoint>>,
     /// Until a server is connected: a session that lives long keeps no table alive.
     pub(super) frontend: Option<Arc<Frontend>>,
-    /// Of the frontend and its backend, for the log.
-    pub(super) names: Option<[Arc<str>; 2]>,
     pub(super) permit: SessionPermit,
     /// The client's; none when the session is not logged, or the client was gone at once.
     pub(super) address: Option<SocketAddr>,
@@ -70,7 +68,6 @@ pub(super) struct SessionSockets {
 impl SessionSockets {
     pub(super) fn new(client: NewClient, log: bool) -> Self {
         let NewClient { socket, frontend, permit } = client;
-        let names = || [&frontend.settings.name, &frontend.backend.settings.name].map(Arc::clone);
         Self {
             address: if log { socket.peer().ok() } else { None },
             client: Some(socket),
@@ -82,7 +79,6 @@ impl SessionSockets {
             server_permit: None,
             place: None,
             served_by: None,
-            names: log.then(names),
             frontend: Some(frontend),
             permit,
             counted: [0; 2],
@@ -105,6 +101,11 @@ impl SessionSockets {
         let timeout = backend.settings.connect_timeout;
         let client = || self.client.as_ref()?.peer().ok().map(|address| address.ip());
         let choose = || choose(backend, client, session.tried(), &context.worker);
+        // A reload may have given the frontend another backend.
+        let moved = |place: &mut Box<QueuePlace>| !place.is_in(&backend.queue);
+        if let Some(place) = self.place.take_if(moved) {
+            place.record(now);
+        }
         let permit = if self.place.is_none() && backend.queue.length() > 0 {
             Err(PickError::AllFull)
         } else {
@@ -112,11 +113,11 @@ impl SessionSockets {
         };
         let permit = match permit {
             Err(PickError::AllFull) if self.place.is_none() => {
-                let place = QueuePlace::new(&backend.queue, &context.worker, key);
+                let place = QueuePlace::new(&backend.queue, &context.worker, key, now);
                 let place = place.map_err(|QueueFull| PickError::QueueFull)?;
                 // Room may have been made before this session could be told.
                 let first = place.is_first(key);
-                self.place = Some((place, now));
+                self.place = Some(Box::new(place));
                 if first { choose()? } else { return Err(PickError::AllFull) }
             }
             permit => permit?,
@@ -130,10 +131,22 @@ impl SessionSockets {
         Ok(Attempt { endpoint: id, timeout })
     }
 
+    /// The backend of its last server; of its frontend, if none was tried.
+    pub(super) fn backend_name(&self) -> Arc<str> {
+        let of_server = self.served_by.as_ref().map(|server| &server.shared.backend);
+        let of_frontend = || self.frontend.as_ref().map(|one| &one.backend.settings.name);
+        of_server.or_else(of_frontend).cloned().unwrap_or_default()
+    }
+
+    /// The address of the client, if it is still connected or known.
+    pub(super) fn client_address(&self) -> Option<SocketAddr> {
+        self.address.or_else(|| self.client.as_ref()?.peer().ok())
+    }
+
     /// Leaves the queue, if it is in one.
     pub(super) fn leave_queue(&mut self, now: Tick) {
-        if let Some((place, since)) = self.place.take() {
-            place.record(now.since(since));
+        if let Some(place) = self.place.take() {
+            place.record(now);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::proxy::io::Operations;
+use crate::proxy::pump::Pump;
 use crate::proxy::session::Session;
 use crate::proxy::state::{Outcome, State};
 use crate::proxy::timer_wheel::Tick;
@@ -19,6 +20,22 @@ impl Session {
     #[must_use]
     pub const fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The state in a word, for operators.
+    #[must_use]
+    pub fn state_name(&self) -> &'static str {
+        match &self.state {
+            State::Preface(_) => "preface",
+            State::Routing => "routing",
+            State::Queued(_) => "queued",
+            State::Connecting(_) | State::Leaving => "connecting",
+            State::Relaying(_) if self.pumps.iter().any(Pump::is_finished) => "half_closed",
+            State::Relaying(_) => "relaying",
+            State::Flushing(_) | State::Lingering(_) | State::Joining(_) | State::Closed => {
+                "closing"
+            }
+        }
     }
 
     /// Operations in flight.

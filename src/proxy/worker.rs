@@ -267,7 +267,9 @@ impl Running {
     /// Carries out the orders in this worker's mailbox.
     fn follow_orders(&mut self) {
         let worker = Rc::clone(&self.worker);
-        for order in worker.shared.orders_to(worker.index) {
+        // Those that follow from these come in the next turn.
+        let orders: Vec<WorkerOrder> = worker.shared.orders_to(worker.index).collect();
+        for order in orders {
             match order {
                 WorkerOrder::Kill { slot, generation } => {
                     let key = Key { slot, generation };
@@ -277,6 +279,7 @@ impl Running {
                     let end = End::new(Reason::ServerDown, b"DD");
                     self.stop_where(end, |session| session.server() == Some(server));
                 }
+                WorkerOrder::List { from, to } => self.list(from, to),
                 WorkerOrder::ServerFree(Waiter { slot, generation, .. }) => {
                     self.serve_queued(Key { slot, generation });
                 }

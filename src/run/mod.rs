@@ -82,7 +82,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
 /// Starts the session log, unless it is turned off.
 fn start_log(config: &Config) -> Result<Option<(Records, JoinHandle<()>)>, Failure> {
     let wanted = config.observe.log.sessions;
-    let log = wanted.then(|| log::start_writer(config.observe.log.format)).transpose();
+    let log = wanted.then(|| log::start_writer(&config.observe.log)).transpose();
     log.map_err(|error| Failure::of(format!("evenkeel: no session log: {error}")))
 }
 

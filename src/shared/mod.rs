@@ -13,6 +13,7 @@ pub mod table;
 pub mod phase;
 pub mod events;
 pub mod records;
+pub mod sessions;
 pub mod state;
 pub mod snapshot;
 pub mod orders;

@@ -1,10 +1,12 @@
 //! Requests to the control thread: for a snapshot, or to carry out an operator's order; and orders
 //! to one worker.
 
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use crate::config::AdminState;
 use crate::shared::queue::Waiter;
+use crate::shared::sessions::SessionInfo;
 use crate::shared::snapshot::Snapshot;
 use crate::terms::ServerId;
 
@@ -40,7 +42,7 @@ pub struct ServerName {
 /// An order to one worker, by its mailbox ([`SharedState::order`]).
 ///
 /// [`SharedState::order`]: crate::shared::state::SharedState::order
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum WorkerOrder {
     /// Close this session; nothing happens if it has ended.
     Kill {
@@ -51,6 +53,13 @@ pub enum WorkerOrder {
     },
     /// Close every session of this server.
     CloseSessionsOf(ServerId),
+    /// Send the open sessions from this slot on, in parts: the channel closes after the last one.
+    List {
+        /// 0 at first.
+        from: u32,
+        /// Where to send them.
+        to: UnboundedSender<Vec<SessionInfo>>,
+    },
     /// A server may have room for this session, which is the first in its queue.
     ServerFree(Waiter),
 }

@@ -2,7 +2,7 @@
 //!
 //! The control thread writes it; a worker reads it once a turn.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The phase of the process.
@@ -23,6 +23,8 @@ pub struct PhaseCell {
     epoch: Instant,
     /// [`RUNNING`], [`STOPPED`], or the deadline of a drain.
     word: AtomicU64,
+    /// The drain begins soon: clients are still accepted, and /readyz answers 503.
+    leaving: AtomicBool,
 }
 
 const RUNNING: u64 = 0;
@@ -32,7 +34,7 @@ impl PhaseCell {
     /// Running; `now` is the program's start.
     #[must_use]
     pub const fn new(now: Instant) -> Self {
-        Self { epoch: now, word: AtomicU64::new(RUNNING) }
+        Self { epoch: now, word: AtomicU64::new(RUNNING), leaving: AtomicBool::new(false) }
     }
 
     /// The time from the program's start to `now`, which all threads can compare.
@@ -49,6 +51,17 @@ impl PhaseCell {
             STOPPED => Phase::Stopped,
             millis => Phase::Draining(self.epoch + Duration::from_millis(millis)),
         }
+    }
+
+    /// Announces a drain that begins later (`global.drain_delay`).
+    pub fn announce_drain(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a drain was announced.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// Sets the phase; workers see it at their next turn (wake them).

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use crossbeam::channel::{self, Receiver, Sender};
 
 use crate::shared::counters::Count;
-use crate::terms::End;
+use crate::terms::{End, Reason};
 
 /// Records in the channel: half a second of sessions of a fast machine, 8 MiB of memory.
 const RECORDS_WAITING: usize = 32_768;
@@ -42,22 +42,39 @@ pub struct SessionRecord {
 pub struct Records {
     queue: Sender<SessionRecord>,
     unwritten: Arc<Count>,
+    /// Whether sessions without a byte are logged.
+    empty: bool,
 }
 
 /// A bounded channel: the workers' end, the log's end, and the count of records that the log could
 /// not write.
 #[must_use]
-pub fn channel() -> (Records, Receiver<SessionRecord>, Arc<Count>) {
-    with_capacity(RECORDS_WAITING)
+pub fn channel(empty: bool) -> (Records, Receiver<SessionRecord>, Arc<Count>) {
+    with_capacity(RECORDS_WAITING, empty)
 }
 
-fn with_capacity(capacity: usize) -> (Records, Receiver<SessionRecord>, Arc<Count>) {
+fn with_capacity(capacity: usize, empty: bool) -> (Records, Receiver<SessionRecord>, Arc<Count>) {
     let (queue, waiting) = channel::bounded(capacity);
     let unwritten = Arc::new(Count::default());
-    (Records { queue, unwritten: Arc::clone(&unwritten) }, waiting, unwritten)
+    (Records { queue, unwritten: Arc::clone(&unwritten), empty }, waiting, unwritten)
 }
 
 impl Records {
+    /// Whether a session is to be logged. Without `observe.log.empty`, one without a byte is not,
+    /// unless a server or a limit has ended it.
+    #[must_use]
+    pub fn wants(&self, bytes: [u64; 2], reason: Reason) -> bool {
+        let by_the_peers = matches!(
+            reason,
+            Reason::Done
+                | Reason::ClientLeft
+                | Reason::ClientReset
+                | Reason::IdleTimeout
+                | Reason::HalfClosedTimeout
+        );
+        self.empty || bytes != [0; 2] || !by_the_peers
+    }
+
     /// Hands `record` over; false: the channel is full, and the record is dropped.
     #[must_use]
     pub fn offer(&self, record: SessionRecord) -> bool {
@@ -85,7 +102,7 @@ impl SessionRecord {
             connect: Some(Duration::from_micros(214)),
             retries: 1,
             bytes: [512, 10_240],
-            end: End::new(crate::terms::Reason::Done, b"--"),
+            end: End::new(Reason::Done, b"--"),
         }
     }
 }
@@ -96,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_record_is_dropped_while_the_channel_is_full() {
-        let (records, waiting, _) = with_capacity(1);
+        let (records, waiting, _) = with_capacity(1, true);
         let record = SessionRecord::sample();
         assert!(records.offer(record.clone()) && !records.offer(record.clone()));
         drop(waiting.recv().unwrap());

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use crossbeam::channel::Sender;
 use crossbeam::queue::SegQueue;
 use crossbeam::utils::CachePadded;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::shared::counters::{PerWorker, WorkerCell};
 use crate::shared::events::WorkerEvent;
@@ -18,6 +19,7 @@ use crate::shared::orders::WorkerOrder;
 use crate::shared::phase::PhaseCell;
 use crate::shared::queue::Queue;
 use crate::shared::records::Records;
+use crate::shared::sessions::SessionInfo;
 use crate::shared::table::Table;
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
@@ -103,6 +105,13 @@ impl SharedState {
     pub fn tell_first(&self, queue: &Queue) {
         if let Some(waiter) = queue.first() {
             self.order(waiter.worker, WorkerOrder::ServerFree(waiter));
+        }
+    }
+
+    /// Orders every worker to send its open sessions.
+    pub fn list_sessions(&self, to: &UnboundedSender<Vec<SessionInfo>>) {
+        for worker in 0..self.wakers.len() {
+            self.order(WorkerIndex(worker), WorkerOrder::List { from: 0, to: to.clone() });
         }
     }
 

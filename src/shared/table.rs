@@ -45,6 +45,8 @@ pub struct Frontend {
 /// What a frontend keeps from one table to the next.
 #[derive(Debug)]
 pub struct FrontendShared {
+    /// Its name.
+    pub name: Arc<str>,
     /// `sessions_max` of this frontend.
     pub sessions: Limit,
     /// Counters.
@@ -58,8 +60,9 @@ pub struct FrontendShared {
 impl FrontendShared {
     /// Nothing is counted yet.
     #[must_use]
-    pub fn new(sessions_max: Option<u32>, workers: usize) -> Self {
+    pub fn new(name: Arc<str>, sessions_max: Option<u32>, workers: usize) -> Self {
         Self {
+            name,
             sessions: Limit::new(sessions_max),
             cells: PerWorker::new(workers),
             rate: Bucket::default(),

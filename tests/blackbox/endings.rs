@@ -9,8 +9,8 @@ use crate::common::client::{
     Ending, connect, exchange, fetch_with, is_reset, read_to_end, reset, shut_down,
 };
 use crate::common::server::BlackHole;
-use crate::common::wait::pause;
-use crate::common::{Balancer, Config, Server, TestEnv};
+use crate::common::wait::{holds_for, pause};
+use crate::common::{Balancer, Config, Server, TestEnv, echoing};
 
 /// A server that sends nothing, and closes after the client has shut down.
 fn silent(env: &TestEnv) -> Server {
@@ -33,6 +33,21 @@ fn a_client_that_sends_nothing_is_closed_at_the_idle_timeout() {
     assert!(read_to_end(&client).0.is_empty());
     balancer.session_ended("cD idle_timeout");
     assert_eq!(balancer.assert_no_leaks().closed("idle_timeout"), 1.0);
+}
+
+#[test]
+fn an_idle_timeout_of_off_never_ends_a_session() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let balancer = Balancer::start(&env, &config.frontend("idle_timeout = \"off\""));
+    let client = connect(env.frontend());
+    assert_eq!(exchange(&client, b"in"), b"in");
+    assert!(holds_for(Duration::from_secs(1), || {
+        balancer.metrics().sum("evenkeel_sessions_active", &[]) == 1.0
+    }));
+    assert_eq!(exchange(&client, b"still"), b"still");
+    drop(client);
+    balancer.assert_no_leaks();
 }
 
 #[test]

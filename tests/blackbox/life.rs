@@ -30,6 +30,38 @@ fn readyz_answers_503_during_a_drain_and_healthz_200() {
 }
 
 #[test]
+fn during_drain_delay_clients_are_accepted_and_readyz_answers_503() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let mut balancer = Balancer::start(&env, &config.global("drain_delay = \"2s\""));
+    let status = |path| http::get(env.observe(), path).unwrap().0;
+    balancer.signal(Signal::SIGTERM);
+    until("/readyz answers 503", || status("/readyz") == 503);
+    let client = connect(env.frontend());
+    assert_eq!(exchange(&client, b"accepted"), b"accepted");
+    assert_eq!(status("/readyz"), 503);
+    until("new connections are refused", || TcpStream::connect(env.frontend()).is_err());
+    assert_eq!(exchange(&client, b"continues"), b"continues");
+    drop(client);
+    assert!(balancer.wait().success());
+}
+
+#[test]
+fn a_second_signal_during_drain_delay_stops_at_once() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let mut balancer = Balancer::start(&env, &config.global("drain_delay = \"1h\""));
+    let client = connect(env.frontend());
+    assert_eq!(exchange(&client, b"in"), b"in");
+    balancer.signal(Signal::SIGTERM);
+    let log = || balancer.application_log();
+    until("the drain is announced", || log().contains("draining in 3600s"));
+    balancer.signal(Signal::SIGTERM);
+    assert_eq!(read_to_end(&client), (Vec::new(), Ending::Reset));
+    assert!(balancer.wait().success());
+}
+
+#[test]
 fn a_drain_refuses_new_sessions_and_lets_existing_ones_continue() {
     for signal in DRAINS {
         let env = TestEnv::new();

@@ -24,6 +24,7 @@ mod relay;
 mod reload;
 mod resets;
 mod rotation;
+mod sessions;
 mod slow_readers;
 mod startup;
 mod status;

@@ -8,7 +8,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 
 use crate::common::balancer::{Outputs, PROGRAM, write_config};
-use crate::common::client::fetch;
+use crate::common::client::{Ending, connect, connect_and_read, exchange, fetch};
 use crate::common::metrics::Metrics;
 use crate::common::wait::until;
 use crate::common::{Balancer, Config, Server, TestEnv};
@@ -56,6 +56,30 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     while writer.write(&[b'.'; 512]).is_ok() {}
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
     (reader, writer)
+}
+
+#[test]
+fn without_log_empty_only_sessions_with_bytes_and_failures_are_logged() {
+    let env = TestEnv::new();
+    let server = Server::echo(env.port(9001));
+    let config = |server| Config::new(&env).log("empty = false").server("a", server);
+    let balancer = Balancer::start(&env, &config(server.address));
+    for _ in 0..3 {
+        drop(connect(env.frontend()));
+    }
+    balancer.metrics_until("the empty sessions have ended", |metrics| {
+        metrics.sum("evenkeel_sessions_closed_total", &[]) == 3.0
+    });
+    let client = connect(env.frontend());
+    assert_eq!(exchange(&client, b"four"), b"four");
+    drop(client);
+    assert!(balancer.session_ended("done").contains(" 4/4 "));
+    assert_eq!(balancer.sessions().len(), 1, "{:?}", balancer.sessions());
+    // Nobody listens there: a failure without a byte.
+    balancer.reload(&config(env.port(9009)));
+    assert_eq!(connect_and_read(env.frontend()), (Vec::new(), Ending::Reset));
+    balancer.session_ended("connect_failed");
+    assert_eq!(balancer.sessions().len(), 2);
 }
 
 #[test]

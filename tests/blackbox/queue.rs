@@ -167,6 +167,47 @@ fn room_that_a_reload_or_an_order_makes_is_taken_by_those_that_wait() {
 }
 
 #[test]
+fn clients_that_wait_follow_their_frontend_to_another_backend() {
+    let env = TestEnv::new();
+    let server = answering(&env);
+    let other = Server::echo(env.port(9002));
+    let backend = |limit: u32| {
+        format!(
+            "[backend.other]\nqueue_timeout = \"1m\"\n[backend.other.health]\ncheck = \"off\"\n\
+             [[backend.other.server]]\nname = \"b\"\naddress = \"{}\"\nsessions_max = {limit}\n",
+            other.address
+        )
+    };
+    let moved = |limit| {
+        let text = config(&env, &server, 1).workers(2).more(&backend(limit)).text();
+        text.replace("backend = \"web\"", "backend = \"other\"")
+    };
+    let before = config(&env, &server, 1).workers(2);
+    let balancer = Balancer::start(&env, &before);
+    let first = asking(&env, 0);
+    assert_eq!(answer(&first), 0);
+    let waiting: Vec<_> = (1..=4).map(|number| asking(&env, number)).collect();
+    queued(&balancer, 4.0);
+    balancer.rewrite(&moved(2));
+    balancer.control_ok(&["reload"]);
+    let in_other = |count: f64| {
+        balancer
+            .metrics_until(&format!("{count} sessions wait for the other backend"), |metrics| {
+                metrics.value("evenkeel_queue_sessions", &[("backend", "other")]) == count
+            });
+    };
+    in_other(2.0);
+    balancer.rewrite(&moved(9));
+    balancer.control_ok(&["reload"]);
+    in_other(0.0);
+    for (client, number) in waiting.iter().zip(1..) {
+        assert_eq!(answer(client), number);
+    }
+    drop((first, waiting));
+    balancer.assert_no_leaks();
+}
+
+#[test]
 fn clients_that_wait_are_told_when_the_last_server_is_taken_away() {
     let env = TestEnv::new();
     let server = answering(&env);

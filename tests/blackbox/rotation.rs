@@ -148,6 +148,41 @@ fn wrongly_down(env: &TestEnv, all_down: &str) -> (Config, Server) {
 }
 
 #[test]
+fn on_down_decides_what_happens_to_the_sessions_of_a_server_that_goes_down() {
+    for (on_down, closes) in [("keep", false), ("close", true)] {
+        let env = TestEnv::new();
+        // The server stops listening, and keeps its connections.
+        let mut server = Server::echo(env.port(9001));
+        let other = Server::echo(env.port(9002));
+        let config = Config::new(&env).workers(2).quick_health("tcp");
+        let config = config.backend(&format!("on_down = \"{on_down}\""));
+        let config = config.server("a", server.address).server("b", other.address);
+        let balancer = Balancer::start(&env, &config);
+        let clients: Vec<_> = (0..8).map(|_| connect(env.frontend())).collect();
+        for client in &clients {
+            assert_eq!(exchange(client, b"before"), b"before");
+        }
+        server.kill();
+        balancer.metrics_until("a is down", |metrics| {
+            metrics.value("evenkeel_server_up", &[("server", "a")]) == 0.0
+        });
+        let closed = if closes { 4.0 } else { 0.0 };
+        balancer.metrics_until("as many sessions are closed", |metrics| {
+            metrics.closed("server_down") == closed
+        });
+        let reset = clients.iter().filter(|client| {
+            let mut client = *client;
+            let sent = std::io::Write::write_all(&mut client, b"after").is_ok();
+            !sent || !client.peek(&mut [0]).is_ok_and(|count| count == 1)
+        });
+        assert_eq!(reset.count(), if closes { 4 } else { 0 }, "{on_down}");
+        assert_eq!(balancer.metrics().closed("server_down"), closed);
+        drop(clients);
+        balancer.assert_no_leaks();
+    }
+}
+
+#[test]
 fn with_every_server_down_clients_are_reset() {
     let env = TestEnv::new();
     let (config, server) = wrongly_down(&env, "refuse");

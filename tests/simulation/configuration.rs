@@ -37,7 +37,7 @@ fn frontend(number: u64, backends: u64, random: &mut Random) -> FrontendSettings
         bind: ports.map(bind).collect(),
         backend: (format!("b{}", random.below(backends)), Span::default()),
         sessions_max: limit(6, random),
-        idle_timeout: Duration::from_millis(300),
+        idle_timeout: Some(Duration::from_millis(300)),
         half_closed_timeout: Duration::from_millis(200),
         ..FrontendSettings::default()
     }

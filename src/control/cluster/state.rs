@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, OnDown};
 use crate::control::cluster::backend::{AllOverrides, BackendState, Update};
 use crate::control::cluster::chains;
 use crate::control::cluster::change::{Change, ChangeKind};
@@ -32,6 +32,8 @@ pub struct Cluster {
     /// Only addresses that a server can have.
     answers: Answers,
     changes: Vec<Change>,
+    /// Servers that went down, and whose sessions are to be closed.
+    closing: Vec<ServerId>,
     /// When connect times were last sampled.
     pub(super) sampled: Option<Instant>,
 }
@@ -57,6 +59,7 @@ impl Cluster {
             tasks: HashMap::new(),
             answers: Answers::new(),
             changes: Vec::new(),
+            closing: Vec::new(),
             sampled: None,
         }
     }
@@ -122,8 +125,12 @@ impl Cluster {
                 Some(frontend) => FrontendState { config, ..frontend },
                 None => FrontendState {
                     name: Arc::clone(&config.name),
+                    shared: Arc::new(FrontendShared::new(
+                        Arc::clone(&config.name),
+                        max,
+                        self.registry.workers(),
+                    )),
                     config,
-                    shared: Arc::new(FrontendShared::new(max, self.registry.workers())),
                 },
             };
             frontend.shared.sessions.set_max(max);
@@ -193,7 +200,13 @@ impl Cluster {
             return false;
         };
         let at = (server, endpoint);
+        let was_up = self.backends[backend].servers[server].is_up();
         let change = self.backends[backend].probed(at, report, &mut self.registry, now);
+        let backend = &self.backends[backend];
+        let server = &backend.servers[server];
+        if was_up && !server.is_up() && backend.config.on_down == OnDown::Close {
+            self.closing.push(server.id());
+        }
         let any = change.is_some();
         self.changes.extend(change);
         any
@@ -229,6 +242,11 @@ impl Cluster {
     /// The changes since the last call, in order.
     pub fn changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
+    }
+
+    /// The servers that went down since the last call, and whose sessions are to be closed.
+    pub fn closing(&mut self) -> Vec<ServerId> {
+        std::mem::take(&mut self.closing)
     }
 
     /// Forgets what was removed and is no longer used: no session holds it, and no worker has a

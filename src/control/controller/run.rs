@@ -89,6 +89,7 @@ pub async fn run(parts: Parts) -> Result<(), String> {
         accept_logged: None,
         stall_logged: None,
         exhaustion_logged: None,
+        drain_at: None,
         stopped: None,
     };
     controller.follow_names(parts.answers);
@@ -212,17 +213,32 @@ impl Controller {
         }
     }
 
-    /// A signal to end: the first one starts the drain, the second one stops at once.
+    /// A signal to end: the first one starts the drain, after `drain_delay`; the second one stops
+    /// at once.
     fn end(&mut self) {
-        if self.shared.phase.load() != Phase::Running {
+        if self.shared.phase.load() != Phase::Running || self.drain_at.is_some() {
             tracing::info!("stopping at once");
             self.stop();
             return;
         }
+        let delay = self.config.global.drain_delay;
+        self.notifier.stopping();
+        if delay.is_zero() {
+            return self.drain();
+        }
+        self.shared.phase.announce_drain();
+        self.drain_at = Some(Instant::now() + delay);
+        tracing::info!(
+            "draining in {delay:?}: /readyz answers 503, and clients are still accepted; a second \
+             signal stops at once"
+        );
+    }
+
+    /// Starts the drain.
+    fn drain(&mut self) {
         let deadline = Instant::now() + self.config.global.drain_timeout;
         self.shared.phase.store(Phase::Draining(deadline));
         self.shared.wake();
-        self.notifier.stopping();
         tracing::info!(
             "draining for {:?} at most; sessions: {}; a second signal stops at once",
             self.config.global.drain_timeout,
@@ -241,6 +257,9 @@ impl Controller {
         let now = Instant::now();
         self.stale |= self.cluster.grow(now);
         self.cluster.sample_connects(now);
+        if self.drain_at.is_some_and(|at| now >= at) && self.shared.phase.load() == Phase::Running {
+            self.drain();
+        }
         match (self.shared.phase.load(), self.stopped) {
             (Phase::Draining(deadline), _) if now > deadline + GRACE => self.stop(),
             (_, Some(stopped)) if now > stopped + GRACE => {

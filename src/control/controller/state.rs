@@ -15,9 +15,11 @@ use crate::control::controller::events::Senders;
 use crate::control::notify::Notifier;
 use crate::control::prober::Prober;
 use crate::control::resolve::{Answer, Follower, Resolver};
+use crate::shared::orders::WorkerOrder;
 use crate::shared::phase::Phase;
 use crate::shared::state::SharedState;
 use crate::shared::table::Table;
+use crate::terms::WorkerIndex;
 
 /// The state of the control thread.
 #[derive(Debug)]
@@ -46,6 +48,8 @@ pub(super) struct Controller {
     pub(super) stall_logged: Option<Instant>,
     /// When it was last logged that sessions were closed because no buffer was left.
     pub(super) exhaustion_logged: Option<Instant>,
+    /// When the drain that was announced begins.
+    pub(super) drain_at: Option<Instant>,
     /// When workers were told to stop at once.
     pub(super) stopped: Option<Instant>,
 }
@@ -74,12 +78,17 @@ impl Controller {
         if std::mem::take(&mut self.stale) {
             let version = self.shared.table.load().version + 1;
             let old = self.shared.publish(self.cluster.table(version, &self.bound));
-            self.retired.push_back((version, old));
-            // A server may have come up, or have got a higher limit.
-            for frontend in &self.shared.table.load().frontends {
+            // A server may have come up or have a higher limit, and a frontend another backend.
+            for frontend in old.frontends.iter().chain(&self.shared.table.load().frontends) {
                 self.shared.tell_first(&frontend.backend.queue);
             }
+            self.retired.push_back((version, old));
             self.set_targets();
+        }
+        for server in self.cluster.closing() {
+            for worker in 0..self.budget.workers {
+                self.shared.order(WorkerIndex(worker), WorkerOrder::CloseSessionsOf(server));
+            }
         }
         self.log_changes();
     }

@@ -230,7 +230,8 @@ fn a_configured_limit_that_no_longer_fits_refuses_the_reload_with_the_numbers() 
 #[test]
 fn a_reload_that_needs_no_more_descriptors_is_not_refused() {
     // As after names have got more addresses than there are descriptors for.
-    let servers: Vec<SocketAddr> = (0..40).map(|_| free()).collect();
+    let port = free().port();
+    let servers: Vec<SocketAddr> = (1..=40).map(|n| ([127, 0, 2, n], port).into()).collect();
     let scene = Scene::with(&servers, "[global]\nsessions_max = 100\n");
     write(&scene.file(), &[scene.bind], &servers[1..]);
     scene.order(Order::Reload).unwrap();

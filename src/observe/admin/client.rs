@@ -4,14 +4,19 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use socket2::{Domain, SockAddr, Type};
 
 use crate::observe::admin::protocol::{Answer, Ask, ORDER_TIMEOUT, STATUS_TIMEOUT};
-use crate::observe::report::Report;
-use crate::shared::orders::Order;
+use crate::observe::report::{Report, ServerReport};
+use crate::observe::session_report::{self, SessionReport};
+use crate::shared::orders::{Order, ServerName};
+use crate::shared::sessions::SessionId;
+
+/// Between two looks at the sessions of a server that drains.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// The longest answer, in bytes: a report of 10,000 servers has about 6 MiB.
 const ANSWER_MAX: u64 = 64 << 20;
@@ -29,6 +34,27 @@ pub fn status(path: &Path, json: bool) -> Result<String, String> {
     Ok(report.text().trim_end().to_owned())
 }
 
+/// The open sessions of the balancer at the control socket `path`: as a table, or as JSON.
+///
+/// # Errors
+/// It does not answer; one line, with the remedy.
+pub fn sessions(path: &Path, json: bool) -> Result<String, String> {
+    let sessions: Vec<SessionReport> = ask(path, &Ask::Sessions, STATUS_TIMEOUT)?;
+    if json {
+        let text = serde_json::to_string_pretty(&sessions);
+        return text.map_err(|error| format!("the sessions cannot be shown: {error}"));
+    }
+    Ok(session_report::text(&sessions).trim_end().to_owned())
+}
+
+/// Closes a session of the balancer at the control socket `path`; which one it was, in one line.
+///
+/// # Errors
+/// It does not answer, or has no such session; one line, with the remedy.
+pub fn kill(path: &Path, id: SessionId) -> Result<String, String> {
+    ask(path, &Ask::Kill { id: id.to_string() }, STATUS_TIMEOUT)
+}
+
 /// Has the balancer at the control socket `path` carry out `order`; what it did, in one line.
 ///
 /// # Errors
@@ -36,6 +62,33 @@ pub fn status(path: &Path, json: bool) -> Result<String, String> {
 #[expect(clippy::needless_pass_by_value, reason = "an order is given once")]
 pub fn order(path: &Path, order: Order) -> Result<String, String> {
     ask(path, &Ask::from(&order), ORDER_TIMEOUT)
+}
+
+/// Waits until a server has no session any more, for `limit` at most (none: for ever); a line that
+/// says so.
+///
+/// # Errors
+/// The balancer does not answer, or `limit` has passed; one line.
+pub fn wait_for_sessions(
+    path: &Path,
+    name: &ServerName,
+    limit: Option<Duration>,
+) -> Result<String, String> {
+    let ServerName { backend, server } = name;
+    let begun = Instant::now();
+    loop {
+        let report: Report = ask(path, &Ask::Status, STATUS_TIMEOUT)?;
+        let is_it = |one: &&ServerReport| one.backend == *backend && one.name == *server;
+        let active: u64 = report.servers.iter().filter(is_it).map(|one| one.sessions_active).sum();
+        if active == 0 {
+            return Ok(format!("{backend}/{server} has no session any more"));
+        }
+        if limit.is_some_and(|limit| begun.elapsed() >= limit) {
+            return Err(format!("{backend}/{server} still has sessions: {active}"));
+        }
+        #[expect(clippy::disallowed_methods, reason = "no ring is in this process")]
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 fn ask<T: DeserializeOwned>(path: &Path, ask: &Ask, wait: Duration) -> Result<T, String> {

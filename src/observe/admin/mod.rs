@@ -4,6 +4,8 @@
 //! {"do":"status"}                                         {"ok":{"version":...}}
 //! {"do":"state","server":"web/web1","state":"drain"}      {"ok":"web/web1 is in state drain"}
 //! {"do":"weight","server":"web/web1","weight":50}         {"error":"there is no backend ..."}
+//! {"do":"sessions"}                                       {"ok":[{"id":"0-12-3",...}]}
+//! {"do":"kill","id":"0-12-3"}
 //! {"do":"reload"}
 //! ```
 //!
@@ -15,7 +17,7 @@ mod socket;
 mod serve;
 mod client;
 
-pub use client::{order, status};
+pub use client::{kill, order, sessions, status, wait_for_sessions};
 pub use serve::{CONNECTIONS_MAX, serve};
 pub use socket::{Socket, bind};
 

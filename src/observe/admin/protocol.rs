@@ -18,6 +18,8 @@ pub(super) const ORDER_TIMEOUT: Duration = Duration::from_secs(60);
 #[serde(tag = "do", rename_all = "lowercase", deny_unknown_fields)]
 pub(super) enum Ask {
     Status,
+    Sessions,
+    Kill { id: String },
     State { server: String, state: StateName },
     Weight { server: String, weight: u32 },
     Reload,
@@ -44,7 +46,9 @@ impl Ask {
     /// The order to the control thread.
     pub(super) fn order(self) -> Result<Order, String> {
         match self {
-            Self::Status => Err("status is not an order".to_owned()),
+            Self::Status | Self::Sessions | Self::Kill { .. } => {
+                Err("not an order to the control thread".to_owned())
+            }
             Self::Reload => Ok(Order::Reload),
             Self::State { server, state } => {
                 Ok(Order::SetState(server_name(&server)?, state.into()))

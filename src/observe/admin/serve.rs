@@ -14,7 +14,9 @@ use crate::observe::admin::protocol::{Answer, Ask, ORDER_TIMEOUT, STATUS_TIMEOUT
 use crate::observe::admin::socket::Socket;
 use crate::observe::connection_limit::{self, ConnectionLimit, RequestArrived};
 use crate::observe::report::Report;
-use crate::shared::orders::Request;
+use crate::observe::session_report::SessionReport;
+use crate::shared::orders::{Request, WorkerOrder};
+use crate::shared::sessions::{SessionId, SessionInfo};
 use crate::shared::state::SharedState;
 
 /// The longest request, in bytes.
@@ -104,6 +106,17 @@ pub(super) async fn answer(
             Ok(report) => encode(&Answer::Ok(report)),
             Err(why) => refuse(&why),
         },
+        Ok(Ask::Sessions) => match sessions(shared).await {
+            Ok(found) => {
+                let reports = found.iter().map(SessionReport::from);
+                encode(&Answer::Ok(reports.collect::<Vec<_>>()))
+            }
+            Err(why) => refuse(&why),
+        },
+        Ok(Ask::Kill { id }) => match kill(&id, shared).await {
+            Ok(done) => encode(&Answer::Ok(done)),
+            Err(why) => refuse(&why),
+        },
         Ok(ask) => match send_order(ask, control).await {
             Ok(done) => encode(&Answer::Ok(done)),
             Err(why) => refuse(&why),
@@ -123,6 +136,37 @@ async fn snapshot(control: &mpsc::Sender<Request>, shared: &SharedState) -> Resu
         Ok(None) => Err("evenkeel is stopping".to_owned()),
         Err(_) => Err("the control thread does not answer; sessions continue".to_owned()),
     }
+}
+
+/// Every open session, as its worker sees it.
+async fn sessions(shared: &SharedState) -> Result<Vec<SessionInfo>, String> {
+    let (sender, mut parts) = mpsc::unbounded_channel();
+    shared.list_sessions(&sender);
+    drop(sender);
+    let all = async {
+        let mut all = Vec::new();
+        while let Some(mut part) = parts.recv().await {
+            all.append(&mut part);
+        }
+        all
+    };
+    let late = |_| "a worker does not answer".to_owned();
+    timeout(STATUS_TIMEOUT, all).await.map_err(late)
+}
+
+/// Closes one session; which one it was.
+async fn kill(id: &str, shared: &SharedState) -> Result<String, String> {
+    let wanted: SessionId = id.parse()?;
+    let none = || format!("no session has the ID {wanted}: it has ended");
+    let found = sessions(shared).await?.into_iter().find(|one| one.id == wanted);
+    let session = found.ok_or_else(none)?;
+    let SessionId { worker, slot, generation } = wanted;
+    shared.order(worker, WorkerOrder::Kill { slot, generation });
+    let client = session.client.map_or_else(|| "-".to_owned(), |client| client.to_string());
+    let server = session.server.as_deref().unwrap_or("-");
+    let done = format!("session {wanted} of {client} to {}/{server} killed", session.backend);
+    tracing::info!("{done} (by the operator)");
+    Ok(done)
 }
 
 async fn send_order(ask: Ask, control: &mpsc::Sender<Request>) -> Result<String, String> {

@@ -64,6 +64,8 @@ impl Worker {
                 WorkerOrder::CloseSessionsOf(server) => self.close_sessions_of(server, context),
                 // No session of this simulation joins the queue of its backend.
                 WorkerOrder::ServerFree(_) => {}
+                // Nobody asks for a list.
+                WorkerOrder::List { .. } => {}
             }
         }
     }
