@@ -81,15 +81,15 @@ fn picks(balance: Balance, servers: u32, threads: usize, effort: Effort) {
     } else {
         effort.operations
     };
-    let seam = Arc::new(seam());
+    let shared = Arc::new(shared_state());
     let rounds = (0..effort.rounds).map(|_| {
         let start = Arc::new(Barrier::new(threads));
         let running: Vec<_> = (0..threads)
             .map(|index| {
-                let (backend, seam) = (Arc::clone(&backend), Arc::clone(&seam));
+                let (backend, shared) = (Arc::clone(&backend), Arc::clone(&shared));
                 let start = Arc::clone(&start);
                 thread::spawn(move || {
-                    let local = Rc::new(WorkerHandle::new(seam, WorkerIndex(index)));
+                    let local = Rc::new(WorkerHandle::new(shared, WorkerIndex(index)));
                     start.wait();
                     let began = Instant::now();
                     for client in 0..operations {
@@ -193,7 +193,7 @@ fn backend(balance: Balance, servers: u32) -> Backend {
     }
 }
 
-fn seam() -> SharedState {
+fn shared_state() -> SharedState {
     let table = Table { version: 1, frontends: Vec::new(), listeners: Vec::new() };
     let (seen, _) = crossbeam::channel::unbounded();
     let wakers = (0..THREADS_MAX).map(|_| Waker::new().expect("there are descriptors"));

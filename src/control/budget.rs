@@ -23,6 +23,9 @@ const SESSIONS_AUTO_MAX: u64 = 1 << 20;
 /// the kernel's socket buffers, which are charged to the same cgroup, and for sessions and rings.
 const SHARE: u64 = 4;
 
+/// Where memory is scarce, pipes get one part in so many of it.
+const PIPES_SHARE: u64 = 8;
+
 /// Buffers that "auto" gives to a worker with few sessions, so that each has several.
 const BUFFERS_AUTO_MIN: u64 = 512;
 
@@ -37,7 +40,8 @@ pub struct Memory {
 
 /// The memory of each of `workers`: `global.buffers`; or, within a quarter of `memory` for all of
 /// them together, one buffer for each session beside the `pipes` that a worker can use. Where that
-/// is scarce, buffers get at least half of it.
+/// is scarce, pipes get an eighth of it: without a pipe bulk is copied, but without a buffer no
+/// session moves.
 pub fn memory(
     config: &Config,
     workers: usize,
@@ -48,7 +52,7 @@ pub fn memory(
     let wanted = u64::from(sessions_max).max(BUFFERS_AUTO_MIN) * BUFFER_SIZE as u64;
     let auto = || (wanted + pipes.bytes()).min(memory / SHARE / (workers as u64).max(1));
     let ceiling = config.global.buffers.unwrap_or_else(auto);
-    let pipes = pipes.within(ceiling - wanted.min(ceiling / 2));
+    let pipes = pipes.within(ceiling - wanted.min(ceiling - ceiling / PIPES_SHARE));
     Memory { buffers: ceiling - pipes.bytes(), pipes }
 }
 
@@ -203,10 +207,10 @@ mod tests {
         assert_eq!(auto(4, 10, u64::MAX), plenty(512 * size), "several for each of a few");
         let pipes = |count, size| PipeLimits { count, size };
         let scarce = auto(4, 10_000, 64 << 20);
-        let half = Memory { buffers: 2 << 20, pipes: pipes(8, 256 << 10) };
-        assert_eq!(scarce, half, "a quarter for four workers, half of it for buffers");
-        let half = Memory { buffers: 8 << 20, pipes: pipes(16, 512 << 10) };
-        assert_eq!(auto(1, 10_000, 64 << 20), half);
+        let most = Memory { buffers: 7 << 19, pipes: pipes(8, 64 << 10) };
+        assert_eq!(scarce, most, "a quarter for four workers, most of it for buffers");
+        let most = Memory { buffers: 14 << 20, pipes: pipes(8, 256 << 10) };
+        assert_eq!(auto(1, 10_000, 64 << 20), most);
     }
 
     #[test]
@@ -217,7 +221,7 @@ mod tests {
             for sessions in [10, 1 << 20] {
                 let Memory { buffers, pipes } = memory(&config, 4, sessions, 64 << 20, PIPES);
                 assert_eq!(buffers + pipes.bytes(), ceiling);
-                assert!(buffers >= ceiling / 2, "{buffers} of {ceiling}");
+                assert!(buffers >= ceiling / 8 * 7, "{buffers} of {ceiling}");
             }
         }
         config.global.buffers = Some(64 << 10);

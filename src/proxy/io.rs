@@ -105,7 +105,7 @@ pub enum Event {
     Connected(Result<(), ConnectFailure>),
     /// A receive answered: bytes in a buffer, the end (`Ok(None)`), or an error.
     Received {
-        /// From whom.
+        /// The side that sent.
         side: Side,
         /// What; the session holds the buffer now.
         bytes: Result<Option<(BufferId, u32)>, Errno>,
@@ -116,7 +116,7 @@ pub enum Event {
     },
     /// A send answered, perhaps with less than all.
     Sent {
-        /// To whom.
+        /// The side that it was sent to.
         side: Side,
         /// The buffer that it was sent from; the session holds it again.
         buffer: BufferId,

@@ -114,8 +114,9 @@ mod tests {
         let table = Table { version: 1, frontends: Vec::new(), listeners: Vec::new() };
         let (seen, _) = crossbeam::channel::unbounded();
         let wakers = vec![Waker::new().unwrap()];
-        let seam = SharedState::new(table, PhaseCell::new(Instant::now()), 100, seen, None, wakers);
-        Rc::new(WorkerHandle::new(Arc::new(seam), WorkerIndex(0)))
+        let shared =
+            SharedState::new(table, PhaseCell::new(Instant::now()), 100, seen, None, wakers);
+        Rc::new(WorkerHandle::new(Arc::new(shared), WorkerIndex(0)))
     }
 
     fn backend(servers: &[(u32, u32, Option<u32>)]) -> Backend {

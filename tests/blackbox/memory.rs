@@ -93,7 +93,7 @@ fn the_buffers_of_all_workers_use_at_most_a_quarter_of_the_memory_of_the_cgroup(
         Some([of("0"), of("1")]).filter(|buffers| !buffers.contains(&0.0))
     });
     let (kib, quarter) = (16.0, 16.0 * 1024.0);
-    assert_eq!(of_each.iter().sum::<f64>() * kib, quarter / 2.0, "pipes get the other half");
+    assert_eq!(of_each.iter().sum::<f64>() * kib, quarter * 7.0 / 8.0, "pipes get the rest");
 }
 
 /// A client with a small receive buffer and small segments, which keep the send buffer of its peer
