@@ -83,10 +83,10 @@ section! {
         /// file descriptors allows. At the limit, new connections wait in the kernel's backlog.
         sessions_max: Option<(NonZeroU32, Span)> =
             Default(Kind::Or(&SESSIONS, Alternative::Auto), r#""auto""#);
-        /// Memory of each worker for bytes that it has received and not yet sent, in buffers and
-        /// pipes: a hard limit. "auto": 16 KiB for each session of `sessions_max`, at least 8 MiB,
-        /// and 32 MiB of pipes, but for all workers together at most a quarter of the memory of the
-        /// machine or cgroup.
+        /// Memory of each worker for bytes that it has received and not yet sent, beside at most 32
+        /// MiB of pipes: a hard limit. "auto": 16 KiB for each session of `sessions_max`, and at
+        /// least 8 MiB; buffers and pipes of all workers together take at most a quarter of the
+        /// memory of the machine or cgroup.
         buffers: Option<u64> = Default(Kind::Or(&BUFFERS, Alternative::Auto), r#""auto""#);
         /// How long SIGTERM keeps accepting clients while /readyz already answers 503, so that a
         /// balancer in front takes this one out. Then the drain begins.
