@@ -39,9 +39,9 @@ pub struct Memory {
 }
 
 /// The memory of each of `workers`: `global.buffers` beside the pipes; or, within a quarter of
-/// `memory` for all of them together, one buffer for each session beside the `pipes` that a worker can use. Where that
-/// is scarce, pipes get an eighth of it: without a pipe bulk is copied, but without a buffer no
-/// session moves.
+/// `memory` for all of them together, one buffer for each session beside the `pipes` that a worker
+/// can use. Where that is scarce, pipes get an eighth of it: without a pipe bulk is copied, but
+/// without a buffer no session moves.
 pub fn memory(
     config: &Config,
     workers: usize,
