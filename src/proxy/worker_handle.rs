@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use crate::shared::maglev;
 use crate::shared::state::SharedState;
 use crate::terms::WorkerIndex;
 
@@ -30,10 +31,6 @@ impl WorkerHandle {
     pub(super) fn random(&self, limit: usize) -> usize {
         let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.random.set(state);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        #[expect(clippy::cast_possible_truncation, reason = "it is below `limit`")]
-        let number = ((u128::from(mixed ^ (mixed >> 31)) * limit as u128) >> 64) as usize;
-        number
+        maglev::below(maglev::mix(state), limit)
     }
 }

@@ -92,14 +92,16 @@ fn hash(name: &str, address: &str) -> u64 {
 }
 
 /// Every bit of the result depends on every bit of `x` (the finalizer of `SplitMix64`).
-const fn mix(x: u64) -> u64 {
+#[must_use]
+pub const fn mix(x: u64) -> u64 {
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
 }
 
 /// A number below `limit`, by the high bits of `hash` (Lemire's reduction).
-const fn below(hash: u64, limit: usize) -> usize {
+#[must_use]
+pub const fn below(hash: u64, limit: usize) -> usize {
     #[expect(clippy::cast_possible_truncation, reason = "it is below `limit`")]
     let number = ((hash as u128 * limit as u128) >> 64) as usize;
     number

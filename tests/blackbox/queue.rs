@@ -7,18 +7,6 @@ use std::time::{Duration, Instant};
 use crate::common::client::{Ending, connect, connect_and_read, read_to_end, reset};
 use crate::common::{Balancer, Config, Server, TestEnv};
 
-/// A server that answers each message with its name, as long as its client stays.
-fn answering(env: &TestEnv) -> Server {
-    Server::start(env.port(9001), |mut stream| {
-        let mut message = [0; 16];
-        while let Ok(count @ 1..) = stream.read(&mut message) {
-            if stream.write_all(&message[..count]).is_err() {
-                return;
-            }
-        }
-    })
-}
-
 fn config(env: &TestEnv, server: &Server, sessions_max: u32) -> Config {
     let limit = format!("sessions_max = {sessions_max}");
     Config::new(env).backend("queue_timeout = \"1m\"").server_with("a", server.address, &limit)
@@ -57,7 +45,7 @@ fn is_served(client: &TcpStream) -> bool {
 fn clients_are_served_in_the_order_in_which_they_came_over_all_workers() {
     for workers in [1, 2] {
         let env = TestEnv::new();
-        let server = answering(&env);
+        let server = Server::echo(env.port(9001));
         let balancer = Balancer::start(&env, &config(&env, &server, 1).workers(workers));
         let first = asking(&env, 0);
         assert_eq!(answer(&first), 0);
@@ -84,7 +72,7 @@ fn clients_are_served_in_the_order_in_which_they_came_over_all_workers() {
 #[test]
 fn a_client_that_leaves_the_queue_gives_its_place_up() {
     let env = TestEnv::new();
-    let server = answering(&env);
+    let server = Server::echo(env.port(9001));
     let mut balancer = Balancer::start(&env, &config(&env, &server, 1).workers(2));
     let first = asking(&env, 0);
     assert_eq!(answer(&first), 0);
@@ -110,7 +98,7 @@ fn a_client_that_leaves_the_queue_gives_its_place_up() {
 #[test]
 fn beyond_queue_max_a_client_is_reset_at_once() {
     let env = TestEnv::new();
-    let server = answering(&env);
+    let server = Server::echo(env.port(9001));
     let config = config(&env, &server, 1).backend("queue_max = 2");
     let balancer = Balancer::start(&env, &config);
     let first = asking(&env, 0);
@@ -127,7 +115,7 @@ fn beyond_queue_max_a_client_is_reset_at_once() {
 #[test]
 fn a_client_waits_for_queue_timeout_at_most() {
     let env = TestEnv::new();
-    let server = answering(&env);
+    let server = Server::echo(env.port(9001));
     let limit = "sessions_max = 1";
     let config = Config::new(&env).backend("queue_timeout = \"300ms\"");
     let balancer = Balancer::start(&env, &config.server_with("a", server.address, limit));
@@ -145,7 +133,7 @@ fn a_client_waits_for_queue_timeout_at_most() {
 #[test]
 fn room_that_a_reload_or_an_order_makes_is_taken_by_those_that_wait() {
     let env = TestEnv::new();
-    let server = answering(&env);
+    let server = Server::echo(env.port(9001));
     let other = Server::echo(env.port(9002));
     let two = |state: &str, max| {
         config(&env, &server, max).server_with("b", other.address, &format!("state = \"{state}\""))
@@ -169,7 +157,7 @@ fn room_that_a_reload_or_an_order_makes_is_taken_by_those_that_wait() {
 #[test]
 fn clients_that_wait_follow_their_frontend_to_another_backend() {
     let env = TestEnv::new();
-    let server = answering(&env);
+    let server = Server::echo(env.port(9001));
     let other = Server::echo(env.port(9002));
     let backend = |limit: u32| {
         format!(
@@ -210,7 +198,7 @@ fn clients_that_wait_follow_their_frontend_to_another_backend() {
 #[test]
 fn clients_that_wait_are_told_when_the_last_server_is_taken_away() {
     let env = TestEnv::new();
-    let server = answering(&env);
+    let server = Server::echo(env.port(9001));
     let balancer = Balancer::start(&env, &config(&env, &server, 1));
     let first = asking(&env, 0);
     assert_eq!(answer(&first), 0);

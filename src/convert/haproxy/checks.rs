@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::agreed::{agreed_number, agreed_time, most_common};
-use super::exchange::{self, Dialogue};
+use super::exchange::{self, Dialogue, EXPECT_WITH_VALUE};
 use super::lexer::Line;
 use super::sections::Proxy;
 use super::servers::Input;
@@ -182,18 +182,8 @@ impl Request {
     }
 
     fn expect(&mut self, line: &Line, report: &Report) {
-        const WITH_VALUE: &[&str] = &[
-            "min-recv",
-            "comment",
-            "ok-status",
-            "error-status",
-            "tout-status",
-            "on-success",
-            "on-error",
-            "status-code",
-        ];
         let mut at = 2;
-        while WITH_VALUE.contains(&line.word(at)) {
+        while EXPECT_WITH_VALUE.contains(&line.word(at)) {
             at += 2;
         }
         let range = match line.word(at) {

@@ -97,20 +97,22 @@ fn send(dialogue: &mut Dialogue, text: String) {
     }
 }
 
+/// Words of an `expect` rule, of TCP or HTTP, that a value follows.
+pub(super) const EXPECT_WITH_VALUE: &[&str] = &[
+    "min-recv",
+    "comment",
+    "ok-status",
+    "error-status",
+    "tout-status",
+    "on-success",
+    "on-error",
+    "status-code",
+];
+
 fn expect(line: &Line, dialogue: &mut Dialogue, report: &Report) {
-    const WITH_VALUE: &[&str] = &[
-        "min-recv",
-        "comment",
-        "ok-status",
-        "error-status",
-        "tout-status",
-        "on-success",
-        "on-error",
-        "status-code",
-    ];
     let place = line.place;
     let mut at = 2;
-    while WITH_VALUE.contains(&line.word(at)) {
+    while EXPECT_WITH_VALUE.contains(&line.word(at)) {
         at += 2;
     }
     let (kind, value) = (line.word(at), line.word(at + 1));
