@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::addresses::ServerAddress;
-use super::settings::{BackendSettings, FrontendSettings};
+use super::backend_settings::BackendSettings;
+use super::frontend_settings::FrontendSettings;
 use crate::sys::local_addresses::LocalAddresses;
 
 /// Which backends lead to which, through servers that are frontends of this balancer.

@@ -1,7 +1,7 @@
 //! The configuration: reads and checks a file, or reports every problem of it.
 //!
 //! `settings` declares every key. A file travels from `syntax` (TOML) through `reader` (as written)
-//! to the structs of `settings` (as meant), and `validate` compares the sections with each other.
+//! to the structs of `settings` and its like (as meant), and `validate` compares the sections with each other.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -14,11 +14,14 @@ use nix::fcntl::OFlag;
 use toml::de::DeTable;
 
 mod addresses;
+mod backend_settings;
 mod chains;
 mod declare;
 mod document;
 mod enums;
+mod frontend_settings;
 mod haproxy;
+mod health_settings;
 mod kinds;
 mod networks;
 mod problems;
@@ -30,17 +33,17 @@ mod validate;
 mod values;
 
 pub use addresses::{ServerAddress, not_a_server};
+pub use backend_settings::{BackendSettings, Server};
 pub use chains::{Chains, Reached};
 pub use document::{example, reference};
 pub use enums::{AdminState, AllDown, Backups, Balance, Check, LogFormat, OnDown, Words};
+pub use frontend_settings::{FrontendSettings, Rates};
+pub use health_settings::{Health, HttpCheck};
 pub use kinds::{Alternative, Format, Key, Kind, Planned, Presence, Section};
 pub use networks::Networks;
 pub use problems::{Problem, Problems, Span};
 pub use schema::schema;
-pub use settings::{
-    BackendSettings, Config, FrontendSettings, Global, Health, HttpCheck, Log, Observe, Rates,
-    Server,
-};
+pub use settings::{Config, Global, Log, Observe};
 pub use validate::{on_this_machine, overlap};
 pub use values::Rate;
 

@@ -5,10 +5,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 
 use super::addresses::ServerAddress;
+use super::backend_settings::BackendSettings;
 use super::chains::{Chains, Reached};
 use super::enums::Check;
 use super::problems::{Problems, Sink, Span, nearest, shown};
-use super::settings::{BackendSettings, Config};
+use super::settings::Config;
 use crate::sys::local_addresses::LocalAddresses;
 
 /// Addresses to listen on, over all frontends: each is a descriptor in every worker.

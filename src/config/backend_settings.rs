@@ -1,0 +1,101 @@
+//! The keys of a backend and of its servers.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::addresses::ServerAddress;
+use super::declare::{Setting, section};
+use super::enums::{AdminState, AllDown, Backups, Balance, OnDown};
+use super::health_settings::Health;
+use super::kinds::{Key, Kind, NAME, Planned, Presence, SERVER, Section, Table, Value};
+use super::problems::Span;
+use super::settings::{SESSIONS, TIMEOUT};
+
+/// As many as sessions.
+const QUEUE: Kind = Kind::Number(0, 10_000_000);
+/// Each attempt may take `connect_timeout`: 100 of them take five minutes.
+const RETRIES: Kind = Kind::Number(0, 100);
+/// A server that needs more than an hour to warm up is not up.
+const SLOW_START: Kind = Kind::Time(Duration::from_secs(1), Duration::from_secs(60 * 60));
+
+section! {
+    /// A backend: a group of servers. There may be several.
+    "backend.NAME" => BackendSettings {
+        /// How a server is chosen. "roundrobin": in turn, by weight; "leastconn": the one with the
+        /// fewest sessions in proportion to its weight; "random": the one with fewer sessions of
+        /// two that are drawn by weight; "source": by the client's address, so that a client keeps
+        /// its server as long as that is up (Maglev); "first": the first one in the file that is
+        /// below its `sessions_max`.
+        balance: Balance = Default(Kind::Words(Balance::WORDS), r#""roundrobin""#);
+        /// Timeout of one attempt to connect to a server.
+        connect_timeout: Duration = Default(TIMEOUT, r#""3s""#);
+        /// Attempts to connect after a failed one, each to another server if there is one. If a
+        /// server resets a connection before any byte was delivered, that is a failed attempt too.
+        retries: u32 = Default(RETRIES, "2");
+        /// How long a session waits while every server is at its `sessions_max`.
+        queue_timeout: Duration = Default(TIMEOUT, r#""3s""#);
+        /// Sessions that may wait, first come first served over all workers. Further ones are reset
+        /// at once; 0: none waits.
+        queue_max: u32 = Default(QUEUE, "1024");
+        /// What happens if all servers are down: "refuse" resets client connections, "try" uses all
+        /// servers as if they were up.
+        all_down: AllDown = Default(Kind::Words(AllDown::WORDS), r#""refuse""#);
+        /// What happens to the sessions of a server that goes down: "keep", or "close", which
+        /// resets both sides.
+        on_down: OnDown = Default(Kind::Words(OnDown::WORDS), r#""keep""#);
+        /// The weight of a server grows from a twentieth to its full value over this time after it
+        /// came up. Not set: it has its full weight at once.
+        slow_start: Option<Duration> = Optional(SLOW_START, r#""30s""#);
+        /// Which backup servers are used if all others are down: "all", or the "first" one that is
+        /// up.
+        backups: Backups = Default(Kind::Words(Backups::WORDS), r#""all""#);
+        /// Health checks.
+        health: Health = Default(Kind::Table(Health::SECTION), "");
+        /// In the order of the file; never empty.
+        servers as "server": Vec<Server> = Required(Kind::Tables(Server::SECTION), "");
+    }
+    with |table| {
+        /// NAME
+        name: Arc<str> = table.name();
+        /// Where it is in the file.
+        span: Span = table.span();
+    }
+    planned {
+        /// PROXY header that is sent to servers: "v1" or "v2".
+        send_proxy = r#""off""#;
+        /// Local addresses of the connections to servers.
+        source = "[]";
+        /// TCP Fast Open towards servers.
+        fast_open = "false";
+        /// DNS SRV name whose records are the servers.
+        srv = "-";
+        /// Send TCP keep-alive probes to a server that has been silent for this long.
+        keepalive = "-";
+    }
+}
+
+section! {
+    /// A server. There may be several, each with a header line of its own.
+    "backend.NAME.server" => Server {
+        /// Its name, unique in its backend.
+        name: String = Required(Kind::Text(&NAME), r#""web1""#);
+        /// IP:PORT or HOST:PORT. evenkeel resolves a host name again when the TTL of the answer
+        /// ends, and uses all of its addresses.
+        address: ServerAddress = Required(Kind::Text(&SERVER), r#""192.0.2.1:80""#);
+        /// Share of new sessions, relative to the weights of the other servers; 0: none.
+        weight: u32 = Default(Kind::Number(0, 1000), "100");
+        /// Maximum number of sessions of this server; at the limit, other servers get new sessions.
+        /// If all are at their limit, new sessions wait in the queue. Not set: no limit.
+        sessions_max: Option<NonZeroU32> = Optional(SESSIONS, "500");
+        /// Use this server only if every server that is not a backup is down, in drain or maint.
+        backup: bool = Default(Kind::Flag, "false");
+        /// "ready", "drain" (no new sessions, existing ones continue) or "maint" (as drain, and not
+        /// probed). `evenkeel ready`, `drain` and `maint` change it in a running balancer.
+        state: AdminState = Default(Kind::Words(AdminState::WORDS), r#""ready""#);
+    }
+    with |table| {
+        /// Where it is in the file.
+        span: Span = table.span();
+    }
+}
