@@ -39,12 +39,13 @@ pub(crate) struct Subject {
     pub(crate) program: Program,
     /// Lines for HAProxy's sections `global` and `defaults`.
     tuning: [&'static str; 2],
-    /// Runs under `SCHED_BATCH` (`chrt --batch 0`), as evenkeel's workers do.
+    /// Runs under `SCHED_BATCH` (`chrt --batch 0`).
     pub(crate) batch: bool,
 }
 
 pub(crate) const DIRECT: &str = "direct";
 pub(crate) const EVENKEEL: &str = "evenkeel";
+pub(crate) const EVENKEEL_BATCH: &str = "evenkeel-batch";
 /// Plain HAProxy: what all others are compared with.
 pub(crate) const HAPROXY: &str = "haproxy";
 /// The same again: its difference from `haproxy` is the noise of the run.
@@ -69,6 +70,7 @@ const fn batch(name: &'static str, program: Program, tuning: [&'static str; 2]) 
 pub(crate) const SUBJECTS: &[Subject] = &[
     subject(DIRECT, Program::None, PLAIN),
     subject(EVENKEEL, Program::Evenkeel, PLAIN),
+    batch(EVENKEEL_BATCH, Program::Evenkeel, PLAIN),
     subject("evenkeel-before", Program::EvenkeelBefore, PLAIN),
     subject(HAPROXY, Program::Haproxy, PLAIN),
     batch("haproxy-batch", Program::Haproxy, PLAIN),
@@ -108,8 +110,19 @@ impl Subject {
         !name.starts_with(EVENKEEL) && ![DIRECT, HAPROXY_NULL].contains(&name)
     }
 
+    /// Whether this names somebody else's balancer under the default scheduling policy.
+    pub(crate) fn is_default_peer(name: &str) -> bool {
+        Self::is_peer(name) && !name.ends_with("-batch")
+    }
+
+    /// Whether this names somebody else's balancer under `SCHED_BATCH`.
+    pub(crate) fn is_batch_peer(name: &str) -> bool {
+        Self::is_peer(name) && name.ends_with("-batch")
+    }
+
+    /// Whether it is evenkeel under the default scheduling policy.
     pub(crate) fn is_evenkeel(self) -> bool {
-        matches!(self.program, Program::Evenkeel | Program::EvenkeelBefore)
+        !self.batch && matches!(self.program, Program::Evenkeel | Program::EvenkeelBefore)
     }
 
     /// Whether the run goes on without it if it fails: a page of Rust or an old program is no

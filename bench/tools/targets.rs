@@ -1,7 +1,7 @@
 //! What evenkeel must reach, and what must not have become worse since a recorded result.
 
 use crate::report::{Report, Row, median};
-use crate::subject::{DIRECT, EVENKEEL, HAPROXY, HAPROXY_NULL, Subject};
+use crate::subject::{DIRECT, EVENKEEL, EVENKEEL_BATCH, HAPROXY, HAPROXY_NULL, Subject};
 
 /// The most that a row may be worse by and still count as no worse.
 const NOISE_MAX: f64 = 0.05;
@@ -63,10 +63,16 @@ pub(crate) fn fastest(report: &Report) -> Vec<Target> {
             ("p999", TAIL_NOISE_MAX),
         ] {
             let most = 1.0 + noise(report, work, figure, noise_max);
-            let best = to_best(report, work, figure, Subject::is_peer, f64::max);
-            targets.extend(best.map(|(reached, best)| {
-                at_most(work, format!("x the {figure} of the best other ({best})"), reached, most)
-            }));
+            for (own, which) in [
+                (EVENKEEL, Subject::is_default_peer as fn(&str) -> bool),
+                (EVENKEEL_BATCH, Subject::is_batch_peer),
+            ] {
+                let best = to_best(report, (work, own, figure), which, f64::max);
+                targets.extend(best.map(|(reached, best)| {
+                    let what = format!("{own}: x the {figure} of the best other ({best})");
+                    at_most(work, what, reached, most)
+                }));
+            }
         }
     }
     targets.extend(memory_to_haproxy(report).map(|reached| {
@@ -118,16 +124,15 @@ pub(crate) fn not_worse(report: &Report, mut recorded: Vec<Report>) -> Vec<Targe
     targets
 }
 
-/// The ratio of a figure to that subject of those that `which` accepts to which it is the worst;
+/// The ratio of a figure of evenkeel to that subject of those that `which` accepts to which it is the worst;
 /// each ratio is the median over the rounds.
 fn to_best<'a>(
     report: &'a Report,
-    work: &str,
-    figure: &str,
+    (work, own, figure): (&str, &str, &str),
     which: fn(&str) -> bool,
     worst: fn(f64, f64) -> f64,
 ) -> Option<(f64, &'a str)> {
-    let own = report.row(work, EVENKEEL)?.rounds(figure);
+    let own = report.row(work, own)?.rounds(figure);
     let others = report.rows.iter().filter(|row| row.work == work && which(&row.subject));
     let ratios = others.filter_map(|other| {
         let pairs = own.iter().zip(other.rounds(figure));
@@ -142,11 +147,11 @@ fn rate_to_best<'a>(
     work: &str,
     which: fn(&str) -> bool,
 ) -> Option<(f64, &'a str)> {
-    to_best(report, work, "rate", which, f64::min)
+    to_best(report, (work, EVENKEEL, "rate"), which, f64::min)
 }
 
 fn cost_to_haproxy<'a>(report: &'a Report, work: &str) -> Option<(f64, &'a str)> {
-    to_best(report, work, "cost", Subject::is_haproxy, f64::max)
+    to_best(report, (work, EVENKEEL, "cost"), Subject::is_haproxy, f64::max)
 }
 
 /// The difference between `haproxy` and `haproxy-null`, at most this.
@@ -223,14 +228,16 @@ mod tests {
     }
 
     #[test]
-    fn latencies_are_compared_with_the_best_other_whatever_its_policy() {
-        let rows: [(&str, &str, &'static str, &[f64]); 3] = [
+    fn latencies_are_compared_with_the_best_other_under_the_same_policy() {
+        let rows: [(&str, &str, &'static str, &[f64]); 4] = [
             ("latency-60", "evenkeel", "windowed_p50", &[30.0, 60.0]),
+            ("latency-60", "evenkeel-batch", "windowed_p50", &[60.0, 120.0]),
             ("latency-60", "pen", "windowed_p50", &[100.0, 200.0]),
             ("latency-60", "pen-batch", "windowed_p50", &[40.0, 80.0]),
         ];
         let targets = fastest(&report("", &rows));
-        assert!((targets[0].reached - 0.75).abs() < 1e-9, "{targets:?}");
-        assert!(targets[0].what.contains("pen-batch") && targets[0].is_met(), "{targets:?}");
+        assert!((targets[0].reached - 0.3).abs() < 1e-9 && targets[0].is_met(), "{targets:?}");
+        assert!((targets[1].reached - 1.5).abs() < 1e-9 && !targets[1].is_met(), "{targets:?}");
+        assert!(targets[1].what.contains("(pen-batch)"), "{targets:?}");
     }
 }

@@ -87,10 +87,10 @@ impl Kind {
         let Subject { name, batch, .. } = subject;
         // A scheduling policy matters to latencies, larger pipes to bulk.
         let usual = !batch && name != HAPROXY_SPLICE_512K;
-        let few = name == DIRECT || name == HAPROXY || subject.is_evenkeel();
+        let few = usual && (name == DIRECT || name == HAPROXY || subject.is_evenkeel());
         match self.method {
             Method::Latency(_) | Method::Mixed(..) => name != HAPROXY_SPLICE_512K,
-            Method::Veth(_) => few || name == HAPROXY_NULL || name == "haproxy-batch",
+            Method::Veth(_) => few || name == HAPROXY_NULL,
             Method::Growth => few,
             Method::Two(_) => usual && subject.has_workers() && !subject.is_tuned(),
             // The tuned forms of HAProxy allocate more only while bytes are transferred.

@@ -9,8 +9,8 @@ use crate::sys::pipe::PipeLimits;
 /// before the old is closed.
 const RESERVE: u64 = 48;
 
-/// For each worker: its ring, its waker, its scheduler statistics, and one spare.
-const RESERVE_PER_WORKER: u64 = 4;
+/// For each worker: its ring, its waker, and one spare.
+const RESERVE_PER_WORKER: u64 = 3;
 
 /// A session has two sockets.
 const PER_SESSION: u64 = 2;

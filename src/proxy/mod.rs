@@ -33,7 +33,6 @@ mod context;
 mod sockets;
 mod session_io;
 mod shortage;
-mod scheduling;
 
 pub mod io;
 pub mod slots;

@@ -17,7 +17,6 @@ use arc_swap::{ArcSwap, Cache};
 use crate::proxy::access::NewClient;
 use crate::proxy::context::WorkerContext;
 use crate::proxy::listeners::Listeners;
-use crate::proxy::scheduling::Scheduling;
 use crate::proxy::slots::{Key, Slots};
 use crate::proxy::sockets::Live;
 use crate::proxy::timer_wheel::{Tick, TimerWheel};
@@ -112,7 +111,6 @@ pub(super) struct Running {
     listeners: Listeners,
     pub(super) sessions: Slots<Live>,
     pub(super) timers: TimerWheel,
-    scheduling: Option<Scheduling>,
     pub(super) now: Tick,
     /// A session waits for a buffer and none comes back: when sessions that hold some are closed.
     pub(super) shortage_until: Option<Tick>,
@@ -149,7 +147,6 @@ impl Running {
             worker: handle,
             sessions: Slots::new(),
             timers: TimerWheel::new(),
-            scheduling: Scheduling::begin(Tick::START),
             now: Tick::START,
             shortage_until: None,
             kept: (Tick::START, 0),
@@ -176,7 +173,6 @@ impl Running {
             self.meet_deadlines();
             self.turn_listeners();
             self.release_idle();
-            self.scheduling.iter_mut().for_each(|scheduling| scheduling.turn(self.now));
             self.count_turn();
         }
         self.end_ring();

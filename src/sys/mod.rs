@@ -16,5 +16,4 @@ pub mod features;
 pub mod kernel_version;
 pub mod local_addresses;
 pub mod probe_socket;
-pub mod scheduler;
 pub mod thread;

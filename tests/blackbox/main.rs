@@ -11,7 +11,6 @@ mod network_namespace;
 mod balancing;
 mod chains;
 mod connects;
-mod scheduling;
 mod endings;
 mod endpoints;
 mod life;
