@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use crate::features::Feature;
 use crate::subject::Host;
 
 /// What a subject is set up for.
@@ -21,6 +22,7 @@ pub(crate) struct Setup {
     pub(crate) probes: Option<u32>,
     /// Address of evenkeel's metrics; its control socket is off without one.
     pub(crate) observe: Option<SocketAddr>,
+    pub(crate) feature: Feature,
     /// The address to listen on; loopback otherwise.
     pub(crate) listen: Option<IpAddr>,
     pub(crate) host: Host,
@@ -39,6 +41,7 @@ impl Setup {
             sessions_max,
             probes: None,
             observe: None,
+            feature: Feature::RoundRobin,
             listen: None,
             host: Host::default(),
             group: None,
@@ -63,8 +66,9 @@ pub(crate) fn evenkeel(setup: &Setup, addresses: &[SocketAddr], folder: &Path) -
         || "bind = false\ncontrol = false".to_owned(),
         |address| format!("bind = \"{address}\"\ncontrol = {:?}", folder.join("control.sock")),
     );
+    let [balance, frontend, backend] = setup.feature.evenkeel();
     let frontends = frontends(addresses, |index, address| {
-        format!("[frontend.f{index}]\nbind = [\"{address}\"]\nbackend = \"bench\"\n")
+        format!("[frontend.f{index}]\nbind = [\"{address}\"]\n{frontend}")
     });
     let check = setup.probes.map_or_else(
         || "check = \"off\"".to_owned(),
@@ -75,8 +79,8 @@ pub(crate) fn evenkeel(setup: &Setup, addresses: &[SocketAddr], folder: &Path) -
     });
     format!(
         "[global]\nworkers = {workers}\npin = {pin}\n[observe]\n{observe}\n\
-         [observe.log]\nsessions = false\n{frontends}[backend.bench]\nbalance = \"roundrobin\"\n\
-         [backend.bench.health]\n{check}\n{servers}"
+         [observe.log]\nsessions = false\n{frontends}[backend.bench]\nbalance = \"{balance}\"\n\
+         {backend}[backend.bench.health]\n{check}\n{servers}"
     )
 }
 
@@ -90,19 +94,20 @@ pub(crate) fn haproxy(
     let pinned = setup.cores.iter().enumerate();
     let pinned: String =
         pinned.map(|(index, core)| format!("    cpu-map 1/{} {core}\n", index + 1)).collect();
+    let [balance, frontend, server] = setup.feature.haproxy();
     let frontends = frontends(addresses, |index, address| {
         format!(
             "frontend f{index}\n    bind {address} maxconn {sessions} backlog 4096\n    \
-             maxconn {sessions}\n    default_backend bench\n"
+             maxconn {sessions}\n{frontend}"
         )
     });
     let check = setup.probes.map(|seconds| format!(" check inter {seconds}s")).unwrap_or_default();
-    let servers =
-        setup.servers(|index, server| format!("    server server{index} {server}{check}\n"));
+    let servers = setup
+        .servers(|index, address| format!("    server server{index} {address}{check}{server}\n"));
     format!(
         "global\n    nbthread {workers}\n    maxconn {sessions}\n{pinned}{global}\
          defaults\n    mode tcp\n    timeout connect 3s\n    timeout client 5m\n    \
-         timeout server 5m\n{defaults}{frontends}backend bench\n    balance roundrobin\n{servers}"
+         timeout server 5m\n{defaults}{frontends}backend bench\n    balance {balance}\n{servers}"
     )
 }
 

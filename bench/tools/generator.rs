@@ -93,7 +93,7 @@ impl Generator {
     pub(crate) fn open(addresses: &[SocketAddr], loads: &[Load]) -> io::Result<Self> {
         let part = |load: &Load| Part {
             load: *load,
-            request: load.exchange.request(),
+            request: [load.hello, &load.exchange.request()].concat(),
             bytes: 0,
             latencies: None,
         };
@@ -132,7 +132,7 @@ impl Generator {
     #[expect(clippy::cast_precision_loss, reason = "2^53 bytes are not reached")]
     pub(crate) fn exchanges(&self, part: usize) -> f64 {
         let part = &self.parts[part];
-        part.bytes as f64 / part.load.exchange.bytes() as f64
+        part.bytes as f64 / (part.load.exchange.bytes() + part.load.hello.len() as u64) as f64
     }
 
     /// Drives for this long and returns the rate of each part in exchanges a second.

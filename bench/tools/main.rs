@@ -6,6 +6,7 @@ mod charts;
 mod configuration;
 mod cpu;
 mod exchange;
+mod features;
 mod generator;
 mod growth;
 mod idle;

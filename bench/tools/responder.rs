@@ -122,6 +122,10 @@ fn token(socket: &impl AsRawFd) -> io::Result<u64> {
 
 struct Connection {
     stream: TcpStream,
+    /// Nothing was received yet.
+    is_new: bool,
+    /// Bytes of a PROXY header or a `ClientHello` still to come.
+    skip: usize,
     header: [u8; HEADER],
     header_read: usize,
     exchange: Exchange,
@@ -134,7 +138,17 @@ struct Connection {
 impl Connection {
     fn new(stream: TcpStream) -> Self {
         let (header, exchange) = ([0; HEADER], Exchange::default());
-        Self { stream, header, header_read: 0, exchange, up_left: 0, down_left: 0, ended: false }
+        Self {
+            stream,
+            is_new: true,
+            skip: 0,
+            header,
+            header_read: 0,
+            exchange,
+            up_left: 0,
+            down_left: 0,
+            ended: false,
+        }
     }
 
     /// Continues until the socket has nothing to read or no room to write; false if the connection
@@ -194,7 +208,13 @@ impl Connection {
         Ok(true)
     }
 
-    fn take_header(&mut self, bytes: &[u8]) -> nix::Result<()> {
+    fn take_header(&mut self, mut bytes: &[u8]) -> nix::Result<()> {
+        if std::mem::take(&mut self.is_new) {
+            self.skip = prefix(bytes);
+        }
+        let skipped = self.skip.min(bytes.len());
+        self.skip -= skipped;
+        bytes = &bytes[skipped..];
         let taken = bytes.len().min(HEADER - self.header_read);
         self.header[self.header_read..self.header_read + taken].copy_from_slice(&bytes[..taken]);
         self.header_read += taken;
@@ -205,6 +225,19 @@ impl Connection {
             self.up_left = (self.exchange.up as usize).checked_sub(rest).ok_or(Errno::EPROTO)?;
         }
         Ok(())
+    }
+}
+
+/// The length of a PROXY header of version 2 or of a TLS record that these bytes begin with. It is
+/// there in one piece: both are the first bytes of a connection, and shorter than a segment.
+fn prefix(bytes: &[u8]) -> usize {
+    let length = |at: [u8; 2]| usize::from(u16::from_be_bytes(at));
+    match *bytes {
+        [b'\r', b'\n', b'\r', b'\n', 0, ..] if bytes.len() >= 16 => {
+            16 + length([bytes[14], bytes[15]])
+        }
+        [0x16, 3, _, first, second, ..] => 5 + length([first, second]),
+        _ => 0,
     }
 }
 
@@ -222,7 +255,10 @@ mod tests {
         let mut client = TcpStream::connect(responder.listener.local_addr().unwrap()).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let exchange = Exchange { up: 128, down: 128, last: false };
-        client.write_all(&exchange.request()).unwrap();
+        // Behind a TLS record of three bytes, which is skipped.
+        client
+            .write_all(&[&[0x16, 3, 1, 0, 3, 9, 9, 9], &exchange.request()[..]].concat())
+            .unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         responder.wait().unwrap();
         responder.wait().unwrap();

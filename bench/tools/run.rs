@@ -208,6 +208,7 @@ impl Bench {
             Method::Idle => self.idle(kind, most),
             Method::Two(load) => self.two(kind, load),
             Method::Growth => self.growth(most),
+            Method::Features => self.features(),
             Method::Pi => self.pi(kind),
             Method::Veth(load) => self.veth(kind, load),
         }

@@ -124,8 +124,8 @@ pub(crate) fn not_worse(report: &Report, mut recorded: Vec<Report>) -> Vec<Targe
     targets
 }
 
-/// The ratio of a figure of evenkeel to that subject of those that `which` accepts to which it is the worst;
-/// each ratio is the median over the rounds.
+/// The ratio of a figure of one of evenkeel's subjects to that of the subject to which it is the
+/// worst, of those that `which` accepts; each ratio is the median over the rounds.
 fn to_best<'a>(
     report: &'a Report,
     (work, own, figure): (&str, &str, &str),

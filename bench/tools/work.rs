@@ -12,6 +12,8 @@ pub(crate) struct Load {
     pub(crate) connections: usize,
     /// What each does over and over; `last` means a new connection for each exchange.
     pub(crate) exchange: Exchange,
+    /// Sent before each request, and skipped by the responder: a `ClientHello`.
+    pub(crate) hello: &'static [u8],
 }
 
 /// A new connection acknowledges what it receives at once, up to this many segments
@@ -48,6 +50,8 @@ pub(crate) enum Method {
     Two(Load),
     /// What grows with numbers.
     Growth,
+    /// A connection with what a balancer may do for it.
+    Features,
     /// A board's network: small segments, over veth.
     Pi,
     /// Generator, balancer and servers in network namespaces, on two cores.
@@ -64,7 +68,7 @@ impl Method {
             | Self::Two(_)
             | Self::Veth(_) => true,
             // `Pi` has idle time, which the kernel counts in hundredths of a second.
-            Self::Beside(_) | Self::Idle | Self::Growth | Self::Pi => false,
+            Self::Beside(_) | Self::Idle | Self::Growth | Self::Features | Self::Pi => false,
         }
     }
 }
@@ -90,7 +94,7 @@ impl Kind {
         let few = usual && (name == DIRECT || name == HAPROXY || subject.is_evenkeel());
         match self.method {
             Method::Latency(_) | Method::Mixed(..) => name != HAPROXY_SPLICE_512K,
-            Method::Veth(_) => few || name == HAPROXY_NULL,
+            Method::Veth(_) | Method::Features => few || name == HAPROXY_NULL,
             Method::Growth => few,
             Method::Two(_) => usual && subject.has_workers() && !subject.is_tuned(),
             // The tuned forms of HAProxy allocate more only while bytes are transferred.
@@ -117,7 +121,7 @@ impl Kind {
 
 /// A load of exchanges of these sizes.
 pub(crate) const fn load(connections: usize, up: u32, down: u32, last: bool) -> Load {
-    Load { connections, exchange: Exchange { up, down, last } }
+    Load { connections, exchange: Exchange { up, down, last }, hello: &[] }
 }
 
 /// 128 bytes, a header of 12 and a body of 116, and 128 back.
@@ -158,6 +162,7 @@ pub(crate) const KINDS: &[Kind] = &[
     full("beside", "keep-alive beside idle sessions", Method::Beside(small(64))),
     full("two", "keep-alive, two workers on two cores", Method::Two(small(64))),
     full("growth", "growth", Method::Growth),
+    full("features", "a connection with features", Method::Features),
     full("pi", "MTU 1500, a quarter of a core", Method::Pi),
     full("veth", "veth pairs, two cores", Method::Veth(small(64))),
 ];
