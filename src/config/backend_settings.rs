@@ -10,7 +10,7 @@ use super::enums::{AdminState, AllDown, Backups, Balance, OnDown};
 use super::health_settings::Health;
 use super::kinds::{Key, Kind, NAME, Planned, Presence, SERVER, Section, Table, Value};
 use super::problems::Span;
-use super::settings::{SESSIONS, TIMEOUT};
+use super::ranges::{SESSIONS, TIMEOUT};
 
 /// As many as sessions.
 const QUEUE: Kind = Kind::Number(0, 10_000_000);

@@ -11,7 +11,7 @@ use super::kinds::{
 };
 use super::networks::Networks;
 use super::problems::Span;
-use super::settings::{SESSIONS, TIMEOUT};
+use super::ranges::{SESSIONS, TIMEOUT};
 use super::values::Rate;
 
 /// `net.core.somaxconn`, which limits the backlog anyway, is rarely higher.

@@ -8,7 +8,7 @@ use super::kinds::{
     HTTP_HOST, HTTP_METHOD, HTTP_PATH, Key, Kind, Planned, Presence, STATUS, Section, Table, Value,
 };
 use super::problems::Span;
-use super::settings::{MS, TIME_MAX};
+use super::ranges::{MS, TIME_MAX};
 
 /// More than 100 probes a second would be a load on the server.
 const PROBE_INTERVAL: Kind = Kind::Time(Duration::from_millis(10), TIME_MAX);

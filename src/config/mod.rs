@@ -1,7 +1,8 @@
 //! The configuration: reads and checks a file, or reports every problem of it.
 //!
-//! `settings` declares every key. A file travels from `syntax` (TOML) through `reader` (as written)
-//! to the structs of `settings` and its like (as meant), and `validate` compares the sections with each other.
+//! `settings` and its three neighbours declare every key. A file travels from `syntax` (TOML)
+//! through `reader` (as written) to the structs of the settings (as meant), and `validate` compares
+//! the sections with each other.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -25,6 +26,7 @@ mod health_settings;
 mod kinds;
 mod networks;
 mod problems;
+mod ranges;
 mod reader;
 mod schema;
 mod settings;

@@ -20,18 +20,10 @@ use super::kinds::{
     ACCOUNT, Alternative, BIND, Key, Kind, Planned, Presence, SOCKET_PATH, Section, Table, Value,
 };
 use super::problems::Span;
+use super::ranges::{SESSIONS, TIME_MAX};
 
-/// The shortest time that timers know.
-pub(super) const MS: Duration = Duration::from_millis(1);
-/// Timers count milliseconds, and those of HAProxy end at 2^31 ms (24.8 days).
-pub(super) const TIME_MAX: Duration = Duration::from_secs(24 * 24 * 60 * 60);
-/// A timeout of 0 would end every session at once.
-pub(super) const TIMEOUT: Kind = Kind::Time(MS, TIME_MAX);
 /// More than the cores of any machine that evenkeel is meant for.
 const WORKERS: Kind = Kind::Number(1, 256);
-/// A session takes two descriptors; ten million sessions are far above the limit of one process
-/// (`fs.nr_open`).
-pub(super) const SESSIONS: Kind = Kind::Number(1, 10_000_000);
 /// From four buffers of 16 KiB to the largest number of buffers: a buffer id has 16 bits.
 const BUFFERS: Kind = Kind::Size(64 << 10, 1 << 30);
 
@@ -69,10 +61,10 @@ section! {
         /// file descriptors allows. At the limit, new connections wait in the kernel's backlog.
         sessions_max: Option<(NonZeroU32, Span)> =
             Default(Kind::Or(&SESSIONS, Alternative::Auto), r#""auto""#);
-        /// Memory of each worker for bytes that it has received and not yet sent, beside at most 32
-        /// MiB of pipes: a hard limit. "auto": 16 KiB for each session of `sessions_max`, and at
-        /// least 8 MiB; buffers and pipes of all workers together take at most a quarter of the
-        /// memory of the machine or cgroup.
+        /// Memory of each worker for bytes that it has received and not yet sent, in buffers and
+        /// pipes: a hard limit. "auto": 16 KiB for each session of `sessions_max`, at least 8 MiB,
+        /// and 32 MiB of pipes, but for all workers together at most a quarter of the memory of the
+        /// machine or cgroup.
         buffers: Option<u64> = Default(Kind::Or(&BUFFERS, Alternative::Auto), r#""auto""#);
         /// How long SIGTERM keeps accepting clients while /readyz already answers 503, so that a
         /// balancer in front takes this one out. Then the drain begins.
