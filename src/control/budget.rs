@@ -38,10 +38,10 @@ pub struct Memory {
     pub pipes: PipeLimits,
 }
 
-/// The memory of each of `workers`: `global.buffers` beside the pipes; or, within a quarter of
-/// `memory` for all of them together, one buffer for each session beside the `pipes` that a worker
-/// can use. Where that is scarce, pipes get an eighth of it: without a pipe bulk is copied, but
-/// without a buffer no session moves.
+/// The memory of each of `workers`: `global.buffers`; or, within a quarter of `memory` for all of
+/// them together, one buffer for each session beside the `pipes` that a worker can use. Where that
+/// is scarce, pipes get an eighth of it: without a pipe bulk is copied, but without a buffer no
+/// session moves.
 pub fn memory(
     config: &Config,
     workers: usize,
@@ -50,11 +50,8 @@ pub fn memory(
     pipes: PipeLimits,
 ) -> Memory {
     let wanted = u64::from(sessions_max).max(BUFFERS_AUTO_MIN) * BUFFER_SIZE as u64;
-    // A session that splices holds no buffer: with few buffers, pipes are needed the more.
-    if let Some(buffers) = config.global.buffers {
-        return Memory { buffers, pipes };
-    }
-    let ceiling = (wanted + pipes.bytes()).min(memory / SHARE / (workers as u64).max(1));
+    let auto = || (wanted + pipes.bytes()).min(memory / SHARE / (workers as u64).max(1));
+    let ceiling = config.global.buffers.unwrap_or_else(auto);
     let pipes = pipes.within(ceiling - wanted.min(ceiling - ceiling / PIPES_SHARE));
     Memory { buffers: ceiling - pipes.bytes(), pipes }
 }
@@ -219,9 +216,17 @@ mod tests {
     #[test]
     fn written_memory_is_what_is_written() {
         let mut config = config("\"auto\"");
-        config.global.buffers = Some(4 << 20);
-        let written = memory(&config, 4, 10_000, 64 << 20, PIPES);
-        assert_eq!(written, Memory { buffers: 4 << 20, pipes: PIPES });
+        for ceiling in [64 << 10, 4 << 20, 1 << 30] {
+            config.global.buffers = Some(ceiling);
+            for sessions in [10, 1 << 20] {
+                let Memory { buffers, pipes } = memory(&config, 4, sessions, 64 << 20, PIPES);
+                assert_eq!(buffers + pipes.bytes(), ceiling);
+                assert!(buffers >= ceiling / 8 * 7, "{buffers} of {ceiling}");
+            }
+        }
+        config.global.buffers = Some(64 << 10);
+        let pipes = memory(&config, 4, 10, 64 << 20, PIPES).pipes;
+        assert_eq!(pipes.count, 0, "not even one of 64 KiB");
     }
 
     #[test]

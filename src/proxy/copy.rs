@@ -45,7 +45,9 @@ impl Pump {
                 pump_io.io.release(buffer);
             }
             Ok(Some((buffer, mut length))) => {
-                let rest = if left && !more && (length as usize) < BUFFER_SIZE {
+                let all_can_be_sent = pump_io.io.supply() != Supply::Stalled;
+                let is_partial = !more && (length as usize) < BUFFER_SIZE;
+                let rest = if left && is_partial && all_can_be_sent {
                     // The end, most of the time: all bytes that were there are in the buffer.
                     pump_io.io.receive_rest(side, &buffer, length)
                 } else {
@@ -173,13 +175,29 @@ impl Pump {
         first || self.short_reads >= SHORT_READS_SMALL
     }
 
+    /// Ends a receive that was armed before the buffers stalled: it would take what comes, whether
+    /// or not the sink has room. It is armed again once the sink has.
+    pub fn stop_receiving_blindly<I: Io>(&mut self, pump_io: &mut PumpIo<'_, I>) {
+        let (source, sink) = (pump_io.direction.source(), pump_io.direction.sink());
+        let receive = Operation::Receive(source);
+        if self.is_finished() || self.cancelling || !pump_io.in_flight(receive) {
+            return;
+        }
+        // An idle session need not ask: everything was acknowledged.
+        self.has_room |=
+            pump_io.open && !self.holds_bytes() && pump_io.io.unacknowledged(sink) == 0;
+        self.cancelling = true;
+        pump_io.io.cancel(receive);
+    }
+
     /// Receives one buffer at a time, and only once the sink has said that it has room: bytes that
     /// it does not take stay in the socket of the source, and cost no buffer.
     fn receive_what_can_be_sent<I: Io>(&mut self, pump_io: &mut PumpIo<'_, I>, receiving: bool) {
         let sink = pump_io.direction.sink();
         let room = Operation::Ready(sink, Readiness::Writable);
         if receiving {
-            if !self.has_room && !self.cancelling {
+            let may_go_on = self.has_room && self.buffers_held() == 0;
+            if !may_go_on && !self.cancelling {
                 self.cancelling = true;
                 pump_io.io.cancel(Operation::Receive(pump_io.direction.source()));
             }

@@ -129,6 +129,9 @@ pub enum Event {
     BufferFree(Side),
     /// The preface was read, or is invalid.
     PrefaceRead(Result<(), InvalidPreface>),
+    /// Too many buffers are held by bytes that their peer does not take
+    /// ([`Supply::Stalled`]): from now on nothing is received that cannot be sent at once.
+    BuffersStalled,
     /// A server has room, and this session is the first that waits for one.
     ServerFree,
     /// The time of [`crate::proxy::session::Session::deadline`] has come.

@@ -5,9 +5,7 @@ use std::time::SystemTime;
 
 use crate::proxy::sockets::Live;
 use crate::proxy::worker::Running;
-use crate::shared::events::WorkerEvent;
 use crate::shared::records::SessionRecord;
-use crate::sys::buffer::Supply;
 use crate::terms::{Direction, End, Reason};
 
 impl Running {
@@ -55,12 +53,6 @@ impl Running {
         cell.buffers.set(u64::from(buffers.count()));
         cell.buffers_in_use.set(buffers.held() as u64);
         cell.pipes_in_use.set(self.context.pipes.held() as u64);
-        let stalled = buffers.supply() == Supply::Stalled;
-        if stalled && cell.buffers_stalled.read() == 0 {
-            let event = WorkerEvent::BuffersStalled(self.worker.index);
-            self.worker.shared.events.try_send(event).ok();
-        }
-        cell.buffers_stalled.set(stalled.into());
         if self.context.ring.overflown() {
             cell.cq_overflows.add(1);
         }

@@ -121,6 +121,12 @@ impl Session {
                 self.pumps[direction as usize].waiting = false;
                 self.advance(direction, now, io);
             }
+            Event::BuffersStalled => {
+                for direction in Direction::BOTH {
+                    let (pump, mut pump_io) = self.pump(direction, io);
+                    pump.stop_receiving_blindly(&mut pump_io);
+                }
+            }
             Event::PrefaceRead(result) => {
                 let next = self.on_preface_read(result);
                 self.apply(next, now, io);

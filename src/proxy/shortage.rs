@@ -1,10 +1,12 @@
 //! Sessions that wait for a buffer, and what happens when none comes back.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::proxy::io::Event;
 use crate::proxy::worker::Running;
 use crate::shared::events::WorkerEvent;
+use crate::sys::buffer::Supply;
 
 /// How long no buffer may come back while a session waits for one. Bytes that their peer takes are
 /// sent within a turn, which is well below a millisecond.
@@ -29,6 +31,23 @@ impl Running {
             // One that has ended meanwhile takes no buffer.
             told += usize::from(self.tell(key, Event::BufferFree(side)).is_ok());
         }
+    }
+
+    /// Tells every session when the buffers stall: the receives that are armed by then could take
+    /// all that is left before their own sessions notice.
+    pub(super) fn follow_supply(&mut self) {
+        let stalled = self.context.ring.buffers().supply() == Supply::Stalled;
+        let worker = Rc::clone(&self.worker);
+        let cell = worker.shared.cells.of(worker.index);
+        if stalled && cell.buffers_stalled.read() == 0 {
+            worker.shared.events.try_send(WorkerEvent::BuffersStalled(worker.index)).ok();
+            for slot in 0..self.sessions.capacity() {
+                if let Some((key, _)) = self.sessions.at(slot) {
+                    self.tell(key, Event::BuffersStalled).ok();
+                }
+            }
+        }
+        cell.buffers_stalled.set(stalled.into());
     }
 
     /// Ends sessions that hold buffers, those first that have moved nothing for longest, until an

@@ -169,6 +169,7 @@ impl Running {
             self.follow_table();
             self.follow_phase();
             self.reap();
+            self.follow_supply();
             self.serve_waiting();
             self.meet_deadlines();
             self.turn_listeners();

@@ -18,9 +18,22 @@ use crate::sys::ids::{Id, IdPool};
 pub const BUFFER_SIZE: usize = 16 * 1024;
 
 /// Buffers that the kernel holds to receive into: what all sessions together may receive in one
-/// turn before their receives have to be armed again. A kernel since 6.13 receives for about 40
-/// sessions in one enter, so more buffers are only colder; an older one for all that are ready.
+/// turn before their receives have to be armed again; an eighth of the buffers if that is less. A
+/// kernel since 6.13 receives for about 40 sessions in one enter, so more buffers are only colder;
+/// an older one for all that are ready.
 const DEPTH: u16 = 64;
+
+/// The ring is never shallower, however few buffers there are.
+const DEPTH_MIN: u16 = 4;
+
+/// What one turn fills is one part in so many of all buffers. A stall is noticed when a third is
+/// held for longer than a turn, and the receives are ended a turn later: until then three turns may
+/// have filled the ring, and more than a quarter is left.
+const DEPTH_SHARE: u16 = 8;
+
+/// The most that one receive takes while buffers are stalled. A socket that has reported room has a
+/// third of its buffer free, 15 KiB of the smallest: so much is sent at once.
+pub(crate) const STALLED_LENGTH: usize = 8 * 1024;
 
 /// The depth of the ring when that was too little, as long as it is.
 const RING_ENTRIES: u16 = 1024;
@@ -87,7 +100,7 @@ impl Buffers {
             // The lowest are lent first, so that the memory in use stays together.
             ids: IdPool::new(count),
             provided: 0,
-            depth: DEPTH,
+            depth: Self::usual_depth(count),
             too_shallow: false,
             refills: (0, 0),
             tail: 0,
@@ -157,19 +170,26 @@ impl Buffers {
         self.stalled = held * if self.stalled { 4 } else { 3 } > count;
     }
 
+    /// The depth when nothing asks for more, with so many buffers.
+    fn usual_depth(count: u16) -> u16 {
+        (count / DEPTH_SHARE).clamp(DEPTH_MIN, DEPTH)
+    }
+
+    fn usual(&self) -> u16 {
+        Self::usual_depth(self.count())
+    }
+
     fn adapt_depth(&mut self) {
         let (refills, most) = self.refills;
         let most = most.max(self.depth.saturating_sub(self.provided));
         self.refills = (refills + 1, most);
         if std::mem::take(&mut self.too_shallow) {
-            // What one turn fills is a part of what there is, or the reserve would be gone at once.
-            let count = self.count();
-            let most = (count / 4).clamp(DEPTH.min(count), RING_ENTRIES);
+            let most = (self.count() / DEPTH_SHARE).clamp(self.usual(), RING_ENTRIES);
             self.depth = self.depth.saturating_mul(2).min(most);
             self.refills = (0, 0);
         } else if refills >= REFILLS {
             if most < self.depth / 2 {
-                self.depth = (self.depth / 2).max(DEPTH);
+                self.depth = (self.depth / 2).max(self.usual());
             }
             self.refills = (0, 0);
         }
@@ -193,7 +213,7 @@ impl Buffers {
     #[must_use]
     pub fn has_slack(&self) -> bool {
         let used = self.held_most.max(usize::from(self.depth));
-        self.held() == 0 && used > usize::from(DEPTH)
+        self.held() == 0 && used > usize::from(self.usual())
     }
 
     /// Gives the memory of all buffers back to the system, if no session holds one. No completion
@@ -201,7 +221,7 @@ impl Buffers {
     pub(super) fn give_back_memory(&mut self) {
         if self.held() == 0 {
             self.held_most = 0;
-            self.depth = DEPTH;
+            self.depth = self.usual();
             self.memory.discard();
         }
     }
@@ -322,7 +342,7 @@ mod tests {
 
     #[test]
     fn the_memory_of_a_burst_is_given_back_once_no_session_holds_a_buffer() {
-        let mut buffers = Buffers::new(600).unwrap();
+        let mut buffers = Buffers::new(1200).unwrap();
         assert!(buffers.deepen());
         buffers.provide();
         let held = received(&mut buffers, 2 * DEPTH);
@@ -336,7 +356,11 @@ mod tests {
     #[test]
     fn more_than_a_third_held_for_longer_than_a_turn_is_a_stall_until_it_is_clearly_less() {
         let mut buffers = Buffers::new(64).unwrap();
-        let mut held = received(&mut buffers, 30);
+        let mut held = Vec::new();
+        while held.len() < 30 {
+            held.extend(received(&mut buffers, 3));
+            buffers.provide();
+        }
         buffers.end_turn();
         assert_eq!(buffers.supply(), Supply::Ample, "they were filled in this turn");
         buffers.end_turn();
@@ -350,7 +374,7 @@ mod tests {
 
     #[test]
     fn the_ring_is_deeper_while_it_needs_to_be() {
-        let mut buffers = Buffers::new(600).unwrap();
+        let mut buffers = Buffers::new(1200).unwrap();
         assert!(buffers.deepen() && buffers.deepen());
         buffers.provide();
         assert_eq!(buffers.provided, 2 * DEPTH, "twice as deep, however often it was asked for");
@@ -369,7 +393,7 @@ mod tests {
 
     #[test]
     fn a_buffer_that_is_released_is_provided_next() {
-        let mut buffers = Buffers::new(300).unwrap();
+        let mut buffers = Buffers::new(600).unwrap();
         let held = received(&mut buffers, 2);
         let indices: Vec<u16> = held.iter().map(Id::index).collect();
         assert_eq!(buffers.held(), 2);

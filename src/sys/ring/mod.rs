@@ -24,7 +24,7 @@ use nix::errno::Errno;
 use nix::libc;
 use socket2::SockAddr;
 
-use crate::sys::buffer::{BUFFER_SIZE, BufferId, Buffers};
+use crate::sys::buffer::{BUFFER_SIZE, BufferId, Buffers, STALLED_LENGTH, Supply};
 use crate::sys::kernel_version::KernelVersion;
 use crate::sys::socket::{Socket, send_flags};
 use crate::sys::wait_timer::WaitTimer;
@@ -171,8 +171,11 @@ impl Ring {
         let entry = if multishot {
             opcode::RecvMulti::new(socket, GROUP).build()
         } else {
-            // The length of a receive with buffer selection is at most that of the buffer.
-            let length = u32::try_from(BUFFER_SIZE).unwrap_or(u32::MAX);
+            let length = match self.buffers.supply() {
+                Supply::Stalled => STALLED_LENGTH,
+                Supply::Ample | Supply::Low => BUFFER_SIZE,
+            };
+            let length = u32::try_from(length).unwrap_or(u32::MAX);
             opcode::Recv::new(socket, std::ptr::null_mut(), length)
                 .buf_group(GROUP)
                 .build()

@@ -243,7 +243,10 @@ impl Simulated {
         // Other sessions of the worker hold buffers and give them back.
         if self.random.one_in(16) {
             let supplies = [Supply::Ample, Supply::Ample, Supply::Low, Supply::Stalled];
-            self.supply = supplies[self.random.below(4) as usize];
+            let before = mem::replace(&mut self.supply, supplies[self.random.below(4) as usize]);
+            if self.supply == Supply::Stalled && before != Supply::Stalled {
+                return Some(Event::BuffersStalled);
+            }
         }
         for _ in 0..attempts {
             match self.random.below(3) {
