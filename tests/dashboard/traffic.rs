@@ -1,5 +1,6 @@
 //! An evenkeel with the events that a dashboard shows: sessions that end and one that stays open, a
-//! server that refuses connections, probes that pass, and reloads.
+//! server that refuses connections, clients that wait in a queue or are refused, probes that pass,
+//! and reloads.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -34,6 +35,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) struct Traffic {
     balancer: Program,
     frontend: SocketAddr,
+    /// A frontend whose only server takes one session.
+    narrow: SocketAddr,
+    /// A frontend that denies every client.
+    closed: SocketAddr,
     observe: SocketAddr,
     prometheus: SocketAddr,
     folder: Folder,
@@ -49,7 +54,7 @@ impl Traffic {
         let refuses = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         refuses.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
         let dead = refuses.local_addr().unwrap().as_socket().unwrap();
-        let [frontend, observe, prometheus] = free_addresses();
+        let [frontend, narrow, closed, observe, prometheus] = free_addresses();
         let control = folder.0.join("control.sock");
         let text = format!(
             r#"[observe]
@@ -58,6 +63,20 @@ control = "{}"
 [frontend.page]
 bind = ["{frontend}"]
 backend = "web"
+[frontend.narrow]
+bind = ["{narrow}"]
+backend = "narrow"
+[frontend.closed]
+bind = ["{closed}"]
+backend = "narrow"
+deny = ["0.0.0.0/0"]
+[backend.narrow]
+queue_timeout = "500ms"
+health.check = "off"
+[[backend.narrow.server]]
+name = "one"
+address = "{live}"
+sessions_max = 1
 [backend.web.health]
 interval = "500ms"
 port = {}
@@ -76,8 +95,16 @@ address = "{dead}"
         let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
         command.arg("run").arg("-c").arg(file);
         let balancer = Program::start(command, folder.0.join("evenkeel.log"));
-        let mut traffic =
-            Self { balancer, frontend, observe, prometheus, folder, _refuses: refuses };
+        let mut traffic = Self {
+            balancer,
+            frontend,
+            narrow,
+            closed,
+            observe,
+            prometheus,
+            folder,
+            _refuses: refuses,
+        };
         until("evenkeel listens", || {
             traffic.balancer.assert_runs();
             TcpStream::connect(traffic.frontend).is_ok()
@@ -109,10 +136,11 @@ address = "{dead}"
             }
         }
         let stopped = AtomicBool::new(false);
-        let stays_open = TcpStream::connect(self.frontend).unwrap();
+        let stays_open = [self.frontend, self.narrow].map(|at| TcpStream::connect(at).unwrap());
         thread::scope(|scope| {
             let stop = StopOnDrop(&stopped);
             scope.spawn(|| self.run_until(&stopped));
+            scope.spawn(|| self.queue_until(&stopped));
             action();
             drop(stop);
         });
@@ -124,9 +152,20 @@ address = "{dead}"
         while !stopped.load(Relaxed) {
             for _ in 0..SESSIONS_A_RELOAD {
                 assert_eq!(self.exchange(b"hello").unwrap(), b"hello");
+                // It is reset.
+                drop(TcpStream::connect(self.closed));
                 thread::park_timeout(PAUSE);
             }
             self.balancer.signal(Signal::SIGHUP);
+        }
+    }
+
+    /// One client after the other waits in the queue until it is reset.
+    fn queue_until(&self, stopped: &AtomicBool) {
+        while !stopped.load(Relaxed) {
+            let Ok(mut client) = TcpStream::connect(self.narrow) else { continue };
+            client.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
+            drop(client.read(&mut [0]));
         }
     }
 
