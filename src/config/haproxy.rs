@@ -11,7 +11,7 @@ const LOGGED: &str = "remove it: every session is logged";
 /// Keywords with their parts joined by `_`, and what to do about each.
 const KEYWORDS: &[(&str, &str)] = &[
     ("acl", "write another frontend for another backend: evenkeel does not look at requests"),
-    ("check", "write a [backend.NAME.health]"),
+    ("check", "write check in [backend.NAME.health]"),
     ("chroot", "remove it: deploy/evenkeel.service isolates the process"),
     ("cookie", NOT_HTTP),
     ("daemon", "remove it: evenkeel stays in the foreground, as systemd expects"),
@@ -25,7 +25,7 @@ const KEYWORDS: &[(&str, &str)] = &[
     ("inter", "write interval, in [backend.NAME.health]"),
     ("listen", "write a [frontend.NAME] and a [backend.NAME]"),
     ("maxconn", "write sessions_max, in [global], a frontend or a server"),
-    ("maxqueue", "remove it: queue_max, of a backend, is not supported yet"),
+    ("maxqueue", "write queue_max, in a backend"),
     ("mode", "remove it: everything is TCP"),
     ("nbthread", "write workers, in [global]"),
     ("option", "write a key of its own; evenkeel.example.toml shows every key"),
@@ -34,17 +34,17 @@ const KEYWORDS: &[(&str, &str)] = &[
     ("option_httpchk", "write check = \"http\", in [backend.NAME.health]"),
     ("option_httplog", LOGGED),
     ("option_tcplog", LOGGED),
-    ("slowstart", "remove it: slow_start, of a backend, is not supported yet"),
+    ("slowstart", "write slow_start = \"30s\", in a backend"),
     ("stats", "write bind, in [observe]"),
     ("stats_socket", "write control, in [observe]"),
-    ("stick", "remove it: servers take turns"),
-    ("stick_table", "remove it: servers take turns"),
+    ("stick", "write balance = \"source\", in a backend"),
+    ("stick_table", "write balance = \"source\", in a backend"),
     ("timeout", "write idle_timeout, in a frontend, or connect_timeout, in a backend"),
     ("timeout_check", "write timeout = \"2s\", in [backend.NAME.health]"),
     ("timeout_client", "write idle_timeout = \"30s\", in a frontend"),
     ("timeout_client_fin", "write half_closed_timeout = \"30s\", in a frontend"),
     ("timeout_connect", "write connect_timeout = \"5s\", in a backend"),
-    ("timeout_queue", "remove it: queue_timeout, of a backend, is not supported yet"),
+    ("timeout_queue", "write queue_timeout = \"5s\", in a backend"),
     ("timeout_server", "write idle_timeout = \"30s\", in a frontend"),
     ("timeout_tunnel", "write idle_timeout = \"1h\", in a frontend"),
     ("use_backend", "write backend = \"NAME\", in a frontend: the choice is not by request"),
@@ -59,6 +59,13 @@ fn instead_of(keyword: &str) -> Option<&'static str> {
 /// What to do about a key that evenkeel does not have; none: HAProxy does not have it either. The
 /// value of `timeout.client = "30s"` is a table.
 pub(super) fn keyword(name: &str, value: &DeValue<'_>) -> Option<&'static str> {
+    if let ("check", DeValue::Boolean(wanted)) = (name, value) {
+        return Some(if *wanted {
+            "remove it: servers are probed unless [backend.NAME.health] sets check = \"off\""
+        } else {
+            "write check = \"off\" in [backend.NAME.health], for all servers of the backend"
+        });
+    }
     let below = value.as_table().and_then(|table| table.keys().next());
     let joined = below.and_then(|below| instead_of(&format!("{name}_{}", below.get_ref())));
     joined.or_else(|| instead_of(name))
@@ -119,7 +126,12 @@ pub(super) fn line(root: &'static Section, line: &str) -> Option<String> {
     let remedy = match (first, second) {
         ("frontend" | "backend", name) => return Some(format!("write [{first}.{name}]")),
         ("balance", "roundrobin") => "write balance = \"roundrobin\"",
-        ("balance", _) => "write balance = \"roundrobin\"; no other is supported yet",
+        ("balance", "leastconn") => "write balance = \"leastconn\"",
+        ("balance", "source") => "write balance = \"source\"",
+        ("balance", "first") => "write balance = \"first\"",
+        ("balance", _) => {
+            "write balance = \"roundrobin\", \"leastconn\", \"random\", \"source\" or \"first\""
+        }
         ("bind", _) => "write bind = [\"0.0.0.0:PORT\", \"[::]:PORT\"]",
         ("log", _) => "remove it: records go to standard output, in the format of [observe.log]",
         ("server", _) => {
