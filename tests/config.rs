@@ -374,7 +374,7 @@ fn setting(line: &str) -> Option<&str> {
 
 fn without_spans(mut config: Config) -> Config {
     let none = Span::default();
-    config.file = None;
+    (config.file, config.text) = (None, Arc::default());
     config.observe.bind.iter_mut().for_each(|(_, span)| *span = none);
     config.observe.control.iter_mut().for_each(|(_, span)| *span = none);
     for frontend in config.frontends.iter_mut().map(Arc::make_mut) {

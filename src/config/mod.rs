@@ -18,6 +18,7 @@ mod addresses;
 mod backend_settings;
 mod chains;
 mod declare;
+mod differences;
 mod document;
 mod enums;
 mod frontend_settings;
@@ -37,19 +38,21 @@ mod values;
 pub use addresses::{ServerAddress, not_a_server};
 pub use backend_settings::{BackendSettings, Server};
 pub use chains::{Chains, Reached};
+pub use differences::{Change, Difference, Item, differences};
 pub use document::{example, reference};
 pub use enums::{AdminState, AllDown, Backups, Balance, Check, LogFormat, OnDown, Words};
 pub use frontend_settings::{FrontendSettings, Rates};
 pub use health_settings::{Health, HttpCheck};
 pub use kinds::{Alternative, Format, Key, Kind, Planned, Presence, Section};
 pub use networks::Networks;
-pub use problems::{Problem, Problems, Span};
+pub use problems::{Problem, Problems, Span, nearest};
 pub use schema::schema;
 pub use settings::{Config, Global, Log, Observe};
 pub use validate::{on_this_machine, overlap};
 pub use values::Rate;
 
 use kinds::Table;
+use networks::BadLines;
 use problems::{Sink, shown};
 
 /// The largest file that is read: ten thousand servers need less than 1 MiB, and the time and the
@@ -66,6 +69,7 @@ pub fn load(path: &Path) -> Result<Config, Problems> {
     let text = text_of(&bytes).map_err(|valid| not_text(&name, &bytes, valid))?;
     let mut config = parse(text, &name)?;
     config.file = Some(path.to_owned());
+    config.text = text.into();
     let sink = Sink::new(&name, text);
     read_lists(&mut config, path, &sink);
     sink.finish().map(|()| config)
@@ -80,17 +84,25 @@ fn read_lists(config: &mut Config, path: &Path, sink: &Sink<'_>) {
             let Some((file, span)) = list.file.clone() else { continue };
             let file = folder.join(file);
             let shown = shown(&file.display().to_string());
-            let outcome = match read(&file) {
+            let bytes = match read(&file) {
+                Ok(bytes) => bytes,
                 Err(problem) => {
                     let (what, _) = problem.split_once("; ").unwrap_or((&problem, ""));
-                    Err(format!("{key}: the file {shown} {what}; name an existing text file"))
+                    let remedy = "name an existing text file";
+                    sink.push_at(span, format!("{key}: the file {shown} {what}; {remedy}"));
+                    continue;
                 }
-                Ok(bytes) => list
-                    .read(&String::from_utf8_lossy(&bytes))
-                    .map_err(|(line, problem)| format!("{key}: line {line} of {shown}: {problem}")),
             };
-            if let Err(problem) = outcome {
-                sink.push_at(span, problem);
+            let Err(BadLines { shown: lines, more }) = list.read(&String::from_utf8_lossy(&bytes))
+            else {
+                continue;
+            };
+            for (line, problem) in lines {
+                sink.push_at(span, format!("{key}: line {line} of {shown}: {problem}"));
+            }
+            if more > 0 {
+                let text = format!("{key}: {shown} has {more} more bad lines; correct these first");
+                sink.push_at(span, text);
             }
         }
     }

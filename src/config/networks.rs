@@ -41,9 +41,10 @@ impl Networks {
     /// Reads the text of the file: a network on each line, and comments from `#` on.
     ///
     /// # Errors
-    /// The first line that is not a network: its number, and what is wrong with it.
-    pub(super) fn read(&mut self, text: &str) -> Result<(), (usize, String)> {
-        let mut ranges = Vec::new();
+    /// The lines that are not networks: the number of each, and what is wrong with it. Of many, the
+    /// first ones, and how many more there are.
+    pub(super) fn read(&mut self, text: &str) -> Result<(), BadLines> {
+        let (mut ranges, mut bad) = (Vec::new(), BadLines::default());
         // Some editors write a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (number, line) in (1..).zip(text.lines()) {
@@ -52,9 +53,16 @@ impl Networks {
                 continue;
             }
             if ranges.len() == NETWORKS_MAX {
-                return Err((number, format!("more than {NETWORKS_MAX} networks; join some")));
+                bad.note(number, format!("more than {NETWORKS_MAX} networks; join some"));
+                break;
             }
-            ranges.push(network(line).map_err(|problem| (number, problem))?);
+            match network(line) {
+                Ok(range) => ranges.push(range),
+                Err(problem) => bad.note(number, problem),
+            }
+        }
+        if !bad.shown.is_empty() {
+            return Err(bad);
         }
         *self = Self { file: self.file.take(), ..Self::new(ranges) };
         Ok(())
@@ -66,12 +74,40 @@ impl Networks {
         !self.ranges.is_empty() || self.file.is_some()
     }
 
+    /// Whether both have the same networks.
+    #[must_use]
+    pub fn has_same(&self, other: &Self) -> bool {
+        self.ranges == other.ranges
+    }
+
     /// Whether an address is in it.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = number(address);
         let before = self.ranges.partition_point(|(first, _)| *first <= address);
         before > 0 && address <= self.ranges[before - 1].1
+    }
+}
+
+/// Bad lines of one file that are reported; the rest is counted.
+const BAD_LINES_SHOWN: usize = 20;
+
+/// Lines of a file that are not networks.
+#[derive(Debug, Default)]
+pub(super) struct BadLines {
+    /// The number of each line, and what is wrong with it.
+    pub(super) shown: Vec<(usize, String)>,
+    /// How many more there are.
+    pub(super) more: usize,
+}
+
+impl BadLines {
+    fn note(&mut self, line: usize, problem: String) {
+        if self.shown.len() < BAD_LINES_SHOWN {
+            self.shown.push((line, problem));
+        } else {
+            self.more += 1;
+        }
     }
 }
 
@@ -181,8 +217,18 @@ mod tests {
         list.read("# ours\n\n192.0.2.0/24   # web\n 10.0.0.1 \r\n").unwrap();
         assert!(has(&list, "192.0.2.9") && has(&list, "10.0.0.1") && !has(&list, "10.0.0.2"));
         assert!(list.file.is_some());
-        let (line, problem) = list.read("10.0.0.0/8\nnonsense\n").unwrap_err();
-        assert_eq!(line, 2);
-        assert!(problem.contains("not a network"), "{problem}");
+        assert!(list.read("10.0.0.0/8\nnonsense\n").is_err());
+        assert!(has(&list, "192.0.2.9"), "a bad file changes nothing");
+    }
+
+    #[test]
+    fn every_bad_line_of_a_file_is_reported_up_to_a_limit() {
+        let mut list = Networks::of_file("x".into(), Span::default());
+        let bad = list.read("10.0.0.0/8\nnonsense\n# fine\n10.0.0.1/8\n").unwrap_err();
+        let lines = bad.shown.iter().map(|(line, _)| *line);
+        assert!(lines.eq([2, 4]) && bad.more == 0, "{bad:?}");
+        assert!(bad.shown[0].1.contains("not a network"), "{bad:?}");
+        let bad = list.read(&"x\n".repeat(1000)).unwrap_err();
+        assert_eq!((bad.shown.len(), bad.more), (BAD_LINES_SHOWN, 1000 - BAD_LINES_SHOWN));
     }
 }

@@ -161,7 +161,8 @@ pub(super) fn shown(word: &str) -> String {
 }
 
 /// The known word that `word` probably means.
-pub(super) fn nearest<'w>(word: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+#[must_use]
+pub fn nearest<'w>(word: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
     // The cost of the distance is the product of both lengths.
     let word: String = word.chars().take(64).collect::<String>().to_lowercase();
     words

@@ -46,6 +46,8 @@ section! {
     with |_table| {
         /// The file; none: the configuration comes from `run --bind --server`.
         file: Option<PathBuf> = None;
+        /// Its text.
+        text: Arc<str> = Arc::default();
     }
 }
 

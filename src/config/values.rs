@@ -1,6 +1,7 @@
 //! The syntax of strings: durations, sizes, names (addresses: `addresses`). Pure; each error is
 //! "what is wrong; what to do".
 
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -14,6 +15,18 @@ pub struct Rate {
     pub count: u32,
     /// In which so many may come.
     pub period: Duration,
+}
+
+/// As the configuration writes it.
+impl fmt::Display for Rate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.period.as_secs() {
+            1 => "s",
+            60 => "m",
+            _ => "h",
+        };
+        write!(out, "{}/{unit}", self.count)
+    }
 }
 
 /// "500ms", "2s", "5m", "1h", "1d".

@@ -70,10 +70,11 @@ fn a_file_of_networks_is_read_again_at_a_reload() {
     balancer.reload(&config);
     assert!(!is_served(&from("127.3.0.1", env.frontend())));
     assert!(is_served(&from("127.4.0.1", env.frontend())));
-    fs::write(env.file("denied"), "127.3.0.0/16\nnonsense\n").unwrap();
+    fs::write(env.file("denied"), "127.3.0.0/16\nnonsense\n\n10.0.0.1/8\n").unwrap();
     let answer = balancer.control(&["reload"]);
     let said = String::from_utf8(answer.stderr).unwrap();
     assert!(said.contains("line 2") && said.contains("not a network"), "{said}");
+    assert!(said.contains("line 4") && said.contains("10.0.0.0/8"), "{said}");
     assert!(!is_served(&from("127.3.0.1", env.frontend())), "the old list stays");
 }
 
