@@ -16,13 +16,14 @@ use crate::config::{
 use crate::control::listeners;
 use crate::control::reload::{hosts, resolve_within};
 use crate::control::resolve::{Answer, Resolver};
+use crate::doctor::listening;
 use crate::run::identity;
 use crate::sys::local_addresses::LocalAddresses;
 
 /// How long DNS may take for all names together: `check` is interactive.
 const RESOLVE_MAX: Duration = Duration::from_secs(2);
 
-/// Something that this machine does not have.
+/// Something that this machine does not have, or that is to be known about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
     /// "address", "account", "name" or "server".
@@ -31,6 +32,8 @@ pub struct Warning {
     pub span: Span,
     /// "what is wrong; what to do"
     pub text: String,
+    /// Nothing is wrong: the operator is only told.
+    pub is_note: bool,
 }
 
 /// Looks up what `config` needs of this machine.
@@ -39,13 +42,20 @@ pub struct Warning {
 /// Host names cannot be looked up.
 pub fn look_up(config: &Config) -> io::Result<Vec<Warning>> {
     let mut warnings = Vec::new();
-    let mut warn = |subject, span, text| warnings.push(Warning { subject, span, text });
     let binds = config.frontends.iter().flat_map(|frontend| &frontend.bind);
     for (address, span) in binds.chain(&config.observe.bind) {
-        if let Err(problem) = listeners::try_bind(*address) {
-            warn("address", *span, problem);
-        }
+        let Err(problem) = listeners::try_bind(*address) else { continue };
+        let user = listening::evenkeel_at(*address);
+        let is_note = user.is_some();
+        let text = match user {
+            Some(pid) => format!("{address} is in use by the running evenkeel (process {pid})"),
+            None => problem,
+        };
+        warnings.push(Warning { subject: "address", span: *span, text, is_note });
     }
+    let mut warn = |subject, span, text| {
+        warnings.push(Warning { subject, span, text, is_note: false });
+    };
     for (span, problem) in identity::missing(config) {
         warn("account", span, problem);
     }

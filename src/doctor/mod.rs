@@ -7,6 +7,7 @@
 mod finding;
 mod kernel;
 mod limits;
+mod listening;
 pub mod lookups;
 
 use std::io::{self, Write};
@@ -27,6 +28,9 @@ pub fn doctor(out: &mut dyn Write, config: Option<&Config>) -> io::Result<bool> 
     if let Some(config) = config {
         findings.extend(lookups::look_up(config)?.iter().map(|warning| {
             let place = config.locate(warning.span);
+            if warning.is_note {
+                return Finding::ok(warning.subject, format!("{place}{}", warning.text));
+            }
             let (text, remedy) = warning.text.split_once("; ").unwrap_or((&warning.text, ""));
             Finding::warning(warning.subject, format!("{place}{text}"), remedy)
         }));

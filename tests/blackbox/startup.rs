@@ -236,3 +236,34 @@ fn an_invalid_file_is_refused_with_all_its_problems() {
     let at = [format!("evenkeel.toml:{one}:"), format!("evenkeel.toml:{two}:")];
     assert_fails(&output, 64, &[&at[0], &at[1], "idle_timeout"]);
 }
+
+#[test]
+fn check_and_doctor_say_that_the_running_evenkeel_uses_its_addresses() {
+    let env = TestEnv::new();
+    let server = Server::naming("a", env.port(9001));
+    let config = Config::new(&env).server("a", server.address);
+    let balancer = Balancer::start(&env, &config);
+    // A frontend below the address that the balancer has, and a program that is not evenkeel.
+    let taken = Server::naming("b", env.port(9002));
+    let more = format!("[frontend.taken]\nbind = [\"{}\"]\nbackend = \"web\"", taken.address);
+    balancer.rewrite(&config.more(&more).text());
+    let examine = |command: &str| {
+        let file = env.file("evenkeel.toml");
+        Command::new(PROGRAM).args([command, "-c"]).arg(file).output().unwrap()
+    };
+    let check = examine("check");
+    let said = String::from_utf8(check.stderr).unwrap();
+    assert!(check.status.success(), "{said}");
+    let doctor = String::from_utf8(examine("doctor").stdout).unwrap();
+    for address in [env.frontend(), env.observe()] {
+        let note =
+            format!("{address} is in use by the running evenkeel (process {})", balancer.pid());
+        let line = said.lines().find(|line| line.contains(&note));
+        assert!(line.is_some_and(|line| line.contains(": note: ")), "{said}");
+        let is_ok = |line: &str| line.starts_with("ok ") && line.contains(&note);
+        assert!(doctor.lines().any(is_ok), "{doctor}");
+    }
+    let warning = format!("warning: {} is in use; stop the program", taken.address);
+    assert!(said.contains(&warning), "{said}");
+    assert_eq!(said.lines().count(), 3, "{said}");
+}
