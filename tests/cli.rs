@@ -4,12 +4,16 @@
 
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 17] = [
     "run",
     "check",
     "demo",
     "doctor",
+    "convert",
     "status",
+    "sessions",
+    "kill",
+    "explain",
     "drain",
     "ready",
     "maint",
@@ -42,7 +46,7 @@ fn the_help_of_each_command_has_an_example() {
 
 #[test]
 fn wrong_usage_exits_with_64() {
-    let invalid: [&[&str]; 14] = [
+    let invalid: [&[&str]; 16] = [
         &[],
         &["rnu"],
         &["run", "--bind", "127.0.0.1:8080"],
@@ -55,6 +59,8 @@ fn wrong_usage_exits_with_64() {
         &["drain", "web"],
         &["drain", "/web1"],
         &["weight", "web/web1", "1001"],
+        &["explain"],
+        &["explain", "http", "no-address"],
         &["status", "-c", "x", "--control", "y"],
         &["completions", "dos"],
     ];
@@ -146,4 +152,19 @@ fn completions_and_the_manual_contain_every_command() {
     for command in COMMANDS {
         assert!(printed(&manual).contains(&format!("evenkeel\\-{command}(1)")), "{command}");
     }
+}
+
+#[test]
+fn a_manual_that_cannot_be_written_names_the_remedy() {
+    let folder = std::env::temp_dir().join(format!("evenkeel-man-{}", std::process::id()));
+    let missing = folder.join("man1");
+    let output = evenkeel(&["man", "--dir", missing.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
+    let remedy = format!("create the directory: mkdir -p {}", missing.display());
+    assert!(printed(&output).contains(&remedy), "{}", printed(&output));
+    std::fs::create_dir_all(&missing).unwrap();
+    let output = evenkeel(&["man", "--dir", missing.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
+    assert!(missing.join("evenkeel-explain.1").exists());
+    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -1,6 +1,7 @@
 //! The arguments of every command, and what is suggested for those that are not understood.
 
 use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -140,8 +141,33 @@ pub(super) enum Command {
         control: ControlArguments,
     },
     /// Reload the configuration of a running balancer and print the result.
-    #[command(after_help = "Example: evenkeel reload")]
+    ///
+    /// With --dry-run, nothing changes: prints what a reload would change. Exit code: 0 if the file
+    /// is valid, 64 if not, 1 if a reload would be rejected for another reason.
+    #[command(after_help = "Example: evenkeel reload --dry-run")]
     Reload {
+        /// Print what would change, by name, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Show which server a client would get now, and why.
+    ///
+    /// Shows the rules that a connection meets, the algorithm, and for each server why it is chosen
+    /// or not. Nothing is counted, and no turn is taken.
+    #[command(after_help = "Example: evenkeel explain http 192.0.2.7")]
+    Explain {
+        /// The frontend.
+        #[arg(value_name = "FRONTEND")]
+        frontend: String,
+        /// The address of the client, if the answer depends on it: allow, deny, limits of each
+        /// client, balance = "source".
+        #[arg(value_name = "CLIENT", value_parser = client)]
+        client: Option<IpAddr>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         control: ControlArguments,
     },
@@ -234,6 +260,13 @@ fn format(text: &str) -> Result<Format, &'static str> {
         "nginx" => Ok(Format::Nginx),
         _ => Err("write haproxy or nginx"),
     }
+}
+
+/// Parses the address of a client, with or without a port, as the logs have it.
+fn client(text: &str) -> Result<IpAddr, &'static str> {
+    let without_port =
+        text.parse().or_else(|_| text.parse().map(|address: SocketAddr| address.ip()));
+    without_port.map_err(|_| "write an IP address, such as 192.0.2.7")
 }
 
 /// Parses a duration.

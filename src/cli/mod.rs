@@ -14,6 +14,7 @@ use crate::convert::{self, Format};
 use crate::doctor::lookups::{self, Warning};
 use crate::observe::{admin, application_log};
 use crate::shared::orders::Order;
+use crate::shared::plan::ReloadPlan;
 use crate::{demo, doctor, run};
 use arguments::{
     Arguments, Command, ControlArguments, FileArguments, RunArguments, ServerArguments,
@@ -72,7 +73,13 @@ fn dispatch(command: Command) -> Outcome {
         Command::Weight { server, weight, control } => {
             ask(&control, |socket| admin::order(socket, Order::SetWeight(server, weight)))
         }
-        Command::Reload { control } => ask(&control, |socket| admin::order(socket, Order::Reload)),
+        Command::Reload { dry_run: true, control } => plan_reload(&control),
+        Command::Reload { control, .. } => {
+            ask(&control, |socket| admin::order(socket, Order::Reload))
+        }
+        Command::Explain { frontend, client, json, control } => {
+            ask(&control, |socket| admin::explain(socket, &frontend, client, json))
+        }
         Command::Schema { example: true, .. } => print(config::example().as_bytes()),
         Command::Schema { reference: true, .. } => print(config::reference().as_bytes()),
         Command::Schema { .. } => print(format!("{:#}\n", config::schema()).as_bytes()),
@@ -117,9 +124,10 @@ fn check(file: Option<&Path>) -> Outcome {
         Ok(warnings) => warnings,
         Err(error) => return failed(&error),
     };
-    for Warning { span, text, .. } in warnings {
+    for Warning { span, text, is_note, .. } in warnings {
         let place = config.locate(span);
-        complain(&format_args!("{place}warning: {text} (looked up on this machine)"));
+        let kind = if is_note { "note" } else { "warning" };
+        complain(&format_args!("{place}{kind}: {text} (looked up on this machine)"));
     }
     let servers = config.backends.iter().map(|backend| backend.servers.len()).sum();
     let line = format!(
@@ -177,23 +185,58 @@ fn ask(
     control: &ControlArguments,
     question: impl FnOnce(&Path) -> Result<String, String>,
 ) -> Outcome {
-    let socket = match &control.control {
-        Some(socket) => socket.clone(),
-        None => match socket_of(control.file.as_deref()) {
-            Ok(Some(socket)) => socket,
-            Ok(None) => return failed(&"the control socket is off (observe.control = false)"),
-            Err(problems) => return refused(&problems),
-        },
+    match socket_of(control).map(|socket| question(&socket)) {
+        Ok(Ok(answer)) => print(format!("{}\n", answer.trim_end_matches('\n')).as_bytes()),
+        Ok(Err(problem)) => failed(&problem),
+        Err(outcome) => outcome,
+    }
+}
+
+/// Prints what a reload would change, or why it would change nothing: then with the exit code of
+/// `check` if the file is wrong, and else with that of a reload that is rejected.
+fn plan_reload(control: &ControlArguments) -> Outcome {
+    let plan = match socket_of(control).map(|socket| admin::plan_reload(&socket)) {
+        Ok(Ok(plan)) => plan,
+        Ok(Err(problem)) => return failed(&problem),
+        Err(outcome) => return outcome,
     };
-    match question(&socket) {
-        Ok(answer) => print(format!("{}\n", answer.trim_end_matches('\n')).as_bytes()),
-        Err(problem) => failed(&problem),
+    let ReloadPlan { problems, rejected, changes, after_restart } = plan;
+    problems.iter().chain(&rejected).for_each(|line| complain(line));
+    if !problems.is_empty() {
+        return Outcome::Refused;
+    }
+    if !rejected.is_empty() {
+        return failed(&"a reload would be rejected; nothing has changed");
+    }
+    let mut out = String::new();
+    for (head, lines) in
+        [("a reload would change:", changes), ("takes effect at the next start:", after_restart)]
+    {
+        if !lines.is_empty() {
+            out += &format!("{head}\n  {}\n", lines.join("\n  "));
+        }
+    }
+    if out.is_empty() {
+        out.push_str("a reload would change nothing\n");
+    }
+    print(out.as_bytes())
+}
+
+/// The control socket that the arguments name.
+fn socket_of(control: &ControlArguments) -> Result<PathBuf, Outcome> {
+    if let Some(socket) = &control.control {
+        return Ok(socket.clone());
+    }
+    match configured_socket(control.file.as_deref()) {
+        Ok(Some(socket)) => Ok(socket),
+        Ok(None) => Err(failed(&"the control socket is off (observe.control = false)")),
+        Err(problems) => Err(refused(&problems)),
     }
 }
 
 /// The control socket of a configuration, whatever other problems it has; none: it is off. Without
 /// any file, the default: the balancer was started with `--bind`.
-fn socket_of(file: Option<&Path>) -> Result<Option<PathBuf>, config::Problems> {
+fn configured_socket(file: Option<&Path>) -> Result<Option<PathBuf>, config::Problems> {
     if file.is_none() && !Path::new(FILE).exists() {
         return Ok(Observe::default().control.map(|(path, _)| path));
     }
@@ -205,7 +248,18 @@ fn manual(dir: Option<&Path>) -> Outcome {
     if let Some(dir) = dir {
         return match clap_mangen::generate_to(command, dir) {
             Ok(()) => Outcome::Done,
-            Err(error) => failed(&format!("{}: cannot be written ({error})", dir.display())),
+            Err(error) => {
+                let dir = dir.display();
+                let remedy = match error.kind() {
+                    io::ErrorKind::NotFound => format!("create the directory: mkdir -p {dir}"),
+                    io::ErrorKind::NotADirectory => "name a directory".to_owned(),
+                    io::ErrorKind::PermissionDenied => {
+                        "run as a user that may write there, or name another directory".to_owned()
+                    }
+                    _ => "name another directory".to_owned(),
+                };
+                failed(&format!("{dir}: cannot be written ({error}); {remedy}"))
+            }
         };
     }
     let mut page = Vec::new();

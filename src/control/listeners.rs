@@ -42,9 +42,7 @@ pub fn bind(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unb
     let mut failed = Unbound { lines: Vec::new(), in_use: BTreeSet::new() };
     // First a trial of every address, so that none is bound if one fails.
     for (address, place, _) in &new {
-        if !bound.keys().any(|ours| overlap(*ours, *address)) {
-            failed.note(config, *address, *place, bind_alone(*address));
-        }
+        failed.try_address(config, *address, *place, bound);
     }
     let mut sockets = Vec::new();
     for (address, place, backlog) in &new {
@@ -73,6 +71,20 @@ pub fn bind(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unb
         }
     }
     Ok(listeners)
+}
+
+/// Whether every address of `config` could be bound; nothing is bound afterwards.
+///
+/// # Errors
+/// Every address that cannot be bound, a line each.
+pub fn try_all(config: &Config, bound: &Bound) -> Result<(), Vec<String>> {
+    let mut failed = Unbound { lines: Vec::new(), in_use: BTreeSet::new() };
+    for (address, place) in config.frontends.iter().flat_map(|frontend| &frontend.bind) {
+        if !bound.contains_key(address) {
+            failed.try_address(config, *address, *place, bound);
+        }
+    }
+    if failed.lines.is_empty() { Ok(()) } else { Err(failed.lines) }
 }
 
 /// Whether our own socket on `ours` prevents a trial of `address`.
@@ -140,6 +152,13 @@ pub fn try_bind(address: SocketAddr) -> Result<(), String> {
 }
 
 impl Unbound {
+    /// Notes an address that cannot be bound, unless our own socket prevents the trial.
+    fn try_address(&mut self, config: &Config, address: SocketAddr, place: Span, bound: &Bound) {
+        if !bound.keys().any(|ours| overlap(*ours, address)) {
+            self.note(config, address, place, bind_alone(address));
+        }
+    }
+
     fn note<T>(
         &mut self,
         config: &Config,

@@ -5,6 +5,7 @@ pub mod log;
 pub mod report;
 mod report_text;
 mod session_report;
+mod explanation_text;
 pub mod process;
 pub mod netstat;
 pub mod exposition;

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use crate::observe::report::{FrontendReport, Report, ServerReport};
+use crate::observe::report::{BackendReport, FrontendReport, Report, ServerReport};
 use crate::observe::report_text::{size, span};
 
 /// Renders `report`.
@@ -44,7 +44,7 @@ const FOOT: &str = "</table></div>\n<p><a href=\"status.json\">status.json</a> �
 
 fn page(report: &Report, out: &mut String) -> fmt::Result {
     out.push_str(HEAD);
-    write!(out, "<p>version {}, {}", Text(&report.version), Text(&report.phase))?;
+    write!(out, "<p>version {}, {}", Text(&report.version), Text(&report.phase_text()))?;
     write!(out, ", up {}", span(report.uptime_seconds))?;
     write!(out, " · table {}", report.table_version)?;
     write!(out, ", reloads {} done, {} failed", report.reloads_done, report.reloads_failed)?;
@@ -53,14 +53,31 @@ fn page(report: &Report, out: &mut String) -> fmt::Result {
         write!(out, " · <span class=\"down\">{} workers paused</span>", report.workers_paused)?;
     }
     out.push_str("</p>\n<h2>Frontends</h2>\n<div><table>\n");
-    heads(out, &["frontend", "backend", "addresses"], &["active", "sessions", "in", "out"]);
+    heads(
+        out,
+        &["frontend", "backend", "addresses"],
+        &["active", "sessions", "refused", "in", "out"],
+    );
     for frontend in &report.frontends {
         frontend_row(frontend, out)?;
     }
+    out.push_str("</table></div>\n<h2>Backends</h2>\n<div><table>\n");
+    heads(out, &["backend", "balance", "servers up"], &["queue", "queue max"]);
+    for backend in &report.backends {
+        backend_row(backend, out)?;
+    }
     out.push_str("</table></div>\n<h2>Servers</h2>\n<div><table>\n");
     let words = ["server", "address", "state", "last probe"];
-    let numbers =
-        ["weight", "active", "sessions", "connect (1 min mean)", "failed connects", "in", "out"];
+    let numbers = [
+        "weight",
+        "active",
+        "max",
+        "sessions",
+        "connect (1 min mean)",
+        "failed connects",
+        "in",
+        "out",
+    ];
     heads(out, &words, &numbers);
     for server in &report.servers {
         server_row(server, out)?;
@@ -86,8 +103,18 @@ fn frontend_row(frontend: &FrontendReport, out: &mut String) -> fmt::Result {
     write!(out, "<td>{}</td><td>{}</td>", Text(&frontend.backend), Text(&addresses))?;
     number(out, frontend.sessions_active)?;
     number(out, frontend.sessions)?;
+    number(out, frontend.refused_text())?;
     number(out, size(frontend.bytes_in))?;
     number(out, size(frontend.bytes_out))?;
+    out.push_str("</tr>\n");
+    Ok(())
+}
+
+fn backend_row(backend: &BackendReport, out: &mut String) -> fmt::Result {
+    write!(out, "<tr><td>{}</td><td>{}</td>", Text(&backend.name), Text(&backend.balance))?;
+    write!(out, "<td>{}</td>", Text(&backend.servers_text()))?;
+    number(out, backend.queue_sessions)?;
+    number(out, backend.queue_max)?;
     out.push_str("</tr>\n");
     Ok(())
 }
@@ -109,6 +136,7 @@ fn server_row(server: &ServerReport, out: &mut String) -> fmt::Result {
     write!(out, "<td>{}</td>", Text(&server.last_probe_text()))?;
     number(out, server.weight)?;
     number(out, server.sessions_active)?;
+    number(out, server.max_text())?;
     number(out, server.sessions)?;
     number(out, server.connect_mean_text())?;
     number(out, server.connect_failures)?;

@@ -11,10 +11,10 @@ use crate::observe::log::millis;
 use crate::shared::counters::Count;
 use crate::shared::phase::Phase;
 use crate::shared::snapshot::{
-    EndpointStatus, FrontendStatus, ProbeResult, ServerStatus, Snapshot,
+    BackendStatus, EndpointStatus, FrontendStatus, ProbeResult, ServerStatus, Snapshot,
 };
 use crate::shared::state::SharedState;
-use crate::terms::{Direction, Reason};
+use crate::terms::{Direction, Reason, Refusal};
 
 /// The state at one time. Its JSON is a contract: fields are added, not renamed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct Report {
     pub version: String,
     /// "running", "draining", "stopped"
     pub phase: String,
+    /// The drain was announced: it begins after `global.drain_delay`.
+    #[serde(default)]
+    pub draining_soon: bool,
     /// Since the program's start.
     pub uptime_seconds: u64,
     /// Of the table in force.
@@ -39,6 +42,9 @@ pub struct Report {
     pub workers_paused: u64,
     /// In the order of the file.
     pub frontends: Vec<FrontendReport>,
+    /// In the order of the file.
+    #[serde(default)]
+    pub backends: Vec<BackendReport>,
     /// In the order of the file; then removed ones that still have sessions.
     pub servers: Vec<ServerReport>,
 }
@@ -58,12 +64,34 @@ pub struct FrontendReport {
     pub sessions: u64,
     /// Connections refused before they became sessions.
     pub refused: u64,
+    /// The same, by reason; reasons that have not occurred are left out.
+    #[serde(default)]
+    pub refused_by_reason: BTreeMap<String, u64>,
     /// Client to server.
     pub bytes_in: u64,
     /// Server to client.
     pub bytes_out: u64,
     /// How sessions ended, by reason; reasons that have not occurred are left out.
     pub closed: BTreeMap<String, u64>,
+}
+
+/// A backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendReport {
+    /// Its name.
+    pub name: String,
+    /// How it chooses a server: "roundrobin".
+    pub balance: String,
+    /// Its servers that are up, whatever the operator set.
+    pub servers_up: u64,
+    /// Its servers.
+    pub servers: u64,
+    /// Whether its backup servers are used, as all others are down or get no new session.
+    pub backups_in_use: bool,
+    /// Sessions that wait because every server is at its `sessions_max`.
+    pub queue_sessions: u64,
+    /// As many may wait.
+    pub queue_max: u32,
 }
 
 /// A server.
@@ -95,6 +123,9 @@ pub struct ServerReport {
     pub backup: bool,
     /// Sessions that hold it now.
     pub sessions_active: u64,
+    /// Its limit of sessions; none: no limit.
+    #[serde(default)]
+    pub sessions_max: Option<u32>,
     /// Connected since the start.
     pub sessions: u64,
     /// Client to server.
@@ -111,8 +142,8 @@ pub struct ServerReport {
     pub probes_passed: u64,
     /// Probes that failed.
     pub probes_failed: u64,
-    /// The result of the last probe, or why there is none: "not probed", "no address". Empty before
-    /// the first.
+    /// The result of the last probe, or why there is none: "not probed", "not probed yet", "no
+    /// address".
     pub last_probe: String,
     /// How long it took, in milliseconds; none if there was none, or no answer in time.
     pub last_probe_ms: Option<f64>,
@@ -194,6 +225,7 @@ impl Report {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             phase: phase_name(snapshot.phase).to_owned(),
+            draining_soon: snapshot.phase == Phase::Running && shared.phase.is_leaving(),
             uptime_seconds: snapshot.uptime.as_secs(),
             table_version: snapshot.table_version,
             reloads_done: snapshot.reloads_done,
@@ -202,7 +234,33 @@ impl Report {
             sessions_max: u64::from(snapshot.sessions_max),
             workers_paused: shared.cells.sum(|cell| cell.accept_paused.read()),
             frontends: snapshot.frontends.iter().map(FrontendReport::new).collect(),
+            backends: snapshot
+                .backends
+                .iter()
+                .map(|backend| BackendReport::new(backend, &snapshot.servers))
+                .collect(),
             servers: snapshot.servers.iter().map(ServerReport::new).collect(),
+        }
+    }
+}
+
+impl BackendReport {
+    fn new(backend: &BackendStatus, servers: &[ServerStatus]) -> Self {
+        let own = || {
+            let is_own =
+                |server: &&ServerStatus| server.backend == backend.name && server.removed.is_none();
+            servers.iter().filter(is_own)
+        };
+        let is_used = |server: &&ServerStatus| State::of(server) == State::Up && server.weight > 0;
+        let used = |backup: bool| own().filter(is_used).any(|server| server.backup == backup);
+        Self {
+            name: backend.name.to_string(),
+            balance: backend.balance.word().to_owned(),
+            servers_up: own().filter(|server| server.up).count() as u64,
+            servers: own().count() as u64,
+            backups_in_use: used(true) && !used(false),
+            queue_sessions: backend.queue.length() as u64,
+            queue_max: backend.queue.max(),
         }
     }
 }
@@ -214,6 +272,10 @@ impl FrontendReport {
             let count = cells.sum(|cell| cell.closed[reason as usize].read());
             (count > 0).then(|| (reason.name().to_owned(), count))
         });
+        let refused = Refusal::ALL.into_iter().filter_map(|reason| {
+            let count = cells.sum(|cell| cell.refused[reason as usize].read());
+            (count > 0).then(|| (reason.name().to_owned(), count))
+        });
         Self {
             name: frontend.name.to_string(),
             backend: frontend.backend.to_string(),
@@ -222,6 +284,7 @@ impl FrontendReport {
             sessions_active: cells.sum(|cell| cell.active.read()),
             sessions: cells.sum(|cell| cell.sessions.read()),
             refused: cells.sum(|cell| total(&cell.refused)),
+            refused_by_reason: refused.collect(),
             bytes_in: cells.sum(|cell| cell.bytes[Direction::In as usize].read()),
             bytes_out: cells.sum(|cell| cell.bytes[Direction::Out as usize].read()),
         }
@@ -245,6 +308,7 @@ impl ServerReport {
             weight: server.weight,
             backup: server.backup,
             sessions_active: cells.sum(|cell| cell.active.read()),
+            sessions_max: Some(server.shared.sessions.max()).filter(|max| *max != u32::MAX),
             sessions: cells.sum(|cell| cell.sessions.read()),
             bytes_in: cells.sum(|cell| cell.bytes[Direction::In as usize].read()),
             bytes_out: cells.sum(|cell| cell.bytes[Direction::Out as usize].read()),

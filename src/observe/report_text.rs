@@ -2,9 +2,16 @@
 
 use std::fmt::Write;
 
-use crate::observe::report::{FrontendReport, Report, ServerReport};
+use crate::observe::report::{BackendReport, FrontendReport, Report, ServerReport};
 
 impl Report {
+    /// Running, draining or stopped, and whether a drain was announced.
+    #[must_use]
+    pub fn phase_text(&self) -> String {
+        let soon = if self.draining_soon { " (draining soon)" } else { "" };
+        format!("{}{soon}", self.phase)
+    }
+
     /// For a terminal: a summary, then aligned tables.
     #[must_use]
     pub fn text(&self) -> String {
@@ -12,7 +19,7 @@ impl Report {
             "evenkeel {}, {}, up {}, table {}, reloads {} done {} failed\n\
              sessions {} of {} at most\n",
             self.version,
-            self.phase,
+            self.phase_text(),
             span(self.uptime_seconds),
             self.table_version,
             self.reloads_done,
@@ -28,8 +35,11 @@ impl Report {
                 self.workers_paused
             );
         }
-        let head = ["FRONTEND", "BACKEND", "ADDRESS", "ACTIVE", "SESSIONS", "IN", "OUT"];
+        let head = ["FRONTEND", "BACKEND", "ADDRESS", "ACTIVE", "SESSIONS", "REFUSED", "IN", "OUT"];
         let rows = self.frontends.iter().map(FrontendReport::row).collect();
+        table(&mut out, &head, rows);
+        let head = ["BACKEND", "BALANCE", "SERVERS UP", "QUEUE", "QUEUE MAX"];
+        let rows = self.backends.iter().map(BackendReport::row).collect();
         table(&mut out, &head, rows);
         let head = [
             "SERVER",
@@ -38,6 +48,7 @@ impl Report {
             "FOR",
             "WEIGHT",
             "ACTIVE",
+            "MAX",
             "SESSIONS",
             "CONNECT",
             "FAILED",
@@ -52,20 +63,58 @@ impl Report {
 }
 
 impl FrontendReport {
-    fn row(&self) -> [String; 7] {
+    /// How many connections were refused, with the reasons.
+    #[must_use]
+    pub fn refused_text(&self) -> String {
+        let reasons = self.refused_by_reason.iter();
+        let reasons: Vec<String> =
+            reasons.map(|(reason, count)| format!("{reason} {count}")).collect();
+        match &*reasons {
+            [] => self.refused.to_string(),
+            _ => format!("{} ({})", self.refused, reasons.join(", ")),
+        }
+    }
+
+    fn row(&self) -> [String; 8] {
         [
             plain(&self.name),
             plain(&self.backend),
             self.addresses.join(" "),
             self.sessions_active.to_string(),
             self.sessions.to_string(),
+            self.refused_text(),
             size(self.bytes_in),
             size(self.bytes_out),
         ]
     }
 }
 
+impl BackendReport {
+    /// How many servers are up, and whether these are the backup servers.
+    #[must_use]
+    pub fn servers_text(&self) -> String {
+        let backups = if self.backups_in_use { ", backups in use" } else { "" };
+        format!("{} of {}{backups}", self.servers_up, self.servers)
+    }
+
+    fn row(&self) -> [String; 5] {
+        [
+            plain(&self.name),
+            self.balance.clone(),
+            self.servers_text(),
+            self.queue_sessions.to_string(),
+            self.queue_max.to_string(),
+        ]
+    }
+}
+
 impl ServerReport {
+    /// Its limit of sessions.
+    #[must_use]
+    pub fn max_text(&self) -> String {
+        self.sessions_max.map_or_else(|| "-".to_owned(), |max| max.to_string())
+    }
+
     /// Its address as written, with the addresses of a host name.
     #[must_use]
     pub fn place(&self) -> String {
@@ -95,7 +144,7 @@ impl ServerReport {
         self.connect_mean_ms.map_or_else(|| "-".to_owned(), milliseconds)
     }
 
-    fn row(&self) -> [String; 12] {
+    fn row(&self) -> [String; 13] {
         let backup = if self.backup { " (backup)" } else { "" };
         [
             format!("{}/{}{backup}", plain(&self.backend), plain(&self.name)),
@@ -108,6 +157,7 @@ impl ServerReport {
             span(self.state_since_seconds),
             self.weight.to_string(),
             self.sessions_active.to_string(),
+            self.max_text(),
             self.sessions.to_string(),
             self.connect_mean_text(),
             self.connect_failures.to_string(),
@@ -183,20 +233,23 @@ mod tests {
     use crate::observe::sample;
 
     #[test]
-    fn the_text_is_a_summary_and_two_aligned_tables() {
+    fn the_text_is_a_summary_and_three_aligned_tables() {
         let report = Report::new(&sample::snapshot(), &sample::shared());
         let expected = "\
 evenkeel VERSION, running, up 1h02m, table 7, reloads 2 done 1 failed
 sessions 0 of 1000 at most
 
-FRONTEND  BACKEND  ADDRESS       ACTIVE  SESSIONS  IN   OUT
-http      web      127.0.0.1:80  2       7         0 B  4.0 KiB
+FRONTEND  BACKEND  ADDRESS       ACTIVE  SESSIONS  REFUSED       IN   OUT
+http      web      127.0.0.1:80  2       7         2 (denied 2)  0 B  4.0 KiB
 
-SERVER    ADDRESS                  STATE  FOR    WEIGHT  ACTIVE  SESSIONS  CONNECT  FAILED  \
+BACKEND  BALANCE    SERVERS UP  QUEUE  QUEUE MAX
+web      leastconn  1 of 2      1      1024
+
+SERVER    ADDRESS                  STATE  FOR    WEIGHT  ACTIVE  MAX  SESSIONS  CONNECT  FAILED  \
          IN   OUT  LAST PROBE
-web/web1  rpi-b:80 (192.0.2.1:80)  up     1m05s  100     1       5         0.20 ms  0       \
+web/web1  rpi-b:80 (192.0.2.1:80)  up     1m05s  100     1       -    5         0.20 ms  0       \
          0 B  0 B  status 200 (1.2 ms)
-web/web2  rpi-b:80 (192.0.2.1:80)  down   1m05s  100     1       5         -        0       \
+web/web2  rpi-b:80 (192.0.2.1:80)  down   1m05s  100     1       9    5         -        0       \
          0 B  0 B  status 200 (1.2 ms)
 ";
         assert_eq!(report.text(), expected.replace("VERSION", env!("CARGO_PKG_VERSION")));

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::config::AdminState;
+use crate::config::{AdminState, Balance};
 use crate::shared::counters::PerWorker;
 use crate::shared::limit::Limit;
 use crate::shared::orders::{Order, Request};
 use crate::shared::phase::{Phase, PhaseCell};
-use crate::shared::queue::Queue;
+use crate::shared::plan::ReloadPlan;
+use crate::shared::queue::{Queue, Waiter};
 use crate::shared::server::ServerShared;
 use crate::shared::snapshot::{
     BackendStatus, EndpointStatus, FrontendStatus, LastProbe, ServerStatus, Snapshot,
@@ -19,7 +20,7 @@ use crate::shared::snapshot::{
 use crate::shared::state::SharedState;
 use crate::shared::table::{FrontendShared, Table};
 use crate::sys::waker::Waker;
-use crate::terms::{Direction, Reason, ServerId, WorkerIndex};
+use crate::terms::{Direction, Reason, Refusal, ServerId, WorkerIndex};
 
 /// Two workers, running.
 pub(super) fn shared() -> Arc<SharedState> {
@@ -37,6 +38,7 @@ pub(super) fn snapshot() -> Snapshot {
         let cell = shared.cells.of(WorkerIndex(worker));
         cell.sessions.add(sessions);
         cell.active.add(1);
+        cell.refused[Refusal::Denied as usize].add(1);
         cell.closed[Reason::Done as usize].add(sessions - 1);
         cell.bytes[Direction::Out as usize].add(2048);
         cell.session_duration.record(Duration::from_millis(30));
@@ -55,9 +57,16 @@ pub(super) fn snapshot() -> Snapshot {
         reloads_failed: 1,
         sessions_max: 1000,
         frontends: vec![frontend],
-        backends: vec![BackendStatus { name: "web".into(), queue: Arc::new(Queue::new(2, 0)) }],
+        backends: vec![backend()],
         servers: vec![server("web1", true), server("web2", false)],
     }
+}
+
+/// Backend `web`, with a session in its queue.
+fn backend() -> BackendStatus {
+    let queue = Queue::new(2, 1024);
+    queue.join(Waiter { worker: WorkerIndex(0), slot: 1, generation: 1 }).unwrap();
+    BackendStatus { name: "web".into(), balance: Balance::LeastConn, queue: Arc::new(queue) }
 }
 
 /// A server of backend `web`.
@@ -66,7 +75,7 @@ pub(super) fn server(name: &str, up: bool) -> ServerStatus {
         id: ServerId(0),
         backend: Arc::from("b"),
         name: name.into(),
-        sessions: Limit::new(None),
+        sessions: Limit::new((!up).then_some(9)),
         cells: PerWorker::new(2),
         queue: Arc::new(Queue::new(2, 0)),
     };
@@ -104,6 +113,10 @@ pub(super) async fn control(mut requests: mpsc::Receiver<Request>) {
     while let Some(request) = requests.recv().await {
         match request {
             Request::Snapshot(sender) => drop(sender.send(snapshot())),
+            Request::Explain(frontend, _, sender) => {
+                drop(sender.send(Err(format!("no frontend {frontend}"))));
+            }
+            Request::PlanReload(sender) => drop(sender.send(Ok(ReloadPlan::default()))),
             Request::Order(order, sender) => {
                 let outcome = match order {
                     Order::Reload => Ok("reloaded".to_owned()),

@@ -48,11 +48,22 @@ pub enum ClientRefusal {
     Rate,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Client {
     sessions: u32,
     /// When its rate allows a whole burst again, since the program's start.
     full_at: Duration,
+}
+
+impl Client {
+    /// `full_at` after another session that begins at `now`.
+    fn admit(self, rules: ClientRules, now: Duration) -> Result<Duration, ClientRefusal> {
+        if rules.sessions_max.is_some_and(|max| self.sessions >= max) {
+            return Err(ClientRefusal::Sessions);
+        }
+        let next = |rate| rate::next(rate, self.full_at, now).ok_or(ClientRefusal::Rate);
+        rules.rate.map_or(Ok(self.full_at), next)
+    }
 }
 
 type Part = HashMap<ClientKey, Client>;
@@ -83,20 +94,25 @@ impl Clients {
         now: Duration,
     ) -> Result<(), ClientRefusal> {
         let mut part = self.part(client);
-        let known =
-            part.get(&client).map_or((0, Duration::ZERO), |one| (one.sessions, one.full_at));
-        let (sessions, mut full_at) = known;
-        if rules.sessions_max.is_some_and(|max| sessions >= max) {
-            return Err(ClientRefusal::Sessions);
-        }
-        if let Some(rate) = rules.rate {
-            full_at = rate::next(rate, full_at, now).ok_or(ClientRefusal::Rate)?;
-        }
+        let known = part.get(&client).copied().unwrap_or_default();
+        let (sessions, full_at) = (known.sessions, known.admit(rules, now)?);
         if part.len() >= IDLE_MAX && !part.contains_key(&client) {
             make_room(&mut part, now);
         }
         part.insert(client, Client { sessions: sessions + 1, full_at });
         Ok(())
+    }
+
+    /// How many sessions a client has, and whether it may begin another one at `now`; nothing is
+    /// counted.
+    pub fn would_begin(
+        &self,
+        client: ClientKey,
+        rules: ClientRules,
+        now: Duration,
+    ) -> (u32, Result<(), ClientRefusal>) {
+        let known = self.part(client).get(&client).copied().unwrap_or_default();
+        (known.sessions, known.admit(rules, now).map(|_| ()))
     }
 
     /// A session of a client has ended; only guards call it.
@@ -168,6 +184,9 @@ mod tests {
         let begin = |now| clients.begin(one, rules, now);
         assert_eq!([begin(NOW), begin(NOW)], [Ok(()), Ok(())]);
         assert_eq!(begin(NOW), Err(ClientRefusal::Rate));
+        let would_begin = |now| clients.would_begin(one, rules, now);
+        assert_eq!(would_begin(NOW), (2, Err(ClientRefusal::Rate)));
+        assert_eq!(would_begin(NOW + Duration::from_millis(501)), (2, Ok(())));
         assert_eq!(begin(NOW + Duration::from_millis(501)), Ok(()));
         clients.end(one, NOW);
         assert_eq!(

@@ -1,10 +1,14 @@
 //! Requests to the control thread: for a snapshot, or to carry out an operator's order; and orders
 //! to one worker.
 
+use std::net::IpAddr;
+
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use crate::config::AdminState;
+use crate::shared::explanation::Explanation;
+use crate::shared::plan::ReloadPlan;
 use crate::shared::queue::Waiter;
 use crate::shared::sessions::SessionInfo;
 use crate::shared::snapshot::Snapshot;
@@ -17,6 +21,10 @@ pub enum Request {
     Snapshot(oneshot::Sender<Snapshot>),
     /// Carry out this order. The answer is one line: what was done, or the error.
     Order(Order, oneshot::Sender<Result<String, String>>),
+    /// What happens to a client of the frontend of that name; none: to any client. Nothing changes.
+    Explain(String, Option<IpAddr>, oneshot::Sender<Result<Explanation, String>>),
+    /// What a reload would change. Nothing changes.
+    PlanReload(oneshot::Sender<Result<ReloadPlan, String>>),
 }
 
 /// An order of the operator, from the control socket.

@@ -68,6 +68,12 @@ impl Queue {
         self.max.store(max, Ordering::Relaxed);
     }
 
+    /// As many sessions may wait.
+    #[must_use]
+    pub fn max(&self) -> u32 {
+        self.max.load(Ordering::Relaxed)
+    }
+
     /// Sessions that wait.
     #[must_use]
     pub fn length(&self) -> usize {

@@ -34,6 +34,12 @@ impl Bucket {
         let take = |full_at| next(rate, Duration::from_nanos(full_at), now).map(nanos);
         self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
+
+    /// Whether there is a token at `now`; none is taken.
+    #[must_use]
+    pub fn has_token(&self, rate: Rate, now: Duration) -> bool {
+        next(rate, Duration::from_nanos(self.full_at.load(Ordering::Relaxed)), now).is_some()
+    }
 }
 
 /// Nanoseconds, 584 years at most.
@@ -52,6 +58,8 @@ mod tests {
         let mut now = Duration::from_secs(5);
         let burst = (0..100).filter(|_| bucket.take(rate, now)).count();
         assert_eq!(burst, 10);
+        assert!(!bucket.has_token(rate, now));
+        assert!(bucket.has_token(rate, now + Duration::from_millis(100)));
         let mut later = 0;
         for _ in 0..1000 {
             now += Duration::from_millis(10);

@@ -39,6 +39,10 @@ pub type Share = (Vec<Arc<Endpoint>>, u32);
 /// numbers of endpoints up to it is exact, one above is off by less than a millionth.
 const SCALE_MAX: u64 = 1 << 20;
 
+/// Steps of a walk for each endpoint. An endpoint that none of them reached is offered at the end:
+/// a rotation has up to 65,536 turns, and a backend that is full must be found full soon.
+const STEPS: usize = 2;
+
 impl Schedule {
     /// The longest rotation: 128 KiB. Weights whose rotation would be longer are scaled down,
     /// which changes shares by less than a thousandth.
@@ -104,6 +108,26 @@ impl Schedule {
     pub fn lighter_first(&self, [a, b]: [usize; 2]) -> [usize; 2] {
         let ((of_a, weight_a), (of_b, weight_b)) = (self.load(a), self.load(b));
         if of_b * weight_a < of_a * weight_b { [b, a] } else { [a, b] }
+    }
+
+    /// The endpoints from the turn or entry at `position` on: if one is full or has just failed,
+    /// the next in the rotation takes its turn, so that the weights of the others hold. Not to be
+    /// called if the schedule is empty.
+    pub fn walk(&self, position: usize) -> impl Iterator<Item = &Arc<Endpoint>> {
+        let Self { endpoints, rotation, .. } = self;
+        let (before, from) = rotation.split_at(position % rotation.len());
+        let steps = STEPS * endpoints.len();
+        let walk = from.iter().chain(before).take(steps);
+        let rest = if rotation.len() > steps { &endpoints[..] } else { &[] };
+        walk.map(|index| &endpoints[usize::from(*index)]).chain(rest)
+    }
+
+    /// The sessions of an endpoint in proportion to its weight.
+    #[must_use]
+    pub fn relative_load(&self, index: usize) -> f64 {
+        let (load, weight) = self.load(index);
+        // Both have 32 bits.
+        load as f64 / weight as f64
     }
 
     /// The sessions and the weight of an endpoint.

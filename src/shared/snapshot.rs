@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::AdminState;
+use crate::config::{AdminState, Balance};
 use crate::shared::counters::{Count, Histogram};
 use crate::shared::phase::Phase;
 use crate::shared::queue::Queue;
@@ -54,6 +54,8 @@ pub struct FrontendStatus {
 pub struct BackendStatus {
     /// Its name.
     pub name: Arc<str>,
+    /// How it chooses a server.
+    pub balance: Balance,
     /// Sessions that wait for a server.
     pub queue: Arc<Queue>,
 }
@@ -108,7 +110,7 @@ pub struct EndpointStatus {
 /// The last probe of an endpoint or of a server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LastProbe {
-    /// Its result, for the operator, or why there is none: "not probed". Empty before the first.
+    /// Its result, for the operator, or why there is none: "not probed", "not probed yet".
     pub detail: String,
     /// From connect to answer; none if nothing answered in time.
     pub duration: Option<Duration>,

@@ -134,4 +134,10 @@ impl Backend {
     pub fn next_turn(&self) -> usize {
         self.turn.fetch_add(1, Ordering::Relaxed).wrapping_add(self.turn_offset)
     }
+
+    /// The turn that [`Backend::next_turn`] takes next.
+    #[must_use]
+    pub fn turn(&self) -> usize {
+        self.turn.load(Ordering::Relaxed).wrapping_add(self.turn_offset)
+    }
 }

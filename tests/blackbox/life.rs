@@ -40,6 +40,8 @@ fn during_drain_delay_clients_are_accepted_and_readyz_answers_503() {
     let client = connect(env.frontend());
     assert_eq!(exchange(&client, b"accepted"), b"accepted");
     assert_eq!(status("/readyz"), 503);
+    let shown = balancer.control_ok(&["status"]);
+    assert!(shown.contains(", running (draining soon), "), "{shown}");
     until("new connections are refused", || TcpStream::connect(env.frontend()).is_err());
     assert_eq!(exchange(&client, b"continues"), b"continues");
     drop(client);

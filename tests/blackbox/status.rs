@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::client::{connect, fetch};
+use crate::common::client::{Ending, connect, connect_and_read, fetch};
 use crate::common::server::BlackHole;
 use crate::common::wait::{pause, until_some};
 use crate::common::{Balancer, Config, Server, TestEnv, http, until};
@@ -94,6 +94,65 @@ fn a_server_in_maint_and_one_without_checks_show_that_they_are_not_probed() {
     until("it is probed again", || probe() == "connected");
     balancer.reload(&config);
     is_not_probed();
+}
+
+#[test]
+fn until_its_first_probe_has_ended_a_server_shows_that_it_is_not_probed_yet() {
+    let env = TestEnv::new();
+    let hole = BlackHole::open(env.port(9001));
+    let health = "check = \"tcp\"\ninterval = \"100ms\"\ntimeout = \"1m\"";
+    let config = Config::new(&env).health(health).server("a", hole.address);
+    let balancer = Balancer::start(&env, &config);
+    let shown = || cell(&balancer, "a", "LAST PROBE");
+    assert_eq!(shown(), "not probed yet");
+    for order in ["ready", "drain"] {
+        balancer.control_ok(&["maint", "web/a"]);
+        assert_eq!(shown(), "not probed");
+        balancer.control_ok(&[order, "web/a"]);
+        assert_eq!(shown(), "not probed yet", "{order}");
+        assert_eq!(report(&balancer, "a")["endpoints"][0]["last_probe"], "not probed yet");
+    }
+}
+
+#[test]
+fn the_queue_the_refusals_and_the_limits_are_shown() {
+    let env = TestEnv::new();
+    let server = Server::echo(env.port(9001));
+    let backup = Server::echo(env.port(9002));
+    let config = Config::new(&env)
+        .frontend("clients_max = 3")
+        .backend("queue_max = 7\nqueue_timeout = \"1m\"")
+        .server_with("a", server.address, "sessions_max = 1")
+        .server_with("b", backup.address, "backup = true");
+    let balancer = Balancer::start(&env, &config);
+    let clients = [(); 3].map(|()| connect(env.frontend()));
+    let state =
+        || -> Value { serde_json::from_str(&balancer.control_ok(&["status", "--json"])).unwrap() };
+    until("two wait", || state()["backends"][0]["queue_sessions"] == 2);
+    assert_eq!(connect_and_read(env.frontend()), (Vec::new(), Ending::Reset));
+    let json = state();
+    let backend = &json["backends"][0];
+    assert_eq!((&backend["queue_max"], &backend["servers"]), (&7.into(), &2.into()));
+    assert_eq!(backend["backups_in_use"], false);
+    assert_eq!(json["frontends"][0]["refused_by_reason"]["limit"], 1);
+    assert_eq!(report(&balancer, "a")["sessions_max"], 1);
+    assert!(report(&balancer, "b")["sessions_max"].is_null());
+    let text = balancer.control_ok(&["status"]);
+    assert!(text.contains("1 (limit 1)"), "{text}");
+    let line = text.lines().find(|line| line.starts_with("web ") && line.contains("2 of 2"));
+    let cells: Vec<&str> = line.unwrap().split_whitespace().collect();
+    assert_eq!(cells, ["web", "roundrobin", "2", "of", "2", "2", "7"], "{text}");
+    assert_eq!(cell(&balancer, "a", "MAX"), "1");
+    assert!(text.contains("web/b (backup)"), "{text}");
+    let (_, page) = http::get(env.observe(), "/").unwrap();
+    for part in ["1 (limit 1)", "<td>2 of 2</td><td class=\"n\">2</td><td class=\"n\">7</td>"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    drop(clients);
+    balancer.control_ok(&["maint", "web/a"]);
+    until("the backup is used", || state()["backends"][0]["backups_in_use"] == true);
+    assert!(balancer.control_ok(&["status"]).contains("2 of 2, backups in use"));
+    balancer.assert_no_leaks();
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod chains;
 mod state;
 mod orders;
 mod status;
+mod explain;
 
 pub use change::{Change, ChangeKind, UpCount};
 pub use input::{Answers, Bound, ProbeReport, ProbeTarget};

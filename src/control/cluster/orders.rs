@@ -62,6 +62,23 @@ impl Cluster {
         self.named().filter_map(text).collect()
     }
 
+    /// What the operator set in place of a key of a server, "state" or "weight".
+    #[must_use]
+    pub fn set_by_operator(&self, name: &ServerName, key: &str) -> Option<String> {
+        let Overrides { state, weight } = self.find(name).ok()?.overridden();
+        match key {
+            "state" => state.map(|(state, _)| state.word().to_owned()),
+            "weight" => weight.map(|weight| weight.to_string()),
+            _ => None,
+        }
+    }
+
+    /// Sessions of a server; none: there is no such server.
+    #[must_use]
+    pub fn sessions_of(&self, name: &ServerName) -> Option<u32> {
+        self.find(name).ok().map(ServerState::sessions)
+    }
+
     /// Servers whose host names have no address, as BACKEND/SERVER.
     #[must_use]
     pub fn without_address(&self) -> Vec<String> {

@@ -19,6 +19,9 @@ use crate::shared::snapshot::{
 /// Shown in place of a probe's result: in maintenance, with `check = "off"`, after the removal.
 const NOT_PROBED: &str = "not probed";
 
+/// Shown until the result of the first probe: after the start, after maintenance.
+const NOT_PROBED_YET: &str = "not probed yet";
+
 impl Cluster {
     /// The endpoints to probe: those of servers that are not in maintenance.
     pub fn probe_targets(&self) -> impl Iterator<Item = ProbeTarget> {
@@ -66,6 +69,7 @@ impl Cluster {
     pub fn backend_statuses(&self) -> Vec<BackendStatus> {
         let status = |backend: &BackendState| BackendStatus {
             name: Arc::clone(&backend.name),
+            balance: backend.config.balance,
             queue: Arc::clone(&backend.queue),
         };
         self.backends.iter().map(status).collect()
@@ -104,8 +108,10 @@ impl ServerState {
 
     /// As reported; `probed`: whether it is probed now.
     pub(super) fn status(&self, probed: bool, now: Instant) -> ServerStatus {
-        let shown = |last_probe: &LastProbe| {
-            if probed { last_probe.clone() } else { LastProbe::none(NOT_PROBED) }
+        let shown = |last_probe: &LastProbe| match probed {
+            true if last_probe.detail.is_empty() => LastProbe::none(NOT_PROBED_YET),
+            true => last_probe.clone(),
+            false => LastProbe::none(NOT_PROBED),
         };
         let endpoint = |endpoint: &EndpointState| EndpointStatus {
             address: endpoint.address(),

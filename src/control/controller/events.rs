@@ -8,12 +8,14 @@ use crossbeam::channel::Receiver;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use crate::config::Difference;
 use crate::control::cluster::ProbeReport;
 use crate::control::reload::NewConfig;
 use crate::control::resolve::Resolved;
 use crate::control::signals::{Signal, Signals};
 use crate::shared::events::WorkerEvent;
 use crate::shared::orders::Request;
+use crate::shared::plan::ReloadPlan;
 
 /// Worker events in one batch. The others wait in their channel; when it is full, events are lost,
 /// which costs only hints.
@@ -42,6 +44,24 @@ pub(super) struct Read {
     pub(super) outcome: Result<NewConfig, Vec<String>>,
     /// How often addresses were still bound by our own sockets.
     pub(super) attempts: u32,
+    /// What differs, and who is to be told, if nothing is to change.
+    pub(super) dry_run: Option<DryRun>,
+}
+
+/// What differs between a file and others that were read before.
+#[derive(Debug, Default)]
+pub(super) struct Comparison {
+    /// From the file that was read last, without keys that need a restart.
+    pub(super) differences: Vec<Difference>,
+    /// From the file of the start.
+    pub(super) since_start: Vec<Difference>,
+}
+
+/// A file is to be compared with the configuration in force.
+#[derive(Debug)]
+pub(super) struct DryRun {
+    pub(super) comparison: Comparison,
+    pub(super) answer: oneshot::Sender<Result<ReloadPlan, String>>,
 }
 
 /// The receiving ends of all events.

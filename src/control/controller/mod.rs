@@ -3,6 +3,8 @@
 mod events;
 mod state;
 mod reloading;
+mod dry_run;
+mod explain;
 mod worker_events;
 mod run;
 

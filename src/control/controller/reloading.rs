@@ -19,7 +19,7 @@ use crate::sys::local_addresses::LocalAddresses;
 const RELEASE_PAUSE: Duration = Duration::from_millis(20);
 const RELEASE_ATTEMPTS_MAX: u32 = 50;
 
-const DRAINING: &str = "no reload: evenkeel is draining";
+pub(super) const DRAINING: &str = "no reload: evenkeel is draining";
 
 /// How the answer and the log begin when a new configuration cannot be put in force.
 const REJECTED: &str = "reload rejected, the old configuration stays active";
@@ -33,7 +33,7 @@ const SERVERS_SHOWN: usize = 10;
 impl Controller {
     /// A reload is requested. All requests that come while one is under way share one more.
     pub(super) fn want_reload(&mut self, answer: Option<oneshot::Sender<Result<String, String>>>) {
-        if self.shared.phase.load() != Phase::Running {
+        if self.is_ending() {
             return refuse(answer, DRAINING);
         }
         let Some(path) = self.config.file.clone() else {
@@ -49,15 +49,19 @@ impl Controller {
         self.reloading.running = Some(answer.into_iter().collect());
         self.notifier.reloading();
         tracing::info!("reloading {}", path.display());
-        let known = self.cluster.hosts().filter(|host| self.cluster.knows(host));
-        let known = known.map(str::to_owned).collect();
-        let reading = reload::read(path, self.resolver.clone(), known);
+        let reading = reload::read(path, self.resolver.clone(), self.known_hosts());
         let sender = self.senders.read.clone();
         tokio_uring::spawn(async move {
             let outcome = reading.await;
             // Fails only while the process ends.
-            drop(sender.send(Read { outcome, attempts: 0 }));
+            drop(sender.send(Read { outcome, attempts: 0, dry_run: None }));
         });
+    }
+
+    /// Host names that have an address already.
+    pub(super) fn known_hosts(&self) -> BTreeSet<String> {
+        let known = self.cluster.hosts().filter(|host| self.cluster.knows(host));
+        known.map(str::to_owned).collect()
     }
 
     /// Refuses every reload from now on.
@@ -69,7 +73,10 @@ impl Controller {
 
     /// The file was read: all of it comes into force now, or nothing.
     pub(super) fn on_read(&mut self, read: Read) {
-        if self.shared.phase.load() != Phase::Running {
+        if let Some(dry_run) = read.dry_run {
+            return self.answer_dry_run(read.outcome, dry_run);
+        }
+        if self.is_ending() {
             // The file is not to blame, and a process that stops is not ready.
             tracing::warn!("{DRAINING}");
             return self.answer_all(&Err(DRAINING.to_owned()));
@@ -119,9 +126,15 @@ impl Controller {
 
     /// Listens on every address of a new configuration, if the descriptors are there for it.
     fn bind(&self, fresh: &NewConfig) -> Result<Bound, Unbound> {
+        self.check_limits(fresh).map_err(|lines| Unbound { lines, in_use: BTreeSet::new() })?;
+        listeners::bind(&fresh.config, self.workers(), &self.bound)
+    }
+
+    /// What a new configuration needs of this process, beside addresses that can be bound.
+    pub(super) fn check_limits(&self, fresh: &NewConfig) -> Result<(), Vec<String>> {
         let lines = reload::held_until_restart(&self.config, &fresh.config);
         if !lines.is_empty() {
-            return Err(Unbound { lines, in_use: BTreeSet::new() });
+            return Err(lines);
         }
         let new = |host: &str| fresh.answers.get(host).map(|answer| answer.addresses.len());
         let addresses = |host: &str| new(host).unwrap_or_else(|| self.cluster.address_count(host));
@@ -134,10 +147,15 @@ impl Controller {
             // reason to refuse one that takes no more.
             let now = self.budget.reserve(&self.config, |host| self.cluster.address_count(host));
             if self.budget.reserve(&config, addresses) > now {
-                return Err(Unbound { lines: vec![line], in_use: BTreeSet::new() });
+                return Err(vec![line]);
             }
         }
-        listeners::bind(&fresh.config, self.workers(), &self.bound)
+        Ok(())
+    }
+
+    /// Whether a drain has begun, or was announced: a process that stops reloads nothing.
+    pub(super) fn is_ending(&self) -> bool {
+        self.drain_at.is_some() || self.shared.phase.load() != Phase::Running
     }
 
     fn commit(&mut self, fresh: NewConfig, bound: Bound) -> String {
@@ -194,9 +212,10 @@ impl Controller {
 
     fn try_again(&self, fresh: NewConfig, attempts: u32) {
         let sender = self.senders.read.clone();
+        let read = Read { outcome: Ok(fresh), attempts: attempts + 1, dry_run: None };
         tokio_uring::spawn(async move {
             tokio::time::sleep(RELEASE_PAUSE).await;
-            drop(sender.send(Read { outcome: Ok(fresh), attempts: attempts + 1 }));
+            drop(sender.send(read));
         });
     }
 

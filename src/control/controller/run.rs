@@ -74,10 +74,11 @@ pub async fn run(parts: Parts) -> Result<(), String> {
         prober: Prober::new(senders.probed.clone()),
         followers: BTreeMap::new(),
         senders,
-        config: parts.config,
         cluster: parts.cluster,
         bound: parts.bound,
         sessions_max: parts.shared.sessions.max(),
+        started_with: Arc::clone(&parts.config.text),
+        config: parts.config,
         shared: parts.shared,
         budget: parts.budget,
         resolver: parts.resolver,
@@ -172,6 +173,10 @@ impl Controller {
         // The sender may have given up waiting.
         match request {
             Request::Snapshot(answer) => drop(answer.send(self.snapshot())),
+            Request::Explain(frontend, client, answer) => {
+                drop(answer.send(self.explain(&frontend, client)));
+            }
+            Request::PlanReload(answer) => self.plan_reload(answer),
             Request::Order(Order::Reload, answer) => self.want_reload(Some(answer)),
             Request::Order(Order::SetState(name, state), answer) => {
                 let outcome = self.cluster.set_state(&name, state, Instant::now());
@@ -228,6 +233,7 @@ impl Controller {
         }
         self.shared.phase.announce_drain();
         self.drain_at = Some(Instant::now() + delay);
+        self.refuse_reloads();
         tracing::info!(
             "draining in {delay:?}: /readyz answers 503, and clients are still accepted; a second \
              signal stops at once"

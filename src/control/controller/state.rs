@@ -25,6 +25,8 @@ use crate::terms::WorkerIndex;
 #[derive(Debug)]
 pub(super) struct Controller {
     pub(super) config: Config,
+    /// The text of the file at the start: keys that need a restart still have its values.
+    pub(super) started_with: Arc<str>,
     pub(super) cluster: Cluster,
     pub(super) bound: Bound,
     pub(super) shared: Arc<SharedState>,

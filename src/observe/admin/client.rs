@@ -1,18 +1,23 @@
 //! The client of the control socket: `evenkeel status`, `drain` and the like.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use socket2::{Domain, SockAddr, Type};
 
 use crate::observe::admin::protocol::{Answer, Ask, ORDER_TIMEOUT, STATUS_TIMEOUT};
+use crate::observe::explanation_text;
 use crate::observe::report::{Report, ServerReport};
 use crate::observe::session_report::{self, SessionReport};
+use crate::shared::explanation::Explanation;
 use crate::shared::orders::{Order, ServerName};
+use crate::shared::plan::ReloadPlan;
 use crate::shared::sessions::SessionId;
 
 /// Between two looks at the sessions of a server that drains.
@@ -28,8 +33,7 @@ const ANSWER_MAX: u64 = 64 << 20;
 pub fn status(path: &Path, json: bool) -> Result<String, String> {
     let report: Report = ask(path, &Ask::Status, STATUS_TIMEOUT)?;
     if json {
-        let text = serde_json::to_string_pretty(&report);
-        return text.map_err(|error| format!("the status cannot be shown: {error}"));
+        return pretty(&report);
     }
     Ok(report.text().trim_end().to_owned())
 }
@@ -41,10 +45,41 @@ pub fn status(path: &Path, json: bool) -> Result<String, String> {
 pub fn sessions(path: &Path, json: bool) -> Result<String, String> {
     let sessions: Vec<SessionReport> = ask(path, &Ask::Sessions, STATUS_TIMEOUT)?;
     if json {
-        let text = serde_json::to_string_pretty(&sessions);
-        return text.map_err(|error| format!("the sessions cannot be shown: {error}"));
+        return pretty(&sessions);
     }
     Ok(session_report::text(&sessions).trim_end().to_owned())
+}
+
+/// What happens to a client of a frontend of the balancer at the control socket `path`, as text or
+/// as JSON. None: any client.
+///
+/// # Errors
+/// It does not answer, or has no such frontend; one line, with the remedy.
+pub fn explain(
+    path: &Path,
+    frontend: &str,
+    client: Option<IpAddr>,
+    json: bool,
+) -> Result<String, String> {
+    let question = Ask::Explain { frontend: frontend.to_owned(), client };
+    let explanation: Explanation = ask(path, &question, STATUS_TIMEOUT)?;
+    if json {
+        return pretty(&explanation);
+    }
+    Ok(explanation_text::text(&explanation))
+}
+
+/// What a reload of the balancer at the control socket `path` would change.
+///
+/// # Errors
+/// It does not answer, or does not reload now; one line.
+pub fn plan_reload(path: &Path) -> Result<ReloadPlan, String> {
+    ask(path, &Ask::Reload { dry_run: true }, ORDER_TIMEOUT)
+}
+
+fn pretty(answer: &impl Serialize) -> Result<String, String> {
+    let text = serde_json::to_string_pretty(answer);
+    text.map_err(|error| format!("the answer cannot be shown: {error}"))
 }
 
 /// Closes a session of the balancer at the control socket `path`; which one it was, in one line.
@@ -64,40 +99,84 @@ pub fn order(path: &Path, order: Order) -> Result<String, String> {
     ask(path, &Ask::from(&order), ORDER_TIMEOUT)
 }
 
-/// Waits until a server has no session any more, for `limit` at most (none: for ever); a line that
-/// says so.
+/// Waits until a server in drain has no session any more, for `limit` at most (none: for ever); a
+/// line that says so. An answer that does not come in time is asked for again.
 ///
 /// # Errors
-/// The balancer does not answer, or `limit` has passed; one line.
+/// The balancer has ended, `limit` has passed, or the server gets new sessions again; one line.
 pub fn wait_for_sessions(
     path: &Path,
     name: &ServerName,
     limit: Option<Duration>,
 ) -> Result<String, String> {
     let ServerName { backend, server } = name;
+    let shown = format!("{backend}/{server}");
     let begun = Instant::now();
     loop {
-        let report: Report = ask(path, &Ask::Status, STATUS_TIMEOUT)?;
-        let is_it = |one: &&ServerReport| one.backend == *backend && one.name == *server;
-        let active: u64 = report.servers.iter().filter(is_it).map(|one| one.sessions_active).sum();
-        if active == 0 {
-            return Ok(format!("{backend}/{server} has no session any more"));
-        }
+        let why = match drained(path, name) {
+            Ok(0) => return Ok(format!("{shown} has no session any more")),
+            Ok(active) => format!("{shown} still has sessions: {active}"),
+            Err(Unfollowed::Late(why)) => why,
+            Err(Unfollowed::Over(why)) => return Err(format!("{shown}: {why}")),
+        };
         if limit.is_some_and(|limit| begun.elapsed() >= limit) {
-            return Err(format!("{backend}/{server} still has sessions: {active}"));
+            return Err(why);
         }
         #[expect(clippy::disallowed_methods, reason = "no ring is in this process")]
         std::thread::sleep(LOOK_AGAIN);
     }
 }
 
+/// Why the sessions of a server that drains are not known.
+enum Unfollowed {
+    /// The control thread is busy; the sessions continue.
+    Late(String),
+    /// There is nothing to wait for.
+    Over(String),
+}
+
+/// The sessions of a server in drain.
+fn drained(path: &Path, name: &ServerName) -> Result<u64, Unfollowed> {
+    let line = exchange(path, &Ask::Status, within(STATUS_TIMEOUT)).map_err(|error| {
+        let why = explain_error(path, &error);
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Unfollowed::Late(why),
+            io::ErrorKind::PermissionDenied => Unfollowed::Over(why),
+            _ => Unfollowed::Over(format!("evenkeel has ended before its last session ({why})")),
+        }
+    })?;
+    let report: Report = match serde_json::from_str(&line) {
+        Ok(Answer::Ok(report)) => report,
+        Ok(Answer::Error(why)) => return Err(Unfollowed::Late(why)),
+        Err(_) => read(path, &line).map_err(Unfollowed::Over)?,
+    };
+    let is_it = |one: &&ServerReport| one.backend == name.backend && one.name == name.server;
+    let found: Vec<&ServerReport> = report.servers.iter().filter(is_it).collect();
+    let active = found.iter().map(|one| one.sessions_active).sum();
+    if active > 0 && found.iter().any(|one| matches!(one.state.as_str(), "up" | "down")) {
+        let why = format!("it gets new sessions again, and has sessions: {active}");
+        return Err(Unfollowed::Over(why));
+    }
+    Ok(active)
+}
+
 fn ask<T: DeserializeOwned>(path: &Path, ask: &Ask, wait: Duration) -> Result<T, String> {
-    // The timeout of the balancer, and some time for the way.
-    let wait = wait + Duration::from_secs(3);
-    let line = exchange(path, ask, wait).map_err(|error| explain(path, &error))?;
-    match serde_json::from_str(&line) {
+    let line = exchange(path, ask, within(wait)).map_err(|error| explain_error(path, &error))?;
+    read(path, &line)
+}
+
+/// The timeout of the balancer, and some time for the way.
+fn within(wait: Duration) -> Duration {
+    wait + Duration::from_secs(3)
+}
+
+fn read<T: DeserializeOwned>(path: &Path, line: &str) -> Result<T, String> {
+    match serde_json::from_str(line) {
         Ok(Answer::Ok(answer)) => Ok(answer),
         Ok(Answer::Error(why)) => Err(why),
+        Err(_) if line.len() as u64 >= ANSWER_MAX => {
+            Err(format!("the answer is longer than {} MiB", ANSWER_MAX >> 20))
+        }
         Err(error) => {
             let shown = path.display();
             Err(format!("{shown}: the answer is not of this version ({error}); restart evenkeel"))
@@ -124,7 +203,7 @@ fn exchange(path: &Path, ask: &Ask, wait: Duration) -> io::Result<String> {
     }
 }
 
-fn explain(path: &Path, error: &io::Error) -> String {
+fn explain_error(path: &Path, error: &io::Error) -> String {
     let path = path.display();
     match error.kind() {
         io::ErrorKind::NotFound => format!(

@@ -7,6 +7,8 @@
 //! {"do":"sessions"}                                       {"ok":[{"id":"0-12-3",...}]}
 //! {"do":"kill","id":"0-12-3"}
 //! {"do":"reload"}
+//! {"do":"reload","dry_run":true}                          {"ok":{"problems":[],"changes":[...]}}
+//! {"do":"explain","frontend":"http"}                      {"ok":{"frontend":"http",...}}
 //! ```
 //!
 //! For root and the user that the balancer runs as: the mode of the socket is 0600, and the
@@ -17,7 +19,7 @@ mod socket;
 mod serve;
 mod client;
 
-pub use client::{kill, order, sessions, status, wait_for_sessions};
+pub use client::{explain, kill, order, plan_reload, sessions, status, wait_for_sessions};
 pub use serve::{CONNECTIONS_MAX, serve};
 pub use socket::{Socket, bind};
 

@@ -1,5 +1,6 @@
 //! The protocol of the control socket: one line of JSON each way.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,10 +20,32 @@ pub(super) const ORDER_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) enum Ask {
     Status,
     Sessions,
-    Kill { id: String },
-    State { server: String, state: StateName },
-    Weight { server: String, weight: u32 },
-    Reload,
+    Kill {
+        id: String,
+    },
+    State {
+        server: String,
+        state: StateName,
+    },
+    Weight {
+        server: String,
+        weight: u32,
+    },
+    Reload {
+        /// Only say what would change. A balancer that does not know it refuses the request.
+        #[serde(default, skip_serializing_if = "is_false")]
+        dry_run: bool,
+    },
+    Explain {
+        frontend: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client: Option<IpAddr>,
+    },
+}
+
+// serde passes a reference.
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// [`AdminState`], as written.
@@ -46,10 +69,14 @@ impl Ask {
     /// The order to the control thread.
     pub(super) fn order(self) -> Result<Order, String> {
         match self {
-            Self::Status | Self::Sessions | Self::Kill { .. } => {
+            Self::Status
+            | Self::Sessions
+            | Self::Kill { .. }
+            | Self::Explain { .. }
+            | Self::Reload { dry_run: true } => {
                 Err("not an order to the control thread".to_owned())
             }
-            Self::Reload => Ok(Order::Reload),
+            Self::Reload { dry_run: false } => Ok(Order::Reload),
             Self::State { server, state } => {
                 Ok(Order::SetState(server_name(&server)?, state.into()))
             }
@@ -65,7 +92,7 @@ impl From<&Order> for Ask {
     fn from(order: &Order) -> Self {
         let written = |name: &ServerName| format!("{}/{}", name.backend, name.server);
         match order {
-            Order::Reload => Self::Reload,
+            Order::Reload => Self::Reload { dry_run: false },
             Order::SetWeight(name, weight) => {
                 Self::Weight { server: written(name), weight: *weight }
             }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::geteuid;
+use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::observe::admin::protocol::{Answer, Ask, ORDER_TIMEOUT, STATUS_TIMEOUT, encode};
@@ -24,6 +26,10 @@ const REQUEST_MAX: u64 = 4096;
 
 /// Open connections; at the limit, a new one replaces the oldest one without a request.
 pub const CONNECTIONS_MAX: usize = 16;
+
+/// How long the control thread may take to answer a question, and the error if it takes longer.
+const QUESTION: (Duration, &str) =
+    (STATUS_TIMEOUT, "the control thread does not answer; sessions continue");
 
 /// For a request to arrive, and for an answer to be read.
 pub(super) const PEER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -102,40 +108,54 @@ pub(super) async fn answer(
     shared: &SharedState,
 ) -> String {
     match serde_json::from_slice(line) {
-        Ok(Ask::Status) => match snapshot(control, shared).await {
-            Ok(report) => encode(&Answer::Ok(report)),
-            Err(why) => refuse(&why),
-        },
+        Ok(Ask::Status) => {
+            let snapshot = asked(control, QUESTION, Request::Snapshot).await;
+            encoded(snapshot.map(|snapshot| Report::new(&snapshot, shared)))
+        }
         Ok(Ask::Sessions) => match sessions(shared).await {
-            Ok(found) => {
-                let reports = found.iter().map(SessionReport::from);
-                encode(&Answer::Ok(reports.collect::<Vec<_>>()))
-            }
+            Ok(found) => encode_sessions(found).await,
             Err(why) => refuse(&why),
         },
-        Ok(Ask::Kill { id }) => match kill(&id, shared).await {
-            Ok(done) => encode(&Answer::Ok(done)),
-            Err(why) => refuse(&why),
-        },
-        Ok(ask) => match send_order(ask, control).await {
-            Ok(done) => encode(&Answer::Ok(done)),
-            Err(why) => refuse(&why),
-        },
+        Ok(Ask::Kill { id }) => encoded(kill(&id, shared).await),
+        Ok(Ask::Explain { frontend, client }) => {
+            let request = |sender| Request::Explain(frontend, client, sender);
+            encoded(asked(control, QUESTION, request).await.flatten())
+        }
+        Ok(Ask::Reload { dry_run: true }) => {
+            let late = "the file was not read and compared in time";
+            let plan = asked(control, (ORDER_TIMEOUT, late), Request::PlanReload);
+            encoded(plan.await.flatten())
+        }
+        Ok(ask) => encoded(send_order(ask, control).await),
         Err(error) => refuse(&format!("invalid request: {error}")),
     }
 }
 
-async fn snapshot(control: &mpsc::Sender<Request>, shared: &SharedState) -> Result<Report, String> {
+/// Asks the control thread.
+async fn asked<T>(
+    control: &mpsc::Sender<Request>,
+    (limit, late): (Duration, &str),
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+) -> Result<T, String> {
     let asked = async {
         let (sender, receiver) = oneshot::channel();
-        control.send(Request::Snapshot(sender)).await.ok()?;
+        control.send(request(sender)).await.ok()?;
         receiver.await.ok()
     };
-    match timeout(STATUS_TIMEOUT, asked).await {
-        Ok(Some(snapshot)) => Ok(Report::new(&snapshot, shared)),
+    match timeout(limit, asked).await {
+        Ok(Some(answer)) => Ok(answer),
         Ok(None) => Err("evenkeel is stopping".to_owned()),
-        Err(_) => Err("the control thread does not answer; sessions continue".to_owned()),
+        Err(_) => Err(late.to_owned()),
     }
+}
+
+/// Encodes sessions on a thread of the pool: many take longer than the control thread should wait.
+async fn encode_sessions(sessions: Vec<SessionInfo>) -> String {
+    let encoding = spawn_blocking(move || {
+        let reports = sessions.iter().map(SessionReport::from);
+        encode(&Answer::Ok(reports.collect::<Vec<_>>()))
+    });
+    encoding.await.unwrap_or_else(|_| refuse("the sessions cannot be encoded"))
 }
 
 /// Every open session, as its worker sees it.
@@ -171,18 +191,16 @@ async fn kill(id: &str, shared: &SharedState) -> Result<String, String> {
 
 async fn send_order(ask: Ask, control: &mpsc::Sender<Request>) -> Result<String, String> {
     let order = ask.order()?;
-    let asked = async {
-        let (sender, receiver) = oneshot::channel();
-        control.send(Request::Order(order, sender)).await.ok()?;
-        receiver.await.ok()
-    };
-    match timeout(ORDER_TIMEOUT, asked).await {
-        Ok(Some(outcome)) => outcome,
-        Ok(None) => Err("evenkeel is stopping".to_owned()),
-        Err(_) => {
-            let wait = ORDER_TIMEOUT.as_secs();
-            Err(format!("not done within {wait} s; it may still be done: check evenkeel status"))
-        }
+    let wait = ORDER_TIMEOUT.as_secs();
+    let late = format!("not done within {wait} s; it may still be done: check evenkeel status");
+    let request = |sender| Request::Order(order, sender);
+    asked(control, (ORDER_TIMEOUT, &late), request).await.flatten()
+}
+
+fn encoded<T: Serialize>(outcome: Result<T, String>) -> String {
+    match outcome {
+        Ok(answer) => encode(&Answer::Ok(answer)),
+        Err(why) => refuse(&why),
     }
 }
 

@@ -13,7 +13,6 @@ use crate::shared::table::Backend;
 mod first;
 mod leastconn;
 mod random;
-mod rotation;
 #[cfg(test)]
 mod tests;
 
@@ -42,7 +41,7 @@ pub(super) fn offer<T>(
 ) -> Option<T> {
     let schedule = &backend.schedule;
     match backend.settings.balance {
-        Balance::RoundRobin | Balance::Source => rotation::from(schedule, position).find_map(take),
+        Balance::RoundRobin | Balance::Source => schedule.walk(position).find_map(take),
         Balance::LeastConn => leastconn::offer(schedule, position, &mut take),
         Balance::Random => random::order(schedule, position, worker).find_map(take),
         Balance::First => first::order(schedule).find_map(take),

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use crate::proxy::balance::rotation;
 use crate::proxy::worker_handle::WorkerHandle;
 use crate::shared::schedule::Schedule;
 use crate::shared::server::Endpoint;
@@ -17,5 +16,5 @@ pub(super) fn order<'a>(
     let Schedule { endpoints, rotation, .. } = schedule;
     let drawn = [position, worker.random(rotation.len())];
     let both = schedule.lighter_first(drawn.map(|turn| usize::from(rotation[turn])));
-    both.map(|index| &endpoints[index]).into_iter().chain(rotation::from(schedule, position))
+    both.map(|index| &endpoints[index]).into_iter().chain(schedule.walk(position))
 }

@@ -13,9 +13,9 @@ fn a_name_without_an_answer_is_a_server_that_is_down_until_a_probe_passes() {
     assert_eq!(scene.status("a").last_probe.detail, "no address: no such name");
     assert!(scene.dns("pi", &["10.0.0.1"]));
     assert!(scene.cluster.without_address().is_empty());
-    assert_eq!(scene.status("a").last_probe.detail, "");
+    assert_eq!(scene.status("a").last_probe.detail, "not probed yet");
     scene.cluster.unanswered("pi", "no such name");
-    assert_eq!(scene.status("a").last_probe.detail, "", "its last address holds");
+    assert_eq!(scene.status("a").last_probe.detail, "not probed yet", "its last address holds");
     assert!(scene.picked().is_empty());
     assert!(scene.probe("a", true), "the first probe decides");
     assert_eq!(scene.picked(), ["a"]);

@@ -103,7 +103,7 @@ fn a_server_in_maint_shows_that_it_is_not_probed() {
     scene.order("a", AdminState::Maint);
     assert_eq!(scene.last_probes("a"), [(); 2].map(|()| LastProbe::none("not probed")));
     scene.order("a", AdminState::Ready);
-    assert_eq!(scene.last_probes("a"), [(); 2].map(|()| LastProbe::default()));
+    assert_eq!(scene.last_probes("a"), [(); 2].map(|()| LastProbe::none("not probed yet")));
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn with_probes_turned_off_a_server_shows_that_it_is_not_probed() {
     scene.load(&("check = \"off\"\n".to_owned() + &on));
     assert_eq!(scene.last_probes("a"), [(); 2].map(|()| LastProbe::none("not probed")));
     scene.load(&on);
-    assert_eq!(scene.last_probes("a"), [(); 2].map(|()| LastProbe::default()));
+    assert_eq!(scene.last_probes("a"), [(); 2].map(|()| LastProbe::none("not probed yet")));
 }
 
 #[test]

@@ -1,0 +1,171 @@
+//! What happens to a client that connects now: for `evenkeel explain`. Nothing is counted, and no
+//! turn or token is taken.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::{Networks, nearest};
+use crate::control::controller::state::Controller;
+use crate::shared::clients::{ClientKey, ClientRefusal, ClientRules};
+use crate::shared::explanation::{Explanation, RuleExplanation, Verdict};
+use crate::shared::limit::Limit;
+use crate::shared::phase::Phase;
+use crate::shared::table::{Backend, Frontend};
+
+/// Names that an error lists.
+const NAMES_SHOWN: usize = 20;
+
+impl Controller {
+    /// What happens to a client of a frontend. None: any client.
+    ///
+    /// # Errors
+    /// There is no such frontend; the error has the nearest name.
+    pub(super) fn explain(
+        &self,
+        frontend: &str,
+        client: Option<IpAddr>,
+    ) -> Result<Explanation, String> {
+        let table = self.shared.table.load();
+        let names = || table.frontends.iter().map(|one| &*one.shared.name);
+        let Some(found) = table.frontends.iter().find(|one| *one.shared.name == *frontend) else {
+            let remedy = match nearest(frontend, names()) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => {
+                    let names: Vec<&str> = names().take(NAMES_SHOWN).collect();
+                    format!("there is {}", names.join(", "))
+                }
+            };
+            return Err(format!("there is no frontend {frontend:?}; {remedy}"));
+        };
+        let rules = self.rules(found, client.map(|client| client.to_canonical()));
+        let backends = reachable(found);
+        let backends = backends
+            .iter()
+            .filter_map(|(clients, backend)| self.cluster.explain(backend, clients, client));
+        Ok(Explanation {
+            frontend: frontend.to_owned(),
+            client,
+            verdict: rules.iter().map(|rule| rule.verdict).max().unwrap_or(Verdict::Admitted),
+            backends: backends.collect(),
+            rules,
+        })
+    }
+
+    /// The rules of a frontend, in the order in which a worker checks them (`proxy/access.rs`).
+    fn rules(&self, frontend: &Frontend, client: Option<IpAddr>) -> Vec<RuleExplanation> {
+        let settings = &frontend.settings;
+        let now = self.shared.phase.since_start(Instant::now());
+        let mut rules = Vec::new();
+        rules.extend(self.phase_rule());
+        rules.extend(list_rule("deny", &settings.deny, client, false));
+        rules.extend(list_rule("allow", &settings.allow, client, true));
+        if let Some(rate) = settings.rate.sessions {
+            let (verdict, why) = match frontend.shared.rate.has_token(rate, now) {
+                true => (Verdict::Admitted, format!("below {rate} of all clients")),
+                false => (Verdict::Refused, format!("all clients together have reached {rate}")),
+            };
+            rules.push(rule("rate.sessions", verdict, why));
+        }
+        rules.extend(client_rules(frontend, client, now));
+        if settings.sessions_max.is_some() {
+            rules.push(limit_rule("sessions_max", &frontend.shared.sessions));
+        }
+        rules.push(limit_rule("global.sessions_max", &self.shared.sessions));
+        rules
+    }
+
+    fn phase_rule(&self) -> Option<RuleExplanation> {
+        let (verdict, why) = match self.shared.phase.load() {
+            Phase::Running if self.drain_at.is_some() => {
+                (Verdict::Admitted, "the drain begins soon; clients are still accepted")
+            }
+            Phase::Running => return None,
+            Phase::Draining(_) | Phase::Stopped => {
+                (Verdict::Refused, "evenkeel drains: it accepts no new connections")
+            }
+        };
+        Some(rule("drain", verdict, why.to_owned()))
+    }
+}
+
+/// The backends that a frontend can reach, each with the clients that are sent there.
+fn reachable(frontend: &Frontend) -> Vec<(String, Arc<Backend>)> {
+    vec![("every client".to_owned(), Arc::clone(&frontend.backend))]
+}
+
+fn rule(key: &str, verdict: Verdict, why: String) -> RuleExplanation {
+    RuleExplanation { key: key.to_owned(), verdict, why }
+}
+
+/// `deny` or `allow`; `wanted`: whether the client must be in it.
+fn list_rule(
+    key: &str,
+    list: &Networks,
+    client: Option<IpAddr>,
+    wanted: bool,
+) -> Option<RuleExplanation> {
+    if !list.is_listed() {
+        return None;
+    }
+    let file = list.file.as_ref().map(|(path, _)| format!(" of {}", path.display()));
+    let networks = format!("its networks{}", file.unwrap_or_default());
+    let Some(client) = client else {
+        return Some(rule(key, Verdict::Depends, format!("{networks} decide: give CLIENT")));
+    };
+    let (is_in, word) = match list.contains(client) {
+        true => (true, "one"),
+        false => (false, "none"),
+    };
+    let verdict = if is_in == wanted { Verdict::Admitted } else { Verdict::Refused };
+    Some(rule(key, verdict, format!("{client} is in {word} of {networks}")))
+}
+
+/// `clients_max` and `rate.per_client`.
+fn client_rules(
+    frontend: &Frontend,
+    client: Option<IpAddr>,
+    now: Duration,
+) -> Vec<RuleExplanation> {
+    let settings = &frontend.settings;
+    let limits = ClientRules {
+        sessions_max: settings.clients_max.map(Into::into),
+        rate: settings.rate.per_client,
+    };
+    let state = client.map(|client| {
+        let key = ClientKey::from(client);
+        frontend.shared.clients.would_begin(key, limits, now)
+    });
+    let mut rules = Vec::new();
+    if let Some(max) = limits.sessions_max {
+        let (verdict, why) = match state {
+            None => (Verdict::Depends, format!("{max} sessions of each client: give CLIENT")),
+            Some((sessions, outcome)) => {
+                let full = outcome == Err(ClientRefusal::Sessions);
+                let verdict = if full { Verdict::Refused } else { Verdict::Admitted };
+                (verdict, format!("{sessions} of {max} sessions of this client are open"))
+            }
+        };
+        rules.push(rule("clients_max", verdict, why));
+    }
+    if let Some(rate) = limits.rate {
+        let (verdict, why) = match state {
+            None => (Verdict::Depends, format!("{rate} of each client: give CLIENT")),
+            Some((_, Err(ClientRefusal::Rate))) => {
+                (Verdict::Refused, format!("this client has reached {rate}"))
+            }
+            Some((_, Err(ClientRefusal::Sessions))) => {
+                (Verdict::Admitted, format!("{rate}; not checked: clients_max refuses"))
+            }
+            Some((_, Ok(()))) => (Verdict::Admitted, format!("this client is below {rate}")),
+        };
+        rules.push(rule("rate.per_client", verdict, why));
+    }
+    rules
+}
+
+/// A limit of sessions: at the limit, clients wait in the backlog of the kernel.
+fn limit_rule(key: &str, limit: &Limit) -> RuleExplanation {
+    let verdict = if limit.room() == 0 { Verdict::Waits } else { Verdict::Admitted };
+    rule(key, verdict, format!("{} of {} sessions are open", limit.active(), limit.max()))
+}
