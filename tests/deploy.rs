@@ -176,6 +176,34 @@ fn the_commands_of_the_readme_install_every_file_that_the_unit_names() {
 }
 
 #[test]
+fn keepalived_accepts_its_configuration() {
+    let text = fs::read_to_string(root().join("deploy/keepalived.conf")).unwrap();
+    let example = fs::read_to_string(root().join("deploy/evenkeel.example.toml")).unwrap();
+    assert!(example.contains("bind = \"127.0.0.1:8404\""), "the address of the check");
+    assert!(text.contains(" http://127.0.0.1:8404/readyz\""));
+    if !has_programs("keepalived_accepts_its_configuration", &["keepalived", "setsid"]) {
+        return;
+    }
+    // Its interface must exist, and cannot be loopback.
+    let interfaces = fs::read_dir("/sys/class/net").unwrap();
+    let names = interfaces.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let Some(name) = names.into_iter().find(|name| name != "lo") else {
+        return skip("keepalived_accepts_its_configuration", "there is only loopback");
+    };
+    let file = folder("keepalived").join("keepalived.conf");
+    let check = |text: &str| {
+        fs::write(&file, text.replace("interface eth0", &format!("interface {name}"))).unwrap();
+        // It may end by a signal to its process group, whatever it has found.
+        let mut check = Command::new("setsid");
+        check.args(["--wait", "keepalived", "--config-test"]);
+        let output = check.arg(format!("--use-file={}", file.display())).output().unwrap();
+        text_of(&output)
+    };
+    assert_eq!(check(&text), "");
+    assert_ne!(check(&text.replace("virtual_router_id 51", "virtual_router_id 510")), "");
+}
+
+#[test]
 fn the_script_for_the_pi_reports_a_missing_program() {
     let folder = folder("without-cargo");
     for program in ["bash", "dirname"] {
@@ -334,6 +362,11 @@ fn folder(name: &str) -> PathBuf {
     fs::remove_dir_all(&folder).ok();
     fs::create_dir_all(&folder).unwrap();
     folder
+}
+
+/// What a program has printed.
+fn text_of(output: &Output) -> String {
+    text(&output.stdout) + &text(&output.stderr)
 }
 
 fn root() -> PathBuf {
