@@ -14,6 +14,7 @@ pub mod choice;
 pub mod phase;
 pub mod events;
 pub mod records;
+pub mod proxy_header;
 pub mod sessions;
 pub mod state;
 pub mod snapshot;
