@@ -236,10 +236,15 @@ fn the_example_shows_the_defaults() {
 
 #[test]
 fn the_commented_keys_of_the_example_are_valid() {
-    let example = uncommented_example();
+    let example = uncommented_example("exchange");
+    let config = config::parse(&example, "example").unwrap();
+    let health = &config.backends[0].health;
+    assert_eq!((health.check, health.exchange.0.len()), (Check::Exchange, 1));
+    let example = uncommented_example("http");
     let config = config::parse(&example, "example").unwrap();
     let health = &config.backends[0].health;
     assert_eq!(health.check, Check::Http);
+    assert!(health.tls.is_some() && health.errors.is_some());
     assert_eq!((health.http.method.as_str(), health.http.path.as_str()), ("GET", "/"));
     assert!(health.http.host.is_some() && health.port.is_some());
     assert!(config.global.user.is_some() && config.global.group.is_some());
@@ -252,7 +257,7 @@ fn the_schema_accepts_the_examples_and_refuses_mistakes() {
     let output = Command::new(EVENKEEL).arg("schema").output().unwrap();
     let schema: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
-    let mut valid = vec![uncommented_example()];
+    let mut valid = vec![uncommented_example("http"), uncommented_example("exchange")];
     for file in [toml_files("tests/config/valid"), toml_files("deploy")].concat() {
         valid.push(fs::read_to_string(file).unwrap().trim_start_matches('\u{feff}').to_owned());
     }
@@ -356,12 +361,21 @@ fn check_in(folder: &Path, file: &OsStr) -> Output {
     output.unwrap()
 }
 
-/// The example with every key uncommented, and a health check that allows all of them.
-fn uncommented_example() -> String {
+/// The example with every key uncommented, except those of other health checks than this one.
+fn uncommented_example(check: &str) -> String {
     let example = read("deploy/evenkeel.example.toml");
-    let line =
-        |line| setting(line).unwrap_or_default().replace("check = \"tcp\"", "check = \"http\"");
-    example.lines().map(line).collect::<Vec<_>>().join("\n")
+    let mut lines = Vec::new();
+    let mut is_of_another_check = false;
+    for line in example.lines().filter_map(setting) {
+        if line.starts_with('[') {
+            let mut others = ["http", "exchange"].into_iter().filter(|other| *other != check);
+            is_of_another_check = others.any(|it| line.ends_with(&format!(".health.{it}]")));
+        }
+        if !is_of_another_check {
+            lines.push(line.replace("check = \"tcp\"", &format!("check = \"{check}\"")));
+        }
+    }
+    lines.join("\n")
 }
 
 /// A line of the example that sets a key, commented or not, without the comment mark.

@@ -144,6 +144,14 @@ fn ip(host: &str) -> Parsed<Option<IpAddr>> {
     Ok(host.parse().map(IpAddr::V4).ok())
 }
 
+/// The name that a certificate is verified for: a host name, or an IP address.
+pub(super) fn tls_name(text: &str) -> Parsed<String> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) => Ok(ip.to_string()),
+        Err(_) => host_name(text),
+    }
+}
+
 /// A host name of RFC 1123 (2.1): labels of letters, digits and inner hyphens; and underscores,
 /// which names of containers have. In lower case, without the dot at its end.
 fn host_name(text: &str) -> Parsed<String> {

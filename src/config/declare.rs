@@ -121,6 +121,7 @@ settings! {
     String: Value::Text(text) => Some(text);
     Arc<str>: Value::Text(text) => Some(text.into());
     PathBuf: Value::Text(text) => Some(text.into());
+    Box<[u8]>: Value::Bytes(bytes) => Some(bytes);
     SocketAddr: Value::Bind(address) => Some(address);
     ServerAddress: Value::Server(address) => Some(address);
     Networks: Value::Networks(networks) => Some(networks);

@@ -38,8 +38,9 @@ fn section(out: &mut String, key: &Key, parent: &str, name: &str) {
         _ if parent.is_empty() => name.to_owned(),
         _ => format!("{parent}.{name}"),
     };
-    // The one section that is only valid together with another value.
-    let mark = if path.ends_with(".health.http") { "# " } else { "" };
+    // Sections that are not set, and the one that is only valid together with another value.
+    let is_set = key.presence != Presence::Optional && !path.ends_with(".health.http");
+    let mark = if is_set { "" } else { "# " };
     out.push('\n');
     comment(out, &joined(section.text));
     let header = if matches!(key.kind, Kind::Tables(_)) {
@@ -131,6 +132,8 @@ fn describe(kind: &Kind) -> String {
         Kind::List(inner) => format!("array of: {}", describe(inner)),
         Kind::Networks => "array of networks, or a file with them".to_owned(),
         Kind::Or(inner, other) => format!("{}, or {}", describe(inner), other.literal()),
-        Kind::Table(_) | Kind::Named(_) | Kind::Tables(_) => kind.toml_type().to_owned(),
+        Kind::Table(_) | Kind::Named(_) | Kind::Tables(_) | Kind::OneOrMore(_) => {
+            kind.toml_type().to_owned()
+        }
     }
 }

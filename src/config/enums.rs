@@ -106,10 +106,12 @@ words! {
         Tcp = "tcp",
         /// A probe sends an HTTP request and checks the status of the response.
         Http = "http",
+        /// A probe sends bytes and expects bytes.
+        Exchange = "exchange",
         /// No probes: every server counts as up.
         Off = "off",
     }
-    planned { "exchange" }
+    planned {}
 }
 
 words! {

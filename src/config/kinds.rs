@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::addresses::{self, ServerAddress};
+use super::bytes::bytes;
 use super::enums::Words;
 use super::networks::Networks;
 use super::problems::{Sink, Span, nearest};
@@ -88,6 +89,8 @@ pub enum Kind {
     Named(&'static Section),
     /// An array of tables, not empty.
     Tables(&'static Section),
+    /// A table, or an array of them, not empty.
+    OneOrMore(&'static Section),
 }
 
 /// The syntax of a string.
@@ -146,6 +149,11 @@ formats! {
         |it| text(it, values::http_path(it));
     HTTP_HOST = "Host header", "a host in quotes, such as \"www.example.org\"",
         |it| text(it, values::http_host(it));
+    BYTES = "bytes, with escapes such as \\r, \\n and \\x00",
+        "bytes in quotes, such as \"PING\\r\\n\"",
+        |it| bytes(it).map(Value::Bytes);
+    TLS_NAME = "host name or IP address", "a host name in quotes, such as \"www.example.org\"",
+        |it| addresses::tls_name(it).map(Value::Text);
     RATE = "number and period", "a rate in quotes, such as \"1000/s\"",
         |it| values::rate(it).map(|(count, period)| Value::Rate(count, period));
     STATUS = "range of HTTP status codes", "a range in quotes, such as \"200-399\"",
@@ -165,6 +173,7 @@ pub(super) enum Value<'a> {
     Size(u64),
     Word(&'a str),
     Text(String),
+    Bytes(Box<[u8]>),
     Bind(SocketAddr),
     Server(ServerAddress),
     Status(u16, u16),
@@ -222,7 +231,10 @@ impl Key {
     #[must_use]
     pub const fn section(&self) -> Option<&'static Section> {
         match self.kind {
-            Kind::Table(section) | Kind::Named(section) | Kind::Tables(section) => Some(section),
+            Kind::Table(section)
+            | Kind::Named(section)
+            | Kind::Tables(section)
+            | Kind::OneOrMore(section) => Some(section),
             _ => None,
         }
     }
@@ -237,7 +249,7 @@ impl Kind {
             Self::Time(..) | Self::Size(..) | Self::Words(_) | Self::Text(_) => "a string",
             Self::List(_) | Self::Networks => "an array",
             Self::Or(inner, _) => inner.toml_type(),
-            Self::Table(_) | Self::Named(_) => "a table",
+            Self::Table(_) | Self::Named(_) | Self::OneOrMore(_) => "a table",
             Self::Tables(_) => "an array of tables",
         }
     }
@@ -254,7 +266,7 @@ impl Kind {
             Self::Or(inner, other) => format!("{}, or {}", inner.hint(), other.literal()),
             Self::List(inner) => format!("an array of these: {}", inner.hint()),
             Self::Networks => "[\"192.0.2.0/24\"], or { file = \"PATH\" }".to_owned(),
-            Self::Table(_) | Self::Named(_) | Self::Tables(_) => String::new(),
+            Self::Table(_) | Self::Named(_) | Self::Tables(_) | Self::OneOrMore(_) => String::new(),
         }
     }
 

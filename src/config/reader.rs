@@ -14,9 +14,6 @@ use super::networks::{self, Networks};
 use super::problems::{Sink, Span, as_key, literal, nearest, shown, toml_type};
 use super::values;
 
-/// The endpoints of a backend are numbered with 16 bits, and a server may have several.
-const SERVERS_MAX: usize = 10_000;
-
 type Entry<'a> = (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>);
 
 impl<'a> Table<'a> {
@@ -53,6 +50,11 @@ impl<'a> Table<'a> {
         self.written.as_ref().map(span).unwrap_or_default()
     }
 
+    /// Whether it has no key.
+    pub(super) fn is_empty(&self) -> bool {
+        self.written.as_ref().is_none_or(|written| written.table.is_empty())
+    }
+
     /// The setting of a key: as written, or its default.
     pub(super) fn get<T: Setting + Default>(&self, name: &str) -> T {
         let key = self.section.key(name);
@@ -70,7 +72,9 @@ impl<'a> Table<'a> {
 /// What an absent key stands for; none: nothing.
 fn absent(key: &'static Key) -> Option<Value<'static>> {
     match key.kind {
-        Kind::Table(section) => Some(Value::Table(Table::absent(section))),
+        Kind::Table(section) if key.presence == Presence::Default => {
+            Some(Value::Table(Table::absent(section)))
+        }
         Kind::Named(_) | Kind::Tables(_) => Some(Value::List(Vec::new())),
         _ if key.presence == Presence::Default => key.kind.of_literal(key.literal),
         _ => None,
@@ -167,12 +171,12 @@ impl<'a> Written<'a> {
 }
 
 /// The value of one key.
-struct Field<'s, 'a> {
+pub(super) struct Field<'s, 'a> {
     root: &'static Section,
-    sink: &'a Sink<'a>,
+    pub(super) sink: &'a Sink<'a>,
     key: &'static Key,
     /// With that of its section: "backend.web.server".
-    path: &'s str,
+    pub(super) path: &'s str,
     /// What the key accepts besides the type at hand.
     hint: RefCell<Option<Alternative>>,
 }
@@ -229,6 +233,9 @@ impl<'a> Field<'_, 'a> {
             }
             (Kind::Named(section), DeValue::Table(table)) => self.named(section, offset, table),
             (Kind::Tables(section), DeValue::Array(items)) => self.tables(section, offset, items),
+            (Kind::OneOrMore(section), value @ (DeValue::Table(_) | DeValue::Array(_))) => {
+                self.one_or_more(section, offset, value)
+            }
             (kind, DeValue::String(text)) if kind.is_string() => {
                 let value_of = kind.of_string(text);
                 value_of.map_err(|problem| self.wrong(offset, value, &problem)).ok()
@@ -236,7 +243,7 @@ impl<'a> Field<'_, 'a> {
             _ => {
                 let (expected, found) = (kind.toml_type(), toml_type(value));
                 let remedy = match kind {
-                    Kind::Table(_) => format!("[{}]", self.path),
+                    Kind::Table(_) | Kind::OneOrMore(_) => format!("[{}]", self.path),
                     Kind::Named(_) => format!("[{}.NAME]", self.path),
                     Kind::Tables(_) => format!("[[{}]]", self.path),
                     Kind::List(_) => self.key.literal.to_owned(),
@@ -244,7 +251,8 @@ impl<'a> Field<'_, 'a> {
                 };
                 let text = format!("expected {expected}, found {found}; write {remedy}");
                 self.wrong(offset, value, &text);
-                None
+                // It is written, so that no other key misses it.
+                matches!(kind, Kind::OneOrMore(_)).then(|| Value::List(Vec::new()))
             }
         }
     }
@@ -278,7 +286,7 @@ impl<'a> Field<'_, 'a> {
         other.map(|other| format!(", or {}", other.literal())).unwrap_or_default()
     }
 
-    fn table(
+    pub(super) fn table(
         &self,
         section: &'static Section,
         table: &'a DeTable<'a>,
@@ -317,33 +325,5 @@ impl<'a> Field<'_, 'a> {
             Some((Value::Table(table), self.sink.span(offset)))
         };
         Some(Value::List(entries.into_iter().filter_map(one).collect()))
-    }
-
-    /// The tables of an array, in the order of the file.
-    fn tables(
-        &self,
-        section: &'static Section,
-        offset: usize,
-        items: &'a [Spanned<DeValue<'a>>],
-    ) -> Option<Value<'a>> {
-        let path = self.path;
-        if items.is_empty() {
-            self.sink.push(offset, format!("no server; add [[{path}]] with name and address"));
-        }
-        if items.len() > SERVERS_MAX {
-            let text = format!("more than {SERVERS_MAX} servers; write several backends");
-            self.sink.push(offset, text);
-        }
-        let one = |item: &'a Spanned<DeValue<'a>>| {
-            let offset = item.span().start;
-            let DeValue::Table(table) = item.get_ref() else {
-                let text = format!("an item of {path} is not a table; write [[{path}]]");
-                self.sink.push(offset, text);
-                return None;
-            };
-            let table = self.table(section, table, path.to_owned(), "", offset);
-            Some((Value::Table(table), self.sink.span(offset)))
-        };
-        Some(Value::List(items.iter().filter_map(one).collect()))
     }
 }

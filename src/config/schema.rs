@@ -74,5 +74,9 @@ fn of_kind(kind: &Kind) -> Value {
         Kind::Tables(section) => {
             json!({ "type": "array", "minItems": 1, "items": object(section) })
         }
+        Kind::OneOrMore(section) => {
+            let list = json!({ "type": "array", "minItems": 1, "items": object(section) });
+            json!({ "anyOf": [object(section), list] })
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use super::addresses::ServerAddress;
 use super::backend_settings::BackendSettings;
 use super::chains::{Chains, Reached};
-use super::enums::Check;
+use super::health_rules;
 use super::problems::{Problems, Sink, Span, nearest, shown};
 use super::settings::Config;
 use crate::sys::local_addresses::LocalAddresses;
@@ -24,11 +24,7 @@ pub(super) fn check(config: &Config, sink: &Sink<'_>) {
     backend_references(config, sink);
     for backend in &config.backends {
         servers(backend, sink);
-        let http = backend.health.http.span;
-        if backend.health.check != Check::Http && http != Span::default() {
-            let text = "health.http is only used with check = \"http\"; write that, or remove this";
-            sink.push_at(http, text);
-        }
+        health_rules::check(backend, sink);
     }
     let count: usize = config.frontends.iter().map(|frontend| frontend.bind.len()).sum();
     if let Some(last) = config.frontends.last().filter(|_| count > ADDRESSES_MAX) {
