@@ -18,6 +18,16 @@ pub(super) fn quoted(text: &str) -> String {
     out
 }
 
+/// Bytes of a health check: text with the escapes of `health.exchange`, which are beyond TOML's.
+pub(super) fn bytes(bytes: &[u8]) -> String {
+    let one = |byte: &u8| match byte {
+        b'\\' => "\\\\".to_owned(),
+        b'\r' | b'\n' | b'\t' | b' '..=b'~' => char::from(*byte).to_string(),
+        byte => format!("\\x{byte:02x}"),
+    };
+    quoted(&bytes.iter().map(one).collect::<String>())
+}
+
 /// An array of strings.
 pub(super) fn list<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
     let items: Vec<String> = items.into_iter().map(|item| quoted(item.as_ref())).collect();
@@ -112,6 +122,11 @@ mod tests {
         for bad in ["", "5x", "s", "-5", "1.5s"] {
             assert_eq!(millis(bad, 1), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn every_byte_of_a_health_check_can_be_written() {
+        assert_eq!(bytes(b"PING\r\n\"\\\x00\xff"), r#""PING\r\n\"\\\\\\x00\\xff""#);
     }
 
     #[test]

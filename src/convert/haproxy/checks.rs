@@ -58,7 +58,7 @@ pub(super) fn health(proxy: &Proxy, servers: &[Input], report: &Report) -> Vec<E
     if proxied.count() == checked.len() || dialogue.sends_proxy {
         entries.push(("send_proxy", "true".to_owned()));
     }
-    tls(&checked, &dialogue, &mut entries);
+    tls(&checked, &dialogue, &mut entries, report);
     entries
 }
 
@@ -280,7 +280,7 @@ fn port(checked: &[&Input], dialogue: &Dialogue, entries: &mut Vec<Entry>, repor
     entries.extend(common.map(|port| ("port", port.to_string())));
 }
 
-fn tls(checked: &[&Input], dialogue: &Dialogue, entries: &mut Vec<Entry>) {
+fn tls(checked: &[&Input], dialogue: &Dialogue, entries: &mut Vec<Entry>, report: &Report) {
     let asks = |server: &&&Input| {
         let implied = server.has("ssl") && !server.has("port") && !server.has("addr");
         (server.has("check-ssl") || implied) && !server.has("no-check-ssl")
@@ -291,6 +291,13 @@ fn tls(checked: &[&Input], dialogue: &Dialogue, entries: &mut Vec<Entry>) {
         return;
     };
     let verifies = server.value("verify").is_some_and(|it| it == "required");
+    if verifies {
+        report.near(
+            server.place,
+            "the probe verifies by the root certificates of this machine (or of SSL_CERT_FILE), \
+             and that the certificate has the name of the server",
+        );
+    }
     let mut parts = vec![format!("verify = {verifies}")];
     if let Some(name) = server.value("check-sni") {
         parts.push(format!("name = {}", literal::quoted(name)));

@@ -10,11 +10,11 @@ use crate::convert::report::{Place, Report};
 /// One step: bytes to send, then bytes to expect.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Step {
-    pub(super) send: Option<String>,
+    pub(super) send: Option<Vec<u8>>,
     /// A prefix of the answer.
-    pub(super) expect: Option<String>,
+    pub(super) expect: Option<Vec<u8>>,
     /// Bytes anywhere in the answer.
-    pub(super) contains: Option<String>,
+    pub(super) contains: Option<Vec<u8>>,
 }
 
 /// The rules of a check.
@@ -48,10 +48,10 @@ pub(super) fn tcp_check(proxy: &Proxy, report: &Report) -> Dialogue {
                     connect(line, &mut dialogue, report);
                 }
             }
-            "send" => send(&mut dialogue, line.word(2).to_owned()),
+            "send" => send(&mut dialogue, line.word(2).as_bytes()),
             "send-binary" => match bytes(line.word(2)) {
-                Some(text) => send(&mut dialogue, text),
-                None => report.report(line.place, "bytes that TOML cannot write"),
+                Some(bytes) => send(&mut dialogue, &bytes),
+                None => report.report(line.place, "not pairs of hexadecimal digits"),
             },
             "expect" => expect(line, &mut dialogue, report),
             "comment" => {}
@@ -89,11 +89,14 @@ pub(super) fn connect(line: &Line, dialogue: &mut Dialogue, report: &Report) {
     }
 }
 
-fn send(dialogue: &mut Dialogue, text: String) {
+fn send(dialogue: &mut Dialogue, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
     // Two sends in a row are one.
     match dialogue.steps.last_mut() {
-        Some(Step { send: Some(before), expect: None, contains: None }) => before.push_str(&text),
-        _ => dialogue.steps.push(Step { send: Some(text), ..Step::default() }),
+        Some(Step { send: Some(before), expect: None, contains: None }) => before.extend(bytes),
+        _ => dialogue.steps.push(Step { send: Some(bytes.to_vec()), ..Step::default() }),
     }
 }
 
@@ -117,14 +120,14 @@ fn expect(line: &Line, dialogue: &mut Dialogue, report: &Report) {
     }
     let (kind, value) = (line.word(at), line.word(at + 1));
     let found = match kind {
-        "string" => Some(Found::Inside(value.to_owned())),
+        "string" if !value.is_empty() => Some(Found::Inside(value.into())),
         "rstring" => pattern(value),
         "binary" => bytes(value).map(Found::Inside),
         _ => None,
     };
     let (prefix, inside) = match found {
-        Some(Found::Prefix(text)) => (Some(text), None),
-        Some(Found::Inside(text)) => (None, Some(text)),
+        Some(Found::Prefix(bytes)) => (Some(bytes), None),
+        Some(Found::Inside(bytes)) => (None, Some(bytes)),
         None => {
             let reason = format!(
                 "{kind}: a probe expects constant bytes; without it more servers count as up"
@@ -142,8 +145,8 @@ fn expect(line: &Line, dialogue: &mut Dialogue, report: &Report) {
 }
 
 enum Found {
-    Prefix(String),
-    Inside(String),
+    Prefix(Vec<u8>),
+    Inside(Vec<u8>),
 }
 
 /// A regular expression that says nothing else than constant bytes.
@@ -167,19 +170,17 @@ fn pattern(pattern: &str) -> Option<Found> {
     if text.is_empty() {
         return None;
     }
-    Some(if is_prefix { Found::Prefix(text) } else { Found::Inside(text) })
+    let bytes = text.into();
+    Some(if is_prefix { Found::Prefix(bytes) } else { Found::Inside(bytes) })
 }
 
-/// Hexadecimal digits as text; none: it has bytes beyond ASCII.
-fn bytes(digits: &str) -> Option<String> {
+/// The bytes of hexadecimal digits.
+fn bytes(digits: &str) -> Option<Vec<u8>> {
     let digits = digits.as_bytes();
     if digits.is_empty() || !digits.len().is_multiple_of(2) {
         return None;
     }
-    let pair = |pair: &[u8]| {
-        let byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-        byte.is_ascii().then(|| char::from(byte))
-    };
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     digits.chunks(2).map(pair).collect()
 }
 
@@ -191,10 +192,10 @@ pub(super) fn smtp(line: &Line, report: &Report) -> Vec<Step> {
         _ => ("HELO", "localhost"),
     };
     vec![
-        Step { expect: Some("220".to_owned()), ..Step::default() },
+        Step { expect: Some("220".into()), ..Step::default() },
         Step {
-            send: Some(format!("{hello} {domain}\r\n")),
-            expect: Some("2".to_owned()),
+            send: Some(format!("{hello} {domain}\r\n").into()),
+            expect: Some("2".into()),
             contains: None,
         },
     ]
@@ -203,8 +204,8 @@ pub(super) fn smtp(line: &Line, report: &Report) -> Vec<Step> {
 /// The dialogue of `option redis-check`.
 pub(super) fn redis(place: Place, report: &Report) -> Vec<Step> {
     report.near(place, "a dialogue of the same steps: PING, +PONG");
-    let send = Some("*1\r\n$4\r\nPING\r\n".to_owned());
-    vec![Step { send, expect: Some("+PONG\r\n".to_owned()), contains: None }]
+    let send = Some("*1\r\n$4\r\nPING\r\n".into());
+    vec![Step { send, expect: Some("+PONG\r\n".into()), contains: None }]
 }
 
 /// As the value of `health.exchange`.
@@ -213,7 +214,7 @@ pub(super) fn literal(steps: &[Step]) -> String {
         let parts = [("send", &step.send), ("expect", &step.expect), ("contains", &step.contains)];
         let parts: Vec<String> = parts
             .iter()
-            .filter_map(|(key, text)| Some(format!("{key} = {}", literal::quoted(text.as_ref()?))))
+            .filter_map(|(key, it)| Some(format!("{key} = {}", literal::bytes(it.as_ref()?))))
             .collect();
         format!("{{ {} }}", parts.join(", "))
     };
@@ -230,16 +231,17 @@ mod tests {
 
     #[test]
     fn patterns_of_constant_bytes_are_prefixes_or_inside() {
-        assert!(matches!(pattern("^220 "), Some(Found::Prefix(text)) if text == "220 "));
+        assert!(matches!(pattern("^220 "), Some(Found::Prefix(text)) if text == b"220 "));
         assert!(
-            matches!(pattern(r"role:master"), Some(Found::Inside(text)) if text == "role:master")
+            matches!(pattern(r"role:master"), Some(Found::Inside(text)) if text == b"role:master")
         );
-        assert!(matches!(pattern(r"^\+OK"), Some(Found::Prefix(text)) if text == "+OK"));
+        assert!(matches!(pattern(r"^\+OK"), Some(Found::Prefix(text)) if text == b"+OK"));
         for other in ["^2[0-9]", "a|b", "", "^.*x", r"\d"] {
             assert!(pattern(other).is_none(), "{other}");
         }
-        assert_eq!(bytes("50494e470d0a").as_deref(), Some("PING\r\n"));
-        assert_eq!(bytes("ff"), None);
+        assert_eq!(bytes("50494e470d0a").as_deref(), Some(&b"PING\r\n"[..]));
+        assert_eq!(bytes("ff00").as_deref(), Some(&[255, 0][..]));
+        assert_eq!(bytes("f").or(bytes("xx")), None);
     }
 
     #[test]

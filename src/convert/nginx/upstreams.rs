@@ -211,6 +211,8 @@ fn errors(failures: &[((u64, u64), Place, bool)], report: &Report) -> Option<Ent
             "health.errors: failed connects are counted, not failures of other kinds",
         );
     }
+    // evenkeel counts up to 1000 of them.
+    let fails = fails.min(1000);
     let within = literal::duration(within);
     Some(("errors", format!("{{ count = {fails}, within = {within}, down = {within} }}")))
 }
