@@ -237,6 +237,12 @@ impl ConnectFailure {
         Self::Other,
     ];
 
+    /// Whether this machine was out of something, which says nothing about the server.
+    #[must_use]
+    pub const fn is_ours(self) -> bool {
+        matches!(self, Self::NoPort | Self::Exhausted)
+    }
+
     /// The value of the label `reason`.
     #[must_use]
     pub const fn name(self) -> &'static str {

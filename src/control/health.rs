@@ -69,6 +69,11 @@ impl Health {
         self.fall = fall;
     }
 
+    /// It is down, whatever probes have found: `rise` of them bring it up.
+    pub const fn fail(&mut self) {
+        (self.up, self.decided, self.against) = (false, true, 0);
+    }
+
     /// The next probe passed or failed; what that changed, if anything.
     pub fn on_probe(&mut self, passed: bool) -> Option<Transition> {
         let needed = match (self.decided, self.up) {
@@ -146,6 +151,15 @@ mod tests {
         let mut health = Health::new(2, 1, true);
         assert_eq!(run(&mut health, "---"), [Some(Transition::Down), None, None]);
         assert_eq!(run(&mut health, "+++"), [None, Some(Transition::Up), None]);
+    }
+
+    #[test]
+    fn what_fails_for_another_reason_comes_up_by_probes() {
+        for mut health in [up(), Health::new(2, 3, true), Health::down(2, 3)] {
+            health.fail();
+            assert!(!health.is_up());
+            assert_eq!(run(&mut health, "+-++"), [None, None, None, Some(Transition::Up)]);
+        }
     }
 
     #[test]

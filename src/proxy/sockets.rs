@@ -163,8 +163,8 @@ impl SessionSockets {
 
     /// Counts what an event has led to.
     pub(super) fn count(&mut self, session: &mut Session, context: &WorkerContext) {
-        let server = self.served_by.as_ref().map(|server| &server.shared);
-        let cell = server.map(|shared| shared.cells.of(context.worker.index));
+        let endpoint = self.served_by.as_ref();
+        let cell = endpoint.map(|endpoint| endpoint.shared.cells.of(context.worker.index));
         for direction in Direction::BOTH {
             let sent = session.sent(direction);
             let counted = &mut self.counted[direction as usize];
@@ -176,7 +176,7 @@ impl SessionSockets {
                 *counted = sent;
             }
         }
-        let (Some(outcome), Some(server), Some(cell)) = (session.take_outcome(), server, cell)
+        let (Some(outcome), Some(endpoint), Some(cell)) = (session.take_outcome(), endpoint, cell)
         else {
             return;
         };
@@ -190,7 +190,7 @@ impl SessionSockets {
                 self.failed = Some(failure);
                 cell.connect_failures[failure as usize].add(1);
                 // A full channel means that the control thread has enough to do.
-                let event = WorkerEvent::ConnectFailed(server.id, failure);
+                let event = WorkerEvent::ConnectFailed(endpoint.id, failure);
                 context.worker.shared.events.try_send(event).ok();
             }
         }

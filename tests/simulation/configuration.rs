@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel::config::{
-    AdminState, AllDown, BackendSettings, Check, Config, FrontendSettings, Health, Server,
-    ServerAddress, Span,
+    AdminState, AllDown, BackendSettings, Check, Config, ConnectErrors, FrontendSettings, Health,
+    Server, ServerAddress, Span,
 };
 
 use crate::random::Random;
@@ -54,6 +54,11 @@ fn backend(number: u64, random: &mut Random) -> BackendSettings {
             check: if random.one_in(8) { Check::Off } else { Check::Tcp },
             rise: 1 + random.below(2) as u32,
             fall: 1 + random.below(3) as u32,
+            errors: random.one_in(2).then(|| ConnectErrors {
+                count: 1 + random.below(4) as u32,
+                within: Duration::from_millis(500),
+                down: Duration::from_millis(200),
+            }),
             ..Health::default()
         },
         servers: (0..servers).map(|n| server(number, n, random)).collect(),

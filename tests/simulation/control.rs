@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use evenkeel::config::{AdminState, AllDown, Config, ServerAddress};
 use evenkeel::control::cluster::{Answers, Bound, Cluster, ProbeReport};
 use evenkeel::control::health::ProbeTaskId;
+use evenkeel::shared::events::FailedConnects;
 use evenkeel::shared::orders::ServerName;
 use evenkeel::shared::server::ServerShared;
 use evenkeel::shared::snapshot::{ProbeResult, ServerStatus};
 use evenkeel::shared::table::{Backend, FrontendShared, Listener, Table};
 use evenkeel::sys::local_addresses::LocalAddresses;
+use evenkeel::terms::ConnectFailure;
 
 use crate::configuration;
 use crate::context::Context;
@@ -61,6 +63,7 @@ impl Control {
     /// Something changes the cluster, or nothing.
     pub(crate) fn step(&mut self, context: &mut Context) {
         let now = context.instant();
+        let ended = self.cluster.end_downtimes(now);
         let random = &mut context.random;
         let changed = match random.below(10) {
             0..=4 => self.probe(random, now),
@@ -73,9 +76,10 @@ impl Control {
                 self.merge(random, now);
                 true
             }
+            9 => self.fail_connects(&context.shared.table.load(), random, now),
             _ => false,
         };
-        if changed {
+        if changed || ended {
             let version = context.shared.table.load().version + 1;
             let old = context.shared.publish(self.table(version, now));
             self.retired.push_back((version, old));
@@ -129,6 +133,17 @@ impl Control {
         let hosts: Vec<String> = self.cluster.hosts().map(str::to_owned).collect();
         let Some(host) = pick(&hosts, random) else { return false };
         self.cluster.resolved(&host, &addresses(random), &self.local, now)
+    }
+
+    /// Workers report failed connects, of an endpoint that may have left since.
+    fn fail_connects(&mut self, table: &Table, random: &mut Random, now: Instant) -> bool {
+        let backends = table.frontends.iter().map(|frontend| &frontend.backend);
+        let endpoints = backends.flat_map(|backend| &backend.schedule.endpoints);
+        let ids: Vec<_> = endpoints.map(|endpoint| endpoint.id).collect();
+        let Some(id) = pick(&ids, random) else { return false };
+        let count = 1 + random.below(3) as u32;
+        let failed = FailedConnects { count, last: ConnectFailure::Refused };
+        self.cluster.connects_failed(id, failed, now)
     }
 
     fn set_state(&mut self, random: &mut Random, now: Instant) -> bool {

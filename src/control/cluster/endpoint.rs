@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::{self, Check};
+use crate::control::cluster::recent_failures::RecentFailures;
 use crate::control::health::{Health, ProbeTaskId, Transition};
 use crate::shared::server::Endpoint;
 use crate::shared::snapshot::LastProbe;
@@ -17,6 +18,7 @@ pub(super) struct EndpointState {
     /// The task that probes it; results of earlier tasks do not count.
     pub(super) task: ProbeTaskId,
     pub(super) last_probe: LastProbe,
+    pub(super) failures: RecentFailures,
 }
 
 impl EndpointState {
@@ -30,7 +32,8 @@ impl EndpointState {
         let unprobed = health.check == Check::Off;
         shared.set_probe_passed(unprobed);
         let health = Health::new(health.rise, health.fall, up || unprobed);
-        Self { shared, health, task, last_probe: LastProbe::default() }
+        let (last_probe, failures) = (LastProbe::default(), RecentFailures::default());
+        Self { shared, health, task, last_probe, failures }
     }
 
     pub(super) fn address(&self) -> SocketAddr {

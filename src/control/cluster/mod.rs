@@ -5,6 +5,7 @@
 
 mod input;
 mod change;
+mod recent_failures;
 mod endpoint;
 mod registry;
 mod recent_mean;
@@ -14,6 +15,7 @@ mod backend;
 mod build;
 mod chains;
 mod state;
+mod downtime;
 mod orders;
 mod status;
 mod explain;

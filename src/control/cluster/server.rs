@@ -171,7 +171,7 @@ impl ServerState {
             if (health.check == Check::Off) != (new.check == Check::Off) {
                 endpoint.forget(context.registry.task(), new);
                 self.last_probe = LastProbe::default();
-            } else if health.check != new.check || health.port != new.port {
+            } else if !health.probes_as(new) {
                 // Its health stays; results of the earlier kind of probe do not count.
                 endpoint.task = context.registry.task();
             }
@@ -254,8 +254,7 @@ impl ServerState {
         context: &Context<'_>,
     ) -> Option<ChangeKind> {
         let ProbeReport { result, detail, duration, verdict, .. } = report;
-        let was_up = self.is_up();
-        let several = self.endpoints.len() > 1;
+        let (was_up, several) = (self.is_up(), self.endpoints.len() > 1);
         let endpoint = &mut self.endpoints[index];
         self.probes.results[result as usize].add(1);
         self.probes.duration.record(duration);
@@ -276,13 +275,16 @@ impl ServerState {
             (false, true) => format!("{detail} ({probes} in a row)"),
             (false, false) => format!("{detail} ({probes} of {probes} probes)"),
         };
-        let endpoint = several.then(|| (address, self.endpoints_up()));
-        Some(ChangeKind::Health { up, reason, endpoint })
+        Some(self.health_change(index, up, reason))
     }
 
-    fn endpoints_up(&self) -> UpCount {
-        let up = self.endpoints.iter().filter(|endpoint| endpoint.is_up()).count();
-        UpCount { up, all: self.endpoints.len() }
+    /// The endpoint at `index` went up or down.
+    pub(super) fn health_change(&self, index: usize, up: bool, reason: String) -> ChangeKind {
+        let all = self.endpoints.len();
+        let count = || self.endpoints.iter().filter(|endpoint| endpoint.is_up()).count();
+        let several = (all > 1).then(|| (self.endpoints[index].address(), count()));
+        let endpoint = several.map(|(address, up)| (address, UpCount { up, all }));
+        ChangeKind::Health { up, reason, endpoint }
     }
 
     /// It is no longer in the configuration.
@@ -334,7 +336,7 @@ impl ServerState {
         gone.iter().map(EndpointState::address).collect()
     }
 
-    fn note_health(&mut self, was_up: bool, now: Instant) {
+    pub(super) fn note_health(&mut self, was_up: bool, now: Instant) {
         if self.is_up() != was_up {
             self.since = now;
             if !was_up {

@@ -16,7 +16,7 @@ use crate::control::cluster::server::ServerState;
 use crate::control::health::ProbeTaskId;
 use crate::shared::table::{Frontend, FrontendShared, Table};
 use crate::sys::local_addresses::LocalAddresses;
-use crate::terms::ServerId;
+use crate::terms::{EndpointId, ServerId};
 
 /// The state of the cluster.
 #[derive(Debug)]
@@ -29,11 +29,13 @@ pub struct Cluster {
     pub(super) registry: Registry,
     /// Backend, server and endpoint of each task that probes.
     tasks: HashMap<ProbeTaskId, (usize, usize, usize)>,
+    /// The same of each endpoint.
+    places: HashMap<EndpointId, (usize, usize, usize)>,
     /// Only addresses that a server can have.
     answers: Answers,
-    changes: Vec<Change>,
+    pub(super) changes: Vec<Change>,
     /// Servers that went down, and whose sessions are to be closed.
-    closing: Vec<ServerId>,
+    pub(super) closing: Vec<ServerId>,
     /// When connect times were last sampled.
     pub(super) sampled: Option<Instant>,
 }
@@ -57,6 +59,7 @@ impl Cluster {
             overrides: HashMap::new(),
             registry: Registry::new(workers),
             tasks: HashMap::new(),
+            places: HashMap::new(),
             answers: Answers::new(),
             changes: Vec::new(),
             closing: Vec::new(),
@@ -291,6 +294,11 @@ impl Cluster {
         self.servers().find(|server| server.id() == id)?.host()
     }
 
+    /// Backend, server and endpoint, as long as they are in the configuration.
+    pub(super) fn place_of(&self, id: EndpointId) -> Option<(usize, usize, usize)> {
+        self.places.get(&id).copied()
+    }
+
     pub(super) fn servers(&self) -> impl Iterator<Item = &ServerState> {
         self.backends.iter().flat_map(|backend| &backend.servers)
     }
@@ -298,10 +306,12 @@ impl Cluster {
     /// To be called whenever an endpoint or its task changed.
     pub(super) fn find_tasks(&mut self) {
         self.tasks.clear();
+        self.places.clear();
         for (b, backend) in self.backends.iter().enumerate() {
             for (s, server) in backend.servers.iter().enumerate() {
                 for (e, endpoint) in server.endpoints.iter().enumerate() {
                     self.tasks.insert(endpoint.task, (b, s, e));
+                    self.places.insert(endpoint.shared.id, (b, s, e));
                 }
             }
         }

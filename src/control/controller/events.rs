@@ -1,6 +1,6 @@
 //! The events of the control thread, and the one place where it waits for them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ use crate::control::cluster::ProbeReport;
 use crate::control::reload::NewConfig;
 use crate::control::resolve::Resolved;
 use crate::control::signals::{Signal, Signals};
-use crate::shared::events::WorkerEvent;
+use crate::shared::events::{FailedConnects, WorkerEvent};
 use crate::shared::orders::Request;
 use crate::shared::plan::ReloadPlan;
+use crate::terms::EndpointId;
 
 /// Worker events in one batch. The others wait in their channel; when it is full, events are lost,
 /// which costs only hints.
@@ -29,13 +30,32 @@ const TICK: Duration = Duration::from_millis(500);
 pub(super) enum Event {
     Signal(Signal),
     Request(Request),
-    Workers(Vec<WorkerEvent>),
+    Workers(Batch),
     Probed(ProbeReport),
     Resolved(Resolved),
     Read(Box<Read>),
     Tick,
     /// Every worker has ended.
     Ended,
+}
+
+/// Events of workers that came together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Failed connects: a thousand to one endpoint are one event.
+    pub(super) failed: BTreeMap<EndpointId, FailedConnects>,
+    /// All others, in order.
+    pub(super) others: Vec<WorkerEvent>,
+}
+
+impl Batch {
+    fn add(&mut self, event: WorkerEvent) {
+        let WorkerEvent::ConnectFailed(endpoint, failure) = event else {
+            return self.others.push(event);
+        };
+        let none = FailedConnects { count: 0, last: failure };
+        self.failed.entry(endpoint).or_insert(none).add(failure);
+    }
 }
 
 /// A reload has read its file.
@@ -69,7 +89,7 @@ pub(super) struct DryRun {
 pub(super) struct Events {
     signals: Signals,
     requests: mpsc::Receiver<Request>,
-    workers: mpsc::Receiver<Vec<WorkerEvent>>,
+    workers: mpsc::Receiver<Batch>,
     probed: mpsc::UnboundedReceiver<ProbeReport>,
     resolved: mpsc::UnboundedReceiver<Resolved>,
     read: mpsc::UnboundedReceiver<Read>,
@@ -114,7 +134,7 @@ impl Events {
         tokio::select! {
             signal = self.signals.next() => Event::Signal(signal),
             Some(request) = self.requests.recv() => Event::Request(request),
-            Some(events) = self.workers.recv() => Event::Workers(events),
+            Some(batch) = self.workers.recv() => Event::Workers(batch),
             Some(report) = self.probed.recv() => Event::Probed(report),
             Some(resolved) = self.resolved.recv() => Event::Resolved(resolved),
             Some(read) = self.read.recv() => Event::Read(Box::new(read)),
@@ -131,21 +151,13 @@ impl Events {
 
 /// Forwards worker events from a thread of its own: a worker then pays for a `try_send` only, and
 /// makes no system call to wake the control thread.
-fn bridge(events: Receiver<WorkerEvent>) -> io::Result<mpsc::Receiver<Vec<WorkerEvent>>> {
+fn bridge(events: Receiver<WorkerEvent>) -> io::Result<mpsc::Receiver<Batch>> {
     let (sender, receiver) = mpsc::channel(1);
     let run = move || {
         while let Ok(first) = events.recv() {
-            // A thousand failed connects to one server are one event.
-            let mut known = BTreeSet::new();
-            let mut batch = Vec::new();
+            let mut batch = Batch::default();
             for event in std::iter::once(first).chain(events.try_iter().take(EVENTS_AT_ONCE)) {
-                let is_new = match event {
-                    WorkerEvent::ConnectFailed(server, _) => known.insert(server),
-                    _ => true,
-                };
-                if is_new {
-                    batch.push(event);
-                }
+                batch.add(event);
             }
             if sender.blocking_send(batch).is_err() {
                 break;

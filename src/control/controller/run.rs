@@ -262,6 +262,7 @@ impl Controller {
         self.notify_status();
         let now = Instant::now();
         self.stale |= self.cluster.grow(now);
+        self.stale |= self.cluster.end_downtimes(now);
         self.cluster.sample_connects(now);
         if self.drain_at.is_some_and(|at| now >= at) && self.shared.phase.load() == Phase::Running {
             self.drain();

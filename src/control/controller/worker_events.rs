@@ -2,19 +2,24 @@
 
 use std::time::{Duration, Instant};
 
+use crate::control::controller::events::Batch;
 use crate::control::controller::state::Controller;
-use crate::shared::events::WorkerEvent;
+use crate::shared::events::{FailedConnects, WorkerEvent};
 use crate::shared::phase::Phase;
-use crate::terms::{ServerId, WorkerIndex};
+use crate::terms::{EndpointId, WorkerIndex};
 
 /// Between warnings of one kind.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Controller {
-    pub(super) fn on_worker_events(&mut self, batch: &[WorkerEvent]) -> Result<(), String> {
-        for event in batch {
+    pub(super) fn on_worker_events(&mut self, batch: &Batch) -> Result<(), String> {
+        let now = Instant::now();
+        for (endpoint, failed) in &batch.failed {
+            self.on_connects_failed(*endpoint, *failed, now);
+        }
+        for event in &batch.others {
             match event {
-                WorkerEvent::ConnectFailed(server, _) => self.on_connect_failed(*server),
+                WorkerEvent::ConnectFailed(..) => {}
                 WorkerEvent::AcceptPaused(WorkerIndex(worker)) => self.on_accept_paused(*worker),
                 WorkerEvent::BuffersStalled(worker) => self.on_buffers_stalled(*worker),
                 WorkerEvent::BuffersExhausted(worker, sessions) => {
@@ -32,9 +37,12 @@ impl Controller {
         Ok(())
     }
 
-    /// The server may have another address now.
-    fn on_connect_failed(&self, server: ServerId) {
-        let host = self.cluster.host_of(server);
+    /// They may take the endpoint down, and its server may have another address now.
+    fn on_connects_failed(&mut self, endpoint: EndpointId, failed: FailedConnects, now: Instant) {
+        if failed.count > 0 {
+            self.stale |= self.cluster.connects_failed(endpoint, failed, now);
+        }
+        let host = self.cluster.host_of(endpoint.server);
         if let Some(follower) = host.and_then(|host| self.followers.get(host)) {
             follower.refresh();
         }
