@@ -102,15 +102,11 @@ async fn keep_probing(
 
 /// A probe; one that failed at a deadline that fired late is repeated.
 async fn probe_in_time(target: &ProbeTarget) -> ProbeReport {
-    let mut address = target.address;
-    if let Some(port) = target.health.port {
-        address.set_port(port);
-    }
     let mut repeats = 0;
     loop {
         let started = Instant::now();
         let deadline = started + target.health.timeout;
-        let said = probe(address, &target.host_header, &target.health, deadline).await;
+        let said = probe(target, deadline).await;
         let ended = Instant::now();
         if said.is_err() && ended > deadline + LATE && repeats < REPEATS_MAX {
             repeats += 1;
@@ -137,7 +133,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Health, HttpCheck};
-    use crate::control::probe::ANSWER_MAX;
+    use crate::control::probe_http::ANSWER_MAX;
 
     const MS: Duration = Duration::from_millis(1);
     const LONG: Duration = Duration::from_secs(20);
@@ -157,6 +153,8 @@ mod tests {
             task: ProbeTaskId(id),
             address,
             host_header: "web:80".to_owned(),
+            host: None,
+            proxy: None,
             health,
             up: true,
         }
@@ -245,6 +243,17 @@ mod tests {
         tokio_uring::start(async {
             let bytes = b"HTTP/1.1 200 OK\r\nServer: x\r\n\r\n".iter().map(|byte| vec![*byte]);
             assert_eq!(outcome_of(bytes.collect()).await.0, ProbeResult::Passed);
+        });
+    }
+
+    #[test]
+    fn an_interim_response_is_passed_over() {
+        tokio_uring::start(async {
+            let early = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
+            let bytes = [b"HTTP/1.1 100 Continue\r\n\r\n", &early[..], b"HTTP/1.1 200 OK\r\n"];
+            let bytes = bytes.concat().into_iter().map(|byte| vec![byte]);
+            let passed = (ProbeResult::Passed, "status 200".to_owned());
+            assert_eq!(outcome_of(bytes.collect()).await, passed);
         });
     }
 

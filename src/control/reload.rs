@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config;
 use crate::config::{Config, Global, ServerAddress, Span, overlap};
+use crate::control::probe_tls;
 use crate::control::resolve::{Answer, Resolver};
 use crate::sys::local_addresses::LocalAddresses;
 
@@ -37,13 +38,14 @@ pub async fn read(
 ) -> Result<NewConfig, Vec<String>> {
     // A large file on a slow disk must not block the control thread.
     let load = move || {
-        let config = config::load(&path)?;
-        config::on_this_machine(&config, &LocalAddresses::now()).map(|()| config)
+        let lines = |problems: config::Problems| problems.lines().collect::<Vec<_>>();
+        let config = config::load(&path).map_err(lines)?;
+        config::on_this_machine(&config, &LocalAddresses::now()).map_err(lines)?;
+        probe_tls::load_roots(&config).map(|()| config)
     };
     let loaded = spawn_blocking(load).await;
     let config = match loaded {
-        Ok(Ok(config)) => config,
-        Ok(Err(problems)) => return Err(problems.lines().collect()),
+        Ok(loaded) => loaded?,
         Err(error) => return Err(vec![format!("the file could not be read: {error}")]),
     };
     let unknown = hosts(&config).filter(|host| !known.contains(*host)).map(str::to_owned).collect();

@@ -14,6 +14,7 @@ use crate::config::{
     BackendSettings, Chains, Config, Server, ServerAddress, Span, not_a_server, on_this_machine,
 };
 use crate::control::listeners;
+use crate::control::probe_tls;
 use crate::control::reload::{hosts, resolve_within};
 use crate::control::resolve::{Answer, Resolver};
 use crate::doctor::listening;
@@ -26,7 +27,7 @@ const RESOLVE_MAX: Duration = Duration::from_secs(2);
 /// Something that this machine does not have, or that is to be known about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// "address", "account", "name" or "server".
+    /// "address", "account", "certificates", "name" or "server".
     pub subject: &'static str,
     /// Where the configuration asks for it.
     pub span: Span,
@@ -58,6 +59,11 @@ pub fn look_up(config: &Config) -> io::Result<Vec<Warning>> {
     };
     for (span, problem) in identity::missing(config) {
         warn("account", span, problem);
+    }
+    if let Err(problems) = probe_tls::find_roots(config) {
+        for (span, problem) in problems {
+            warn("certificates", span, problem);
+        }
     }
     let local = LocalAddresses::now();
     if let Err(problems) = on_this_machine(config, &local) {

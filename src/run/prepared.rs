@@ -7,6 +7,7 @@ use crate::config::{self, Config, Span};
 use crate::control::budget::Budget;
 use crate::control::cluster::Bound;
 use crate::control::listeners;
+use crate::control::probe_tls;
 use crate::control::resolve::Answer;
 use crate::observe::{CONNECTIONS_MAX, admin};
 use crate::proxy::PIPES_PER_WORKER;
@@ -49,11 +50,11 @@ impl Prepared {
         };
         config::on_this_machine(config, &LocalAddresses::now())
             .map_err(|problems| Failure::configuration(problems.lines().collect()))?;
-        let mut failed = Vec::new();
+        let mut failed = probe_tls::load_roots(config).err().unwrap_or_default();
         let bound = match listeners::bind(config, workers, &Bound::new()) {
             Ok(bound) => bound,
             Err(unbound) => {
-                failed = unbound.lines;
+                failed.extend(unbound.lines);
                 Bound::new()
             }
         };

@@ -144,7 +144,7 @@ pub enum ProbeResult {
     Timeout,
     /// No route, network or host down.
     Unreachable,
-    /// An answer with a wrong status, or no HTTP.
+    /// Another answer than the expected one: a status, bytes, a TLS handshake.
     BadAnswer,
     /// Anything else.
     Error,

@@ -62,8 +62,24 @@ impl ProbeSocket {
     /// # Errors
     /// As [`ProbeError`]. No descriptor is leaked.
     pub async fn connect(peer: SocketAddr, deadline: Instant) -> Result<Self, ProbeError> {
-        // Blocking: the ring waits for the socket. With O_NONBLOCK it would complete with EAGAIN.
-        let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
+        Self::connect_by(socket_to(peer)?, peer, deadline).await
+    }
+
+    /// Connects, for a probe that sends nothing. The kernel delays the last ACK of the handshake by
+    /// 200 ms (`TCP_DELACK_MAX`), and the reset of the drop comes before it: the peer never
+    /// completes the handshake, so that no server program accepts the connection. (HAProxy's checks
+    /// do this.)
+    ///
+    /// # Errors
+    /// As [`ProbeError`]. No descriptor is leaked.
+    pub async fn connect_without_ack(
+        peer: SocketAddr,
+        deadline: Instant,
+    ) -> Result<Self, ProbeError> {
+        let socket = socket_to(peer)?;
+        // Without TCP_QUICKACK a connect schedules the ACK instead of sending it
+        // (tcp_rcv_synsent_state_process in net/ipv4/tcp_input.c).
+        socket.set_tcp_quickack(false)?;
         Self::connect_by(socket, peer, deadline).await
     }
 
@@ -127,6 +143,12 @@ impl ProbeSocket {
         }
     }
 
+    /// The address of this end.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()?.as_socket()
+    }
+
     /// Waits for the completion of one operation. At the deadline shutdown(2) makes it complete; if
     /// it has succeeded all the same, that is the result.
     async fn run<M: Unpin + 'static>(
@@ -165,6 +187,11 @@ impl ProbeSocket {
         let local = self.socket.local_addr()?.as_socket();
         Ok(local.is_some_and(|local| is_reached_by(local, peer)))
     }
+}
+
+fn socket_to(peer: SocketAddr) -> io::Result<Socket> {
+    // Blocking: the ring waits for the socket. With O_NONBLOCK it would complete with EAGAIN.
+    Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))
 }
 
 /// What an operation in flight owns. It is dropped after the completion; without one it is leaked.
@@ -260,6 +287,21 @@ mod tests {
         let (mut client, _) = listener.accept().unwrap();
         let error = client.read(&mut [0; 1]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn a_server_does_not_accept_a_probe_that_only_connects() {
+        const PROBES: usize = 20;
+        let (listener, address) = listener();
+        listener.set_nonblocking(true).unwrap();
+        tokio_uring::start(async {
+            for _ in 0..PROBES {
+                drop(ProbeSocket::connect_without_ack(address, within(LONG)).await.unwrap());
+            }
+        });
+        // The ACK is only sent if this thread did not run for 200 ms.
+        let accepted = std::iter::from_fn(|| listener.accept().ok()).count();
+        assert!(accepted < PROBES / 2, "{accepted} of {PROBES}");
     }
 
     #[test]

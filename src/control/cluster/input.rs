@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::config::{self, ServerAddress, not_a_server};
 use crate::control::health::ProbeTaskId;
+use crate::shared::proxy_header::ProxyVersion;
 use crate::shared::snapshot::ProbeResult;
 use crate::shared::table::Listener;
 
@@ -52,6 +53,10 @@ pub struct ProbeTarget {
     pub address: SocketAddr,
     /// The Host header, unless `health.http.host` is set.
     pub host_header: String,
+    /// The host name of its server; none: an IP address.
+    pub host: Option<String>,
+    /// The PROXY header that a probe begins with.
+    pub proxy: Option<ProxyVersion>,
     /// How to probe it.
     pub health: config::Health,
     /// Whether it is up: `interval` or `interval_down`.

@@ -33,6 +33,8 @@ impl Cluster {
                     task: endpoint.task,
                     address: endpoint.address(),
                     host_header: server.written.to_string(),
+                    host: server.host().map(str::to_owned),
+                    proxy: None,
                     health: health.clone(),
                     up: endpoint.is_up(),
                 })
