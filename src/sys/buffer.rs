@@ -269,7 +269,7 @@ impl Buffers {
     }
 
     /// What was received into a buffer, or a part of it.
-    pub(super) fn bytes(&self, buffer: &BufferId, (from, to): (u32, u32)) -> &[u8] {
+    pub(crate) fn bytes(&self, buffer: &BufferId, (from, to): (u32, u32)) -> &[u8] {
         let (index, from, to) = (self.ids.index(buffer), from as usize, to as usize);
         assert!(from < to && to <= BUFFER_SIZE, "a part of a buffer: {from} to {to}");
         // SAFETY: the index is below the number of buffers, which the mapping holds.

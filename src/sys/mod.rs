@@ -8,12 +8,15 @@ pub mod ids;
 pub mod pipe;
 pub mod ring;
 pub mod socket;
+pub mod socket_options;
 mod wait_timer;
 pub mod waker;
 
+pub mod capability;
 pub mod child;
 pub mod features;
 pub mod kernel_version;
 pub mod local_addresses;
 pub mod probe_socket;
 pub mod thread;
+pub mod zone;

@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
 
 use crate::sys::socket::is_reached_by;
+use crate::sys::socket_options::bind_source;
 
 /// The time between two calls of shutdown(2), if an operation did not complete after the first.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -38,6 +39,8 @@ pub enum ProbeError {
     /// The socket was connected to itself: nobody listens on a port of the ephemeral range of this
     /// machine, and the kernel chose the same port for this end (RFC 9293, 3.5: simultaneous open).
     Itself,
+    /// The socket cannot be bound to this source address.
+    NoSource(SocketAddr, io::Error),
     /// The error of the kernel.
     Failed(io::Error),
 }
@@ -57,12 +60,17 @@ pub struct ProbeSocket {
 }
 
 impl ProbeSocket {
-    /// Connects. `deadline` holds for this and all further operations.
+    /// Connects, from `source` (an address without a port) if there is one. `deadline` holds for
+    /// this and all further operations.
     ///
     /// # Errors
     /// As [`ProbeError`]. No descriptor is leaked.
-    pub async fn connect(peer: SocketAddr, deadline: Instant) -> Result<Self, ProbeError> {
-        Self::connect_by(socket_to(peer)?, peer, deadline).await
+    pub async fn connect(
+        source: Option<SocketAddr>,
+        peer: SocketAddr,
+        deadline: Instant,
+    ) -> Result<Self, ProbeError> {
+        Self::connect_by(socket_to(source, peer)?, peer, deadline).await
     }
 
     /// Connects, for a probe that sends nothing. The kernel delays the last ACK of the handshake by
@@ -73,10 +81,11 @@ impl ProbeSocket {
     /// # Errors
     /// As [`ProbeError`]. No descriptor is leaked.
     pub async fn connect_without_ack(
+        source: Option<SocketAddr>,
         peer: SocketAddr,
         deadline: Instant,
     ) -> Result<Self, ProbeError> {
-        let socket = socket_to(peer)?;
+        let socket = socket_to(source, peer)?;
         // Without TCP_QUICKACK a connect schedules the ACK instead of sending it
         // (tcp_rcv_synsent_state_process in net/ipv4/tcp_input.c).
         socket.set_tcp_quickack(false)?;
@@ -189,9 +198,13 @@ impl ProbeSocket {
     }
 }
 
-fn socket_to(peer: SocketAddr) -> io::Result<Socket> {
+fn socket_to(source: Option<SocketAddr>, peer: SocketAddr) -> Result<Socket, ProbeError> {
     // Blocking: the ring waits for the socket. With O_NONBLOCK it would complete with EAGAIN.
-    Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))
+    let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
+    if let Some(source) = source {
+        bind_source(&socket, source).map_err(|error| ProbeError::NoSource(source, error))?;
+    }
+    Ok(socket)
 }
 
 /// What an operation in flight owns. It is dropped after the completion; without one it is leaked.
@@ -262,7 +275,7 @@ mod tests {
             heard
         });
         tokio_uring::start(async {
-            let probe = ProbeSocket::connect(address, within(LONG)).await.unwrap();
+            let probe = ProbeSocket::connect(None, address, within(LONG)).await.unwrap();
             probe.send(b"hello".to_vec()).await.unwrap();
             let (mut answer, mut filled) = (vec![0; 16], 0);
             loop {
@@ -282,7 +295,7 @@ mod tests {
     fn a_probe_closes_its_connection_by_a_reset() {
         let (listener, address) = listener();
         tokio_uring::start(async {
-            drop(ProbeSocket::connect(address, within(LONG)).await.unwrap());
+            drop(ProbeSocket::connect(None, address, within(LONG)).await.unwrap());
         });
         let (mut client, _) = listener.accept().unwrap();
         let error = client.read(&mut [0; 1]).unwrap_err();
@@ -296,7 +309,7 @@ mod tests {
         listener.set_nonblocking(true).unwrap();
         tokio_uring::start(async {
             for _ in 0..PROBES {
-                drop(ProbeSocket::connect_without_ack(address, within(LONG)).await.unwrap());
+                drop(ProbeSocket::connect_without_ack(None, address, within(LONG)).await.unwrap());
             }
         });
         // The ACK is only sent if this thread did not run for 200 ms.
@@ -309,7 +322,7 @@ mod tests {
         let (listener, address) = listener();
         drop(listener);
         let result =
-            tokio_uring::start(async { ProbeSocket::connect(address, within(LONG)).await });
+            tokio_uring::start(async { ProbeSocket::connect(None, address, within(LONG)).await });
         let Err(ProbeError::Failed(error)) = result else { panic!("{result:?}") };
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
@@ -319,7 +332,7 @@ mod tests {
         let (_listener, _fillers, address) = black_hole();
         tokio_uring::start(async {
             let started = Instant::now();
-            let result = ProbeSocket::connect(address, within(SOON)).await;
+            let result = ProbeSocket::connect(None, address, within(SOON)).await;
             assert!(matches!(result, Err(ProbeError::Deadline)), "{result:?}");
             assert!((SOON..LONG).contains(&started.elapsed()), "{:?}", started.elapsed());
         });
@@ -330,7 +343,7 @@ mod tests {
         let (_listener, address) = listener();
         tokio_uring::start(async {
             let started = Instant::now();
-            let probe = ProbeSocket::connect(address, within(SOON)).await.unwrap();
+            let probe = ProbeSocket::connect(None, address, within(SOON)).await.unwrap();
             let result = probe.receive(vec![0; 16], 0).await;
             assert!(matches!(result, Err(ProbeError::Deadline)), "{result:?}");
             assert!((SOON..LONG).contains(&started.elapsed()), "{:?}", started.elapsed());
@@ -341,7 +354,7 @@ mod tests {
     fn an_answer_that_arrived_before_the_deadline_counts() {
         let (listener, address) = listener();
         tokio_uring::start(async {
-            let probe = ProbeSocket::connect(address, within(SOON)).await.unwrap();
+            let probe = ProbeSocket::connect(None, address, within(SOON)).await.unwrap();
             let (mut server, _) = listener.accept().unwrap();
             server.write_all(b"yes").unwrap();
             // The thread does not run until after the deadline, as after SIGSTOP.
@@ -374,10 +387,10 @@ mod tests {
         tokio_uring::start(async {
             let before = descriptors();
             for _ in 0..ROUNDS {
-                drop(ProbeSocket::connect(open, within(LONG)).await.unwrap());
+                drop(ProbeSocket::connect(None, open, within(LONG)).await.unwrap());
                 drop(listening.accept().unwrap());
-                assert!(ProbeSocket::connect(refused, within(LONG)).await.is_err());
-                assert!(ProbeSocket::connect(hole, Instant::now()).await.is_err());
+                assert!(ProbeSocket::connect(None, refused, within(LONG)).await.is_err());
+                assert!(ProbeSocket::connect(None, hole, Instant::now()).await.is_err());
             }
             // Other tests of this process open descriptors, too.
             let after = descriptors();
@@ -389,7 +402,7 @@ mod tests {
     fn a_runtime_can_end_while_a_probe_is_in_flight() {
         let (_listener, address) = listener();
         tokio_uring::start(async {
-            let probe = ProbeSocket::connect(address, within(LONG)).await.unwrap();
+            let probe = ProbeSocket::connect(None, address, within(LONG)).await.unwrap();
             tokio_uring::spawn(async move { probe.receive(vec![0; 16], 0).await });
             tokio::task::yield_now().await;
         });

@@ -15,6 +15,8 @@ use nix::sys::socket::sockopt::SetBool;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, send, setsockopt};
 use socket2::{Domain, Protocol, SockRef, Type};
 
+use crate::sys::zone;
+
 /// A connected or connecting TCP socket, non-blocking, closed when dropped.
 #[derive(Debug)]
 pub struct Socket(OwnedFd);
@@ -47,8 +49,7 @@ impl Socket {
     /// `ENOTCONN`: the peer has left already.
     pub fn peer(&self) -> io::Result<SocketAddr> {
         let address = SockRef::from(&self.0).peer_addr()?.as_socket();
-        let address = address.ok_or(io::ErrorKind::Unsupported)?;
-        Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
+        Ok(zone::canonical(address.ok_or(io::ErrorKind::Unsupported)?))
     }
 
     /// Whether its own address is this one. If that is also the address that it connected to, it is
@@ -73,6 +74,14 @@ impl Socket {
     /// As recv(2); EAGAIN: nothing is there.
     pub(crate) fn receive(&self, room: &mut [u8]) -> Result<usize, Errno> {
         recv(self.0.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT)
+    }
+
+    /// What is there now, without receiving it: how many bytes, as many as there is room for.
+    ///
+    /// # Errors
+    /// As recv(2); EAGAIN: nothing is there.
+    pub fn peek(&self, room: &mut [u8]) -> Result<usize, Errno> {
+        recv(self.0.as_raw_fd(), room, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)
     }
 
     /// Whether the end of the stream is the next to be read. If it is, it is received, together
