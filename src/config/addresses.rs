@@ -2,9 +2,10 @@
 //! to do".
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use super::values::{Parsed, wrong};
+use crate::sys::zone;
 
 /// Where a server is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -24,7 +25,7 @@ pub enum ServerAddress {
 impl fmt::Display for ServerAddress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ip(address) => address.fmt(out),
+            Self::Ip(address) => zone::Shown(*address).fmt(out),
             Self::Name { host, port } => write!(out, "{host}:{port}"),
         }
     }
@@ -53,7 +54,7 @@ pub(super) fn bind(text: &str) -> Parsed<SocketAddr> {
         return Err(format!("an IPv4-mapped IPv6 address; write \"{ip}:{port}\""));
     }
     unicast(ip)?;
-    Ok(with_scope(text, ip, port))
+    with_zone(host, ip, port)
 }
 
 /// Where a server is.
@@ -68,7 +69,7 @@ pub(super) fn server(text: &str) -> Parsed<ServerAddress> {
         ));
     }
     unicast(ip)?;
-    Ok(ServerAddress::Ip(with_scope(text, ip, port)))
+    Ok(ServerAddress::Ip(with_zone(host, ip, port)?))
 }
 
 /// TCP has one machine at each end.
@@ -94,9 +95,45 @@ pub fn not_a_server(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Keeps the zone of a link-local address (`[fe80::1%2]:80`).
-fn with_scope(text: &str, ip: IpAddr, port: u16) -> SocketAddr {
-    text.parse().unwrap_or_else(|_| SocketAddr::new(ip, port))
+/// With the zone of a link-local address (`[fe80::1%eth0]:80`).
+fn with_zone(host: &str, ip: IpAddr, port: u16) -> Parsed<SocketAddr> {
+    let zone = host.trim_end_matches(']').split_once('%').map(|(_, zone)| zone);
+    let index = zone_index(ip, zone, "[fe80::1%eth0]:80")?;
+    Ok(match ip {
+        IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, index).into(),
+        IpAddr::V4(_) => SocketAddr::new(ip, port),
+    })
+}
+
+/// The number of the interface that a link-local address belongs to, which may be written as its
+/// name or as its number; 0: another address, which has none.
+pub(super) fn zone_index(ip: IpAddr, zone: Option<&str>, example: &str) -> Parsed<u32> {
+    let local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let Some(zone) = zone else {
+        return if local {
+            Err(format!(
+                "a link-local address without its interface; write it as {example:?} (`ip link` \
+                 lists the interfaces)"
+            ))
+        } else {
+            Ok(0)
+        };
+    };
+    if !local {
+        return Err(format!(
+            "only a link-local address (fe80::/10) has a zone; remove {:?}",
+            format!("%{zone}")
+        ));
+    }
+    // IFNAMSIZ of linux/if.h, with a NUL at the end.
+    let is_name = (1..16).contains(&zone.len())
+        && zone.chars().all(|c| c.is_ascii_graphic() && !"/:%".contains(c));
+    match zone.parse::<u32>() {
+        Ok(index @ 1..=0x7fff_ffff) => return Ok(index),
+        Err(_) if is_name => return Ok(zone::index_of(zone)),
+        _ => {}
+    }
+    Err(format!("{zone:?} is not the name of an interface (`ip link`); write {example:?}"))
 }
 
 const BRACKETS: &str = "an IPv6 address needs brackets, and the port stands after them; write it \
@@ -132,12 +169,9 @@ fn host_and_port<'t>(text: &'t str, example: &str) -> Parsed<(&'t str, u16)> {
 /// An IP address; none: it may be a host name.
 fn ip(host: &str) -> Parsed<Option<IpAddr>> {
     if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        let (address, zone) = inner.split_once('%').unwrap_or((inner, "0"));
-        return match (address.parse(), zone.parse::<u32>()) {
-            (Ok(ip), Ok(_)) => Ok(Some(IpAddr::V6(ip))),
-            (Ok(_), Err(_)) => {
-                wrong("the zone is not a number; write the interface's index (`ip link`)")
-            }
+        let (address, _) = inner.split_once('%').unwrap_or((inner, ""));
+        return match address.parse() {
+            Ok(ip) => Ok(Some(IpAddr::V6(ip))),
             _ => wrong("not an IPv6 address in brackets; write one such as \"[2001:db8::1]:80\""),
         };
     }

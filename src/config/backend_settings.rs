@@ -10,7 +10,8 @@ use super::enums::{AdminState, AllDown, Backups, Balance, OnDown};
 use super::health_settings::Health;
 use super::kinds::{Key, Kind, NAME, Planned, Presence, SERVER, Section, Table, Value};
 use super::problems::Span;
-use super::ranges::{SESSIONS, TIMEOUT};
+use super::ranges::{KEEPALIVE, SESSIONS, TIMEOUT};
+use super::sources::Sources;
 
 /// As many as sessions.
 const QUEUE: Kind = Kind::Number(0, 10_000_000);
@@ -50,6 +51,22 @@ section! {
         /// Which backup servers are used if all others are down: "all", or the "first" one that is
         /// up.
         backups: Backups = Default(Kind::Words(Backups::WORDS), r#""all""#);
+        /// Addresses of this machine that connections to servers come from, in turn; each one has
+        /// the ports of `net.ipv4.ip_local_port_range` for each server address. Probes use them
+        /// too. "client": the address of the client, and its port if that is free; this needs
+        /// `CAP_NET_ADMIN`, and routes as in docs/transparent.md (`IP_TRANSPARENT`). Probes then
+        /// use an address of this machine. An empty array: the kernel chooses.
+        source: Sources = Default(Kind::Sources, "[]");
+        /// Send TCP keep-alive probes to a server that has been silent for this long, as
+        /// `frontend.NAME.keepalive` does to a client; the session ends with `server_reset`. Not
+        /// set: no probes.
+        keepalive: Option<Duration> = Optional(KEEPALIVE, r#""60s""#);
+        /// TCP Fast Open: if the first bytes of the client are there when a connect begins, send
+        /// them with the SYN. (They are with `frontend.NAME.defer_accept` or `fast_open`.) A server
+        /// may get these bytes twice (RFC 7413, 2.1), and after a failed connect another server
+        /// gets them, too. Needs bit 1 of the sysctl `net.ipv4.tcp_fastopen`, which is set by
+        /// default.
+        fast_open: bool = Default(Kind::Flag, "false");
         /// Health checks.
         health: Health = Default(Kind::Table(Health::SECTION), "");
         /// In the order of the file; never empty.
@@ -64,14 +81,8 @@ section! {
     planned {
         /// PROXY header that is sent to servers: "v1" or "v2".
         send_proxy = r#""off""#;
-        /// Local addresses of the connections to servers.
-        source = "[]";
-        /// TCP Fast Open towards servers.
-        fast_open = "false";
         /// DNS SRV name whose records are the servers.
         srv = "-";
-        /// Send TCP keep-alive probes to a server that has been silent for this long.
-        keepalive = "-";
     }
 }
 

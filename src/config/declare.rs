@@ -13,6 +13,7 @@ use super::enums::{AdminState, AllDown, Backups, Balance, Check, LogFormat, OnDo
 use super::kinds::Value;
 use super::networks::Networks;
 use super::problems::Span;
+use super::sources::Sources;
 use super::values::Rate;
 
 /// The text of several lines of a doc comment.
@@ -125,6 +126,7 @@ settings! {
     SocketAddr: Value::Bind(address) => Some(address);
     ServerAddress: Value::Server(address) => Some(address);
     Networks: Value::Networks(networks) => Some(networks);
+    Sources: Value::Sources(sources) => Some(sources);
     Rate: Value::Rate(count, period) => Some(Self { count, period });
     (u16, u16): Value::Status(first, last) => Some((first, last));
     Balance: Value::Word(word) => Self::of(word);

@@ -131,6 +131,7 @@ fn describe(kind: &Kind) -> String {
         Kind::Text(format) => format.name.to_owned(),
         Kind::List(inner) => format!("array of: {}", describe(inner)),
         Kind::Networks => "array of networks, or a file with them".to_owned(),
+        Kind::Sources => "array of IP addresses, or \"client\"".to_owned(),
         Kind::Or(inner, other) => format!("{}, or {}", describe(inner), other.literal()),
         Kind::Table(_) | Kind::Named(_) | Kind::Tables(_) | Kind::OneOrMore(_) => {
             kind.toml_type().to_owned()

@@ -11,7 +11,7 @@ use super::kinds::{
 };
 use super::networks::Networks;
 use super::problems::Span;
-use super::ranges::{SESSIONS, TIMEOUT};
+use super::ranges::{KEEPALIVE, SESSIONS, TIMEOUT};
 use super::values::Rate;
 
 /// `net.core.somaxconn`, which limits the backlog anyway, is rarely higher.
@@ -45,6 +45,21 @@ section! {
         clients_max: Option<NonZeroU32> = Optional(SESSIONS, "10");
         /// Backlog of listen(2), for each worker; net.core.somaxconn limits it.
         backlog: u32 = Default(BACKLOG, "4096");
+        /// Send TCP keep-alive probes to a client that has been silent for this long, in whole
+        /// seconds: three probes, a third of this time apart (at least 1 s, at most 75 s). A client
+        /// that does not answer for all of that time, does not acknowledge bytes for as long, or
+        /// keeps its receive window closed for as long counts as dead (`TCP_USER_TIMEOUT`): the
+        /// session ends with `client_reset`. With "30s" a dead client is noticed after 60 s; timers
+        /// of the kernel may be an eighth late. Not set: no probes.
+        keepalive: Option<Duration> = Optional(KEEPALIVE, r#""60s""#);
+        /// TCP Fast Open: a client that has a cookie sends its first bytes with the SYN. At most
+        /// 1024 such connections may be waiting for the end of their handshake; further ones have a
+        /// usual handshake. Needs bit 2 of the sysctl `net.ipv4.tcp_fastopen`. The first bytes of a
+        /// client may arrive twice (RFC 7413, 2.1).
+        fast_open: bool = Default(Kind::Flag, "false");
+        /// Accept a connection when its first byte has arrived, or after 3 seconds without one
+        /// (`TCP_DEFER_ACCEPT`). Not for protocols whose server speaks first.
+        defer_accept: bool = Default(Kind::Flag, "false");
     }
     with |table| {
         /// NAME
@@ -59,16 +74,10 @@ section! {
         alpn = "{}";
         /// Timeout for receiving the PROXY header and the TLS ClientHello.
         preface_timeout = r#""3s""#;
-        /// Send TCP keep-alive probes to a client that has been silent for this long.
-        keepalive = "-";
         /// Whether each connection must begin with a PROXY header.
         proxy_protocol = r#""off""#;
         /// Networks from which a PROXY header is accepted.
         proxy_protocol_from = "[]";
-        /// TCP Fast Open for clients.
-        fast_open = "false";
-        /// Accept a connection when its first byte has arrived (TCP_DEFER_ACCEPT).
-        defer_accept = "false";
     }
 }
 

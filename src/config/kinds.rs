@@ -10,6 +10,7 @@ use super::bytes::bytes;
 use super::enums::Words;
 use super::networks::Networks;
 use super::problems::{Sink, Span, nearest};
+use super::sources::{self, Sources};
 use super::values::{self, Parsed};
 
 /// A section: a table of the configuration.
@@ -81,6 +82,8 @@ pub enum Kind {
     List(&'static Self),
     /// An array of networks, which may be empty, or a file with them.
     Networks,
+    /// An array of addresses to connect from, or "client".
+    Sources,
     /// A type, or a word that stands for "no value".
     Or(&'static Self, Alternative),
     /// A table.
@@ -179,6 +182,7 @@ pub(super) enum Value<'a> {
     Status(u16, u16),
     List(Vec<(Self, Span)>),
     Networks(Networks),
+    Sources(Sources),
     Rate(u32, Duration),
     Alternative,
     Table(Table<'a>),
@@ -247,7 +251,7 @@ impl Kind {
             Self::Flag => "a boolean",
             Self::Number(..) => "an integer",
             Self::Time(..) | Self::Size(..) | Self::Words(_) | Self::Text(_) => "a string",
-            Self::List(_) | Self::Networks => "an array",
+            Self::List(_) | Self::Networks | Self::Sources => "an array",
             Self::Or(inner, _) => inner.toml_type(),
             Self::Table(_) | Self::Named(_) | Self::OneOrMore(_) => "a table",
             Self::Tables(_) => "an array of tables",
@@ -266,6 +270,7 @@ impl Kind {
             Self::Or(inner, other) => format!("{}, or {}", inner.hint(), other.literal()),
             Self::List(inner) => format!("an array of these: {}", inner.hint()),
             Self::Networks => "[\"192.0.2.0/24\"], or { file = \"PATH\" }".to_owned(),
+            Self::Sources => sources::HINT.to_owned(),
             Self::Table(_) | Self::Named(_) | Self::Tables(_) | Self::OneOrMore(_) => String::new(),
         }
     }
@@ -299,6 +304,7 @@ impl Kind {
             Self::Flag => literal.parse().ok().map(Value::Flag),
             Self::Number(..) => literal.parse().ok().map(Value::Number),
             Self::Networks => Some(Value::Networks(Networks::default())),
+            Self::Sources => Some(Value::Sources(Sources::default())),
             _ => self.of_string(literal.trim_matches('"')).ok(),
         }
     }

@@ -34,9 +34,11 @@ mod ranges;
 mod reader;
 mod schema;
 mod settings;
+mod sources;
 mod syntax;
 mod validate;
 mod values;
+mod zones;
 
 pub use addresses::{ServerAddress, not_a_server};
 pub use backend_settings::{BackendSettings, Server};
@@ -51,8 +53,10 @@ pub use networks::Networks;
 pub use problems::{Problem, Problems, Span, nearest};
 pub use schema::schema;
 pub use settings::{Config, Global, Log, Observe};
+pub use sources::Sources;
 pub use validate::{on_this_machine, overlap};
 pub use values::Rate;
+pub use zones::missing_interfaces;
 
 use kinds::Table;
 use networks::BadLines;

@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::problems::Span;
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::problems::{Sink, Span};
 use super::values::Parsed;
 
 /// Networks in a list, at most: 32 bytes each, twice while a reload is under way.
@@ -117,6 +120,36 @@ const fn number(address: IpAddr) -> u128 {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
         IpAddr::V6(ip) => ip.to_bits(),
     }
+}
+
+/// Reads the value of a key: an array of networks, or a table with the file of one. `hint` is what
+/// to write; `wrong` takes a problem with its offset and its value.
+pub(super) fn of_value(
+    (offset, value): (usize, &DeValue<'_>),
+    hint: &str,
+    sink: &Sink<'_>,
+    wrong: &dyn Fn(usize, &DeValue<'_>, &str),
+) -> Option<Networks> {
+    let text = format!("not a list of networks; write {hint}");
+    let one = |item: &Spanned<DeValue<'_>>| match (item.span().start, item.get_ref()) {
+        (offset, value @ DeValue::String(text)) => {
+            network(text).map_err(|text| wrong(offset, value, &text)).ok()
+        }
+        (offset, value) => {
+            wrong(offset, value, &text);
+            None
+        }
+    };
+    if let DeValue::Array(items) = value {
+        return Some(Networks::new(items.iter().filter_map(one).collect()));
+    }
+    let DeValue::Table(table) = value else { return None };
+    let path = table.get("file").filter(|_| table.len() == 1);
+    if let Some(DeValue::String(path)) = path.map(Spanned::get_ref) {
+        return Some(Networks::of_file(path.as_ref().into(), sink.span(offset)));
+    }
+    wrong(offset, value, &text);
+    None
 }
 
 /// The first and the last address of `192.0.2.0/24`, `2001:db8::/32` or `192.0.2.1`.

@@ -13,3 +13,5 @@ pub(super) const TIMEOUT: Kind = Kind::Time(MS, TIME_MAX);
 /// A session takes two descriptors; ten million sessions are far above the limit of one process
 /// (`fs.nr_open`).
 pub(super) const SESSIONS: Kind = Kind::Number(1, 10_000_000);
+/// `TCP_KEEPIDLE` counts seconds, and the kernel limits it to `MAX_TCP_KEEPIDLE` (net/tcp.h).
+pub(super) const KEEPALIVE: Kind = Kind::Time(Duration::from_secs(1), Duration::from_secs(32_767));

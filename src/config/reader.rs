@@ -10,8 +10,9 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::declare::Setting;
 use super::haproxy;
 use super::kinds::{Alternative, Key, Kind, Presence, Section, Table, Value, Written};
-use super::networks::{self, Networks};
+use super::networks;
 use super::problems::{Sink, Span, as_key, literal, nearest, shown, toml_type};
+use super::sources;
 use super::values;
 
 type Entry<'a> = (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>);
@@ -226,7 +227,13 @@ impl<'a> Field<'_, 'a> {
                 Some(Value::List(items.iter().filter_map(item).collect()))
             }
             (Kind::Networks, DeValue::Array(_) | DeValue::Table(_)) => {
-                self.networks(kind, offset, value).map(Value::Networks)
+                let wrong =
+                    |offset, value: &DeValue<'_>, text: &str| self.wrong(offset, value, text);
+                networks::of_value((offset, value), &kind.hint(), self.sink, &wrong)
+                    .map(Value::Networks)
+            }
+            (Kind::Sources, DeValue::Array(_) | DeValue::String(_)) => {
+                Some(Value::Sources(sources::read(offset, value, self.sink)))
             }
             (Kind::Table(section), DeValue::Table(table)) => {
                 Some(Value::Table(self.table(section, table, self.path.to_owned(), "", offset)))
@@ -255,30 +262,6 @@ impl<'a> Field<'_, 'a> {
                 matches!(kind, Kind::OneOrMore(_)).then(|| Value::List(Vec::new()))
             }
         }
-    }
-
-    /// A list of networks, or a table with the file of one.
-    fn networks(&self, kind: &Kind, offset: usize, value: &DeValue<'_>) -> Option<Networks> {
-        let text = format!("not a list of networks; write {}", kind.hint());
-        let one = |item: &Spanned<DeValue<'_>>| match (item.span().start, item.get_ref()) {
-            (offset, value @ DeValue::String(text)) => {
-                networks::network(text).map_err(|text| self.wrong(offset, value, &text)).ok()
-            }
-            (offset, value) => {
-                self.wrong(offset, value, &text);
-                None
-            }
-        };
-        if let DeValue::Array(items) = value {
-            return Some(Networks::new(items.iter().filter_map(one).collect()));
-        }
-        let DeValue::Table(table) = value else { return None };
-        let path = table.get("file").filter(|_| table.len() == 1);
-        if let Some(DeValue::String(path)) = path.map(Spanned::get_ref) {
-            return Some(Networks::of_file(path.as_ref().into(), self.sink.span(offset)));
-        }
-        self.wrong(offset, value, &text);
-        None
     }
 
     fn alternative(&self) -> String {

@@ -67,6 +67,10 @@ fn of_kind(kind: &Kind) -> Value {
             let list = json!({ "type": "array", "items": { "type": "string", "minLength": 1 } });
             json!({ "anyOf": [list, file] })
         }
+        Kind::Sources => {
+            let one = json!({ "type": "string", "minLength": 1 });
+            json!({ "anyOf": [one, { "type": "array", "items": one }] })
+        }
         Kind::Table(section) => object(section),
         Kind::Named(section) => {
             json!({ "type": "object", "additionalProperties": object(section) })

@@ -11,6 +11,7 @@ use super::health_rules;
 use super::problems::{Problems, Sink, Span, nearest, shown};
 use super::settings::Config;
 use crate::sys::local_addresses::LocalAddresses;
+use crate::sys::zone::Shown;
 
 /// Addresses to listen on, over all frontends: each is a descriptor in every worker.
 const ADDRESSES_MAX: usize = 4096;
@@ -90,6 +91,13 @@ fn servers(backend: &BackendSettings, sink: &Sink<'_>) {
             let text = format!("server {name} is already in backend {owner}, in line {line}");
             sink.push_at(server.span, text + "; give it another name");
         }
+        if let ServerAddress::Ip(address) = server.address
+            && backend.source.lacks_family_of(address)
+        {
+            let family = if address.ip().to_canonical().is_ipv4() { "IPv4" } else { "IPv6" };
+            let text = format!("server {} needs a source of its family", shown(&server.name));
+            sink.push_at(server.span, format!("{text}; add an {family} address to `source`"));
+        }
         let address = addresses.insert(&server.address, server.span);
         if let Some(Span { line, .. }) = address.filter(|_| server.address != none) {
             let name = shown(&server.name);
@@ -119,6 +127,7 @@ fn binds(config: &Config, sink: &Sink<'_>) {
                 0 => "by default".to_owned(),
                 line => format!("in line {line}"),
             };
+            let (address, other) = (Shown(address), Shown(*other));
             let text = format!("{address} is already bound by {by}, {line}, as {other}");
             sink.push_at(span, text + "; give one of them another port or address");
         }
@@ -137,6 +146,7 @@ fn cycles(config: &Config, here: &LocalAddresses, sink: &Sink<'_>) {
         let ServerAddress::Ip(address) = server.address else { continue };
         let Some(Reached { frontend, bind }) = chains.cycle(backend, address) else { continue };
         let (server_name, name) = (shown(&server.name), shown(&frontend.name));
+        let (address, bind) = (Shown(address), Shown(bind));
         let text = if frontend.backend.0 == backend {
             format!(
                 "server {server_name} at {address} is frontend {name} itself, which listens on \
