@@ -211,8 +211,11 @@ pub enum ConnectFailure {
     Unreachable,
     /// EPERM or EACCES: a firewall of this machine.
     Denied,
-    /// EADDRNOTAVAIL: no local port is left, or the source address is gone.
+    /// EADDRNOTAVAIL: no local port is left.
     NoPort,
+    /// The source address cannot be used: it is not an address of this machine, not of the family
+    /// of the server, or `CAP_NET_ADMIN` is missing.
+    NoSource,
     /// EMFILE, ENFILE, ENOBUFS, ENOMEM: this machine is out of something.
     Exhausted,
     /// Connected, and reset before a byte was delivered to it.
@@ -225,12 +228,13 @@ pub enum ConnectFailure {
 
 impl ConnectFailure {
     /// Every failure, in the order of declaration: `ALL[f as usize] == f`.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Refused,
         Self::Timeout,
         Self::Unreachable,
         Self::Denied,
         Self::NoPort,
+        Self::NoSource,
         Self::Exhausted,
         Self::Reset,
         Self::Itself,
@@ -252,6 +256,7 @@ impl ConnectFailure {
             Self::Unreachable => "unreachable",
             Self::Denied => "denied",
             Self::NoPort => "no_port",
+            Self::NoSource => "no_source",
             Self::Exhausted => "exhausted",
             Self::Reset => "reset",
             Self::Itself => "itself",

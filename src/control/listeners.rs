@@ -11,11 +11,13 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::unistd::geteuid;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::{Config, Span};
 use crate::control::cluster::Bound;
+use crate::control::listen_options::ListenOptions;
 use crate::shared::table::Listener;
+use crate::sys::zone::{self, Shown};
 
 /// Addresses that cannot be bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub struct Unbound {
     pub in_use: BTreeSet<SocketAddr>,
 }
 
-/// Listeners for every address of `config`; those in `bound` are used again, with the backlog of
+/// Listeners for every address of `config`; those in `bound` are used again, with the options of
 /// `config`. The new ones listen when this returns.
 ///
 /// # Errors
@@ -34,8 +36,8 @@ pub struct Unbound {
 pub fn bind(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unbound> {
     let mut wanted = Vec::new();
     for frontend in &config.frontends {
-        let backlog = i32::try_from(frontend.backlog).unwrap_or(i32::MAX);
-        wanted.extend(frontend.bind.iter().map(|(address, place)| (*address, *place, backlog)));
+        let options = ListenOptions::of(frontend);
+        wanted.extend(frontend.bind.iter().map(|(address, place)| (*address, *place, options)));
     }
     let new: Vec<_> =
         wanted.iter().filter(|(address, ..)| !bound.contains_key(address)).copied().collect();
@@ -45,17 +47,17 @@ pub fn bind(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unb
         failed.try_address(config, *address, *place, bound);
     }
     let mut sockets = Vec::new();
-    for (address, place, backlog) in &new {
+    for (address, place, options) in &new {
         if failed.lines.is_empty() {
             let made: io::Result<Vec<_>> = (0..workers).map(|_| bind_shared(*address)).collect();
             let made = failed.note(config, *address, *place, made);
-            sockets.extend(made.map(|made| (*address, *place, *backlog, made)));
+            sockets.extend(made.map(|made| (*address, *place, *options, made)));
         }
     }
     let mut listeners = Bound::new();
-    for (address, place, backlog, sockets) in sockets {
+    for (address, place, options, sockets) in sockets {
         if failed.lines.is_empty() {
-            let listen = sockets.iter().try_for_each(|socket| socket.listen(backlog));
+            let listen = sockets.iter().try_for_each(|socket| options.listen(socket));
             failed.note(config, address, place, listen);
             let sockets = sockets.into_iter().map(OwnedFd::from).collect();
             listeners.insert(address, Arc::new(Listener::new(address, sockets)));
@@ -64,9 +66,9 @@ pub fn bind(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unb
     if !failed.lines.is_empty() {
         return Err(failed);
     }
-    for (address, _, backlog) in wanted {
+    for (address, _, options) in wanted {
         if let Some(listener) = bound.get(&address) {
-            set_backlog(listener, backlog);
+            change(listener, options);
             listeners.insert(address, Arc::clone(listener));
         }
     }
@@ -134,11 +136,12 @@ fn plain(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// listen(2) on a listening socket changes its backlog and nothing else.
-fn set_backlog(listener: &Listener, backlog: i32) {
+/// Changes the options of sockets that listen.
+fn change(listener: &Listener, options: ListenOptions) {
     for socket in listener.sockets() {
-        if let Err(error) = SockRef::from(&socket).listen(backlog) {
-            tracing::warn!("{}: the backlog could not be changed: {error}", listener.address);
+        if let Err(error) = options.change(&socket) {
+            let address = Shown(listener.address);
+            tracing::warn!("{address}: the options could not be changed: {error}");
         }
     }
 }
@@ -190,6 +193,14 @@ impl Unbound {
 #[must_use]
 pub fn explain(address: SocketAddr, error: &io::Error) -> String {
     let port = address.port();
+    let interface = zone::missing(address);
+    let address = Shown(address);
+    if let Some(interface) = interface {
+        return format!(
+            "{address} cannot be bound: this machine has no interface {interface}; `ip link` lists \
+             its interfaces"
+        );
+    }
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EADDRINUSE) => format!(
             "{address} is in use; stop the program that uses it (`ss -ltnp sport = :{port}` shows \
@@ -207,7 +218,7 @@ pub fn explain(address: SocketAddr, error: &io::Error) -> String {
         Some(Errno::EADDRNOTAVAIL) => format!(
             "{address} is not an address of this machine; `ip address` lists its addresses; for an \
              address that is added later (VRRP), run `sysctl -w net.ipv{}.ip_nonlocal_bind=1`",
-            if address.is_ipv4() { 4 } else { 6 }
+            if address.0.is_ipv4() { 4 } else { 6 }
         ),
         Some(Errno::EAFNOSUPPORT) => {
             format!("{address} cannot be bound: this kernel has no IPv6; remove the address")
@@ -223,6 +234,8 @@ pub fn explain(address: SocketAddr, error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+
+    use socket2::SockRef;
 
     use super::*;
     use crate::config;

@@ -2,6 +2,7 @@
 
 pub mod budget;
 pub mod health;
+mod listen_options;
 pub mod listeners;
 pub mod notify;
 mod probe;
@@ -17,3 +18,4 @@ mod probe_schedule;
 pub mod cluster;
 pub mod controller;
 pub mod signals;
+pub mod sources;

@@ -15,20 +15,28 @@ use crate::control::probe_tls;
 use crate::shared::proxy_header::{ProxyTlvs, ProxyVersion, header};
 use crate::sys::probe_socket::ProbeSocket;
 
-/// Probes a target. The result is for the operator.
-pub(super) async fn probe(target: &ProbeTarget, deadline: Instant) -> Result<String, Failure> {
+/// Probes a target, from the source address whose `turn` it is. The result is for the operator.
+pub(super) async fn probe(
+    target: &ProbeTarget,
+    turn: usize,
+    deadline: Instant,
+) -> Result<String, Failure> {
     let (health, timeout) = (&target.health, target.health.timeout);
     let mut address = target.address;
     if let Some(port) = health.port {
         address.set_port(port);
     }
+    if target.source.lacks_family_of(address) {
+        return Err(Failure::no_source(address));
+    }
+    let source = target.source.of_turn(address, turn);
     let not_connected = |error| Failure::of(error, "no connection", timeout);
     let is_tcp = matches!(health.check, Check::Tcp | Check::Off);
     if is_tcp && health.tls.is_none() && target.proxy.is_none() {
-        let connected = ProbeSocket::connect_without_ack(address, deadline).await;
+        let connected = ProbeSocket::connect_without_ack(source, address, deadline).await;
         return connected.map(|_| "connected".to_owned()).map_err(not_connected);
     }
-    let socket = ProbeSocket::connect(address, deadline).await.map_err(not_connected)?;
+    let socket = ProbeSocket::connect(source, address, deadline).await.map_err(not_connected)?;
     if let Some(version) = target.proxy {
         let header = proxy_header(version, &socket, address);
         socket.send(header).await.map_err(|error| Failure::of(error, "not sent", timeout))?;

@@ -1,10 +1,12 @@
 //! Why a probe failed: a label for the metrics, and a text for the operator.
 
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::control::sources;
 use crate::shared::snapshot::ProbeResult;
 use crate::sys::probe_socket::ProbeError;
 
@@ -49,6 +51,12 @@ impl Failure {
         Self { result: ProbeResult::Error, detail, ours: false }
     }
 
+    /// No source address has the family of the server: no session can reach it either.
+    pub(super) fn no_source(address: SocketAddr) -> Self {
+        let family = if address.ip().to_canonical().is_ipv4() { "IPv4" } else { "IPv6" };
+        Self::unable(format!("`source` of the backend has no {family} address"))
+    }
+
     /// `missing`: what did not come by the deadline.
     pub(super) fn of(error: impl Into<StreamError>, missing: &str, timeout: Duration) -> Self {
         match error.into() {
@@ -62,6 +70,9 @@ impl Failure {
                 detail: "no server listens there (the socket connected to itself)".to_owned(),
                 ours: false,
             },
+            StreamError::Socket(ProbeError::NoSource(source, error)) => {
+                Self { detail: sources::explain(source, &error), ..Self::of_kernel(&error) }
+            }
             StreamError::Socket(ProbeError::Failed(error)) => Self::of_kernel(&error),
             StreamError::Tls(error) => Self::bad_answer(format!("TLS: {error}")),
         }

@@ -77,6 +77,8 @@ async fn keep_probing(
     mut schedule: ProbeSchedule,
     sender: mpsc::UnboundedSender<ProbeReport>,
 ) {
+    // Each source address in turn, as sessions do.
+    let mut turn = 0_usize;
     loop {
         let current = target.borrow_and_update().clone();
         let health = &current.health;
@@ -92,7 +94,8 @@ async fn keep_probing(
         if schedule.was_stopped(due, interval, Instant::now()) {
             continue;
         }
-        let report = probe_in_time(&current).await;
+        let report = probe_in_time(&current, turn).await;
+        turn = turn.wrapping_add(1);
         schedule.probed();
         if target.has_changed().is_err() || sender.send(report).is_err() {
             return;
@@ -101,12 +104,12 @@ async fn keep_probing(
 }
 
 /// A probe; one that failed at a deadline that fired late is repeated.
-async fn probe_in_time(target: &ProbeTarget) -> ProbeReport {
+async fn probe_in_time(target: &ProbeTarget, turn: usize) -> ProbeReport {
     let mut repeats = 0;
     loop {
         let started = Instant::now();
         let deadline = started + target.health.timeout;
-        let said = probe(target, deadline).await;
+        let said = probe(target, turn, deadline).await;
         let ended = Instant::now();
         if said.is_err() && ended > deadline + LATE && repeats < REPEATS_MAX {
             repeats += 1;
@@ -132,7 +135,7 @@ mod tests {
     use tokio::sync::mpsc::UnboundedReceiver;
 
     use super::*;
-    use crate::config::{Health, HttpCheck};
+    use crate::config::{Health, HttpCheck, Sources};
     use crate::control::probe_http::ANSWER_MAX;
 
     const MS: Duration = Duration::from_millis(1);
@@ -156,6 +159,7 @@ mod tests {
             host: None,
             proxy: None,
             health,
+            source: Sources::default(),
             up: true,
         }
     }

@@ -10,9 +10,10 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config;
-use crate::config::{Config, Global, ServerAddress, Span, overlap};
+use crate::config::{Config, Global, ServerAddress, Span, missing_interfaces, overlap};
 use crate::control::probe_tls;
 use crate::control::resolve::{Answer, Resolver};
+use crate::control::sources;
 use crate::sys::local_addresses::LocalAddresses;
 
 /// For all host names together. A server without an answer by then is down until it has one.
@@ -48,6 +49,12 @@ pub async fn read(
         Ok(loaded) => loaded?,
         Err(error) => return Err(vec![format!("the file could not be read: {error}")]),
     };
+    let missing = missing_interfaces(&config).into_iter().chain(sources::denied_all(&config));
+    let missing: Vec<String> =
+        missing.map(|(span, problem)| format!("{}{problem}", config.locate(span))).collect();
+    if !missing.is_empty() {
+        return Err(missing);
+    }
     let unknown = hosts(&config).filter(|host| !known.contains(*host)).map(str::to_owned).collect();
     let answers = resolve(&resolver, unknown).await;
     Ok(NewConfig { config, answers })

@@ -11,12 +11,14 @@ use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use crate::config::{
-    BackendSettings, Chains, Config, Server, ServerAddress, Span, not_a_server, on_this_machine,
+    BackendSettings, Chains, Config, Server, ServerAddress, Span, missing_interfaces, not_a_server,
+    on_this_machine,
 };
 use crate::control::listeners;
 use crate::control::probe_tls;
 use crate::control::reload::{hosts, resolve_within};
 use crate::control::resolve::{Answer, Resolver};
+use crate::control::sources;
 use crate::doctor::listening;
 use crate::run::identity;
 use crate::sys::local_addresses::LocalAddresses;
@@ -27,7 +29,7 @@ const RESOLVE_MAX: Duration = Duration::from_secs(2);
 /// Something that this machine does not have, or that is to be known about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// "address", "account", "certificates", "name" or "server".
+    /// "address", "account", "certificates", "name", "server" or "source".
     pub subject: &'static str,
     /// Where the configuration asks for it.
     pub span: Span,
@@ -63,6 +65,14 @@ pub fn look_up(config: &Config) -> io::Result<Vec<Warning>> {
     if let Err(problems) = probe_tls::find_roots(config) {
         for (span, problem) in problems {
             warn("certificates", span, problem);
+        }
+    }
+    for (span, problem) in missing_interfaces(config) {
+        warn("server", span, problem);
+    }
+    for backend in &config.backends {
+        for (span, problem) in sources::problems(backend) {
+            warn("source", span, problem);
         }
     }
     let local = LocalAddresses::now();

@@ -4,6 +4,7 @@
 //! One line for each finding: ok, warning (evenkeel works, and could work better or longer), or
 //! failed (evenkeel does not run, or not as configured). The last two name a remedy.
 
+mod fast_open;
 mod finding;
 mod kernel;
 mod limits;
@@ -26,6 +27,7 @@ pub fn doctor(out: &mut dyn Write, config: Option<&Config>) -> io::Result<bool> 
     let mut findings = kernel::examine(available);
     findings.extend(limits::examine(config, available.is_ok())?);
     if let Some(config) = config {
+        findings.extend(fast_open::examine(config));
         findings.extend(lookups::look_up(config)?.iter().map(|warning| {
             let place = config.locate(warning.span);
             if warning.is_note {

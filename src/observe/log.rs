@@ -6,7 +6,6 @@
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -19,6 +18,7 @@ use crate::config::{Log, LogFormat};
 use crate::observe::application_log::write_all;
 use crate::shared::counters::Count;
 use crate::shared::records::{self, Records, SessionRecord};
+use crate::sys::zone::{Shown, canonical};
 
 /// Starts the thread that writes each record to stdout as one line. It ends when the [`Records`]
 /// are dropped and everything is written. If nobody reads stdout, it blocks: join it with a time
@@ -188,9 +188,9 @@ impl SessionRecord {
         humantime::format_rfc3339_millis(self.ended.max(SystemTime::UNIX_EPOCH))
     }
 
-    /// The address of an IPv4 client, if the socket is IPv6.
-    fn client(&self) -> Option<SocketAddr> {
-        self.client.map(|client| SocketAddr::new(client.ip().to_canonical(), client.port()))
+    /// The client's address, as IPv4 if it is an IPv4-mapped one.
+    fn client(&self) -> Option<Shown> {
+        self.client.map(|client| Shown(canonical(client)))
     }
 }
 

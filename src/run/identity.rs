@@ -5,10 +5,12 @@
 //! are.
 
 use std::fs;
+use std::io;
 
 use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
 
 use crate::config::{Config, Span};
+use crate::sys::capability::keep_net_admin;
 
 /// A user and a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,21 +90,28 @@ fn ids(table: &str, name: &str) -> Option<(u32, u32)> {
 }
 
 /// Changes to `identity` for good. To be called before another thread exists: each thread has its
-/// own user and group.
+/// own user, group and capabilities. A `transparent` process keeps `CAP_NET_ADMIN`, which it needs
+/// to connect from the addresses of its clients, and no other capability.
 ///
 /// # Errors
 /// Not permitted: a line for the operator.
-pub(super) fn assume(identity: Identity) -> Result<(), String> {
+pub(super) fn assume(identity: Identity, transparent: bool) -> Result<(), String> {
     let Identity { user, group } = identity;
     let gid = Gid::from_raw(group);
-    setgroups(&[gid]).and_then(|()| setgid(gid)).and_then(|()| setuid(Uid::from_raw(user))).map_err(
-        |error| {
-            format!(
-                "evenkeel: cannot become user {user}, group {group}: {error}; allow CAP_SETUID and \
-                 CAP_SETGID where this runs, or leave global.user and global.group out"
-            )
-        },
-    )
+    let change = || -> io::Result<()> {
+        setgroups(&[gid])?;
+        setgid(gid)?;
+        Ok(setuid(Uid::from_raw(user))?)
+    };
+    // Root keeps all of its capabilities anyway.
+    let changed = if transparent && user != 0 { keep_net_admin(change) } else { change() };
+    changed.map_err(|error| {
+        let more = if transparent { ", CAP_NET_ADMIN for source = \"client\"," } else { "" };
+        format!(
+            "evenkeel: cannot become user {user}, group {group}: {error}; allow CAP_SETUID{more} \
+             and CAP_SETGID where this runs, or leave global.user and global.group out"
+        )
+    })
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::control::controller;
 use crate::control::reload;
 use crate::control::resolve::Resolver;
 use crate::control::signals::Signals;
+use crate::control::sources;
 use crate::observe::{admin, application_log, http, log};
 use crate::proxy::PIPES_PER_WORKER;
 use crate::proxy::worker::Worker;
@@ -30,6 +31,7 @@ use crate::sys::features;
 use crate::sys::local_addresses::LocalAddresses;
 use crate::sys::pipe::{PipeLimits, size_of_each};
 use crate::sys::waker::Waker;
+use crate::sys::zone::Shown;
 use crate::terms::WorkerIndex;
 
 mod failure;
@@ -107,6 +109,7 @@ async fn control(
     let addresses: BTreeMap<_, _> =
         answers.iter().map(|(host, answer)| (host.clone(), answer.addresses.clone())).collect();
     prepared.count_names(&config, &answers);
+    sources::warn(&config);
     let mut cluster = Cluster::new(prepared.workers);
     cluster.merge(&config, addresses, &LocalAddresses::now(), started);
     let table = cluster.table(1, &prepared.bound);
@@ -177,14 +180,14 @@ fn watch(key: &'static str, serve: impl Future<Output = io::Result<()>> + 'stati
 fn where_it_listens(config: &Config, observed: bool) -> String {
     const SHOWN: usize = 4;
     let binds = config.frontends.iter().flat_map(|frontend| &frontend.bind);
-    let addresses: Vec<String> = binds.map(|(address, _)| address.to_string()).collect();
+    let addresses: Vec<String> = binds.map(|(address, _)| Shown(*address).to_string()).collect();
     let (shown, rest) = addresses.split_at(addresses.len().min(SHOWN));
     let mut text = format!("listens on {}", shown.join(", "));
     if !rest.is_empty() {
         text += &format!(" and {} more", rest.len());
     }
     if let Some((address, _)) = config.observe.bind.filter(|_| observed) {
-        text += &format!("; http://{address}/ shows its state");
+        text += &format!("; http://{}/ shows its state", Shown(address));
     }
     text
 }

@@ -9,6 +9,7 @@ use crate::control::cluster::Bound;
 use crate::control::listeners;
 use crate::control::probe_tls;
 use crate::control::resolve::Answer;
+use crate::control::sources;
 use crate::observe::{CONNECTIONS_MAX, admin};
 use crate::proxy::PIPES_PER_WORKER;
 use crate::run::failure::Failure;
@@ -71,6 +72,12 @@ impl Prepared {
             // Traffic does not depend on the control socket: a default that fails is a warning.
             required(config, (*span, true), "observe.control", socket, &mut failed)
         });
+        let missing = config::missing_interfaces(config).into_iter();
+        failed.extend(
+            missing
+                .chain(sources::denied_all(config))
+                .map(|(span, problem)| format!("{}{problem}", config.locate(span))),
+        );
         if !failed.is_empty() {
             return Err(Failure::cannot(failed));
         }
@@ -100,7 +107,8 @@ impl Prepared {
             let given = socket.give_to(Some(identity.user), Some(identity.group));
             given.map_err(|error| Failure::of(format!("{}{error}", config.locate(*span))))?;
         }
-        identity::assume(identity).map_err(Failure::of)
+        let transparent = config.backends.iter().any(|backend| backend.source.client().is_some());
+        identity::assume(identity, transparent).map_err(Failure::of)
     }
 }
 

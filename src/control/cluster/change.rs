@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::sys::zone::Shown;
+
 #[cfg(doc)]
 use crate::shared::schedule::Schedule;
 
@@ -109,7 +111,8 @@ impl fmt::Display for Change {
                     None => write!(out, "is {state}: {reason}"),
                     Some((address, UpCount { up, all })) => write!(
                         out,
-                        "endpoint {address} is {state}: {reason}; {up} of {all} endpoints up"
+                        "endpoint {} is {state}: {reason}; {up} of {all} endpoints up",
+                        Shown(*address)
                     ),
                 }
             }
@@ -141,7 +144,8 @@ impl fmt::Display for Change {
                 )
             }
             ChangeKind::Added(addresses) => {
-                let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+                let addresses: Vec<_> =
+                    addresses.iter().map(|one| Shown(*one).to_string()).collect();
                 write!(out, "is new, at {}", addresses.join(", "))
             }
             ChangeKind::Removed { sessions: 0 } => write!(out, "is removed"),

@@ -59,6 +59,8 @@ pub struct ProbeTarget {
     pub proxy: Option<ProxyVersion>,
     /// How to probe it.
     pub health: config::Health,
+    /// The addresses to probe it from, as sessions use them.
+    pub source: config::Sources,
     /// Whether it is up: `interval` or `interval_down`.
     pub up: bool,
 }

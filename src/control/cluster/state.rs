@@ -299,6 +299,13 @@ impl Cluster {
         self.places.get(&id).copied()
     }
 
+    /// The settings of the backend of a server.
+    #[must_use]
+    pub fn settings_of(&self, id: ServerId) -> Option<&config::BackendSettings> {
+        let has = |backend: &&BackendState| backend.servers.iter().any(|server| server.id() == id);
+        self.backends.iter().find(has).map(|backend| &*backend.config)
+    }
+
     pub(super) fn servers(&self) -> impl Iterator<Item = &ServerState> {
         self.backends.iter().flat_map(|backend| &backend.servers)
     }

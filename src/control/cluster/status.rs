@@ -1,10 +1,11 @@
 //! Views of the cluster state: for the prober, the status page and the metrics; and the samples of
 //! connect times that they show.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::{self, AdminState, Check};
+use crate::config::{self, AdminState, Check, ServerAddress};
 use crate::control::cluster::backend::BackendState;
 use crate::control::cluster::change::UpCount;
 use crate::control::cluster::endpoint::EndpointState;
@@ -32,10 +33,11 @@ impl Cluster {
                 server.endpoints.iter().map(move |endpoint| ProbeTarget {
                     task: endpoint.task,
                     address: endpoint.address(),
-                    host_header: server.written.to_string(),
+                    host_header: host_header(&server.config.address),
                     host: server.host().map(str::to_owned),
                     proxy: None,
                     health: health.clone(),
+                    source: backend.config.source.clone(),
                     up: endpoint.is_up(),
                 })
             })
@@ -99,6 +101,14 @@ impl Cluster {
         for server in self.backends.iter_mut().flat_map(|backend| &mut backend.servers) {
             server.connects.sample(&server.shared.connect_durations(), now);
         }
+    }
+}
+
+/// The address as it is written, without an interface, which means nothing to a server.
+fn host_header(address: &ServerAddress) -> String {
+    match address {
+        ServerAddress::Ip(address) => SocketAddr::new(address.ip(), address.port()).to_string(),
+        ServerAddress::Name { .. } => address.to_string(),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::control::controller::events::Read;
 use crate::control::controller::state::Controller;
 use crate::control::listeners::{self, Unbound};
 use crate::control::reload::{self, NewConfig};
+use crate::control::sources;
 use crate::shared::phase::Phase;
 use crate::sys::local_addresses::LocalAddresses;
 
@@ -164,6 +165,7 @@ impl Controller {
         if !kept.is_empty() {
             tracing::warn!("changed, and effective after a restart: {}", kept.join(", "));
         }
+        sources::warn(&config);
         let addresses: Answers =
             answers.iter().map(|(host, answer)| (host.clone(), answer.addresses.clone())).collect();
         self.cluster.merge(&config, addresses, &LocalAddresses::now(), Instant::now());

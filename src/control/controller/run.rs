@@ -88,6 +88,7 @@ pub async fn run(parts: Parts) -> Result<(), String> {
         stale: false,
         notifier: Notifier::from_environment(),
         accept_logged: None,
+        source_logged: None,
         stall_logged: None,
         exhaustion_logged: None,
         drain_at: None,

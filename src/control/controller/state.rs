@@ -46,6 +46,8 @@ pub(super) struct Controller {
     pub(super) notifier: Notifier,
     /// When it was last logged that a worker cannot accept.
     pub(super) accept_logged: Option<Instant>,
+    /// When it was last logged that a connect had no source address.
+    pub(super) source_logged: Option<Instant>,
     /// When it was last logged that buffers are held.
     pub(super) stall_logged: Option<Instant>,
     /// When it was last logged that sessions were closed because no buffer was left.

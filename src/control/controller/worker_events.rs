@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use crate::control::controller::events::Batch;
 use crate::control::controller::state::Controller;
+use crate::control::sources;
 use crate::shared::events::{FailedConnects, WorkerEvent};
 use crate::shared::phase::Phase;
-use crate::terms::{EndpointId, WorkerIndex};
+use crate::terms::{ConnectFailure, EndpointId, ServerId, WorkerIndex};
 
 /// Between warnings of one kind.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -39,12 +40,34 @@ impl Controller {
 
     /// They may take the endpoint down, and its server may have another address now.
     fn on_connects_failed(&mut self, endpoint: EndpointId, failed: FailedConnects, now: Instant) {
+        if failed.last == ConnectFailure::NoSource {
+            self.on_no_source(endpoint.server);
+        }
         if failed.count > 0 {
             self.stale |= self.cluster.connects_failed(endpoint, failed, now);
         }
         let host = self.cluster.host_of(endpoint.server);
         if let Some(follower) = host.and_then(|host| self.followers.get(host)) {
             follower.refresh();
+        }
+    }
+
+    /// A connect had no source address.
+    fn on_no_source(&mut self, server: ServerId) {
+        let Some(backend) = self.cluster.settings_of(server) else { return };
+        if !is_due(&mut self.source_logged) {
+            return;
+        }
+        let name = &backend.name;
+        let problems = sources::problems(backend);
+        if problems.is_empty() {
+            tracing::warn!(
+                "backend {name}: a connect failed (no_source): `source` has no address of the \
+                 family of the server"
+            );
+        }
+        for (_, problem) in problems {
+            tracing::warn!("backend {name}: a connect failed (no_source): {problem}");
         }
     }
 
