@@ -4,7 +4,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::proxy::io::{Closing, Io, Operation, Operations};
+use crate::proxy::io::{Closing, First, Io, Operation, Operations};
 use crate::proxy::pump::{Pump, Source};
 use crate::proxy::session::{Session, micros};
 use crate::proxy::state::{Attempt, Connecting, Next, Outcome, PickError, State};
@@ -32,15 +32,37 @@ impl Session {
             Err(PickError::AllFull) => return self.on_all_full(),
             Err(PickError::QueueFull) => return Self::on_queue_full(),
         };
-        if io.connect().is_err() {
-            self.outcome = Some(Outcome::ConnectFailed(ConnectFailure::Exhausted));
-            return Next::abort(End::new(Reason::Exhausted, b"RC"));
-        }
+        let early = match self.begin_connect(io) {
+            Ok(early) => early,
+            Err(ConnectFailure::Exhausted) => {
+                self.outcome = Some(Outcome::ConnectFailed(ConnectFailure::Exhausted));
+                return Next::abort(End::new(Reason::Exhausted, b"RC"));
+            }
+            Err(failure) => {
+                self.route.endpoint = Some(endpoint);
+                self.route.attempts += 1;
+                return self.attempt_failed(failure);
+            }
+        };
         self.route.endpoint = Some(endpoint);
         self.route.attempts += 1;
         self.in_flight.insert(Operation::Connect);
-        self.state = State::Connecting(Connecting { started: now, until: now.after(timeout) });
+        let until = now.after(timeout);
+        self.state = State::Connecting(Connecting { started: now, until, early });
         Next::Stay
+    }
+
+    /// Starts a connect, with the first bytes of the client if they are there. How many of them
+    /// were taken: the client's direction keeps them until the server is connected.
+    fn begin_connect<I: Io>(&mut self, io: &mut I) -> Result<u32, ConnectFailure> {
+        let pump = &mut self.pumps[Direction::In as usize];
+        if let Some((buffer, length)) = pump.queue.pop(io.links()) {
+            let begun = io.connect(First::Held(&buffer, length));
+            pump.queue.push_front(io.links(), buffer, length);
+            return begun;
+        }
+        let is_read = self.in_flight.contains(Operation::Receive(Side::Client));
+        io.connect(if is_read { First::Unknown } else { First::AtClient })
     }
 
     /// The attempt has ended.
@@ -50,11 +72,14 @@ impl Session {
         now: Tick,
         io: &mut I,
     ) -> Next {
-        let State::Connecting(Connecting { started, .. }) = self.state else { return Next::Stay };
+        let State::Connecting(Connecting { started, early, .. }) = self.state else {
+            return Next::Stay;
+        };
         match result {
             Ok(()) if io.is_connected_to_itself() => self.attempt_failed(ConnectFailure::Itself),
             Ok(()) => {
                 self.outcome = Some(Outcome::Connected(micros(now.since(started))));
+                self.pumps[Direction::In as usize].note_early(early);
                 self.route.connect_took = NonZeroU32::new(micros(now.since(self.started)).max(1));
                 Next::Relay
             }

@@ -23,6 +23,8 @@ pub(super) struct WorkerContext {
     pub(super) links: BufferLinks,
     /// Receives that found no buffer, first come first served.
     pub(super) waiting: VecDeque<(Key, Side)>,
+    /// Grows with each connect from an address of `backend.source`.
+    pub(super) source_turn: usize,
     /// A descriptor was released in this turn.
     pub(super) released: bool,
     /// No descriptor was left for a server's socket.

@@ -154,10 +154,16 @@ impl Pump {
 
     fn send_first<I: Io>(&mut self, pump_io: &mut PumpIo<'_, I>) {
         let sink = pump_io.direction.sink();
-        if pump_io.open
+        while pump_io.open
             && !pump_io.in_flight(Operation::Send(sink))
             && let Some((buffer, length)) = self.queue.pop(pump_io.io.links())
         {
+            if self.sent >= length {
+                // All of it went with the SYN.
+                self.sent -= length;
+                pump_io.io.release(buffer);
+                continue;
+            }
             // Nothing follows but the end, and one segment carries both.
             let last = self.source == Source::Ended && self.queue.is_empty();
             self.sending = length;

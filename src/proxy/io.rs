@@ -151,6 +151,17 @@ impl Event {
     }
 }
 
+/// Where the first bytes of a client are.
+#[derive(Debug, Clone, Copy)]
+pub enum First<'a> {
+    /// In a buffer: so many bytes.
+    Held(&'a BufferId, u32),
+    /// At the client's socket, if it has sent any.
+    AtClient,
+    /// On the way: a receive is in flight.
+    Unknown,
+}
+
 /// The PROXY header or the `ClientHello` of a client is not one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidPreface;
@@ -176,11 +187,12 @@ pub trait Io {
     fn wait_ready(&mut self, side: Side, readiness: Readiness);
     /// Waits for a buffer to receive into, first come first served.
     fn wait_for_buffer(&mut self, side: Side);
-    /// Connects to the server that was chosen. Ends with [`Event::Connected`].
+    /// Connects to the server that was chosen. Ends with [`Event::Connected`]. The first bytes of
+    /// the client may be sent with the SYN (TCP Fast Open): how many were taken.
     ///
     /// # Errors
-    /// No descriptor or memory is left for a socket; nothing was begun.
-    fn connect(&mut self) -> Result<(), Errno>;
+    /// No descriptor, memory or source address for a socket; nothing was begun.
+    fn connect(&mut self, first: First<'_>) -> Result<u32, ConnectFailure>;
     /// Asks an operation in flight to end; it answers once more.
     fn cancel(&mut self, operation: Operation);
 

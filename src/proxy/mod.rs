@@ -14,6 +14,7 @@ mod balance;
 
 mod queue;
 mod connect;
+mod outgoing;
 
 mod relay;
 pub mod pump;

@@ -164,6 +164,16 @@ impl Pump {
         self.has_room = false;
     }
 
+    /// The first `bytes` of the source went to the sink when it was connected to; the first buffer
+    /// holds them, or will.
+    pub(super) fn note_early(&mut self, bytes: u32) {
+        if bytes > 0 {
+            debug_assert!(self.delivered == 0 && self.sending == 0);
+            self.sent = bytes;
+            self.count(bytes.into());
+        }
+    }
+
     /// Goes back to copying.
     pub(super) fn copy_again(&mut self, full_reads: i16) {
         self.bulk = Bulk::No;

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 use crate::proxy::context::WorkerContext;
-use crate::proxy::io::{Closing, Io, Operation};
+use crate::proxy::io::{Closing, First, Io, Operation};
 use crate::proxy::slots::Key;
 use crate::proxy::sockets::{Nagle, SessionSockets};
 use crate::proxy::user_data::UserData;
@@ -13,7 +13,7 @@ use crate::sys::buffer_queue::BufferLinks;
 use crate::sys::pipe::PipeId;
 use crate::sys::ring::Readiness;
 use crate::sys::socket::{Socket, ephemeral_ports};
-use crate::terms::Side;
+use crate::terms::{ConnectFailure, Side};
 
 /// The kernel as one session sees it.
 #[derive(Debug)]
@@ -72,19 +72,40 @@ impl Io for SessionIo<'_> {
         self.context.waiting.push_back((self.key, side));
     }
 
-    fn connect(&mut self) -> Result<(), Errno> {
-        let Some(server) = &self.sockets.served_by else { return Err(Errno::EDESTADDRREQ) };
-        let socket = Socket::to(server.address).map_err(|error| {
+    fn connect(&mut self, first: First<'_>) -> Result<u32, ConnectFailure> {
+        let Some(server) = &self.sockets.served_by else { return Err(ConnectFailure::Other) };
+        let address = server.address;
+        let socket = Socket::to(address).map_err(|_| {
             self.context.starved = true;
-            error.raw_os_error().map_or(Errno::ENOMEM, Errno::from_raw)
+            ConnectFailure::Exhausted
         })?;
+        let frontend = self.sockets.frontend.as_ref();
+        let settings = frontend.map(|frontend| &frontend.backend.settings);
+        if let Some(sources) = settings.map(|it| &it.source).filter(|it| !it.is_empty()) {
+            self.context.source_turn = self.context.source_turn.wrapping_add(1);
+            let turn = self.context.source_turn;
+            self.sockets.bind_source(&socket, address, (sources, turn))?;
+        }
+        let early = if settings.is_some_and(|settings| settings.fast_open) {
+            let from = (first, self.context.ring.buffers());
+            self.sockets.connect_early(&socket, address, from)?
+        } else {
+            None
+        };
+        if early.is_some_and(|bytes| bytes > 0) {
+            // They are the first message.
+            self.sockets.nagle = Nagle::DisableNow;
+        }
         let user_data = self.user_data(Operation::Connect);
-        self.context.ring.connect(&socket, server.address, user_data);
+        match early {
+            Some(_) => self.context.ring.poll(&socket, user_data, Readiness::Writable),
+            None => self.context.ring.connect(&socket, address, user_data),
+        }
         self.sockets.server = Some(socket);
         if let (Some(failure), Some(cell)) = (self.sockets.failed, self.server_cell()) {
             cell.retries[failure as usize].add(1);
         }
-        Ok(())
+        Ok(early.unwrap_or(0))
     }
 
     fn cancel(&mut self, operation: Operation) {

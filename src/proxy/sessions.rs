@@ -48,7 +48,18 @@ impl Running {
     }
 
     /// An operation of a session has completed.
-    pub(super) fn on_completed(&mut self, key: Key, operation: Operation, completion: Completion) {
+    pub(super) fn on_completed(
+        &mut self,
+        key: Key,
+        operation: Operation,
+        mut completion: Completion,
+    ) {
+        if let (Operation::Connect, Ok(1..)) = (operation, &completion.result)
+            && let Some(live) = self.sessions.get(key)
+        {
+            // The events of a poll, and not the 0 of a connect (TCP Fast Open).
+            completion.result = live.sockets.connect_outcome();
+        }
         let Some(event) = user_data::event(operation, completion) else {
             debug_assert!(false, "a send returns its buffer");
             return;

@@ -18,6 +18,7 @@ use crate::shared::server::Endpoint;
 use crate::shared::table::Frontend;
 use crate::sys::ring::SendKey;
 use crate::sys::socket::Socket;
+use crate::sys::socket_options::KeepAlive;
 use crate::terms::{ConnectFailure, Direction, Side};
 
 /// Whether Nagle's algorithm (RFC 896) is still enabled on the server socket. On the client socket
@@ -184,7 +185,13 @@ impl SessionSockets {
             Outcome::Connected(micros) => {
                 cell.sessions.add(1);
                 cell.connect_duration.record(Duration::from_micros(micros.into()));
-                self.frontend = None;
+                let frontend = self.frontend.take();
+                let silence = frontend.and_then(|frontend| frontend.backend.settings.keepalive);
+                if let (Some(silence), Some(socket)) = (silence, &self.server) {
+                    // Not before: the timeout would count for the connect, too. An error is that
+                    // of the connection, which its operations report.
+                    KeepAlive::after(silence).set(socket).ok();
+                }
             }
             Outcome::ConnectFailed(failure) => {
                 self.failed = Some(failure);

@@ -76,6 +76,8 @@ pub struct Connecting {
     pub(super) started: Tick,
     /// The deadline of the attempt; never once it was cancelled.
     pub(super) until: Tick,
+    /// The first bytes of the client that were sent with the SYN.
+    pub(super) early: u32,
 }
 
 /// Bytes go both ways.

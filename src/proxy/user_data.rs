@@ -74,23 +74,27 @@ fn received(side: Side, completion: Completion) -> Event {
     Event::Received { side, bytes, more: completion.more, left: completion.left }
 }
 
-/// Why a connect failed: connect(2), and `ECANCELED` after its deadline.
 const fn connected(result: Result<u32, Errno>) -> Result<(), ConnectFailure> {
-    Err(match result {
-        Ok(_) => return Ok(()),
-        Err(Errno::ECONNREFUSED) => ConnectFailure::Refused,
-        Err(Errno::ECANCELED | Errno::ETIMEDOUT) => ConnectFailure::Timeout,
-        Err(Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EHOSTDOWN | Errno::ENETDOWN) => {
+    match result {
+        Ok(_) => Ok(()),
+        Err(errno) => Err(connect_failure(errno)),
+    }
+}
+
+/// Why a connect failed: connect(2), and `ECANCELED` after its deadline.
+pub(super) const fn connect_failure(errno: Errno) -> ConnectFailure {
+    match errno {
+        Errno::ECONNREFUSED => ConnectFailure::Refused,
+        Errno::ECANCELED | Errno::ETIMEDOUT => ConnectFailure::Timeout,
+        Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EHOSTDOWN | Errno::ENETDOWN => {
             ConnectFailure::Unreachable
         }
-        Err(Errno::EPERM | Errno::EACCES) => ConnectFailure::Denied,
-        Err(Errno::EADDRNOTAVAIL | Errno::EADDRINUSE) => ConnectFailure::NoPort,
-        Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-            ConnectFailure::Exhausted
-        }
-        Err(Errno::ECONNRESET) => ConnectFailure::Reset,
-        Err(_) => ConnectFailure::Other,
-    })
+        Errno::EPERM | Errno::EACCES => ConnectFailure::Denied,
+        Errno::EADDRNOTAVAIL | Errno::EADDRINUSE => ConnectFailure::NoPort,
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => ConnectFailure::Exhausted,
+        Errno::ECONNRESET => ConnectFailure::Reset,
+        _ => ConnectFailure::Other,
+    }
 }
 
 #[cfg(test)]

@@ -141,6 +141,7 @@ impl Running {
                 ring,
                 pipes: Pipes::new(worker.pipes),
                 waiting: VecDeque::new(),
+                source_turn: 0,
                 released: false,
                 starved: false,
             },

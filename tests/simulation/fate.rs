@@ -70,6 +70,8 @@ pub(crate) struct Fate {
     pub(crate) server_leaves: bool,
     /// One in so many attempts to connect fails; 0: none.
     pub(crate) connects_fail: u64,
+    /// The first bytes of the client may go with the SYN.
+    pub(crate) fast_open: bool,
     /// A fault of the program, for the test of the tests.
     pub(crate) planted: Option<Planted>,
     /// There may be no room on any server.
@@ -92,7 +94,9 @@ impl Fate {
             2 => random.below(20_000),
             _ => random.below(400_000),
         };
-        Self { client_says: much(&mut random), server_says: much(&mut random), ..Self::default() }
+        let (client_says, server_says) = (much(&mut random), much(&mut random));
+        let fast_open = random.one_in(4);
+        Self { client_says, server_says, fast_open, ..Self::default() }
     }
 
     /// Anything may go wrong.

@@ -45,6 +45,8 @@ struct Met {
     spliced: usize,
     retried: usize,
     starved: usize,
+    /// Sessions whose first bytes went with a SYN.
+    early: usize,
 }
 
 fn seeds(default: u64) -> Vec<u64> {
@@ -134,6 +136,7 @@ fn live(seed: u64, fate: Fate, met: &mut Met) -> Reason {
     met.spliced += usize::from(kernel.spliced > 0);
     met.retried += usize::from(kernel.attempts > 1);
     met.starved += usize::from(kernel.starved > 0);
+    met.early += usize::from(kernel.early_total > 0);
     end.reason
 }
 
@@ -177,6 +180,7 @@ fn disorderly_sessions_return_all_they_held_and_say_why_they_ended() {
             assert!(met.reasons.contains(&reason), "{reason:?} was never met");
         }
         assert!(met.retried > 100 && met.spliced > 100, "too tame");
+        assert!(met.early > 100, "too tame: {} with Fast Open", met.early);
     }
 }
 

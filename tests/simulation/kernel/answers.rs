@@ -131,7 +131,9 @@ impl Simulated {
     fn answer_connect(&mut self, cancelled: bool) -> Option<Event> {
         let outcome = match self.connect_outcome {
             // It may have been quicker than its cancel.
-            _ if cancelled && (self.hangs || self.random.one_in(2)) => Err(ConnectFailure::Timeout),
+            _ if cancelled && (self.hangs || self.early > 0 || self.random.one_in(2)) => {
+                Err(ConnectFailure::Timeout)
+            }
             _ if self.hangs => return None,
             None if self.random.one_in(4) => self.decide_connect(),
             None => return None,
@@ -149,6 +151,10 @@ impl Simulated {
             return Err(ConnectFailure::ALL[which]);
         }
         self.peers[index(Side::Server)].open = true;
+        let (session, length) = (self.number, u64::from(self.early));
+        let early = Run { session, from: Side::Client, attempt: 0, start: 0, length };
+        self.arrive(Side::Server, early);
+        self.early_total += length;
         Ok(())
     }
 }

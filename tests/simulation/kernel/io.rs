@@ -2,18 +2,21 @@
 
 use std::collections::VecDeque;
 
-use evenkeel::proxy::io::{Closing, Io, Operation};
+use evenkeel::proxy::io::{Closing, First, Io, Operation};
 use evenkeel::sys::buffer::{BUFFER_SIZE, BufferId, Supply};
 use evenkeel::sys::buffer_queue::BufferLinks;
 use evenkeel::sys::pipe::PipeId;
 use evenkeel::sys::ring::Readiness;
-use evenkeel::terms::Side;
+use evenkeel::terms::{ConnectFailure, Side};
 use nix::errno::Errno;
 
 use super::{Peer, Run, Simulated, WINDOW, index};
 use crate::fate::Planted;
 
 const PIPE_SIZE: u64 = 64 * 1024;
+
+/// Bytes that a SYN holds.
+const EARLY_MAX: u64 = 1440;
 
 impl Io for Simulated {
     fn receive(&mut self, side: Side, many: bool) {
@@ -37,18 +40,22 @@ impl Io for Simulated {
         self.row.push_back(side);
     }
 
-    fn connect(&mut self) -> Result<(), Errno> {
+    fn connect(&mut self, first: First<'_>) -> Result<u32, ConnectFailure> {
         if self.fate.connects_fail > 0 && self.random.one_in(60) {
-            return Err(Errno::EMFILE);
+            return Err(ConnectFailure::Exhausted);
         }
         assert_eq!(self.closes[1], self.attempts, "the last server is closed before the next");
         assert!(!self.peers[0].saw_end, "a client that was told the end is given another server");
         self.attempts += 1;
         self.peers[index(Side::Server)] = Peer::default();
         self.connect_outcome = None;
+        if self.fate.connects_fail > 0 && self.random.one_in(30) {
+            return Err(ConnectFailure::NoSource);
+        }
         self.hangs = self.fate.connects_fail > 0 && self.random.one_in(8);
         self.arm(Operation::Connect);
-        Ok(())
+        self.early = self.early_bytes(first);
+        Ok(self.early)
     }
 
     fn cancel(&mut self, operation: Operation) {
@@ -91,7 +98,7 @@ impl Io for Simulated {
     }
 
     fn is_connected_to_itself(&mut self) -> bool {
-        self.fate.connects_fail > 0 && self.random.one_in(50)
+        self.early == 0 && self.fate.connects_fail > 0 && self.random.one_in(50)
     }
 
     fn ended_in_order(&mut self, side: Side) -> bool {
@@ -222,5 +229,21 @@ impl Io for Simulated {
         self.arrive(side, run);
         self.spliced += length;
         Ok(length as usize)
+    }
+}
+
+impl Simulated {
+    /// How many of the first bytes of the client go with the SYN.
+    fn early_bytes(&mut self, first: First<'_>) -> u32 {
+        let there = match first {
+            First::Held(_, length) => u64::from(length),
+            First::AtClient => {
+                assert_eq!(self.peers[0].taken, 0, "these are not the first bytes");
+                self.peers[0].said
+            }
+            First::Unknown => 0,
+        };
+        let most = if self.fate.fast_open { there.min(EARLY_MAX) } else { 0 };
+        if self.random.one_in(3) { self.random.below(most + 1) as u32 } else { most as u32 }
     }
 }

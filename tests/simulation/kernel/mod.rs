@@ -112,7 +112,11 @@ pub(crate) struct Simulated {
     connect_outcome: Option<Result<(), ConnectFailure>>,
     /// The attempt is answered by nobody.
     hangs: bool,
+    /// Bytes of the client that went with the SYN.
+    early: u32,
     pub(crate) attempts: u64,
+    /// All bytes that went with a SYN.
+    pub(crate) early_total: u64,
     pub(crate) spliced: u64,
     pub(crate) starved: u64,
     closes: [u64; 2],
@@ -140,7 +144,9 @@ impl Simulated {
             many: [false; 2],
             connect_outcome: None,
             hangs: false,
+            early: 0,
             attempts: 0,
+            early_total: 0,
             spliced: 0,
             starved: 0,
             closes: [0; 2],
