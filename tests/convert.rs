@@ -11,6 +11,7 @@ mod nginx;
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use evenkeel::config;
 use evenkeel::convert::{self, Conversion, Format, Kind, Refused};
@@ -109,6 +110,29 @@ fn a_file_that_breaks_off_anywhere_is_converted_or_refused_and_never_a_panic() {
             drop(convert(format, &whole[..end]));
             drop(convert(format, &whole[end..]));
         }
+    }
+}
+
+#[test]
+fn options_of_sockets_are_accepted_as_they_are_converted() {
+    let haproxy = "defaults\n mode tcp\n timeout connect 3s\n timeout client 1m\n timeout server 1m\n\
+                   frontend f\n bind 127.0.0.1:80 tfo defer-accept\n option clitcpka\n \
+                   clitcpka-idle 30s\n default_backend b\n\
+                   backend b\n option srvtcpka\n source 192.0.2.9\n server a 192.0.2.1:80 tfo\n\
+                   frontend g\n bind 127.0.0.1:81\n default_backend c\n\
+                   backend c\n source 0.0.0.0 usesrc client\n server a 192.0.2.1:80\n";
+    let nginx = "stream {\n server {\n listen 127.0.0.1:80 fastopen=16 deferred so_keepalive=30s::;\n\
+                 proxy_bind $remote_addr transparent;\n proxy_socket_keepalive on;\n\
+                 proxy_pass 192.0.2.1:80;\n }\n}\n";
+    for (format, text) in [(Format::Haproxy, haproxy), (Format::Nginx, nginx)] {
+        let conversion = convert(format, text).unwrap();
+        let config = config::parse(&conversion.toml, "x");
+        let config = config.unwrap_or_else(|problems| panic!("{problems}\n{}", conversion.toml));
+        let frontend = &config.frontends[0];
+        assert!(frontend.fast_open && frontend.defer_accept, "{}", conversion.toml);
+        assert_eq!(frontend.keepalive, Some(Duration::from_secs(30)));
+        assert!(config.backends.iter().any(|backend| backend.source.client().is_some()));
+        assert_eq!(config.backends[0].keepalive, Some(Duration::from_secs(2 * 60 * 60)));
     }
 }
 

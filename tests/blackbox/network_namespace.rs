@@ -26,7 +26,7 @@ pub(crate) fn enter(test: &str) -> bool {
     true
 }
 
-fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success());
 }
 
