@@ -17,6 +17,7 @@ pub mod child;
 pub mod features;
 pub mod kernel_version;
 pub mod local_addresses;
+pub mod multicast;
 pub mod probe_socket;
 pub mod thread;
 pub mod zone;
