@@ -14,19 +14,22 @@ pub enum ServerAddress {
     Ip(SocketAddr),
     /// host:port, resolved at start and whenever its TTL ends.
     Name {
-        /// The host, in lower case, without the dot at its end.
+        /// The host, in lower case. With a dot at its end, it is absolute: the search list of
+        /// /etc/resolv.conf does not apply.
         host: String,
         /// 1-65535
         port: u16,
     },
 }
 
-/// As the configuration writes it.
+/// As the configuration writes it, without the dot at the end of a host.
 impl fmt::Display for ServerAddress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip(address) => zone::Shown(*address).fmt(out),
-            Self::Name { host, port } => write!(out, "{host}:{port}"),
+            Self::Name { host, port } => {
+                write!(out, "{}:{port}", host.strip_suffix('.').unwrap_or(host))
+            }
         }
     }
 }
@@ -151,7 +154,7 @@ fn host_and_port<'t>(text: &'t str, example: &str) -> Parsed<(&'t str, u16)> {
         return wrong(BRACKETS);
     }
     if text.starts_with('_') && !text.contains(':') {
-        return wrong("a DNS SRV name, which is not supported yet; write host and port");
+        return wrong("a DNS SRV name; write srv = NAME in the backend, or host and port here");
     }
     let Some((host, port)) = text.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) else {
         return Err(format!("no port; write one after a colon, such as {example:?}"));
@@ -186,8 +189,38 @@ pub(super) fn tls_name(text: &str) -> Parsed<String> {
     }
 }
 
+/// A DNS server: an IP address, with a port if it is not 53.
+pub(super) fn dns_server(text: &str) -> Parsed<SocketAddr> {
+    const REMEDY: &str = "write the IP address of a DNS server, such as \"192.0.2.53\", with a \
+                          port if it is not 53";
+    let alone = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53));
+    let Ok(address) = text.parse().or(alone) else {
+        return Err(format!("not an IP address; {REMEDY}"));
+    };
+    if address.port() == 0 || address.ip().to_canonical().is_unspecified() {
+        return Err(format!("not the address of a DNS server; {REMEDY}"));
+    }
+    unicast(address.ip()).map(|()| address)
+}
+
+/// An SRV name (RFC 2782): labels as those of a host name, which may begin with an underscore. In
+/// lower case.
+pub(super) fn srv_name(text: &str) -> Parsed<String> {
+    const EXAMPLE: &str = "write one such as \"_http._tcp.web.example\"";
+    if text.contains(':') {
+        return Err(format!("an SRV name has no port, its records have one; {EXAMPLE}"));
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    let is_label = |label: &str| !label.is_empty() && label.len() <= 63 && label.chars().all(fits);
+    if name.len() > 253 || !name.split('.').all(is_label) || name.parse::<IpAddr>().is_ok() {
+        return Err(format!("not a DNS SRV name; {EXAMPLE}"));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
 /// A host name of RFC 1123 (2.1): labels of letters, digits and inner hyphens; and underscores,
-/// which names of containers have. In lower case, without the dot at its end.
+/// which names of containers have. In lower case, with the dot at its end if there is one.
 fn host_name(text: &str) -> Parsed<String> {
     let host = text.strip_suffix('.').unwrap_or(text);
     if host.is_empty() {
@@ -209,5 +242,5 @@ fn host_name(text: &str) -> Parsed<String> {
     if last.chars().all(|c| c.is_ascii_digit()) {
         return wrong("not an IPv4 address; it has four numbers, 0 to 255");
     }
-    Ok(host.to_ascii_lowercase())
+    Ok(text.to_ascii_lowercase())
 }

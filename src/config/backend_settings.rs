@@ -8,7 +8,7 @@ use super::addresses::ServerAddress;
 use super::declare::{Setting, section};
 use super::enums::{AdminState, AllDown, Backups, Balance, OnDown};
 use super::health_settings::Health;
-use super::kinds::{Key, Kind, NAME, Planned, Presence, SERVER, Section, Table, Value};
+use super::kinds::{Key, Kind, NAME, Planned, Presence, SERVER, SRV, Section, Table, Value};
 use super::problems::Span;
 use super::ranges::{KEEPALIVE, SESSIONS, TIMEOUT};
 use super::sources::Sources;
@@ -69,7 +69,12 @@ section! {
         fast_open: bool = Default(Kind::Flag, "false");
         /// Health checks.
         health: Health = Default(Kind::Table(Health::SECTION), "");
-        /// In the order of the file; never empty.
+        /// DNS SRV name whose records supply servers, in addition to those listed: target, port and
+        /// weight. Records of the lowest priority are used; those of a higher one are backups, in
+        /// the order of their priorities. A server is named after its record ("web-0.example:80").
+        /// The name is asked again when its TTL ends; without an answer, the last one stays in use.
+        srv: Option<String> = Optional(Kind::Text(&SRV), r#""_http._tcp.web.example""#);
+        /// In the order of the file; empty only with `srv`.
         servers as "server": Vec<Server> = Required(Kind::Tables(Server::SECTION), "");
     }
     with |table| {
@@ -81,8 +86,6 @@ section! {
     planned {
         /// PROXY header that is sent to servers: "v1" or "v2".
         send_proxy = r#""off""#;
-        /// DNS SRV name whose records are the servers.
-        srv = "-";
     }
 }
 
@@ -92,7 +95,8 @@ section! {
         /// Its name, unique in its backend.
         name: String = Required(Kind::Text(&NAME), r#""web1""#);
         /// IP:PORT or HOST:PORT. evenkeel resolves a host name again when the TTL of the answer
-        /// ends, and uses all of its addresses.
+        /// ends, and soon after a failed connect or probe. It uses all of its addresses, up to
+        /// 1,024. HOST.local is asked by multicast DNS.
         address: ServerAddress = Required(Kind::Text(&SERVER), r#""192.0.2.1:80""#);
         /// Share of new sessions, relative to the weights of the other servers; 0: none.
         weight: u32 = Default(Kind::Number(0, 1000), "100");
@@ -108,5 +112,8 @@ section! {
     with |table| {
         /// Where it is in the file.
         span: Span = table.span();
+        /// For a server that an SRV record supplies: the place of its priority among those of the
+        /// answer, 0 for the lowest. None: it is in the file.
+        srv_rank: Option<u16> = None;
     }
 }

@@ -146,6 +146,11 @@ formats! {
         |it| addresses::bind(it).map(Value::Bind);
     SERVER = "host or IP address, and port", "host and port in quotes, such as \"web1.lan:80\"",
         |it| addresses::server(it).map(Value::Server);
+    DNS_SERVER = "IP address, with or without port",
+        "an IP address in quotes, such as \"192.0.2.53\"",
+        |it| addresses::dns_server(it).map(Value::Bind);
+    SRV = "DNS SRV name", "an SRV name in quotes, such as \"_http._tcp.web.example\"",
+        |it| addresses::srv_name(it).map(Value::Text);
     HTTP_METHOD = "HTTP method", "a method in quotes, such as \"GET\"",
         |it| text(it, values::http_method(it));
     HTTP_PATH = "path", "a path in quotes, such as \"/health\"",
@@ -231,6 +236,21 @@ impl Section {
 }
 
 impl Key {
+    /// Keys of the same section, each of which makes this required one optional.
+    #[must_use]
+    pub const fn alternatives(&self) -> &'static [&'static str] {
+        match self.kind {
+            Kind::Tables(_) => &["srv"],
+            _ => &[],
+        }
+    }
+
+    /// Whether a table of the file must have it.
+    pub(super) fn is_required(&self, table: &DeTable<'_>) -> bool {
+        let has = |name: &&str| table.contains_key(*name);
+        self.presence == Presence::Required && !self.alternatives().iter().any(has)
+    }
+
     /// The section that it stands for, if it is no single value.
     #[must_use]
     pub const fn section(&self) -> Option<&'static Section> {

@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(config.frontends[0].backend.0, "servers");
         let names = config.backends[0].servers.iter().map(|server| server.name.as_str());
         assert!(names.eq(["server1", "server2"]));
-        let host = ServerAddress::Name { host: "web2.lan".to_owned(), port: 9002 };
+        let host = ServerAddress::Name { host: "web2.lan.".to_owned(), port: 9002 };
         assert_eq!(config.backends[0].servers[1].address, host);
         assert!(from_arguments(&[], &[]).is_err());
     }

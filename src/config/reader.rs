@@ -134,7 +134,7 @@ impl<'a> Written<'a> {
     /// The value of a key; none: absent, or reported.
     fn value(&self, key: &'static Key) -> Option<(Value<'a>, Span)> {
         let Some(value) = self.table.get(key.name) else {
-            if key.presence == Presence::Required {
+            if key.is_required(self.table) {
                 self.missing(key);
             }
             return None;

@@ -22,14 +22,21 @@ fn object(section: &Section) -> Value {
     let of = |key: &Key| (key.name.to_owned(), property(key));
     let properties: Map<String, Value> = section.keys.iter().map(of).collect();
     let required = section.keys.iter().filter(|key| key.presence == Presence::Required);
-    let required: Vec<&str> = required.map(|key| key.name).collect();
-    json!({
+    let (alone, one_of): (Vec<&Key>, Vec<&Key>) =
+        required.partition(|key| key.alternatives().is_empty());
+    let required: Vec<&str> = alone.iter().map(|key| key.name).collect();
+    let mut object = json!({
         "type": "object",
         "description": joined(section.text),
         "properties": properties,
         "required": required,
         "additionalProperties": false,
-    })
+    });
+    for key in one_of {
+        let names = std::iter::once(&key.name).chain(key.alternatives());
+        object["anyOf"] = names.map(|name| json!({ "required": [name] })).collect();
+    }
+    object
 }
 
 fn property(key: &Key) -> Value {

@@ -17,7 +17,7 @@ use super::declare::{Setting, section};
 use super::enums::LogFormat;
 use super::frontend_settings::FrontendSettings;
 use super::kinds::{
-    ACCOUNT, Alternative, BIND, Key, Kind, Planned, Presence, SOCKET_PATH, Section, Table, Value,
+    ACCOUNT, Alternative, BIND, DNS_SERVER, Key, Kind, Presence, SOCKET_PATH, Section, Table, Value,
 };
 use super::problems::Span;
 use super::ranges::{SESSIONS, TIME_MAX};
@@ -52,8 +52,8 @@ section! {
 }
 
 section! {
-    /// The process. A reload applies only `drain_delay` and `drain_timeout`; the other keys need a
-    /// restart.
+    /// The process. A reload applies only `drain_delay`, `drain_timeout` and `resolver`; the other
+    /// keys need a restart.
     "global" => Global {
         /// Worker threads. "auto": one for each core that this process may use.
         workers: Option<NonZeroU32> = Default(Kind::Or(&WORKERS, Alternative::Auto), r#""auto""#);
@@ -78,10 +78,10 @@ section! {
         user: Option<(String, Span)> = Optional(Kind::Text(&ACCOUNT), r#""evenkeel""#);
         /// Group to switch to. Not set: the group of `user`.
         group: Option<(String, Span)> = Optional(Kind::Text(&ACCOUNT), r#""evenkeel""#);
-    }
-    planned {
-        /// DNS servers to use instead of those of /etc/resolv.conf.
-        resolver = "-";
+        /// DNS servers, instead of those of /etc/resolv.conf; port 53 if none is written. The
+        /// search list and the options of that file still apply. If one fails, the next is asked.
+        resolver: (Vec<SocketAddr>, Span) =
+            Optional(Kind::List(&Kind::Text(&DNS_SERVER)), r#"["192.0.2.53"]"#);
     }
 }
 

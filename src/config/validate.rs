@@ -16,6 +16,9 @@ use crate::sys::zone::Shown;
 /// Addresses to listen on, over all frontends: each is a descriptor in every worker.
 const ADDRESSES_MAX: usize = 4096;
 
+/// DNS servers: a name that none of them knows is asked for at each.
+const RESOLVERS_MAX: usize = 8;
+
 /// Backends that are compared with a name that none of them has.
 const NAMES_MAX: usize = 1000;
 
@@ -26,6 +29,12 @@ pub(super) fn check(config: &Config, sink: &Sink<'_>) {
     for backend in &config.backends {
         servers(backend, sink);
         health_rules::check(backend, sink);
+    }
+    let (resolvers, span) = &config.global.resolver;
+    if resolvers.len() > RESOLVERS_MAX {
+        let count = resolvers.len();
+        let text = format!("{count} DNS servers, more than {RESOLVERS_MAX}; write fewer");
+        sink.push_at(*span, text);
     }
     let count: usize = config.frontends.iter().map(|frontend| frontend.bind.len()).sum();
     if let Some(last) = config.frontends.last().filter(|_| count > ADDRESSES_MAX) {
@@ -82,7 +91,7 @@ fn backend_references(config: &Config, sink: &Sink<'_>) {
 /// Each name and each address is in a backend once.
 fn servers(backend: &BackendSettings, sink: &Sink<'_>) {
     let mut names: HashMap<&str, Span> = HashMap::new();
-    let mut addresses: HashMap<&ServerAddress, Span> = HashMap::new();
+    let mut addresses: HashMap<String, Span> = HashMap::new();
     let none = ServerAddress::default();
     for server in &backend.servers {
         let name = names.insert(&server.name, server.span).filter(|_| !server.name.is_empty());
@@ -98,7 +107,8 @@ fn servers(backend: &BackendSettings, sink: &Sink<'_>) {
             let text = format!("server {} needs a source of its family", shown(&server.name));
             sink.push_at(server.span, format!("{text}; add an {family} address to `source`"));
         }
-        let address = addresses.insert(&server.address, server.span);
+        // As text, a host name with a dot at its end equals one without.
+        let address = addresses.insert(server.address.to_string(), server.span);
         if let Some(Span { line, .. }) = address.filter(|_| server.address != none) {
             let name = shown(&server.name);
             let text = format!("server {name} has the address of the server in line {line}");

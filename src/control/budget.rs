@@ -1,7 +1,8 @@
 //! The limit of sessions: how many the descriptors of this process can hold beside those that the
 //! configuration takes, at the start and at each reload; and the memory for bytes in flight.
 
-use crate::config::{Check, Config, Observe, ServerAddress};
+use crate::config::{self, Check, Config, Observe, ServerAddress};
+use crate::control::resolve::{MULTICAST_SOCKETS_MAX, is_local};
 use crate::sys::buffer::BUFFER_SIZE;
 use crate::sys::pipe::PipeLimits;
 
@@ -71,7 +72,7 @@ pub struct Budget {
 
 impl Budget {
     /// `global.sessions_max`, or what the descriptors allow. `addresses` gives the number of
-    /// addresses of a host name.
+    /// addresses of a host name, or of all servers of an SRV name.
     ///
     /// # Errors
     /// The descriptors cannot hold as many as are configured, or not even one. For the operator.
@@ -153,17 +154,25 @@ impl Budget {
         let listened: usize = config.frontends.iter().map(|frontend| frontend.bind.len()).sum();
         let probed = config.backends.iter().filter(|backend| backend.health.check != Check::Off);
         // Each address has one probe at a time.
-        let probes =
-            probed.flat_map(|backend| &backend.servers).map(|server| match &server.address {
+        let probes = probed.map(|backend| {
+            let listed = backend.servers.iter().map(|server| match &server.address {
                 ServerAddress::Ip(_) => 1,
                 ServerAddress::Name { host, .. } => addresses(host).max(1),
             });
+            listed.sum::<usize>() + backend.srv.as_deref().map_or(0, &addresses)
+        });
         let pipes = 2 * u64::from(self.pipes_per_worker);
         let each = RESERVE_PER_WORKER + pipes + listened as u64;
         let Observe { bind, control, .. } = &config.observe;
         let [http, orders] = self.observe_connections;
         let observe = usize::from(bind.is_some()) * http + usize::from(control.is_some()) * orders;
-        let others = probes.sum::<usize>() + observe;
+        let servers = config.backends.iter().flat_map(|backend| &backend.servers);
+        let is_local = |server: &config::Server| match &server.address {
+            ServerAddress::Ip(_) => false,
+            ServerAddress::Name { host, .. } => is_local(host),
+        };
+        let multicast = if servers.clone().any(is_local) { MULTICAST_SOCKETS_MAX } else { 0 };
+        let others = probes.sum::<usize>() + observe + multicast;
         RESERVE + others as u64 + self.workers as u64 * each
     }
 }

@@ -1,5 +1,5 @@
-//! What a reload reads before anything changes: the checked file, and the addresses of its host
-//! names.
+//! What a reload reads before anything changes: the checked file, and what its host names and SRV
+//! names have in DNS.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -11,8 +11,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config;
 use crate::config::{Config, Global, ServerAddress, Span, missing_interfaces, overlap};
+use crate::control::cluster::{Answers, Records};
 use crate::control::probe_tls;
-use crate::control::resolve::{Answer, Resolver};
+use crate::control::resolve::{Answer, Resolver, SrvAnswer};
 use crate::control::sources;
 use crate::sys::local_addresses::LocalAddresses;
 
@@ -24,18 +25,79 @@ const RESOLVE_TIME_MAX: Duration = Duration::from_secs(5);
 pub struct NewConfig {
     /// As checked.
     pub config: Config,
-    /// For host names that had no answer before.
-    pub answers: BTreeMap<String, Answer>,
+    /// For names that had no answer before.
+    pub found: Found,
 }
 
-/// Reads the file at `path`, and looks up its host names that are not `known`.
+/// Names to look up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Names {
+    /// Host names of servers.
+    pub hosts: BTreeSet<String>,
+    /// SRV names of backends.
+    pub srv: BTreeSet<String>,
+}
+
+/// What names have in DNS.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// By host name.
+    pub hosts: BTreeMap<String, Answer>,
+    /// By SRV name.
+    pub srv: BTreeMap<String, SrvAnswer>,
+}
+
+impl Names {
+    /// The names in a configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let backends = config.backends.iter();
+        let hosts =
+            backends.clone().flat_map(|backend| &backend.servers).filter_map(
+                |server| match &server.address {
+                    ServerAddress::Name { host, .. } => Some(host.clone()),
+                    ServerAddress::Ip(_) => None,
+                },
+            );
+        Self { hosts: hosts.collect(), srv: backends.filter_map(|one| one.srv.clone()).collect() }
+    }
+}
+
+impl Found {
+    /// The addresses of each host name.
+    #[must_use]
+    pub fn addresses(&self) -> Answers {
+        let answers = self.hosts.iter();
+        answers.map(|(host, answer)| (host.clone(), answer.addresses.clone())).collect()
+    }
+
+    /// The records of each SRV name.
+    #[must_use]
+    pub fn records(&self) -> Records {
+        let records = self.srv.iter();
+        records.map(|(name, answer)| (name.clone(), answer.records.clone())).collect()
+    }
+
+    /// The addresses of a host name, or of all servers of an SRV name.
+    #[must_use]
+    pub fn address_count(&self, name: &str) -> Option<usize> {
+        let of_host = |host: &str| Some(self.hosts.get(host)?.addresses.len());
+        let of_srv = || {
+            let records = &self.srv.get(name)?.records;
+            Some(records.iter().map(|record| of_host(&record.target).unwrap_or(1)).sum())
+        };
+        of_host(name).or_else(of_srv)
+    }
+}
+
+/// Reads the file at `path`, and looks up its names that are not `known`.
 ///
 /// # Errors
 /// Every problem of the file, a line each.
 pub async fn read(
     path: PathBuf,
     resolver: Resolver,
-    known: BTreeSet<String>,
+    known: Names,
 ) -> Result<NewConfig, Vec<String>> {
     // A large file on a slow disk must not block the control thread.
     let load = move || {
@@ -55,48 +117,65 @@ pub async fn read(
     if !missing.is_empty() {
         return Err(missing);
     }
-    let unknown = hosts(&config).filter(|host| !known.contains(*host)).map(str::to_owned).collect();
-    let answers = resolve(&resolver, unknown).await;
-    Ok(NewConfig { config, answers })
+    // The one in force stays as it is if this configuration is refused.
+    let resolver = resolver.for_servers(&config.global.resolver.0);
+    let mut names = Names::of(&config);
+    names.hosts.retain(|host| !known.hosts.contains(host));
+    names.srv.retain(|name| !known.srv.contains(name));
+    let found = resolve(&resolver, names).await;
+    Ok(NewConfig { config, found })
 }
 
-/// The host names in a configuration.
-pub fn hosts(config: &Config) -> impl Iterator<Item = &str> {
-    config.backends.iter().flat_map(|backend| &backend.servers).filter_map(|server| {
-        match &server.address {
-            ServerAddress::Name { host, .. } => Some(host.as_str()),
-            ServerAddress::Ip(_) => None,
-        }
-    })
-}
-
-/// Looks up all of `hosts`, for 5 s at most. A name without an answer is left out.
-pub async fn resolve(resolver: &Resolver, hosts: BTreeSet<String>) -> BTreeMap<String, Answer> {
-    resolve_within(resolver, hosts, RESOLVE_TIME_MAX).await
+/// Looks up all of `names`, and the targets of SRV names, for 5 s at most. A name without an answer
+/// is left out.
+pub async fn resolve(resolver: &Resolver, names: Names) -> Found {
+    resolve_within(resolver, names, RESOLVE_TIME_MAX).await
 }
 
 /// As [`resolve`], with another limit.
-pub async fn resolve_within(
-    resolver: &Resolver,
-    hosts: BTreeSet<String>,
-    limit: Duration,
-) -> BTreeMap<String, Answer> {
+pub async fn resolve_within(resolver: &Resolver, names: Names, limit: Duration) -> Found {
+    enum Lookup {
+        Host(String, Result<Answer, String>),
+        Srv(String, Result<SrvAnswer, String>),
+    }
     let deadline = Instant::now() + limit;
     let mut lookups = JoinSet::new();
-    for host in hosts {
+    let look_up = |lookups: &mut JoinSet<Lookup>, host: String| {
         let resolver = resolver.clone();
         lookups.spawn_local(async move {
             let answer = resolver.lookup(&host).await;
-            (host, answer)
+            Lookup::Host(host, answer)
+        });
+    };
+    let Names { hosts: mut asked, srv } = names;
+    for host in &asked {
+        look_up(&mut lookups, host.clone());
+    }
+    for name in srv {
+        let resolver = resolver.clone();
+        lookups.spawn_local(async move {
+            let answer = resolver.lookup_srv(&name).await;
+            Lookup::Srv(name, answer)
         });
     }
-    let mut answers = BTreeMap::new();
+    let mut found = Found::default();
     while let Ok(Some(lookup)) = timeout_at(deadline, lookups.join_next()).await {
-        if let Ok((host, Ok(answer))) = lookup {
-            answers.insert(host, answer);
+        match lookup {
+            Ok(Lookup::Host(host, Ok(answer))) => {
+                found.hosts.insert(host, answer);
+            }
+            Ok(Lookup::Srv(name, Ok(answer))) => {
+                for record in &answer.records {
+                    if asked.insert(record.target.clone()) {
+                        look_up(&mut lookups, record.target.clone());
+                    }
+                }
+                found.srv.insert(name, answer);
+            }
+            _ => {}
         }
     }
-    answers
+    found
 }
 
 /// Replaces in `new` what only a restart can change by that of `running`; the keys that differed.
@@ -119,8 +198,8 @@ pub fn keep_until_restart(running: &Config, new: &mut Config) -> Vec<&'static st
         ("observe.log.empty", running.observe.log.empty != new.observe.log.empty),
         ("observe.log.sessions", running.observe.log.sessions != new.observe.log.sessions),
     ];
-    let Global { drain_delay, drain_timeout, .. } = new.global;
-    new.global = Global { drain_delay, drain_timeout, ..running.global.clone() };
+    let Global { drain_delay, drain_timeout, resolver, .. } = new.global.clone();
+    new.global = Global { drain_delay, drain_timeout, resolver, ..running.global.clone() };
     new.observe = running.observe.clone();
     changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
 }
@@ -189,7 +268,8 @@ mod tests {
     #[test]
     fn only_host_names_are_looked_up() {
         let config = config("", "[[backend.b.server]]\nname = \"t\"\naddress = \"127.0.0.1:82\"\n");
-        assert_eq!(hosts(&config).collect::<Vec<_>>(), ["pi"]);
+        let names = Names::of(&config);
+        assert!(names.hosts.iter().eq(["pi"]) && names.srv.is_empty(), "{names:?}");
     }
 
     #[test]
@@ -197,7 +277,7 @@ mod tests {
         let path = PathBuf::from("/nonexistent/evenkeel.toml");
         let reading = async {
             let resolver = Resolver::new();
-            read(path, resolver, BTreeSet::new()).await
+            read(path, resolver, Names::default()).await
         };
         let lines = tokio_uring::start(reading).unwrap_err();
         assert!(lines[0].starts_with("/nonexistent/evenkeel.toml: "), "{lines:?}");
@@ -206,7 +286,9 @@ mod tests {
     #[test]
     fn names_without_an_answer_are_left_out() {
         let hosts = BTreeSet::from(["localhost".to_owned(), "no..name".to_owned()]);
-        let answers = tokio_uring::start(async { resolve(&Resolver::new(), hosts).await });
-        assert_eq!(answers.keys().collect::<Vec<_>>(), ["localhost"]);
+        let names = Names { hosts, srv: BTreeSet::from(["_x._tcp.invalid".to_owned()]) };
+        let found = tokio_uring::start(async { resolve(&Resolver::new(), names).await });
+        assert_eq!(found.hosts.keys().collect::<Vec<_>>(), ["localhost"]);
+        assert!(found.srv.is_empty());
     }
 }

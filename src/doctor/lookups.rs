@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
@@ -16,7 +15,7 @@ use crate::config::{
 };
 use crate::control::listeners;
 use crate::control::probe_tls;
-use crate::control::reload::{hosts, resolve_within};
+use crate::control::reload::{Found, Names, resolve_within};
 use crate::control::resolve::{Answer, Resolver};
 use crate::control::sources;
 use crate::doctor::listening;
@@ -81,9 +80,17 @@ pub fn look_up(config: &Config) -> io::Result<Vec<Warning>> {
             warn("server", problem.span, problem.text.clone());
         }
     }
-    let answers = answers(config)?;
+    let Found { hosts: answers, srv } = found(config)?;
     let mut chains = Chains::new(&config.frontends, &config.backends, &local);
     for backend in &config.backends {
+        if let Some(name) = backend.srv.as_ref().filter(|name| !srv.contains_key(*name)) {
+            let seconds = RESOLVE_MAX.as_secs();
+            let text = format!(
+                "SRV name {name} has no usable record (DNS was asked, for {seconds} s at most); \
+                 correct it, or expect it to supply no server"
+            );
+            warn("name", backend.span, text);
+        }
         for server in &backend.servers {
             for text in name_problems(backend, server, &answers, &mut chains) {
                 warn("name", server.span, text);
@@ -111,9 +118,9 @@ fn name_problems(
         )];
     };
     let mut problems = Vec::new();
-    for ip in &answer.addresses {
-        let address = SocketAddr::new(*ip, *port);
-        if let Some(what) = not_a_server(*ip) {
+    for found in &answer.addresses {
+        let (ip, address) = (found.ip, found.at(*port));
+        if let Some(what) = not_a_server(ip) {
             problems.push(format!(
                 "host name {host} resolves to {ip}, {what}, which no server has; correct it, or \
                  expect server {name} not to use that address"
@@ -131,9 +138,10 @@ fn name_problems(
     problems
 }
 
-fn answers(config: &Config) -> io::Result<BTreeMap<String, Answer>> {
-    let names = hosts(config).map(str::to_owned).collect();
+fn found(config: &Config) -> io::Result<Found> {
+    let names = Names::of(config);
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let lookups = async { resolve_within(&Resolver::new(), names, RESOLVE_MAX).await };
+    let resolver = Resolver::with_servers(&config.global.resolver.0);
+    let lookups = async { resolve_within(&resolver, names, RESOLVE_MAX).await };
     Ok(LocalSet::new().block_on(&runtime, lookups))
 }

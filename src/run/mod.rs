@@ -1,7 +1,6 @@
 //! Runs the balancer: first every step that can fail, then it drops privileges and starts the
 //! threads. This thread becomes the control thread.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use crate::config::Config;
 use crate::control::budget::{self, Memory};
 use crate::control::cluster::Cluster;
 use crate::control::controller;
-use crate::control::reload;
+use crate::control::reload::{self, Names};
 use crate::control::resolve::Resolver;
 use crate::control::signals::Signals;
 use crate::control::sources;
@@ -97,21 +96,19 @@ async fn control(
 ) -> Result<(), Failure> {
     let mut signals =
         Signals::new().map_err(|error| Failure::of(format!("evenkeel: signals: {error}")))?;
-    let resolver = Resolver::new();
-    let hosts = reload::hosts(&config).map(str::to_owned).collect();
-    let answers = tokio::select! {
-        answers = reload::resolve(&resolver, hosts) => answers,
+    let resolver = Resolver::with_servers(&config.global.resolver.0);
+    let found = tokio::select! {
+        found = reload::resolve(&resolver, Names::of(&config)) => found,
         () = signals.end() => {
             tracing::info!("stopped before it was ready");
             return Ok(());
         }
     };
-    let addresses: BTreeMap<_, _> =
-        answers.iter().map(|(host, answer)| (host.clone(), answer.addresses.clone())).collect();
-    prepared.count_names(&config, &answers);
+    prepared.count_names(&config, &found);
     sources::warn(&config);
     let mut cluster = Cluster::new(prepared.workers);
-    cluster.merge(&config, addresses, &LocalAddresses::now(), started);
+    cluster.add_records(found.records());
+    cluster.merge(&config, found.addresses(), &LocalAddresses::now(), started);
     let table = cluster.table(1, &prepared.bound);
 
     let (events_sender, events) = channel::bounded(EVENTS_WAITING);
@@ -140,14 +137,14 @@ async fn control(
         shared: Arc::clone(&shared),
         budget,
         resolver,
-        answers,
+        found,
         signals,
         events,
         requests: observe(http, admin, &shared),
         ended,
         started,
     };
-    controller::run(parts).await.map_err(|line| Failure::of(format!("evenkeel: {line}")))
+    Box::pin(controller::run(parts)).await.map_err(|line| Failure::of(format!("evenkeel: {line}")))
 }
 
 /// Serves HTTP and the control socket in the runtime of the control thread, until the receiver of

@@ -1,6 +1,5 @@
 //! Every step that can fail, before anything is started: limits, accounts, addresses.
 
-use std::collections::BTreeMap;
 use std::net::TcpListener;
 
 use crate::config::{self, Config, Span};
@@ -8,7 +7,7 @@ use crate::control::budget::Budget;
 use crate::control::cluster::Bound;
 use crate::control::listeners;
 use crate::control::probe_tls;
-use crate::control::resolve::Answer;
+use crate::control::reload::Found;
 use crate::control::sources;
 use crate::observe::{CONNECTIONS_MAX, admin};
 use crate::proxy::PIPES_PER_WORKER;
@@ -87,8 +86,8 @@ impl Prepared {
     /// Counts the addresses of host names: each is probed, so that an automatic `sessions_max` is
     /// lowered to leave descriptors for the probes. A configured one stays, since DNS must not
     /// decide whether evenkeel starts; the descriptors reserved for spare sockets then shrink.
-    pub(super) fn count_names(&mut self, config: &Config, answers: &BTreeMap<String, Answer>) {
-        let addresses = |host: &str| answers.get(host).map_or(1, |answer| answer.addresses.len());
+    pub(super) fn count_names(&mut self, config: &Config, found: &Found) {
+        let addresses = |name: &str| found.address_count(name).unwrap_or(1);
         let auto = config.global.sessions_max.is_none();
         match self.budget.refit(config, addresses, self.sessions_max, auto) {
             Ok(max) => self.sessions_max = max,

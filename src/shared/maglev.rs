@@ -84,7 +84,8 @@ impl Permutation {
 
 /// The same on every machine and in every version, so that several balancers agree: FNV-1a over
 /// both, then mixed.
-fn hash(name: &str, address: &str) -> u64 {
+#[must_use]
+pub fn hash(name: &str, address: &str) -> u64 {
     let bytes = name.bytes().chain([0]).chain(address.bytes());
     mix(bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -61,6 +61,7 @@ fn backend(number: u64, random: &mut Random) -> BackendSettings {
             }),
             ..Health::default()
         },
+        srv: random.one_in(2).then(|| format!("_b{number}.test")),
         servers: (0..servers).map(|n| server(number, n, random)).collect(),
         ..BackendSettings::default()
     }

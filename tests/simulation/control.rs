@@ -7,7 +7,9 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use evenkeel::config::{AdminState, AllDown, Config, ServerAddress};
-use evenkeel::control::cluster::{Answers, Bound, Cluster, ProbeReport};
+use evenkeel::control::cluster::{
+    Answers, Bound, Cluster, HostAddress, ProbeReport, Records, SrvRecord,
+};
 use evenkeel::control::health::ProbeTaskId;
 use evenkeel::shared::events::FailedConnects;
 use evenkeel::shared::orders::ServerName;
@@ -130,6 +132,10 @@ impl Control {
     }
 
     fn resolve(&mut self, random: &mut Random, now: Instant) -> bool {
+        let names: Vec<String> = self.cluster.srv_names().map(str::to_owned).collect();
+        if let Some(name) = pick(&names, random).filter(|_| random.one_in(3)) {
+            return self.cluster.supplied(&name, records(random), &self.local, now);
+        }
         let hosts: Vec<String> = self.cluster.hosts().map(str::to_owned).collect();
         let Some(host) = pick(&hosts, random) else { return false };
         self.cluster.resolved(&host, &addresses(random), &self.local, now)
@@ -178,6 +184,9 @@ impl Control {
             ServerAddress::Ip(_) => None,
         });
         let answers: Answers = names.map(|host| (host, addresses(random))).collect();
+        let srv = self.config.backends.iter().filter_map(|backend| backend.srv.clone());
+        let found: Records = srv.map(|name| (name, records(random))).collect();
+        self.cluster.add_records(found);
         self.cluster.merge(&self.config, answers, &self.local, now);
         let addresses = self.config.frontends.iter().flat_map(|frontend| &frontend.bind);
         let listener = |address: SocketAddr| {
@@ -239,14 +248,29 @@ impl Control {
         let set = self.states.get(&(backend.settings.name.to_string(), server.to_owned()));
         let mut servers = backend.settings.servers.iter();
         let configured = servers.find(|known| known.name == server).map(|known| known.state);
-        set.copied().or(configured).expect("the server is configured")
+        // The name of a server that an SRV record supplies has a port.
+        let supplied = server.contains(':').then_some(AdminState::Ready);
+        set.copied().or(configured).or(supplied).expect("the server is configured")
     }
 }
 
 /// Zero to three addresses of four.
-fn addresses(random: &mut Random) -> Vec<IpAddr> {
+fn addresses(random: &mut Random) -> Vec<HostAddress> {
     let (first, count) = (random.below(4), random.below(4));
-    (first..first + count).map(|n| IpAddr::from([192, 0, 2, n as u8 % 4])).collect()
+    (first..first + count).map(|n| IpAddr::from([192, 0, 2, n as u8 % 4]).into()).collect()
+}
+
+/// Zero to three records of one priority.
+fn records(random: &mut Random) -> Vec<SrvRecord> {
+    let mut record = |port| SrvRecord {
+        target: format!("t{}.test.", port % 2),
+        port,
+        priority: 1,
+        weight: [0, 1, 50][random.below(3) as usize],
+    };
+    let all: Vec<SrvRecord> = (80..84).map(&mut record).collect();
+    let (first, count) = (random.below(4) as usize, random.below(4) as usize);
+    all.into_iter().cycle().skip(first).take(count).collect()
 }
 
 fn pick<T: Clone>(items: &[T], random: &mut Random) -> Option<T> {

@@ -10,10 +10,12 @@ use crossbeam::utils::CachePadded;
 
 use crate::config::{self, Chains, ServerAddress};
 use crate::control::cluster::change::{Change, ChangeKind};
+use crate::control::cluster::departed::Departed;
 use crate::control::cluster::endpoint::EndpointState;
 use crate::control::cluster::input::{Answers, ProbeReport, answered};
 use crate::control::cluster::registry::Registry;
 use crate::control::cluster::server::{Context, Overrides, ServerState};
+use crate::control::cluster::srv::{self, Records};
 use crate::shared::queue::Queue;
 use crate::shared::table;
 
@@ -23,6 +25,7 @@ pub(super) struct BackendState {
     pub(super) name: Arc<str>,
     pub(super) config: Arc<config::BackendSettings>,
     pub(super) servers: Vec<ServerState>,
+    departed: Departed,
     pub(super) turn: Arc<CachePadded<AtomicUsize>>,
     pub(super) queue: Arc<Queue>,
     /// As it is in the newest table.
@@ -42,6 +45,7 @@ pub(super) type AllOverrides = HashMap<(String, String), Overrides>;
 #[derive(Debug)]
 pub(super) struct Update<'a> {
     pub(super) answers: &'a Answers,
+    pub(super) records: &'a Records,
     /// Frontends that are servers of backends, with the addresses of host names that are used.
     pub(super) chains: &'a Chains<'a>,
     pub(super) overrides: &'a AllOverrides,
@@ -68,6 +72,7 @@ impl BackendState {
             name: Arc::clone(&config.name),
             config: Arc::clone(config),
             servers: Vec::new(),
+            departed: Departed::default(),
             turn: Arc::default(),
             queue: update.registry.queue(&config.name),
             in_force: None,
@@ -76,26 +81,27 @@ impl BackendState {
             too_many_endpoints: false,
         };
         backend.queue.set_max(config.queue_max);
-        for server in &config.servers {
-            backend.add(server.clone(), update);
+        for server in srv::servers(config, update.records) {
+            backend.add(server, update);
         }
         backend
     }
 
-    /// Applies a newer configuration.
+    /// Applies a newer configuration, or newer records of its SRV name.
     pub(super) fn update(
         &mut self,
         config: &Arc<config::BackendSettings>,
         update: &mut Update<'_>,
     ) {
         self.queue.set_max(config.queue_max);
-        let configured = &config.servers;
+        let configured = srv::servers(config, update.records);
         let before = std::mem::replace(&mut self.config, Arc::clone(config));
         let health = &before.health;
         // Servers are removed first: a new one may have the name of one of them.
+        let new: HashMap<&str, &ServerAddress> =
+            configured.iter().map(|new| (new.name.as_str(), &new.address)).collect();
         let stays = |server: &ServerState| {
-            let mut same = configured.iter().filter(|new| new.name == server.config.name);
-            same.any(|new| new.address == server.config.address)
+            new.get(server.config.name.as_str()) == Some(&&server.config.address)
         };
         let (known, gone): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.servers).into_iter().partition(stays);
@@ -104,13 +110,15 @@ impl BackendState {
         let mut known: HashMap<_, _> = known.into_iter().map(named).collect();
         for config in configured {
             let Some(mut server) = known.remove(&config.name) else {
-                self.add(config.clone(), update);
+                self.add(config, update);
                 let Some(server) = self.servers.last() else { continue };
                 let addresses = server.endpoints.iter().map(EndpointState::address).collect();
-                update.note(&self.name, server.name(), ChangeKind::Added(addresses));
+                let supplied = server.config.srv_rank.is_some();
+                let added = ChangeKind::Added { addresses, supplied };
+                update.note(&self.name, server.name(), added);
                 continue;
             };
-            server.update(config.clone(), health, &mut update.context(&self.config.health));
+            server.update(config, health, &mut update.context(&self.config.health));
             self.servers.push(server);
             self.follow(self.servers.len() - 1, update);
         }
@@ -181,8 +189,9 @@ impl BackendState {
         self.remove_all(servers, update);
     }
 
-    fn remove_all(&self, servers: Vec<ServerState>, update: &mut Update<'_>) {
+    fn remove_all(&mut self, servers: Vec<ServerState>, update: &mut Update<'_>) {
         for server in servers {
+            self.departed.note(&server);
             let (name, removed) = server.remove(update.registry, update.now);
             update.note(&self.name, &name, removed);
         }
@@ -194,6 +203,7 @@ impl BackendState {
         let overrides = update.overrides.get(&key).copied().unwrap_or_default();
         let context = &mut update.context(&self.config.health);
         let mut server = ServerState::new(&self.name, config, overrides, &addresses, context);
+        self.departed.recall(&mut server, &self.config.health);
         if let Some(why) = why {
             server.note_unanswered(&why);
         }

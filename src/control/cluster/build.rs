@@ -69,15 +69,14 @@ impl BackendState {
     }
 
     /// The servers that can be chosen, with their endpoints that are up: those that are no backups;
-    /// if none is up, the backups; if none of them is up either, all servers where `all_down` says
-    /// so (and then true). A server in drain or maint never is.
+    /// if none is up, the backups of the lowest rank that has a server up; if there is none either,
+    /// all servers where `all_down` says so (and then true). A server in drain or maint never is.
     fn shares(&self) -> (Vec<Share>, bool) {
-        let of = |backup: Option<bool>, all: bool| -> Vec<Share> {
-            let servers = self.servers.iter().filter(|server| {
-                server.state() == AdminState::Ready
-                    && server.weight() > 0
-                    && backup.is_none_or(|backup| server.config.backup == backup)
-            });
+        let may_serve =
+            |server: &&ServerState| server.state() == AdminState::Ready && server.weight() > 0;
+        let of = |rank: Option<u16>, all: bool| -> Vec<Share> {
+            let servers = self.servers.iter().filter(may_serve);
+            let servers = servers.filter(|server| rank.is_none_or(|rank| rank_of(server) == rank));
             let share = |server: &ServerState| {
                 let endpoints = server.endpoints.iter().filter(|one| all || one.is_up());
                 let endpoints = endpoints.map(|one| Arc::clone(&one.shared)).collect();
@@ -89,17 +88,28 @@ impl BackendState {
             };
             servers.map(share).filter(|(endpoints, _): &Share| !endpoints.is_empty()).collect()
         };
-        let up = of(Some(false), false);
-        if !up.is_empty() {
-            return (up, false);
+        let servers = self.servers.iter().filter(may_serve);
+        let Some(rank) = servers.filter(|server| server.is_up()).map(rank_of).min() else {
+            let all_down = self.config.all_down == AllDown::Try;
+            return if all_down { (of(None, true), true) } else { (Vec::new(), false) };
+        };
+        let mut up = of(Some(rank), false);
+        if rank == BACKUP && self.config.backups == Backups::First {
+            up.truncate(1);
         }
-        let mut backup = of(Some(true), false);
-        if self.config.backups == Backups::First {
-            backup.truncate(1);
-        }
-        if !backup.is_empty() || self.config.all_down == AllDown::Refuse {
-            return (backup, false);
-        }
-        (of(None, true), true)
+        (up, false)
+    }
+}
+
+/// Backups of the file: used after every priority of an SRV name.
+const BACKUP: u16 = u16::MAX;
+
+/// In which order servers are used if those before are down: 0 for servers that are no backups and
+/// for the lowest priority of an SRV name, then its other priorities, then backups.
+fn rank_of(server: &ServerState) -> u16 {
+    match server.config.srv_rank {
+        Some(rank) => rank,
+        None if server.config.backup => BACKUP,
+        None => 0,
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::config::{BackendSettings, Chains, FrontendSettings};
 use crate::control::cluster::backend::BackendState;
 use crate::control::cluster::input::{Answers, answered};
+use crate::control::cluster::srv::{self, Records};
 use crate::sys::local_addresses::LocalAddresses;
 
 /// The chains of a configuration, with the addresses of its host names: first those that are in
@@ -17,14 +18,14 @@ pub(super) fn find<'a, 'b>(
     frontends: impl IntoIterator<Item = &'a Arc<FrontendSettings>>,
     backends: impl IntoIterator<Item = &'b Arc<BackendSettings>> + Clone,
     local: &'a LocalAddresses,
-    answers: &Answers,
+    (answers, records): (&Answers, &Records),
     before: &[BackendState],
 ) -> Chains<'a> {
     let mut chains = Chains::new(frontends, backends.clone(), local);
     let mut found: Vec<(&str, SocketAddr)> = Vec::new();
     for backend in backends {
-        let servers = backend.servers.iter();
-        let addresses = servers.flat_map(|server| answered(&server.address, answers));
+        let servers = srv::servers(backend, records);
+        let addresses = servers.iter().flat_map(|server| answered(&server.address, answers));
         let of_frontends = addresses.filter(|address| chains.reached(*address).is_some());
         found.extend(of_frontends.map(|address| (&*backend.name, address)));
     }

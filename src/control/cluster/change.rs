@@ -55,8 +55,13 @@ pub enum ChangeKind {
     OnlyLeadsBack,
     /// The host name has an address that no server has, and what it is ("a multicast address").
     NotAServer(IpAddr, &'static str),
-    /// New in the configuration, with its addresses.
-    Added(Vec<SocketAddr>),
+    /// New in the configuration, or in an SRV name.
+    Added {
+        /// Its addresses.
+        addresses: Vec<SocketAddr>,
+        /// By a record of an SRV name, whose target is resolved next.
+        supplied: bool,
+    },
     /// No longer in the configuration.
     Removed {
         /// Sessions that it still has.
@@ -137,13 +142,16 @@ impl fmt::Display for Change {
                 "is not used at {address}, {what}, which no server has; correct what the host \
                  name resolves to (a DNS filter may block it)"
             ),
-            ChangeKind::Added(addresses) if addresses.is_empty() => {
+            ChangeKind::Added { addresses, supplied: true } if addresses.is_empty() => {
+                write!(out, "is new; its host name is resolved next")
+            }
+            ChangeKind::Added { addresses, .. } if addresses.is_empty() => {
                 write!(
                     out,
                     "is new, and down: the host name has no usable address; it is resolved again"
                 )
             }
-            ChangeKind::Added(addresses) => {
+            ChangeKind::Added { addresses, .. } => {
                 let addresses: Vec<_> =
                     addresses.iter().map(|one| Shown(*one).to_string()).collect();
                 write!(out, "is new, at {}", addresses.join(", "))

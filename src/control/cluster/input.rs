@@ -2,7 +2,8 @@
 //! listening sockets, endpoints to probe, results of probes.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,46 @@ use crate::shared::proxy_header::ProxyVersion;
 use crate::shared::snapshot::ProbeResult;
 use crate::shared::table::Listener;
 
+/// Addresses of one host name that are used: each is an endpoint, which is probed.
+pub const ADDRESSES_MAX: usize = 1024;
+
 /// Addresses by host name, from DNS. A name without an answer is not in it.
-pub type Answers = BTreeMap<String, Vec<IpAddr>>;
+pub type Answers = BTreeMap<String, Vec<HostAddress>>;
+
+/// An address of a host name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// The index of the interface that a link-local IPv6 address is reached through; or else 0.
+    pub zone: u32,
+}
+
+impl HostAddress {
+    /// With a port.
+    #[must_use]
+    pub fn at(self, port: u16) -> SocketAddr {
+        match self.ip {
+            IpAddr::V4(_) => SocketAddr::new(self.ip, port),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, self.zone).into(),
+        }
+    }
+}
+
+impl From<IpAddr> for HostAddress {
+    fn from(ip: IpAddr) -> Self {
+        Self { ip, zone: 0 }
+    }
+}
+
+impl fmt::Display for HostAddress {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.zone {
+            0 => self.ip.fmt(out),
+            zone => write!(out, "{}%{zone}", self.ip),
+        }
+    }
+}
 
 /// The addresses of a server by its host name; none: it has an IP address in the configuration, or
 /// DNS has not answered.
@@ -26,16 +65,16 @@ pub(super) fn answered(
         ServerAddress::Name { host, port } => answers.get(host).map(|found| (found, *port)),
     };
     let found = found.into_iter();
-    found.flat_map(|(found, port)| found.iter().map(move |ip| SocketAddr::new(*ip, port)))
+    found.flat_map(|(found, port)| found.iter().map(move |address| address.at(port)))
 }
 
 /// Addresses that a server can have, and the others, each with what it is.
-pub(super) fn usable(addresses: &[IpAddr]) -> (Vec<IpAddr>, Vec<(IpAddr, &'static str)>) {
+pub(super) fn usable(addresses: &[HostAddress]) -> (Vec<HostAddress>, Vec<(IpAddr, &'static str)>) {
     let (mut usable, mut others) = (Vec::new(), Vec::new());
     for address in addresses {
-        match not_a_server(*address) {
+        match not_a_server(address.ip) {
             None => usable.push(*address),
-            Some(what) => others.push((*address, what)),
+            Some(what) => others.push((address.ip, what)),
         }
     }
     (usable, others)

@@ -13,15 +13,19 @@ mod server;
 mod slow_start;
 mod backend;
 mod build;
+mod srv;
 mod chains;
+mod departed;
 mod state;
 mod downtime;
+mod supply;
 mod orders;
 mod status;
 mod explain;
 
 pub use change::{Change, ChangeKind, UpCount};
-pub use input::{Answers, Bound, ProbeReport, ProbeTarget};
+pub use input::{ADDRESSES_MAX, Answers, Bound, HostAddress, ProbeReport, ProbeTarget};
+pub use srv::{RECORDS_MAX, Records, SrvRecord};
 pub use state::Cluster;
 
 #[cfg(test)]

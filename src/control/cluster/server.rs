@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::config::{self, AdminState, Check, ServerAddress};
 use crate::control::cluster::change::{ChangeKind, UpCount};
 use crate::control::cluster::endpoint::EndpointState;
-use crate::control::cluster::input::ProbeReport;
+use crate::control::cluster::input::{ADDRESSES_MAX, ProbeReport};
 use crate::control::cluster::recent_mean::RecentMean;
 use crate::control::cluster::registry::Registry;
 use crate::control::cluster::slow_start::SlowStart;
@@ -17,10 +17,6 @@ use crate::shared::snapshot::{LastProbe, ProbeCounts, ProbeResult, ServerStatus}
 
 /// Shown in place of a probe's result while the host name has no address.
 const NO_ADDRESS: &str = "no address";
-
-/// Addresses that were down when they left DNS, remembered for each server: as many as an answer
-/// has at most.
-const DEPARTED_MAX: usize = 64;
 
 /// A server of the configuration.
 #[derive(Debug)]
@@ -33,7 +29,7 @@ pub(super) struct ServerState {
     pub(super) probes: Arc<ProbeCounts>,
     /// One for each address; none while the host name has no address.
     pub(super) endpoints: Vec<EndpointState>,
-    /// Addresses that were down when they left DNS, oldest first.
+    /// Addresses that were down when they left DNS, oldest first: as many as an answer has at most.
     departed: Vec<SocketAddr>,
     /// When it went up or down.
     pub(super) since: Instant,
@@ -332,7 +328,7 @@ impl ServerState {
         self.endpoints = stay;
         let down = gone.iter().filter(|endpoint| !endpoint.is_up());
         self.departed.extend(down.map(EndpointState::address));
-        self.departed.drain(..self.departed.len().saturating_sub(DEPARTED_MAX));
+        self.departed.drain(..self.departed.len().saturating_sub(ADDRESSES_MAX));
         gone.iter().map(EndpointState::address).collect()
     }
 

@@ -1,7 +1,7 @@
 //! The cluster: all frontends and backends, the events that change them, and the table that they
 //! make.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,9 +10,10 @@ use crate::config::{self, Config, OnDown};
 use crate::control::cluster::backend::{AllOverrides, BackendState, Update};
 use crate::control::cluster::chains;
 use crate::control::cluster::change::{Change, ChangeKind};
-use crate::control::cluster::input::{Answers, Bound, ProbeReport, usable};
+use crate::control::cluster::input::{Answers, Bound, HostAddress, ProbeReport, usable};
 use crate::control::cluster::registry::Registry;
 use crate::control::cluster::server::ServerState;
+use crate::control::cluster::srv::Records;
 use crate::control::health::ProbeTaskId;
 use crate::shared::table::{Frontend, FrontendShared, Table};
 use crate::sys::local_addresses::LocalAddresses;
@@ -28,11 +29,12 @@ pub struct Cluster {
     pub(super) overrides: AllOverrides,
     pub(super) registry: Registry,
     /// Backend, server and endpoint of each task that probes.
-    tasks: HashMap<ProbeTaskId, (usize, usize, usize)>,
+    pub(super) tasks: HashMap<ProbeTaskId, (usize, usize, usize)>,
     /// The same of each endpoint.
     places: HashMap<EndpointId, (usize, usize, usize)>,
     /// Only addresses that a server can have.
-    answers: Answers,
+    pub(super) answers: Answers,
+    pub(super) records: Records,
     pub(super) changes: Vec<Change>,
     /// Servers that went down, and whose sessions are to be closed.
     pub(super) closing: Vec<ServerId>,
@@ -61,6 +63,7 @@ impl Cluster {
             tasks: HashMap::new(),
             places: HashMap::new(),
             answers: Answers::new(),
+            records: Records::new(),
             changes: Vec::new(),
             closing: Vec::new(),
             sampled: None,
@@ -89,10 +92,11 @@ impl Cluster {
             }
         }
         self.merge_frontends(&config.frontends);
-        let Self { frontends, backends, answers, overrides, registry, changes, .. } = self;
+        let Self { frontends, backends, answers, records, overrides, registry, changes, .. } = self;
         let served = frontends.iter().map(|frontend| &frontend.config);
-        let chains = chains::find(served, &config.backends, local, answers, backends);
-        let mut update = Update { answers, chains: &chains, overrides, registry, changes, now };
+        let chains = chains::find(served, &config.backends, local, (answers, records), backends);
+        let mut update =
+            Update { answers, records, chains: &chains, overrides, registry, changes, now };
         let named = |backend: BackendState| (backend.name.to_string(), backend);
         let mut known: HashMap<_, _> = backends.drain(..).map(named).collect();
         for config in &config.backends {
@@ -112,8 +116,7 @@ impl Cluster {
         for (host, others) in unusable {
             self.note_unusable(&host, &others);
         }
-        let hosts: BTreeSet<String> = self.hosts().map(str::to_owned).collect();
-        self.answers.retain(|host, _| hosts.contains(host));
+        self.forget_names();
         self.find_tasks();
     }
 
@@ -148,7 +151,7 @@ impl Cluster {
     pub fn resolved(
         &mut self,
         host: &str,
-        addresses: &[IpAddr],
+        addresses: &[HostAddress],
         local: &LocalAddresses,
         now: Instant,
     ) -> bool {
@@ -160,11 +163,12 @@ impl Cluster {
             return false;
         }
         self.answers.insert(host.to_owned(), addresses);
-        let Self { frontends, backends, answers, overrides, registry, changes, .. } = self;
+        let Self { frontends, backends, answers, records, overrides, registry, changes, .. } = self;
         let served = frontends.iter().map(|frontend| &frontend.config);
         let configured = backends.iter().map(|backend| &backend.config);
-        let chains = chains::find(served, configured, local, answers, backends);
-        let mut update = Update { answers, chains: &chains, overrides, registry, changes, now };
+        let chains = chains::find(served, configured, local, (answers, records), backends);
+        let mut update =
+            Update { answers, records, chains: &chains, overrides, registry, changes, now };
         let mut any = false;
         for backend in backends {
             any |= backend.resolved(host, &mut update);
@@ -272,7 +276,7 @@ impl Cluster {
 
     /// Whether these are the addresses that the host name has.
     #[must_use]
-    pub fn has_answer(&self, host: &str, addresses: &[IpAddr]) -> bool {
+    pub fn has_answer(&self, host: &str, addresses: &[HostAddress]) -> bool {
         self.answers.get(host).is_some_and(|known| known == addresses)
     }
 
@@ -286,12 +290,6 @@ impl Cluster {
     #[must_use]
     pub fn has_host(&self, host: &str) -> bool {
         self.hosts().any(|known| known == host)
-    }
-
-    /// The host name of a server, if it has one.
-    #[must_use]
-    pub fn host_of(&self, id: ServerId) -> Option<&str> {
-        self.servers().find(|server| server.id() == id)?.host()
     }
 
     /// Backend, server and endpoint, as long as they are in the configuration.

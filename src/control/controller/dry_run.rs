@@ -27,7 +27,7 @@ impl Controller {
     }
 
     fn read_for_plan(&self, path: PathBuf, answer: oneshot::Sender<Result<ReloadPlan, String>>) {
-        let reading = reload::read(path, self.resolver.clone(), self.known_hosts());
+        let reading = reload::read(path, self.resolver.clone(), self.known_names());
         let (sender, in_force) = (self.senders.read.clone(), Arc::clone(&self.config.text));
         let started_with = Arc::clone(&self.started_with);
         tokio_uring::spawn(async move {
@@ -93,7 +93,8 @@ impl Controller {
     fn note(&self, name: &ServerName, change: &Change, fresh: &NewConfig) -> String {
         let no_address = || {
             let host = host_of(&fresh.config, name);
-            let known = |host: &str| fresh.answers.contains_key(host) || self.cluster.knows(host);
+            let known =
+                |host: &str| fresh.found.hosts.contains_key(host) || self.cluster.knows(host);
             match host.filter(|host| !known(host)) {
                 Some(host) => format!("; host name {host} has no address: the server is down"),
                 None => String::new(),

@@ -11,7 +11,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use crate::config::Difference;
 use crate::control::cluster::ProbeReport;
 use crate::control::reload::NewConfig;
-use crate::control::resolve::Resolved;
+use crate::control::resolve::{Resolved, SrvAnswer};
 use crate::control::signals::{Signal, Signals};
 use crate::shared::events::{FailedConnects, WorkerEvent};
 use crate::shared::orders::Request;
@@ -33,6 +33,7 @@ pub(super) enum Event {
     Workers(Batch),
     Probed(ProbeReport),
     Resolved(Resolved),
+    Supplied(Resolved<SrvAnswer>),
     Read(Box<Read>),
     Tick,
     /// Every worker has ended.
@@ -92,6 +93,7 @@ pub(super) struct Events {
     workers: mpsc::Receiver<Batch>,
     probed: mpsc::UnboundedReceiver<ProbeReport>,
     resolved: mpsc::UnboundedReceiver<Resolved>,
+    supplied: mpsc::UnboundedReceiver<Resolved<SrvAnswer>>,
     read: mpsc::UnboundedReceiver<Read>,
     tick: Interval,
     ended: oneshot::Receiver<()>,
@@ -102,6 +104,7 @@ pub(super) struct Events {
 pub(super) struct Senders {
     pub(super) probed: mpsc::UnboundedSender<ProbeReport>,
     pub(super) resolved: mpsc::UnboundedSender<Resolved>,
+    pub(super) supplied: mpsc::UnboundedSender<Resolved<SrvAnswer>>,
     pub(super) read: mpsc::UnboundedSender<Read>,
 }
 
@@ -119,12 +122,18 @@ impl Events {
         let workers = bridge(events)?;
         let (probed_sender, probed) = mpsc::unbounded_channel();
         let (resolved_sender, resolved) = mpsc::unbounded_channel();
+        let (supplied_sender, supplied) = mpsc::unbounded_channel();
         let (read_sender, read) = mpsc::unbounded_channel();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let events = Self { signals, requests, workers, probed, resolved, read, tick, ended };
-        let senders =
-            Senders { probed: probed_sender, resolved: resolved_sender, read: read_sender };
+        let senders = Senders {
+            probed: probed_sender,
+            resolved: resolved_sender,
+            supplied: supplied_sender,
+            read: read_sender,
+        };
+        let events =
+            Self { signals, requests, workers, probed, resolved, supplied, read, tick, ended };
         Ok((events, senders))
     }
 
@@ -137,10 +146,16 @@ impl Events {
             Some(batch) = self.workers.recv() => Event::Workers(batch),
             Some(report) = self.probed.recv() => Event::Probed(report),
             Some(resolved) = self.resolved.recv() => Event::Resolved(resolved),
+            Some(supplied) = self.supplied.recv() => Event::Supplied(supplied),
             Some(read) = self.read.recv() => Event::Read(Box::new(read)),
             _ = self.tick.tick() => Event::Tick,
             _ = &mut self.ended => Event::Ended,
         }
+    }
+
+    /// Another answer of DNS that has already arrived.
+    pub(super) fn another_answer(&mut self) -> Option<Resolved> {
+        self.resolved.try_recv().ok()
     }
 
     /// Another result that has already arrived.

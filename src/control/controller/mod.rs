@@ -5,6 +5,7 @@ mod state;
 mod reloading;
 mod dry_run;
 mod explain;
+mod names;
 mod worker_events;
 mod run;
 

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::control::cluster::{Answers, Bound};
+use crate::control::cluster::Bound;
 use crate::control::controller::events::Read;
 use crate::control::controller::state::Controller;
 use crate::control::listeners::{self, Unbound};
-use crate::control::reload::{self, NewConfig};
+use crate::control::reload::{self, Names, NewConfig};
 use crate::control::sources;
 use crate::shared::phase::Phase;
 use crate::sys::local_addresses::LocalAddresses;
@@ -50,7 +50,7 @@ impl Controller {
         self.reloading.running = Some(answer.into_iter().collect());
         self.notifier.reloading();
         tracing::info!("reloading {}", path.display());
-        let reading = reload::read(path, self.resolver.clone(), self.known_hosts());
+        let reading = reload::read(path, self.resolver.clone(), self.known_names());
         let sender = self.senders.read.clone();
         tokio_uring::spawn(async move {
             let outcome = reading.await;
@@ -59,10 +59,11 @@ impl Controller {
         });
     }
 
-    /// Host names that have an address already.
-    pub(super) fn known_hosts(&self) -> BTreeSet<String> {
-        let known = self.cluster.hosts().filter(|host| self.cluster.knows(host));
-        known.map(str::to_owned).collect()
+    /// Names that have an answer already.
+    pub(super) fn known_names(&self) -> Names {
+        let hosts = self.cluster.hosts().filter(|host| self.cluster.knows(host));
+        let srv = self.cluster.srv_names().filter(|name| self.cluster.knows_srv(name));
+        Names { hosts: hosts.map(str::to_owned).collect(), srv: srv.map(str::to_owned).collect() }
     }
 
     /// Refuses every reload from now on.
@@ -137,8 +138,8 @@ impl Controller {
         if !lines.is_empty() {
             return Err(lines);
         }
-        let new = |host: &str| fresh.answers.get(host).map(|answer| answer.addresses.len());
-        let addresses = |host: &str| new(host).unwrap_or_else(|| self.cluster.address_count(host));
+        let new = |name: &str| fresh.found.address_count(name);
+        let addresses = |name: &str| new(name).unwrap_or_else(|| self.address_count(name));
         let auto = self.config.global.sessions_max.is_none();
         // What needs a restart stays as it is, with its descriptors.
         let mut config = fresh.config.clone();
@@ -146,7 +147,7 @@ impl Controller {
         if let Err(line) = self.budget.refit(&config, addresses, self.sessions_max, auto) {
             // Host names may have too many addresses for the configuration in force: that is no
             // reason to refuse one that takes no more.
-            let now = self.budget.reserve(&self.config, |host| self.cluster.address_count(host));
+            let now = self.budget.reserve(&self.config, |name| self.address_count(name));
             if self.budget.reserve(&config, addresses) > now {
                 return Err(vec![line]);
             }
@@ -160,22 +161,22 @@ impl Controller {
     }
 
     fn commit(&mut self, fresh: NewConfig, bound: Bound) -> String {
-        let NewConfig { mut config, answers } = fresh;
+        let NewConfig { mut config, found } = fresh;
         let kept = reload::keep_until_restart(&self.config, &mut config);
         if !kept.is_empty() {
             tracing::warn!("changed, and effective after a restart: {}", kept.join(", "));
         }
         sources::warn(&config);
-        let addresses: Answers =
-            answers.iter().map(|(host, answer)| (host.clone(), answer.addresses.clone())).collect();
-        self.cluster.merge(&config, addresses, &LocalAddresses::now(), Instant::now());
+        self.resolver.set_servers(&config.global.resolver.0);
+        self.cluster.add_records(found.records());
+        self.cluster.merge(&config, found.addresses(), &LocalAddresses::now(), Instant::now());
         let gone = self.bound.keys().filter(|address| !bound.contains_key(address));
         self.reloading.released.extend(gone);
         self.bound = bound;
         self.config = config;
         self.fit_sessions();
-        self.follow_names(answers);
-        for follower in self.followers.values() {
+        self.follow_names(found);
+        for follower in self.followers.values().chain(self.srv_followers.values()) {
             // The operator may have reloaded because of a change in DNS.
             follower.refresh();
         }

@@ -17,14 +17,14 @@ use crate::control::controller::events::{Event, Events};
 use crate::control::controller::state::{Controller, Reloading};
 use crate::control::notify::Notifier;
 use crate::control::prober::Prober;
-use crate::control::resolve::{Answer, Resolved, Resolver};
+use crate::control::reload::Found;
+use crate::control::resolve::Resolver;
 use crate::control::signals::{Signal, Signals};
 use crate::shared::events::WorkerEvent;
 use crate::shared::orders::{Order, Request};
 use crate::shared::phase::Phase;
 use crate::shared::snapshot::Snapshot;
 use crate::shared::state::SharedState;
-use crate::sys::local_addresses::LocalAddresses;
 
 /// Results of probes that make one table, at most.
 const PROBES_AT_ONCE: usize = 1024;
@@ -48,8 +48,8 @@ pub struct Parts {
     pub budget: Budget,
     /// For host names.
     pub resolver: Resolver,
-    /// Answers for the host names of `config`.
-    pub answers: BTreeMap<String, Answer>,
+    /// What the names of `config` have in DNS.
+    pub found: Found,
     /// Signals of this process.
     pub signals: Signals,
     /// The other end of `shared.events`.
@@ -73,6 +73,8 @@ pub async fn run(parts: Parts) -> Result<(), String> {
     let mut controller = Controller {
         prober: Prober::new(senders.probed.clone()),
         followers: BTreeMap::new(),
+        srv_followers: BTreeMap::new(),
+        unserved: 0,
         senders,
         cluster: parts.cluster,
         bound: parts.bound,
@@ -94,7 +96,7 @@ pub async fn run(parts: Parts) -> Result<(), String> {
         drain_at: None,
         stopped: None,
     };
-    controller.follow_names(parts.answers);
+    controller.follow_names(parts.found);
     controller.set_targets();
     controller.log_changes();
     controller.notifier.ready();
@@ -115,7 +117,8 @@ impl Controller {
                 Event::Request(request) => self.answer(request),
                 Event::Workers(batch) => self.on_worker_events(&batch)?,
                 Event::Probed(report) => self.on_probed(report, events),
-                Event::Resolved(resolved) => self.on_resolved(resolved),
+                Event::Resolved(resolved) => self.on_resolved(resolved, events),
+                Event::Supplied(supplied) => self.on_supplied(supplied),
                 Event::Read(read) => self.on_read(*read),
                 Event::Tick => self.on_tick()?,
                 Event::Ended => return self.on_ended(),
@@ -127,46 +130,12 @@ impl Controller {
     /// One report, and those that have come meanwhile: many make one table.
     fn on_probed(&mut self, first: ProbeReport, events: &mut Events) {
         let now = Instant::now();
+        self.ask_after_probe(&first);
         self.stale |= self.cluster.probed(first, now);
         for _ in 1..PROBES_AT_ONCE {
             let Some(report) = events.another_probe() else { break };
+            self.ask_after_probe(&report);
             self.stale |= self.cluster.probed(report, now);
-        }
-    }
-
-    fn on_resolved(&mut self, resolved: Resolved) {
-        let Resolved { host, answer } = resolved;
-        if !self.cluster.has_host(&host) {
-            return; // a reload has removed it meanwhile
-        }
-        match answer {
-            Ok(answer) => {
-                let again = self.cluster.has_answer(&host, &answer.addresses);
-                let moved = self.cluster.resolved(
-                    &host,
-                    &answer.addresses,
-                    &LocalAddresses::now(),
-                    Instant::now(),
-                );
-                if moved {
-                    self.fit_sessions();
-                } else if again {
-                    tracing::info!("host name {host} is resolved again");
-                }
-                self.stale |= moved;
-            }
-            Err(why) if self.cluster.knows(&host) => {
-                tracing::warn!(
-                    "host name {host} cannot be resolved: {why}; its last addresses stay in use"
-                );
-            }
-            Err(why) => {
-                tracing::warn!(
-                    "host name {host} has no address: {why}; its servers are down until it has \
-                     one (check the spelling)"
-                );
-                self.cluster.unanswered(&host, &why);
-            }
         }
     }
 
@@ -261,6 +230,7 @@ impl Controller {
         }
         self.cluster.forget();
         self.notify_status();
+        self.ask_for_unserved();
         let now = Instant::now();
         self.stale |= self.cluster.grow(now);
         self.stale |= self.cluster.end_downtimes(now);

@@ -14,7 +14,7 @@ use crate::control::cluster::{Bound, Cluster};
 use crate::control::controller::events::Senders;
 use crate::control::notify::Notifier;
 use crate::control::prober::Prober;
-use crate::control::resolve::{Answer, Follower, Resolver};
+use crate::control::resolve::{Follower, Resolver};
 use crate::shared::orders::WorkerOrder;
 use crate::shared::phase::Phase;
 use crate::shared::state::SharedState;
@@ -35,7 +35,12 @@ pub(super) struct Controller {
     pub(super) sessions_max: u32,
     pub(super) prober: Prober,
     pub(super) resolver: Resolver,
+    /// By host name.
     pub(super) followers: BTreeMap<String, Follower>,
+    /// By SRV name.
+    pub(super) srv_followers: BTreeMap<String, Follower>,
+    /// Sessions that found no server, when that was last read.
+    pub(super) unserved: u64,
     pub(super) senders: Senders,
     pub(super) started: Instant,
     pub(super) reloading: Reloading,
@@ -112,26 +117,11 @@ impl Controller {
         self.prober.set_targets(self.cluster.probe_targets().collect());
     }
 
-    /// Follows the host names of servers, and no others; `answers` are the first ones.
-    pub(super) fn follow_names(&mut self, mut answers: BTreeMap<String, Answer>) {
-        let mut followers = std::mem::take(&mut self.followers);
-        for host in self.cluster.hosts() {
-            if self.followers.contains_key(host) {
-                continue;
-            }
-            let follower = followers.remove(host).unwrap_or_else(|| {
-                let (resolver, sender) = (self.resolver.clone(), self.senders.resolved.clone());
-                Follower::start(resolver, host.to_owned(), answers.remove(host), sender)
-            });
-            self.followers.insert(host.to_owned(), follower);
-        }
-    }
-
     /// Sets the limit of sessions to what the descriptors hold beside the configuration in force,
     /// if `global.sessions_max` is "auto".
     pub(super) fn fit_sessions(&self) {
         let (auto, was) = (self.config.global.sessions_max.is_none(), self.shared.sessions.max());
-        let addresses = |host: &str| self.cluster.address_count(host);
+        let addresses = |name: &str| self.address_count(name);
         let max = match self.budget.refit(&self.config, addresses, self.sessions_max, auto) {
             Ok(max) => max,
             Err(line) => return tracing::warn!("{line}"),

@@ -1,6 +1,5 @@
 //! The control thread without workers: the tests read the shared state as they would.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -18,6 +17,7 @@ use crate::config::AdminState;
 use crate::control::budget::Budget;
 use crate::control::cluster::{Answers, Bound, Cluster};
 use crate::control::listeners;
+use crate::control::reload::Found;
 use crate::control::resolve::Resolver;
 use crate::control::signals::Signals;
 use crate::shared::events::WorkerEvent;
@@ -115,7 +115,7 @@ impl Scene {
                         observe_connections: [10, 0],
                     },
                     resolver,
-                    answers: BTreeMap::new(),
+                    found: Found::default(),
                     events: events_receiver,
                     requests: requests_receiver,
                     ended: has_ended,

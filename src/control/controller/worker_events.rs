@@ -46,10 +46,7 @@ impl Controller {
         if failed.count > 0 {
             self.stale |= self.cluster.connects_failed(endpoint, failed, now);
         }
-        let host = self.cluster.host_of(endpoint.server);
-        if let Some(follower) = host.and_then(|host| self.followers.get(host)) {
-            follower.refresh();
-        }
+        self.ask_again(endpoint.server);
     }
 
     /// A connect had no source address.

@@ -1,11 +1,17 @@
-//! Host names: looking them up, and following their changes.
+//! Host names and SRV names: looking them up, and following their changes.
 
+mod answer;
+mod dns;
 mod system;
+mod mdns;
 mod resolver;
+mod srv;
 mod follow;
 
-pub use follow::{Follower, Resolved};
-pub use resolver::{Answer, Resolver};
+pub use answer::{Answer, SrvAnswer};
+pub use follow::{Followed, Follower, Resolved};
+pub use mdns::is_local;
+pub use resolver::{MULTICAST_SOCKETS_MAX, Resolver};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Looks host names up as the system does: in /etc/hosts, or else by the DNS servers, search list
-//! and options of /etc/resolv.conf, A and AAAA. Both files are read again when they change. Nothing
-//! is cached here.
+//! and options of /etc/resolv.conf, A and AAAA; names such as "pi.local" by multicast DNS first.
+//! Both files are read again when they change. Nothing is cached here.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
@@ -8,25 +8,19 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RecordType};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use crate::control::resolve::system::{Files, System, addresses, in_order};
+use crate::control::cluster::HostAddress;
+use crate::control::resolve::answer::{Answer, TTL};
+use crate::control::resolve::dns::{Dns, Failure};
+use crate::control::resolve::mdns;
+use crate::control::resolve::system::{Files, System, addresses};
+use crate::sys::multicast::INTERFACES_MAX;
 
 /// For one lookup: all servers, search domains and repeats together.
 pub(super) const LOOKUP_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// For one query, all servers and repeats together: a DNS server that drops queries for AAAA must
-/// not cost the answer for A.
-const QUERY_TIME_MAX: Duration = Duration::from_secs(4);
-
-/// TTLs are raised and lowered to these: a short one would cause constant queries, a long one
-/// would hide changes.
-pub(super) const TTL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
 
 /// Entries of /etc/hosts hold until the file changes; a check costs two calls of stat(2).
 const HOSTS_TTL: Duration = Duration::from_secs(10);
@@ -35,20 +29,18 @@ const HOSTS_TTL: Duration = Duration::from_secs(10);
 /// common TTL ends.
 pub(super) const LOOKUPS_MAX: usize = 16;
 
-/// The addresses of a host name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// Each once, in ascending order, IPv4 first; never empty, and at most 64.
-    pub addresses: Vec<IpAddr>,
-    /// The smallest of the answer, 1 s to 1 h.
-    pub ttl: Duration,
-}
+/// Of those, lookups by multicast DNS: each has two sockets for every interface.
+const MULTICAST_LOOKUPS_MAX: usize = 2;
+
+/// Sockets of all lookups by multicast DNS.
+pub const MULTICAST_SOCKETS_MAX: usize = MULTICAST_LOOKUPS_MAX * 2 * INTERFACES_MAX;
 
 /// Looks up names, 16 at a time. Clones share the system configuration and this limit.
 #[derive(Clone)]
 pub struct Resolver {
     system: Rc<RefCell<System>>,
     permits: Rc<Semaphore>,
+    multicast_permits: Rc<Semaphore>,
 }
 
 impl std::fmt::Debug for Resolver {
@@ -62,10 +54,32 @@ impl Resolver {
     /// the reason, until it has changed.
     #[must_use]
     pub fn new() -> Self {
-        Self::of(System::read(Files {
+        Self::with_servers(&[])
+    }
+
+    /// By the files of the system, with these DNS servers instead of those of /etc/resolv.conf, if
+    /// there are any.
+    #[must_use]
+    pub fn with_servers(servers: &[SocketAddr]) -> Self {
+        let files = Files {
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             hosts: PathBuf::from("/etc/hosts"),
-        }))
+        };
+        Self::of(System::read(files, servers.to_vec()))
+    }
+
+    /// One with these DNS servers; a clone if it has them already.
+    #[must_use]
+    pub fn for_servers(&self, servers: &[SocketAddr]) -> Self {
+        if self.system.borrow().has_servers(servers) {
+            return self.clone();
+        }
+        Self::with_servers(servers)
+    }
+
+    /// Replaces the DNS servers, for all clones.
+    pub fn set_servers(&self, servers: &[SocketAddr]) {
+        self.system.borrow_mut().set_servers(servers);
     }
 
     /// By this DNS server and nothing else.
@@ -75,8 +89,9 @@ impl Resolver {
     }
 
     pub(super) fn of(system: System) -> Self {
-        let permits = Rc::new(Semaphore::new(LOOKUPS_MAX));
-        Self { system: Rc::new(RefCell::new(system)), permits }
+        let permits = |count| Rc::new(Semaphore::new(count));
+        let (permits, multicast_permits) = (permits(LOOKUPS_MAX), permits(MULTICAST_LOOKUPS_MAX));
+        Self { system: Rc::new(RefCell::new(system)), permits, multicast_permits }
     }
 
     /// The addresses of `host`, within 5 s once a permit is free.
@@ -92,39 +107,72 @@ impl Resolver {
     pub(super) async fn lookup_after(
         &self,
         host: &str,
-        known: &[IpAddr],
+        known: &[HostAddress],
     ) -> Result<Answer, String> {
-        if let Ok(address) = host.parse() {
-            return Ok(Answer { addresses: vec![address], ttl: TTL.1 });
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(Answer::new(vec![address.into()], TTL.1));
         }
-        // It is never closed.
-        let _permit = self.permits.acquire().await;
-        let (dns, search) = {
+        {
             let mut system = self.system.borrow_mut();
             system.refresh();
             if let Some(addresses) = system.host(host) {
-                return Ok(Answer { addresses, ttl: HOSTS_TTL });
+                return Ok(Answer::new(addresses, HOSTS_TTL));
             }
-            (system.dns.clone()?, system.names(host)?)
+        }
+        if !mdns::is_local(host) {
+            return self.by_dns(host, known).await;
+        }
+        // It is never closed.
+        let permit = self.multicast_permits.acquire().await;
+        let found = mdns::lookup(host).await;
+        drop(permit);
+        match found {
+            Ok(answer) => Ok(answer),
+            // RFC 6762 (3) allows other mechanisms too: some networks serve .local by DNS.
+            Err(why) => self.by_dns(host, known).await.map_err(|_| why),
+        }
+    }
+
+    async fn by_dns(&self, host: &str, known: &[HostAddress]) -> Result<Answer, String> {
+        self.search(host, async |dns, name| {
+            let (v4, v6) =
+                tokio::join!(ask(dns, &name, RecordType::A), ask(dns, &name, RecordType::AAAA));
+            combine(v4, v6, known)
+        })
+        .await
+    }
+
+    /// Asks for a name as it is and in the domains of the search list, until one has an answer.
+    pub(super) async fn search<T>(
+        &self,
+        name: &str,
+        ask: impl AsyncFn(&Dns, Name) -> Result<T, Failure>,
+    ) -> Result<T, String> {
+        let _permit = self.permit().await;
+        let (dns, names) = {
+            let mut system = self.system.borrow_mut();
+            system.refresh();
+            (system.dns.clone()?, system.names(name)?)
         };
         let asked = async {
             let mut failure = None;
-            for name in search {
-                let (v4, v6) = tokio::join!(
-                    ask(&dns, &name, RecordType::A),
-                    ask(&dns, &name, RecordType::AAAA),
-                );
-                match combine(v4, v6, known) {
+            for name in names {
+                match ask(&dns, name).await {
                     Ok(answer) => return Ok(answer),
                     // A failure says more than NXDOMAIN in another search domain.
-                    Err(NoAddress::Unknown(why)) => failure = Some(why),
-                    Err(NoAddress::None(why)) => failure = failure.or(Some(why)),
+                    Err(Failure::Unknown(why)) => failure = Some(why),
+                    Err(Failure::None(why)) => failure = failure.or(Some(why)),
                 }
             }
-            Err(failure.unwrap_or_else(|| format!("`{host}` is not a host name")))
+            Err(failure.unwrap_or_else(|| format!("`{name}` is not a host name")))
         };
         let late = || format!("no answer from DNS within {} s", LOOKUP_TIME_MAX.as_secs());
         timeout(LOOKUP_TIME_MAX, asked).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.permits.acquire().await.ok()
     }
 }
 
@@ -134,45 +182,20 @@ impl Default for Resolver {
     }
 }
 
-/// Why a query has no address.
-#[derive(Debug, Clone)]
-enum NoAddress {
-    /// The name has none.
-    None(String),
-    /// The query failed.
-    Unknown(String),
-}
+type Found = Result<(Vec<HostAddress>, Duration), Failure>;
 
-type Found = Result<(Vec<IpAddr>, Duration), NoAddress>;
-
-async fn ask(dns: &TokioResolver, name: &Name, kind: RecordType) -> Found {
-    let lookup = timeout(QUERY_TIME_MAX, dns.lookup(name.clone(), kind)).await;
-    let lookup = lookup.unwrap_or(Err(NetError::Timeout)).map_err(|error| no_address(&error))?;
+async fn ask(dns: &Dns, name: &Name, kind: RecordType) -> Found {
+    let lookup = dns.ask(name, kind).await?;
     let ttl = lookup.answers().iter().map(|record| record.ttl).min().unwrap_or(0);
     let found = addresses(&lookup);
     if found.is_empty() {
-        return Err(NoAddress::None("the name has no address".to_owned()));
+        return Err(Failure::none(kind));
     }
     Ok((found, Duration::from_secs(u64::from(ttl))))
 }
 
-fn no_address(error: &NetError) -> NoAddress {
-    match error {
-        NetError::Dns(DnsError::NoRecordsFound(found)) => match found.response_code {
-            ResponseCode::NXDomain => NoAddress::None("no such name (NXDOMAIN)".to_owned()),
-            ResponseCode::NoError => NoAddress::None("the name has no address".to_owned()),
-            code => NoAddress::Unknown(format!("the DNS server answered: {code}")),
-        },
-        NetError::Dns(DnsError::ResponseCode(code)) => {
-            NoAddress::Unknown(format!("the DNS server answered: {code}"))
-        }
-        NetError::Timeout => NoAddress::Unknown("no DNS server answered in time".to_owned()),
-        other => NoAddress::Unknown(format!("DNS: {other}")),
-    }
-}
-
 /// One answer of two.
-fn combine(v4: Found, v6: Found, known: &[IpAddr]) -> Result<Answer, NoAddress> {
+fn combine(v4: Found, v6: Found, known: &[HostAddress]) -> Result<Answer, Failure> {
     let (mut all, mut ttl, mut unknown, mut none) = (Vec::new(), TTL.1, None, None);
     let mut fresh = false;
     for (found, family) in [(v4, IpAddr::is_ipv4 as fn(&IpAddr) -> bool), (v6, IpAddr::is_ipv6)] {
@@ -182,16 +205,16 @@ fn combine(v4: Found, v6: Found, known: &[IpAddr]) -> Result<Answer, NoAddress> 
                 ttl = ttl.min(its_ttl);
                 fresh = true;
             }
-            Err(NoAddress::None(why)) => none = Some(why),
-            Err(NoAddress::Unknown(why)) => {
-                all.extend(known.iter().filter(|address| family(address)));
+            Err(Failure::None(why)) => none = Some(why),
+            Err(Failure::Unknown(why)) => {
+                all.extend(known.iter().filter(|address| family(&address.ip)));
                 unknown = Some(why);
             }
         }
     }
     match (fresh, unknown, none) {
-        (true, ..) => Ok(Answer { addresses: in_order(all), ttl: ttl.max(TTL.0) }),
-        (false, Some(why), _) => Err(NoAddress::Unknown(why)),
-        (false, None, why) => Err(NoAddress::None(why.unwrap_or_default())),
+        (true, ..) => Ok(Answer::new(all, ttl)),
+        (false, Some(why), _) => Err(Failure::Unknown(why)),
+        (false, None, why) => Err(Failure::None(why.unwrap_or_default())),
     }
 }

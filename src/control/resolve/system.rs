@@ -1,25 +1,22 @@
 //! The configuration of the system for host names: /etc/hosts, and the DNS servers, search list and
-//! options of /etc/resolv.conf. Both are read again when they change.
+//! options of /etc/resolv.conf. Both are read again when they change. `global.resolver` replaces
+//! the DNS servers.
 
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
-use hickory_resolver::{Hosts, TokioResolver, system_conf};
+use hickory_resolver::{Hosts, system_conf};
 
-/// For one query to one DNS server, so that a lost packet is repeated within the lookup.
-pub(super) const SERVER_TIME_MAX: Duration = Duration::from_secs(2);
-
-/// Each address becomes an endpoint: a DNS server must not create thousands.
-const ADDRESSES_MAX: usize = 64;
+use crate::control::cluster::HostAddress;
+use crate::control::resolve::dns::Dns;
 
 /// The system's files.
 #[derive(Debug, Clone)]
@@ -46,16 +43,19 @@ fn stamp(path: &Path) -> Stamp {
 pub(super) struct System {
     /// None: there are none.
     files: Option<(Files, [Stamp; 2])>,
+    /// DNS servers instead of those of resolv.conf; none: the latter.
+    servers: Vec<SocketAddr>,
     hosts: Hosts,
     search: Vec<Name>,
     /// Dots in a name that is tried as it is before the search list.
     dots: usize,
     /// Or why it is not usable, for the operator.
-    pub(super) dns: Result<TokioResolver, String>,
+    pub(super) dns: Result<Dns, String>,
 }
 
 impl System {
-    pub(super) fn read(files: Files) -> Self {
+    /// By its files, with `servers` instead of the DNS servers of resolv.conf, if there are any.
+    pub(super) fn read(files: Files, servers: Vec<SocketAddr>) -> Self {
         // Before the content: a change during the read is noticed at the next check.
         let stamps = files.stamps();
         let mut hosts = Hosts::default();
@@ -64,16 +64,14 @@ impl System {
         let read = fs::read(&files.resolv_conf).map_err(NetError::from);
         let parsed = read.and_then(system_conf::parse_resolv_conf);
         let parsed = parsed.map_err(|error| format!("{}: {error}", files.resolv_conf.display()));
-        Self::new(Some((files, stamps)), hosts, parsed)
+        let parsed = if servers.is_empty() { parsed } else { Ok(with_servers(&servers, parsed)) };
+        Self { servers, ..Self::new(Some((files, stamps)), hosts, parsed) }
     }
 
     /// With this DNS server and without files.
     pub(super) fn fixed(address: SocketAddr) -> Self {
-        let mut server = NameServerConfig::udp_and_tcp(address.ip());
-        for connection in &mut server.connections {
-            connection.port = address.port();
-        }
-        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+        let servers = vec![name_server(&address)];
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers);
         Self::new(None, Hosts::default(), Ok((config, ResolverOpts::default())))
     }
 
@@ -83,45 +81,51 @@ impl System {
         parsed: Result<(ResolverConfig, ResolverOpts), String>,
     ) -> Self {
         let (mut search, mut dots) = (Vec::new(), 1);
-        let dns = parsed.and_then(|(config, mut options)| {
+        let dns = parsed.and_then(|(config, options)| {
             search.clone_from(&config.search);
             dots = options.ndots;
-            // A cache would hide changes; a name is looked up only once in a TTL anyway.
-            options.cache_size = 0;
-            options.use_hosts_file = ResolveHosts::Never;
-            options.timeout = options.timeout.min(SERVER_TIME_MAX);
-            // One DNS server after the other: each concurrent query takes a descriptor.
-            options.num_concurrent_reqs = 1;
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-                .with_options(options)
-                .build()
-                .map_err(|error| format!("DNS: {error}"))
+            Dns::new(&config, options)
         });
-        Self { files, hosts, search, dots, dns }
+        Self { files, servers: Vec::new(), hosts, search, dots, dns }
+    }
+
+    /// Replaces the DNS servers of resolv.conf; none: uses them again.
+    pub(super) fn set_servers(&mut self, servers: &[SocketAddr]) {
+        if !self.has_servers(servers)
+            && let Some((files, _)) = self.files.take()
+        {
+            *self = Self::read(files, servers.to_vec());
+        }
+    }
+
+    /// Whether these replace the DNS servers of resolv.conf, or no file has a say.
+    pub(super) fn has_servers(&self, servers: &[SocketAddr]) -> bool {
+        self.files.is_none() || self.servers == servers
     }
 
     /// Reads the files again if they changed.
     pub(super) fn refresh(&mut self) {
         let changed = self.files.take_if(|(files, stamps)| files.stamps() != *stamps);
         if let Some((files, _)) = changed {
-            *self = Self::read(files);
+            *self = Self::read(files, std::mem::take(&mut self.servers));
         }
     }
 
     /// By /etc/hosts; `localhost` has an address also without an entry (RFC 6761, 6.3).
-    pub(super) fn host(&self, host: &str) -> Option<Vec<IpAddr>> {
+    pub(super) fn host(&self, host: &str) -> Option<Vec<HostAddress>> {
         let name = absolute(host)?;
         let of = |kind| self.hosts.lookup_static_host(&Query::query(name.clone(), kind));
-        let found: Vec<IpAddr> = [RecordType::A, RecordType::AAAA]
+        let found: Vec<HostAddress> = [RecordType::A, RecordType::AAAA]
             .into_iter()
             .filter_map(of)
             .flat_map(|lookup| addresses(&lookup))
             .collect();
         if found.is_empty() {
+            let host = host.strip_suffix('.').unwrap_or(host);
             let local = host == "localhost" || host.ends_with(".localhost");
-            return local.then(|| vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+            return local.then(|| vec![IpAddr::V4(Ipv4Addr::LOCALHOST).into()]);
         }
-        Some(in_order(found))
+        Some(found)
     }
 
     /// The names to look up, in order: the search list is for names with few dots.
@@ -145,20 +149,40 @@ impl System {
     }
 }
 
-fn absolute(host: &str) -> Option<Name> {
-    let mut name = Name::from_utf8(host).ok()?;
+/// What resolv.conf says, or the defaults of resolv.conf(5), with other DNS servers.
+fn with_servers(
+    servers: &[SocketAddr],
+    parsed: Result<(ResolverConfig, ResolverOpts), String>,
+) -> (ResolverConfig, ResolverOpts) {
+    let (search, options) = match parsed {
+        Ok((config, options)) => (config.search, options),
+        Err(_) => {
+            let mut options = ResolverOpts::default();
+            options.edns0 = false;
+            (Vec::new(), options)
+        }
+    };
+    let servers = servers.iter().map(name_server).collect();
+    (ResolverConfig::from_parts(None, search, servers), options)
+}
+
+fn name_server(address: &SocketAddr) -> NameServerConfig {
+    let mut server = NameServerConfig::udp_and_tcp(address.ip());
+    // As for those of resolv.conf: the next one may know a name that this one does not.
+    server.trust_negative_responses = false;
+    for connection in &mut server.connections {
+        connection.port = address.port();
+    }
+    server
+}
+
+/// The name of a host, which may have underscores: not by the rules for internationalized names.
+pub(super) fn absolute(host: &str) -> Option<Name> {
+    let mut name = Name::from_ascii(host).ok()?;
     name.set_fqdn(true);
     Some(name)
 }
 
-pub(super) fn addresses(lookup: &Lookup) -> Vec<IpAddr> {
-    lookup.answers().iter().filter_map(|record| record.data.ip_addr()).collect()
-}
-
-/// Each once, in ascending order, at most [`ADDRESSES_MAX`].
-pub(super) fn in_order(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses.truncate(ADDRESSES_MAX);
-    addresses
+pub(super) fn addresses(lookup: &Lookup) -> Vec<HostAddress> {
+    lookup.answers().iter().filter_map(|record| Some(record.data.ip_addr()?.into())).collect()
 }

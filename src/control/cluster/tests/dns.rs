@@ -1,6 +1,12 @@
 //! Host names: what their answers do to servers and endpoints.
 
+use std::net::IpAddr;
+
 use super::*;
+
+pub(super) fn ips(addresses: &[&str]) -> Vec<HostAddress> {
+    addresses.iter().map(|text| text.parse::<IpAddr>().unwrap().into()).collect()
+}
 
 #[test]
 fn a_name_without_an_answer_is_a_server_that_is_down_until_a_probe_passes() {
@@ -222,7 +228,7 @@ fn a_name_that_only_leads_back_to_its_backend_is_a_server_that_is_down() {
 fn an_answer_that_came_before_the_reload_that_had_asked_is_the_newer_one() {
     let mut scene = Scene::of(&at("a", "pi:80"));
     scene.dns("pi", &["10.0.0.2"]);
-    let older = Answers::from([("pi".to_owned(), vec!["10.0.0.1".parse().unwrap()])]);
+    let older = Answers::from([("pi".to_owned(), ips(&["10.0.0.1"]))]);
     scene.cluster.merge(&config(&at("a", "pi:80")), older, &here(), scene.now);
     assert_eq!(scene.addresses("a"), ["10.0.0.2:80"]);
 }
@@ -292,7 +298,7 @@ fn of_two_names_that_lead_to_each_other_the_one_that_was_resolved_first_is_used(
 #[test]
 fn names_that_form_a_cycle_at_the_start_are_taken_in_the_order_of_the_file() {
     let servers = at("a", "one.test:82") + &second("two.test:80");
-    let loopback = vec!["127.0.0.1".parse().unwrap()];
+    let loopback = ips(&["127.0.0.1"]);
     let names = ["one.test", "two.test"].map(|name| (name.to_owned(), loopback.clone()));
     let mut scene = Scene { cluster: Cluster::new(1), now: Instant::now(), version: 0 };
     scene.cluster.merge(&config(&servers), Answers::from(names), &here(), scene.now);
@@ -309,7 +315,7 @@ fn a_name_in_use_is_kept_by_a_reload_that_adds_one_before_it() {
     scene.dns("two.test", &["127.0.0.1"]);
     scene.changes();
     let servers = at("a", "one.test:82") + &second("two.test:80");
-    let names = Answers::from([("one.test".to_owned(), vec!["127.0.0.1".parse().unwrap()])]);
+    let names = Answers::from([("one.test".to_owned(), ips(&["127.0.0.1"]))]);
     scene.cluster.merge(&config(&servers), names, &here(), scene.now);
     assert_eq!(scene.addresses("b"), ["127.0.0.1:80"]);
     assert_eq!(scene.addresses("a"), NONE);
@@ -394,7 +400,7 @@ fn an_answer_that_is_no_address_of_a_server_is_no_answer() {
 
 #[test]
 fn an_answer_at_the_start_that_is_no_address_of_a_server_says_so() {
-    let answers = Answers::from([("pi".to_owned(), vec!["0.0.0.0".parse().unwrap()])]);
+    let answers = Answers::from([("pi".to_owned(), ips(&["0.0.0.0"]))]);
     let mut scene = Scene { cluster: Cluster::new(1), now: Instant::now(), version: 0 };
     scene.cluster.merge(&config(&at("a", "pi:80")), answers, &here(), scene.now);
     assert_eq!(
@@ -410,7 +416,7 @@ fn more_endpoints_than_a_rotation_holds_are_reported_once() {
     let names: Vec<String> = (0..1025).map(|n| format!("n{n}")).collect();
     let text: String = names.iter().map(|name| at(name, &format!("{name}.test:80"))).collect();
     let each = |name: &String| {
-        let addresses = (1..=64).map(|n| IpAddr::from([192, 0, 2, n])).collect();
+        let addresses = (1..=64).map(|n| IpAddr::from([192, 0, 2, n]).into()).collect();
         (format!("{name}.test"), addresses)
     };
     let answers: Answers = names.iter().map(each).collect();

@@ -1,9 +1,10 @@
 //! The cluster state: configuration, orders and probes.
 
 mod dns;
+mod srv;
 mod status;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -70,8 +71,7 @@ impl Scene {
     }
 
     fn dns(&mut self, host: &str, addresses: &[&str]) -> bool {
-        let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        self.cluster.resolved(host, &addresses, &here(), self.now)
+        self.cluster.resolved(host, &dns::ips(addresses), &here(), self.now)
     }
 
     fn status(&self, name: &str) -> ServerStatus {

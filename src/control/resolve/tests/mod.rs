@@ -1,5 +1,7 @@
 //! Lookups, against a scripted DNS server.
 
+mod srv;
+
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -15,10 +17,13 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::answer::TTL;
+use super::dns::SERVER_TIME_MAX;
 use super::follow::jittered;
-use super::resolver::{LOOKUP_TIME_MAX, LOOKUPS_MAX, TTL};
-use super::system::{Files, SERVER_TIME_MAX, System};
+use super::resolver::{LOOKUP_TIME_MAX, LOOKUPS_MAX};
+use super::system::{Files, System};
 use super::*;
+use crate::control::cluster::HostAddress;
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -92,8 +97,8 @@ impl Dns {
     }
 
     fn has(&self, ttl: u32, addresses: &[&str]) {
-        let addresses = ips(addresses);
-        let (v4, v6) = addresses.into_iter().partition(IpAddr::is_ipv4);
+        let addresses = addresses.iter().map(|address| address.parse::<IpAddr>().unwrap());
+        let (v4, v6) = addresses.partition(IpAddr::is_ipv4);
         self.say(RecordType::A, Says::Records(ttl, v4));
         self.say(RecordType::AAAA, Says::Records(ttl, v6));
     }
@@ -127,13 +132,17 @@ impl Dns {
     }
 }
 
-fn ips(addresses: &[&str]) -> Vec<IpAddr> {
+fn raw(addresses: &[&str]) -> Vec<IpAddr> {
     addresses.iter().map(|address| address.parse().unwrap()).collect()
 }
 
-async fn next(news: &mut UnboundedReceiver<Resolved>) -> Result<Vec<IpAddr>, String> {
+fn ips(addresses: &[&str]) -> Vec<HostAddress> {
+    raw(addresses).into_iter().map(HostAddress::from).collect()
+}
+
+async fn next(news: &mut UnboundedReceiver<Resolved>) -> Result<Vec<HostAddress>, String> {
     let resolved = timeout(LONG, news.recv()).await.unwrap().unwrap();
-    assert_eq!(resolved.host, "web.test");
+    assert_eq!(resolved.name, "web.test");
     resolved.answer.map(|answer| answer.addresses)
 }
 
@@ -154,8 +163,8 @@ fn the_ttl_is_the_smallest_within_bounds() {
     tokio_uring::start(async {
         let dns = Dns::start().await;
         for (a, aaaa, wanted) in [(60, 30, 30), (0, 60, 1), (86_400, 7200, 3600)] {
-            dns.say(RecordType::A, Says::Records(a, ips(&["10.0.0.1"])));
-            dns.say(RecordType::AAAA, Says::Records(aaaa, ips(&["fd00::1"])));
+            dns.say(RecordType::A, Says::Records(a, raw(&["10.0.0.1"])));
+            dns.say(RecordType::AAAA, Says::Records(aaaa, raw(&["fd00::1"])));
             assert_eq!(dns.lookup().await.unwrap().ttl, Duration::from_secs(wanted));
         }
     });
@@ -185,7 +194,7 @@ fn a_dns_server_that_does_not_answer_ends_the_lookup_in_time() {
         assert_eq!(dns.lookup().await.unwrap_err(), "no DNS server answered in time");
         assert!(started.elapsed() < LOOKUP_TIME_MAX + SERVER_TIME_MAX);
         // Only AAAA is swallowed: the answer is what A says.
-        dns.say(RecordType::A, Says::Records(60, ips(&["10.0.0.1"])));
+        dns.say(RecordType::A, Says::Records(60, raw(&["10.0.0.1"])));
         assert_eq!(dns.lookup().await.unwrap().addresses, ips(&["10.0.0.1"]));
     });
 }
@@ -199,7 +208,7 @@ fn localhost_and_addresses_need_no_dns() {
             assert_eq!(resolver.lookup(host).await.unwrap().addresses, ips(&[address]));
         }
         let found = Resolver::new().lookup("localhost").await.unwrap();
-        assert!(found.addresses.iter().all(IpAddr::is_loopback), "{found:?}");
+        assert!(found.addresses.iter().all(|found| found.ip.is_loopback()), "{found:?}");
         assert_eq!(dns.asked(), 0);
     });
 }
@@ -254,7 +263,7 @@ fn a_family_whose_query_fails_keeps_its_addresses() {
         let (_follower, mut news) = dns.follow(None);
         assert_eq!(next(&mut news).await.unwrap(), ips(&["10.0.0.1", "fd00::1"]));
         dns.say(RecordType::A, Says::Code(ResponseCode::ServFail));
-        dns.say(RecordType::AAAA, Says::Records(1, ips(&["fd00::2"])));
+        dns.say(RecordType::AAAA, Says::Records(1, raw(&["fd00::2"])));
         assert_eq!(next(&mut news).await.unwrap(), ips(&["10.0.0.1", "fd00::2"]));
     });
 }
@@ -296,7 +305,7 @@ fn lookups_are_spread_over_an_eighth_of_the_ttl_and_never_late() {
 fn concurrent_lookups_are_limited() {
     tokio_uring::start(async {
         let dns = Dns::start().await;
-        let (sender, mut news) = mpsc::unbounded_channel();
+        let (sender, mut news) = mpsc::unbounded_channel::<Resolved>();
         let resolver = Resolver::with_nameserver(dns.address);
         let hosts: Vec<String> = (0..40).map(|n| format!("n{n}.test")).collect();
         for host in &hosts {
@@ -346,7 +355,7 @@ fn the_systems_files_are_read_again_when_they_change() {
     fs::create_dir_all(&folder).unwrap();
     let files = Files { resolv_conf: folder.join("resolv.conf"), hosts: folder.join("hosts") };
     tokio_uring::start(async {
-        let resolver = Resolver::of(System::read(files.clone()));
+        let resolver = Resolver::of(System::read(files.clone(), Vec::new()));
         let error = resolver.lookup("web.test").await.unwrap_err();
         assert!(error.contains("resolv.conf: ") && error.contains("No such file"), "{error}");
         fs::write(&files.resolv_conf, "# nothing\n").unwrap();
@@ -360,4 +369,59 @@ fn the_systems_files_are_read_again_when_they_change() {
         assert_eq!(found.addresses, ips(&["fd00::3"]));
     });
     fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn hints_without_a_change_come_in_growing_pauses() {
+    tokio_uring::start(async {
+        let dns = Dns::start().await;
+        dns.has(3600, &["10.0.0.1"]);
+        let first = dns.lookup().await.unwrap();
+        let (follower, _news) = dns.follow(Some(first));
+        let (asked, started) = (dns.asked(), Instant::now());
+        while started.elapsed() < Duration::from_secs(8) {
+            follower.hint();
+            sleep(Duration::from_millis(5)).await;
+        }
+        // After 1, 3 and 7 seconds.
+        let hinted = dns.asked() - asked;
+        assert!((1..=3).contains(&hinted), "asked {hinted} times");
+        // The operator does not wait for the end of the pause.
+        follower.refresh();
+        dns.is_asked(1).await;
+        assert!(started.elapsed() < Duration::from_secs(14), "{:?}", started.elapsed());
+    });
+}
+
+#[test]
+fn names_with_underscores_and_names_with_a_dot_at_the_end_are_looked_up() {
+    tokio_uring::start(async {
+        let dns = Dns::start().await;
+        for host in ["tasks.web_api", "my_service", "web."] {
+            let key = (format!("{}.", host.trim_end_matches('.')), RecordType::A);
+            let says = Says::Records(60, raw(&["10.0.0.1"]));
+            dns.script.borrow_mut().says.insert(key, says);
+            let found = Resolver::with_nameserver(dns.address).lookup(host).await.unwrap();
+            assert_eq!(found.addresses, ips(&["10.0.0.1"]), "{host}");
+        }
+    });
+}
+
+#[test]
+fn a_dns_server_that_cannot_answer_is_followed_by_the_next() {
+    tokio_uring::start(async {
+        let (bad, good) = (Dns::start().await, Dns::start().await);
+        let files = Files { resolv_conf: "/nonexistent".into(), hosts: "/nonexistent".into() };
+        let system = System::read(files, vec![bad.address, good.address]);
+        let resolver = Resolver::of(system);
+        good.has(60, &["10.0.0.1"]);
+        for code in [ResponseCode::ServFail, ResponseCode::Refused, ResponseCode::NXDomain] {
+            bad.fails(code);
+            let found = resolver.lookup("web.test").await.unwrap();
+            assert_eq!(found.addresses, ips(&["10.0.0.1"]), "{code}");
+        }
+        good.fails(ResponseCode::ServFail);
+        let error = resolver.lookup("web.test").await.unwrap_err();
+        assert!(error.starts_with("the DNS server answered: "), "{error}");
+    });
 }
