@@ -94,6 +94,8 @@ pub enum Reason {
     PrefaceTimeout,
     /// The PROXY header or the `ClientHello` is invalid.
     BadPreface,
+    /// The client that the PROXY header names may not connect, or not now.
+    Refused,
     /// No server is up.
     NoServer,
     /// The last attempt to connect was refused, or the server unreachable.
@@ -118,7 +120,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of declaration: `ALL[r as usize] == r`.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Done,
         Self::ClientLeft,
         Self::ClientReset,
@@ -127,6 +129,7 @@ impl Reason {
         Self::HalfClosedTimeout,
         Self::PrefaceTimeout,
         Self::BadPreface,
+        Self::Refused,
         Self::NoServer,
         Self::ConnectFailed,
         Self::ConnectTimeout,
@@ -151,6 +154,7 @@ impl Reason {
             Self::HalfClosedTimeout => "half_closed_timeout",
             Self::PrefaceTimeout => "preface_timeout",
             Self::BadPreface => "bad_preface",
+            Self::Refused => "refused",
             Self::NoServer => "no_server",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
@@ -278,11 +282,13 @@ pub enum Refusal {
     Rate,
     /// Not in `allow`, or in `deny`.
     Denied,
+    /// A PROXY header is required, and those of this peer are not believed.
+    BadProxyHeader,
 }
 
 impl Refusal {
     /// Every refusal, in the order of declaration.
-    pub const ALL: [Self; 3] = [Self::Limit, Self::Rate, Self::Denied];
+    pub const ALL: [Self; 4] = [Self::Limit, Self::Rate, Self::Denied, Self::BadProxyHeader];
 
     /// The value of the label `reason`.
     #[must_use]
@@ -291,6 +297,7 @@ impl Refusal {
             Self::Limit => "limit",
             Self::Rate => "rate",
             Self::Denied => "denied",
+            Self::BadProxyHeader => "bad_proxy_header",
         }
     }
 }

@@ -273,7 +273,7 @@ fn the_schema_accepts_the_examples_and_refuses_mistakes() {
         ("connect_timeout = \"3s\"", "connect_timeout = \"3\"", "/backend/web/connect_timeout"),
         ("balance = \"roundrobin\"", "balance = \"dice\"", "/backend/web/balance"),
         ("workers = \"auto\"", "workers = \"all\"", "/global/workers"),
-        ("backend = \"web\"", "", "/frontend/http/backend"),
+        ("sni = {}", "sni = { \"a.test\" = 5 }", "/frontend/http/sni/a.test"),
         ("bind = [\"0.0.0.0:80\", \"[::]:80\"]", "bind = []", "/frontend/http/bind"),
     ];
     for (line, mistake, path) in mistakes {
@@ -393,7 +393,7 @@ fn without_spans(mut config: Config) -> Config {
     config.observe.control.iter_mut().for_each(|(_, span)| *span = none);
     for frontend in config.frontends.iter_mut().map(Arc::make_mut) {
         frontend.span = none;
-        frontend.backend.1 = none;
+        frontend.backend.iter_mut().for_each(|(_, span)| *span = none);
         frontend.bind.iter_mut().for_each(|(_, span)| *span = none);
     }
     for backend in config.backends.iter_mut().map(Arc::make_mut) {

@@ -128,7 +128,8 @@ impl TestWorker {
         };
         let frontend = Frontend {
             settings: Arc::default(),
-            backend: Arc::new(backend),
+            backend: Some(Arc::new(backend)),
+            routes: None,
             shared: Arc::new(FrontendShared::new("f".into(), None, 1)),
         };
         let frontend = Arc::new(frontend);

@@ -60,6 +60,8 @@ const PURE: &[&str] = &[
     "shared::counters",
     "shared::limit",
     "shared::phase",
+    "shared::proxy_header",
+    "shared::routes",
     "shared::schedule",
     "shared::state",
     "shared::table",

@@ -47,7 +47,8 @@ fn frontend_of(endpoints: Vec<Arc<Endpoint>>) -> Arc<Frontend> {
     let shared = FrontendShared::new("f".into(), None, 1);
     Arc::new(Frontend {
         settings: Arc::default(),
-        backend: Arc::new(backend),
+        backend: Some(Arc::new(backend)),
+        routes: None,
         shared: Arc::new(shared),
     })
 }

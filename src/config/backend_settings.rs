@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::addresses::ServerAddress;
 use super::declare::{Setting, section};
-use super::enums::{AdminState, AllDown, Backups, Balance, OnDown};
+use super::enums::{AdminState, AllDown, Backups, Balance, OnDown, SendProxy};
 use super::health_settings::Health;
-use super::kinds::{Key, Kind, NAME, Planned, Presence, SERVER, SRV, Section, Table, Value};
+use super::kinds::{Key, Kind, NAME, Presence, SERVER, SRV, Section, Table, Value};
 use super::problems::Span;
 use super::ranges::{KEEPALIVE, SESSIONS, TIMEOUT};
 use super::sources::Sources;
@@ -67,6 +67,10 @@ section! {
         /// gets them, too. Needs bit 1 of the sysctl `net.ipv4.tcp_fastopen`, which is set by
         /// default.
         fast_open: bool = Default(Kind::Flag, "false");
+        /// Send servers a PROXY header of version "v1" or "v2" before the first byte of the client:
+        /// it has the client's address and the address that the client connected to. Servers must
+        /// expect it (nginx: `listen 80 proxy_protocol`).
+        send_proxy: SendProxy = Default(Kind::Words(SendProxy::WORDS), r#""off""#);
         /// Health checks.
         health: Health = Default(Kind::Table(Health::SECTION), "");
         /// DNS SRV name whose records supply servers, in addition to those listed: target, port and
@@ -82,10 +86,6 @@ section! {
         name: Arc<str> = table.name();
         /// Where it is in the file.
         span: Span = table.span();
-    }
-    planned {
-        /// PROXY header that is sent to servers: "v1" or "v2".
-        send_proxy = r#""off""#;
     }
 }
 

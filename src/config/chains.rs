@@ -74,8 +74,8 @@ impl<'a> Chains<'a> {
     #[must_use]
     pub fn cycle(&self, backend: &str, address: SocketAddr) -> Option<Reached<'a>> {
         let reached = self.reached(address)?;
-        let (from, to) = self.edge(backend, reached)?;
-        self.leads(to, from).then_some(reached)
+        let from = *self.backends.get(backend)?;
+        self.following(reached).any(|to| self.leads(to, from)).then_some(reached)
     }
 
     /// Adds an address of a host name that `backend` uses, unless it closes a cycle.
@@ -86,16 +86,18 @@ impl<'a> Chains<'a> {
     }
 
     fn link(&mut self, backend: &str, address: SocketAddr) {
-        let edge = self.reached(address).and_then(|reached| self.edge(backend, reached));
-        if let Some((from, to)) = edge {
-            self.next[from].insert(to);
-        }
+        let (Some(reached), Some(from)) = (self.reached(address), self.backends.get(backend))
+        else {
+            return;
+        };
+        let following: Vec<usize> = self.following(reached).collect();
+        self.next[*from].extend(following);
     }
 
-    /// From `backend` to that of the frontend. A backend that does not exist has none.
-    fn edge(&self, backend: &str, reached: Reached<'_>) -> Option<(usize, usize)> {
-        let to = self.backends.get(reached.frontend.backend.0.as_str())?;
-        Some((*self.backends.get(backend)?, *to))
+    /// The backends of a frontend that exist: its own, and those of `sni` and `alpn`.
+    fn following(&self, reached: Reached<'a>) -> impl Iterator<Item = usize> {
+        let names = reached.frontend.backends();
+        names.filter_map(|(name, _)| self.backends.get(name).copied())
     }
 
     /// Whether sessions of one backend reach another, or it is the same one.
@@ -151,6 +153,22 @@ mod tests {
         }
         assert_eq!(cycle(&chains, "b3", "127.0.0.1:4"), None, "nobody listens there");
         assert_eq!(cycle(&chains, "b3", "127.0.0.2:1"), None, "nor there");
+    }
+
+    #[test]
+    fn the_backends_of_sni_and_alpn_lead_on_like_the_one_for_all_other_connections() {
+        for key in ["sni", "alpn"] {
+            let text = format!(
+                "[frontend.f1]\nbind = [\"127.0.0.1:1\"]\nbackend = \"b2\"\n{key}.\"a\" = \"b1\"\n\
+                 [[backend.b1.server]]\nname = \"s\"\naddress = \"one:1\"\n\
+                 [[backend.b2.server]]\nname = \"s\"\naddress = \"192.0.2.1:1\"\n"
+            );
+            let (config, local) =
+                (config::parse(&text, "test").unwrap(), LocalAddresses::default());
+            let chains = Chains::new(&config.frontends, &config.backends, &local);
+            assert_eq!(cycle(&chains, "b1", "127.0.0.1:1").as_deref(), Some("f1"), "{key}");
+            assert_eq!(cycle(&chains, "b2", "127.0.0.1:1").as_deref(), Some("f1"), "{key}");
+        }
     }
 
     #[test]

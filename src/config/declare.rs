@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::addresses::ServerAddress;
-use super::enums::{AdminState, AllDown, Backups, Balance, Check, LogFormat, OnDown};
+use super::enums::{
+    AdminState, AllDown, Backups, Balance, Check, LogFormat, OnDown, ProxyProtocol, SendProxy,
+};
 use super::kinds::Value;
 use super::networks::Networks;
 use super::problems::Span;
@@ -134,6 +136,8 @@ settings! {
     Backups: Value::Word(word) => Self::of(word);
     OnDown: Value::Word(word) => Self::of(word);
     Check: Value::Word(word) => Self::of(word);
+    ProxyProtocol: Value::Word(word) => Self::of(word);
+    SendProxy: Value::Word(word) => Self::of(word);
     LogFormat: Value::Word(word) => Self::of(word);
     AdminState: Value::Word(word) => Self::of(word);
 }

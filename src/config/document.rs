@@ -95,7 +95,9 @@ fn write_section(out: &mut String, section: &Section) -> std::fmt::Result {
     writeln!(out, "|---|---|---|---|")?;
     for key in keys.iter().filter(|key| key.section().is_none()) {
         let default = match key.presence {
-            Presence::Required => format!("required, such as `{}`", key.literal),
+            Presence::Required | Presence::RequiredUnlessRouted => {
+                format!("required, such as `{}`", key.literal)
+            }
             Presence::Optional => "-".to_owned(),
             Presence::Default => format!("`{}`", key.literal),
         };
@@ -132,6 +134,7 @@ fn describe(kind: &Kind) -> String {
         Kind::List(inner) => format!("array of: {}", describe(inner)),
         Kind::Networks => "array of networks, or a file with them".to_owned(),
         Kind::Sources => "array of IP addresses, or \"client\"".to_owned(),
+        Kind::Routes(format) => format!("table of: {} = name of a backend", format.name),
         Kind::Or(inner, other) => format!("{}, or {}", describe(inner), other.literal()),
         Kind::Table(_) | Kind::Named(_) | Kind::Tables(_) | Kind::OneOrMore(_) => {
             kind.toml_type().to_owned()

@@ -115,6 +115,30 @@ words! {
 }
 
 words! {
+    /// `frontend.proxy_protocol`
+    ProxyProtocol {
+        /// What a client sends goes to the server.
+        Off = "off",
+        /// Each connection begins with a PROXY header.
+        Required = "required",
+    }
+    planned {}
+}
+
+words! {
+    /// `backend.send_proxy`
+    SendProxy {
+        /// Servers get no PROXY header.
+        Off = "off",
+        /// They get one of version 1.
+        V1 = "v1",
+        /// They get one of version 2.
+        V2 = "v2",
+    }
+    planned {}
+}
+
+words! {
     /// `observe.log.format`
     LogFormat {
         /// Plain lines.

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::declare::{Setting, section};
+use super::enums::ProxyProtocol;
 use super::kinds::{
-    Alternative, BIND, Key, Kind, Planned, Presence, RATE, REFERENCE, Section, Table, Value,
+    Alternative, BIND, Key, Kind, PROTOCOL, Presence, RATE, REFERENCE, SERVER_NAME, Section, Table,
+    Value,
 };
 use super::networks::Networks;
 use super::problems::Span;
 use super::ranges::{KEEPALIVE, SESSIONS, TIMEOUT};
+use super::routes::Route;
 use super::values::Rate;
 
 /// `net.core.somaxconn`, which limits the backlog anyway, is rarely higher.
@@ -23,8 +26,27 @@ section! {
         /// Addresses to listen on.
         bind: Vec<(SocketAddr, Span)> =
             Required(Kind::List(&Kind::Text(&BIND)), r#"["0.0.0.0:80", "[::]:80"]"#);
-        /// The backend whose servers get the sessions of this frontend.
-        backend: (String, Span) = Required(Kind::Text(&REFERENCE), r#""web""#);
+        /// The backend whose servers get the sessions of this frontend. It may be left out if `sni`
+        /// or `alpn` is set: a connection that matches nothing is then reset.
+        backend: Option<(String, Span)> = RequiredUnlessRouted(Kind::Text(&REFERENCE), r#""web""#);
+        /// Choose the backend by TLS server name (SNI): an exact name, or "*.name" for every name
+        /// that ends so, of which the longest counts. evenkeel reads the name from the
+        /// `ClientHello` without decryption, and forwards the bytes unchanged. A connection that
+        /// matches nothing, or is not TLS, goes to `backend`.
+        sni: Vec<Route> = Default(Kind::Routes(&SERVER_NAME), "{}");
+        /// Choose the backend by ALPN protocol, such as "h2", if `sni` matches nothing: by the
+        /// first protocol in the client's list that is here.
+        alpn: Vec<Route> = Default(Kind::Routes(&PROTOCOL), "{}");
+        /// Timeout for receiving the PROXY header and the TLS `ClientHello`, of at most 16 KiB
+        /// each.
+        preface_timeout: Duration = Default(TIMEOUT, r#""3s""#);
+        /// "required": each connection must begin with a PROXY header of version 1 or 2, which a
+        /// balancer in front sends; one without it is closed. The log, `balance = "source"`,
+        /// `allow`, `deny`, `rate` and `clients_max` use the client address in it.
+        proxy_protocol: ProxyProtocol = Default(Kind::Words(ProxyProtocol::WORDS), r#""off""#);
+        /// Networks from which a PROXY header is accepted, as in `allow`: the balancers in front.
+        /// Connections from other addresses are reset.
+        proxy_protocol_from: Networks = Default(Kind::Networks, "[]");
         /// Maximum number of sessions of this frontend; at the limit, new connections wait in the
         /// kernel's backlog. Not set: `global.sessions_max` is the only limit.
         sessions_max: Option<NonZeroU32> = Optional(SESSIONS, "1000");
@@ -67,18 +89,6 @@ section! {
         /// Where it is in the file.
         span: Span = table.span();
     }
-    planned {
-        /// Choose the backend by TLS server name (SNI), without decryption.
-        sni = "{}";
-        /// Choose the backend by ALPN protocol, after `sni`.
-        alpn = "{}";
-        /// Timeout for receiving the PROXY header and the TLS ClientHello.
-        preface_timeout = r#""3s""#;
-        /// Whether each connection must begin with a PROXY header.
-        proxy_protocol = r#""off""#;
-        /// Networks from which a PROXY header is accepted.
-        proxy_protocol_from = "[]";
-    }
 }
 
 section! {
@@ -89,5 +99,20 @@ section! {
         sessions: Option<Rate> = Optional(Kind::Text(&RATE), r#""1000/s""#);
         /// New sessions of each client address (IPv6: of a network of 64 bits).
         per_client: Option<Rate> = Optional(Kind::Text(&RATE), r#""10/s""#);
+    }
+}
+
+impl FrontendSettings {
+    /// Whether the backend depends on the `ClientHello`.
+    #[must_use]
+    pub fn is_routed(&self) -> bool {
+        !self.sni.is_empty() || !self.alpn.is_empty()
+    }
+
+    /// Every backend that its sessions may go to: the name, and where it is written.
+    pub fn backends(&self) -> impl Iterator<Item = (&str, Span)> {
+        let default = self.backend.iter().map(|(name, span)| (name.as_str(), *span));
+        let routes = self.sni.iter().chain(&self.alpn);
+        default.chain(routes.map(|route| (route.backend.as_str(), route.span)))
     }
 }

@@ -46,6 +46,8 @@ pub struct Key {
 pub enum Presence {
     /// An error.
     Required,
+    /// An error, unless `sni` or `alpn` has a route.
+    RequiredUnlessRouted,
     /// Not set.
     Optional,
     /// The default.
@@ -84,6 +86,8 @@ pub enum Kind {
     Networks,
     /// An array of addresses to connect from, or "client".
     Sources,
+    /// A table of names of this syntax, each with the name of a backend.
+    Routes(&'static Format),
     /// A type, or a word that stands for "no value".
     Or(&'static Self, Alternative),
     /// A table.
@@ -151,6 +155,10 @@ formats! {
         |it| addresses::dns_server(it).map(Value::Bind);
     SRV = "DNS SRV name", "an SRV name in quotes, such as \"_http._tcp.web.example\"",
         |it| addresses::srv_name(it).map(Value::Text);
+    SERVER_NAME = "server name", "a server name in quotes, such as \"www.example.org\"",
+        |it| values::server_name(it).map(Value::Text);
+    PROTOCOL = "protocol", "a protocol in quotes, such as \"h2\"",
+        |it| values::protocol(it).map(Value::Text);
     HTTP_METHOD = "HTTP method", "a method in quotes, such as \"GET\"",
         |it| text(it, values::http_method(it));
     HTTP_PATH = "path", "a path in quotes, such as \"/health\"",
@@ -188,6 +196,8 @@ pub(super) enum Value<'a> {
     List(Vec<(Self, Span)>),
     Networks(Networks),
     Sources(Sources),
+    /// A name and its backend.
+    Route(String, String),
     Rate(u32, Duration),
     Alternative,
     Table(Table<'a>),
@@ -245,12 +255,6 @@ impl Key {
         }
     }
 
-    /// Whether a table of the file must have it.
-    pub(super) fn is_required(&self, table: &DeTable<'_>) -> bool {
-        let has = |name: &&str| table.contains_key(*name);
-        self.presence == Presence::Required && !self.alternatives().iter().any(has)
-    }
-
     /// The section that it stands for, if it is no single value.
     #[must_use]
     pub const fn section(&self) -> Option<&'static Section> {
@@ -273,7 +277,7 @@ impl Kind {
             Self::Time(..) | Self::Size(..) | Self::Words(_) | Self::Text(_) => "a string",
             Self::List(_) | Self::Networks | Self::Sources => "an array",
             Self::Or(inner, _) => inner.toml_type(),
-            Self::Table(_) | Self::Named(_) | Self::OneOrMore(_) => "a table",
+            Self::Table(_) | Self::Named(_) | Self::Routes(_) | Self::OneOrMore(_) => "a table",
             Self::Tables(_) => "an array of tables",
         }
     }
@@ -291,6 +295,7 @@ impl Kind {
             Self::List(inner) => format!("an array of these: {}", inner.hint()),
             Self::Networks => "[\"192.0.2.0/24\"], or { file = \"PATH\" }".to_owned(),
             Self::Sources => sources::HINT.to_owned(),
+            Self::Routes(_) => "{ NAME = \"BACKEND\" }".to_owned(),
             Self::Table(_) | Self::Named(_) | Self::Tables(_) | Self::OneOrMore(_) => String::new(),
         }
     }
@@ -325,6 +330,7 @@ impl Kind {
             Self::Number(..) => literal.parse().ok().map(Value::Number),
             Self::Networks => Some(Value::Networks(Networks::default())),
             Self::Sources => Some(Value::Sources(Sources::default())),
+            Self::Routes(_) => Some(Value::List(Vec::new())),
             _ => self.of_string(literal.trim_matches('"')).ok(),
         }
     }

@@ -32,6 +32,7 @@ mod networks;
 mod problems;
 mod ranges;
 mod reader;
+mod routes;
 mod schema;
 mod settings;
 mod sources;
@@ -45,12 +46,16 @@ pub use backend_settings::{BackendSettings, Server};
 pub use chains::{Chains, Reached};
 pub use differences::{Change, Difference, Item, differences};
 pub use document::{example, reference};
-pub use enums::{AdminState, AllDown, Backups, Balance, Check, LogFormat, OnDown, Words};
+pub use enums::{
+    AdminState, AllDown, Backups, Balance, Check, LogFormat, OnDown, ProxyProtocol, SendProxy,
+    Words,
+};
 pub use frontend_settings::{FrontendSettings, Rates};
 pub use health_settings::{ConnectErrors, Health, HttpCheck, Step, TlsCheck};
 pub use kinds::{Alternative, Format, Key, Kind, Planned, Presence, Section};
 pub use networks::Networks;
 pub use problems::{Problem, Problems, Span, nearest};
+pub use routes::Route;
 pub use schema::schema;
 pub use settings::{Config, Global, Log, Observe};
 pub use sources::Sources;
@@ -86,8 +91,9 @@ pub fn load(path: &Path) -> Result<Config, Problems> {
 fn read_lists(config: &mut Config, path: &Path, sink: &Sink<'_>) {
     let folder = path.parent().unwrap_or_else(|| Path::new(""));
     for frontend in &mut config.frontends {
-        let FrontendSettings { allow, deny, .. } = Arc::make_mut(frontend);
-        for (key, list) in [("allow", allow), ("deny", deny)] {
+        let FrontendSettings { allow, deny, proxy_protocol_from, .. } = Arc::make_mut(frontend);
+        let from = ("proxy_protocol_from", proxy_protocol_from);
+        for (key, list) in [("allow", allow), ("deny", deny), from] {
             let Some((file, span)) = list.file.clone() else { continue };
             let file = folder.join(file);
             let shown = shown(&file.display().to_string());
@@ -170,7 +176,7 @@ pub fn from_arguments(binds: &[String], servers: &[String]) -> Result<Config, Pr
     let frontend = FrontendSettings {
         name: "main".into(),
         bind: binds.iter().filter_map(bind).collect(),
-        backend: ("servers".to_owned(), Span::default()),
+        backend: Some(("servers".to_owned(), Span::default())),
         ..FrontendSettings::default()
     };
     let backend = BackendSettings {
@@ -352,7 +358,8 @@ mod tests {
         let servers = ["127.0.0.1:9001".to_owned(), "Web2.lan.:9002".to_owned()];
         let config = from_arguments(&binds, &servers).unwrap();
         assert_eq!((&*config.frontends[0].name, config.frontends[0].bind.len()), ("main", 2));
-        assert_eq!(config.frontends[0].backend.0, "servers");
+        let backend = config.frontends[0].backend.as_ref();
+        assert_eq!(backend.map(|(name, _)| name.as_str()), Some("servers"));
         let names = config.backends[0].servers.iter().map(|server| server.name.as_str());
         assert!(names.eq(["server1", "server2"]));
         let host = ServerAddress::Name { host: "web2.lan.".to_owned(), port: 9002 };

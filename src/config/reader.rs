@@ -134,7 +134,7 @@ impl<'a> Written<'a> {
     /// The value of a key; none: absent, or reported.
     fn value(&self, key: &'static Key) -> Option<(Value<'a>, Span)> {
         let Some(value) = self.table.get(key.name) else {
-            if key.is_required(self.table) {
+            if key.is_missing_in(self.table) {
                 self.missing(key);
             }
             return None;
@@ -175,7 +175,7 @@ impl<'a> Written<'a> {
 pub(super) struct Field<'s, 'a> {
     root: &'static Section,
     pub(super) sink: &'a Sink<'a>,
-    key: &'static Key,
+    pub(super) key: &'static Key,
     /// With that of its section: "backend.web.server".
     pub(super) path: &'s str,
     /// What the key accepts besides the type at hand.
@@ -235,6 +235,7 @@ impl<'a> Field<'_, 'a> {
             (Kind::Sources, DeValue::Array(_) | DeValue::String(_)) => {
                 Some(Value::Sources(sources::read(offset, value, self.sink)))
             }
+            (Kind::Routes(format), DeValue::Table(table)) => Some(self.routes(format, table)),
             (Kind::Table(section), DeValue::Table(table)) => {
                 Some(Value::Table(self.table(section, table, self.path.to_owned(), "", offset)))
             }

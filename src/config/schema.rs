@@ -36,6 +36,11 @@ fn object(section: &Section) -> Value {
         let names = std::iter::once(&key.name).chain(key.alternatives());
         object["anyOf"] = names.map(|name| json!({ "required": [name] })).collect();
     }
+    let routed = |key: &&Key| key.presence == Presence::RequiredUnlessRouted;
+    if let Some(key) = section.keys.iter().find(routed) {
+        let any = [key.name, "sni", "alpn"].map(|name| json!({ "required": [name] }));
+        object["anyOf"] = json!(any);
+    }
     object
 }
 
@@ -78,6 +83,8 @@ fn of_kind(kind: &Kind) -> Value {
             let one = json!({ "type": "string", "minLength": 1 });
             json!({ "anyOf": [one, { "type": "array", "items": one }] })
         }
+        Kind::Routes(_) => json!({ "type": "object",
+            "additionalProperties": { "type": "string", "minLength": 1 } }),
         Kind::Table(section) => object(section),
         Kind::Named(section) => {
             json!({ "type": "object", "additionalProperties": object(section) })

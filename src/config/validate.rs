@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use super::addresses::ServerAddress;
 use super::backend_settings::BackendSettings;
 use super::chains::{Chains, Reached};
+use super::enums::ProxyProtocol;
+use super::frontend_settings::FrontendSettings;
 use super::health_rules;
 use super::problems::{Problems, Sink, Span, nearest, shown};
 use super::settings::Config;
@@ -26,6 +28,9 @@ const NAMES_MAX: usize = 1000;
 /// machine; [`on_this_machine`] has the rest.
 pub(super) fn check(config: &Config, sink: &Sink<'_>) {
     backend_references(config, sink);
+    for frontend in &config.frontends {
+        believed_peers(frontend, sink);
+    }
     for backend in &config.backends {
         servers(backend, sink);
         health_rules::check(backend, sink);
@@ -69,11 +74,42 @@ pub fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a == b || (a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && wildcard)
 }
 
+/// Somebody must be believed where a PROXY header is required, and only there.
+fn believed_peers(frontend: &FrontendSettings, sink: &Sink<'_>) {
+    let name = shown(&frontend.name);
+    match (frontend.proxy_protocol, frontend.proxy_protocol_from.is_listed()) {
+        (ProxyProtocol::Required, false) => {
+            let text = format!(
+                "frontend {name} requires a PROXY header and believes nobody; add \
+                 proxy_protocol_from = [\"192.0.2.1\"] with the addresses of the balancers in front"
+            );
+            sink.push_at(frontend.span, text);
+        }
+        (ProxyProtocol::Off, true) => {
+            let text = format!(
+                "frontend {name} has proxy_protocol_from, which is only used with proxy_protocol = \
+                 \"required\"; write that, or remove this"
+            );
+            sink.push_at(frontend.span, text);
+        }
+        _ => {}
+    }
+}
+
 fn backend_references(config: &Config, sink: &Sink<'_>) {
     let names: BTreeSet<&str> = config.backends.iter().map(|backend| &*backend.name).collect();
-    let backends = config.frontends.iter().map(|frontend| &frontend.backend);
-    for (name, span) in backends.filter(|(name, _)| !name.is_empty()) {
-        if !names.contains(name.as_str()) {
+    for frontend in &config.frontends {
+        let own = frontend.backend.iter().map(|(name, span)| ("backend".to_owned(), name, *span));
+        let routes = [("sni", &frontend.sni), ("alpn", &frontend.alpn)];
+        let routes = routes.into_iter().flat_map(|(key, routes)| {
+            routes.iter().map(move |route| {
+                (format!("{key} {}", shown(&route.name)), &route.backend, route.span)
+            })
+        });
+        for (key, name, span) in own.chain(routes) {
+            if names.contains(name.as_str()) {
+                continue;
+            }
             let near = if sink.is_full() {
                 None
             } else {
@@ -83,7 +119,7 @@ fn backend_references(config: &Config, sink: &Sink<'_>) {
                 Some(near) => format!("did you mean {near:?}?"),
                 None => "add one of that name".to_owned(),
             };
-            sink.push_at(*span, format!("backend = {}: no such backend; {remedy}", shown(name)));
+            sink.push_at(span, format!("{key} = {}: no such backend; {remedy}", shown(name)));
         }
     }
 }
@@ -157,7 +193,7 @@ fn cycles(config: &Config, here: &LocalAddresses, sink: &Sink<'_>) {
         let Some(Reached { frontend, bind }) = chains.cycle(backend, address) else { continue };
         let (server_name, name) = (shown(&server.name), shown(&frontend.name));
         let (address, bind) = (Shown(address), Shown(bind));
-        let text = if frontend.backend.0 == backend {
+        let text = if frontend.backends().any(|(name, _)| name == backend) {
             format!(
                 "server {server_name} at {address} is frontend {name} itself, which listens on \
                  {bind}; write the address of the server"

@@ -198,6 +198,36 @@ pub(super) fn status_range(text: &str) -> Parsed<(u16, u16)> {
     }
 }
 
+/// A server name (RFC 6066, 3), or `*.` and a name, as it is compared: in lower case and without
+/// the dot at its end.
+pub(super) fn server_name(text: &str) -> Parsed<String> {
+    const REMEDY: &str = "write one such as \"www.example.org\" or \"*.example.org\"";
+    if text == "*" {
+        return wrong("every name; write this backend as `backend`");
+    }
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let host = name.strip_prefix("*.").unwrap_or(&name);
+    if !host.is_ascii() {
+        return wrong("not ASCII; write the name as clients send it (\"xn--...\")");
+    }
+    let fits = |label: &str| {
+        let is_known = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+        (1..=63).contains(&label.len()) && label.chars().all(is_known)
+    };
+    if name.len() > 253 || !host.split('.').all(fits) {
+        return Err(format!("not a server name; {REMEDY}"));
+    }
+    Ok(name)
+}
+
+/// A protocol of ALPN (RFC 7301): 1 to 255 bytes.
+pub(super) fn protocol(text: &str) -> Parsed<String> {
+    if !(1..=255).contains(&text.len()) {
+        return wrong("not a protocol; write one such as \"h2\" or \"http/1.1\"");
+    }
+    Ok(text.to_owned())
+}
+
 pub(super) fn wrong<T>(text: &str) -> Parsed<T> {
     Err(text.to_owned())
 }

@@ -1,11 +1,13 @@
 //! Access: what a connection must pass before anything is spent on it. One that may not connect, or
 //! comes too fast, is refused; one beyond the limits of sessions waits.
 
+use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::config::ProxyProtocol;
 use crate::proxy::worker_handle::WorkerHandle;
 use crate::shared::clients::{ClientKey, ClientRefusal, ClientRules};
 use crate::shared::counters::FrontendCell;
@@ -55,33 +57,57 @@ pub(super) fn admit(
     frontend: &Frontend,
     worker: &Rc<WorkerHandle>,
 ) -> Result<Admitted, (Socket, Refusal)> {
-    let settings = &frontend.settings;
-    let rules = ClientRules {
-        sessions_max: settings.clients_max.map(Into::into),
-        rate: settings.rate.per_client,
-    };
-    let counted = rules.sessions_max.is_some() || rules.rate.is_some();
-    let listed = settings.allow.is_listed() || settings.deny.is_listed();
-    if !counted && !listed && settings.rate.sessions.is_none() {
+    if frontend.settings.proxy_protocol == ProxyProtocol::Required {
+        // The client is checked once its PROXY header was read.
+        if !is_believed(&socket, frontend) {
+            return Err((socket, Refusal::BadProxyHeader));
+        }
+        return Ok(Admitted { socket, client: None });
+    }
+    if !has_rules(frontend) {
         return Ok(Admitted { socket, client: None });
     }
     // A client that has left already has no address; it is none of those that are listed.
     let address = socket.peer().ok().map(|address| address.ip());
-    let client = match check(address, frontend, rules, counted, worker) {
+    let client = match check(address, frontend, worker) {
         Ok(client) => client,
         Err(refusal) => return Err((socket, refusal)),
     };
     Ok(Admitted { socket, client })
 }
 
+/// Whether the PROXY header of this peer is read.
+fn is_believed(socket: &Socket, frontend: &Frontend) -> bool {
+    match socket.peer().map_err(|error| error.kind()) {
+        Ok(address) => frontend.settings.proxy_protocol_from.contains(address.ip()),
+        // A process that may open the path of a Unix socket; and a peer that has left already,
+        // whose session ends before its header counts.
+        Err(io::ErrorKind::Unsupported | io::ErrorKind::NotConnected) => true,
+        Err(_) => false,
+    }
+}
+
+/// Whether clients are checked at all.
+fn has_rules(frontend: &Frontend) -> bool {
+    let settings = &frontend.settings;
+    settings.allow.is_listed()
+        || settings.deny.is_listed()
+        || settings.rate.sessions.is_some()
+        || settings.rate.per_client.is_some()
+        || settings.clients_max.is_some()
+}
+
 fn check(
     address: Option<IpAddr>,
     frontend: &Frontend,
-    rules: ClientRules,
-    counted: bool,
     worker: &Rc<WorkerHandle>,
 ) -> Result<Option<ClientPermit>, Refusal> {
     let settings = &frontend.settings;
+    let rules = ClientRules {
+        sessions_max: settings.clients_max.map(Into::into),
+        rate: settings.rate.per_client,
+    };
+    let counted = rules.sessions_max.is_some() || rules.rate.is_some();
     let is_in = |address: IpAddr| {
         let denied = settings.deny.contains(address);
         !denied && (!settings.allow.is_listed() || settings.allow.contains(address))
@@ -145,6 +171,21 @@ impl SessionPermit {
         cell.sessions.add(1);
         cell.active.add(1);
         Some(Self { frontend: Arc::clone(frontend), worker: Rc::clone(worker), client: None })
+    }
+
+    /// Checks the client, whose address was not known when the session began.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub(super) fn check_client(
+        &mut self,
+        address: Option<IpAddr>,
+        frontend: &Frontend,
+    ) -> Result<(), Refusal> {
+        if has_rules(frontend) {
+            self.client = check(address, frontend, &self.worker)?;
+        }
+        Ok(())
     }
 
     /// The counters of this worker.

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use crate::proxy::io::{Closing, First, Io, Operation, Operations};
 use crate::proxy::pump::{Pump, Source};
-use crate::proxy::session::{Session, micros};
+use crate::proxy::relay::lost;
+use crate::proxy::session::Session;
 use crate::proxy::state::{Attempt, Connecting, Next, Outcome, PickError, State};
 use crate::proxy::timer_wheel::Tick;
+use crate::sys::ring::Readiness;
 use crate::terms::{ConnectFailure, Direction, End, Reason, Side};
 
 /// How long a client that sent nothing but its end is still connected for. It may be one that only
@@ -26,13 +28,13 @@ impl Session {
         if !self.needs_server() {
             return Next::Stay;
         }
-        let Attempt { endpoint, timeout } = match choice {
+        let Attempt { endpoint, timeout, introduces } = match choice {
             Ok(attempt) => attempt,
             Err(PickError::NoServer) => return Next::abort(End::new(Reason::NoServer, b"SC")),
             Err(PickError::AllFull) => return self.on_all_full(),
             Err(PickError::QueueFull) => return Self::on_queue_full(),
         };
-        let early = match self.begin_connect(io) {
+        let early = match self.begin_connect(introduces, io) {
             Ok(early) => early,
             Err(ConnectFailure::Exhausted) => {
                 self.outcome = Some(Outcome::ConnectFailed(ConnectFailure::Exhausted));
@@ -48,13 +50,21 @@ impl Session {
         self.route.attempts += 1;
         self.in_flight.insert(Operation::Connect);
         let until = now.after(timeout);
-        self.state = State::Connecting(Connecting { started: now, until, early });
+        self.state = State::Connecting(Connecting { started: now, until, early, introduces });
         Next::Stay
     }
 
-    /// Starts a connect, with the first bytes of the client if they are there. How many of them
-    /// were taken: the client's direction keeps them until the server is connected.
-    fn begin_connect<I: Io>(&mut self, io: &mut I) -> Result<u32, ConnectFailure> {
+    /// Starts a connect, with the first bytes of the client if they are there, unless the server
+    /// needs a PROXY header before them (`introduces`). How many of them were taken: the client's
+    /// direction keeps them until the server is connected.
+    fn begin_connect<I: Io>(
+        &mut self,
+        introduces: bool,
+        io: &mut I,
+    ) -> Result<u32, ConnectFailure> {
+        if introduces {
+            return io.connect(First::Unknown);
+        }
         let pump = &mut self.pumps[Direction::In as usize];
         if let Some((buffer, length)) = pump.queue.pop(io.links()) {
             let begun = io.connect(First::Held(&buffer, length));
@@ -72,19 +82,39 @@ impl Session {
         now: Tick,
         io: &mut I,
     ) -> Next {
-        let State::Connecting(Connecting { started, early, .. }) = self.state else {
+        let State::Connecting(Connecting { started, early, introduces, .. }) = self.state else {
             return Next::Stay;
         };
         match result {
             Ok(()) if io.is_connected_to_itself() => self.attempt_failed(ConnectFailure::Itself),
+            Ok(()) if introduces => self.introduce(now, io),
             Ok(()) => {
-                self.outcome = Some(Outcome::Connected(micros(now.since(started))));
                 self.pumps[Direction::In as usize].note_early(early);
-                self.route.connect_took = NonZeroU32::new(micros(now.since(self.started)).max(1));
-                Next::Relay
+                self.on_server_ready(started, now)
             }
             Err(failure) => self.attempt_failed(failure),
         }
+    }
+
+    /// Sends the PROXY header, or the rest of it. What the server does not take at once, it takes
+    /// before the deadline of the attempt.
+    pub(super) fn introduce<I: Io>(&mut self, now: Tick, io: &mut I) -> Next {
+        let State::Connecting(Connecting { started, .. }) = self.state else { return Next::Stay };
+        match io.introduce(self.pumps[Direction::In as usize].buffers_held() > 0) {
+            Ok(true) => self.on_server_ready(started, now),
+            Ok(false) => {
+                self.in_flight.insert(Operation::Ready(Side::Server, Readiness::Writable));
+                io.wait_ready(Side::Server, Readiness::Writable);
+                Next::Stay
+            }
+            Err(errno) => self.attempt_failed(lost(errno)),
+        }
+    }
+
+    fn on_server_ready(&mut self, started: Tick, now: Tick) -> Next {
+        self.outcome = Some(Outcome::Connected(micros(now.since(started))));
+        self.route.connect_took = NonZeroU32::new(micros(now.since(self.started)).max(1));
+        Next::Relay
     }
 
     /// The server of the attempt could not be reached, or has failed before a byte was delivered to
@@ -100,9 +130,12 @@ impl Session {
         }
     }
 
-    /// The attempt has taken too long. It still completes: cancelled, or connected if that was
-    /// quicker.
+    /// The attempt has taken too long. If it is not connected, it still completes: cancelled, or
+    /// connected if that was quicker.
     pub(super) fn end_attempt<I: Io>(&mut self, io: &mut I) -> Next {
+        if !self.in_flight.contains(Operation::Connect) {
+            return self.attempt_failed(ConnectFailure::Timeout);
+        }
         if let State::Connecting(connecting) = &mut self.state {
             connecting.until = Tick::NEVER;
             io.cancel(Operation::Connect);
@@ -140,6 +173,11 @@ impl Session {
         let queued = matches!(self.state, State::Queued(_));
         Next::abort(End::new(Reason::ClientLeft, if queued { b"CQ" } else { b"CC" }))
     }
+}
+
+/// Microseconds, 71 minutes at most: what a session keeps of the time of a connect.
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
 const fn end_after(failure: ConnectFailure) -> End {

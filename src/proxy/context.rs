@@ -21,6 +21,8 @@ pub(super) struct WorkerContext {
     pub(super) ring: Ring,
     pub(super) pipes: Pipes,
     pub(super) links: BufferLinks,
+    /// Memory for the first bytes of a client, while its preface is read.
+    pub(super) preface: Vec<u8>,
     /// Receives that found no buffer, first come first served.
     pub(super) waiting: VecDeque<(Key, Side)>,
     /// Grows with each connect from an address of `backend.source`.

@@ -4,6 +4,7 @@
 
 use nix::errno::Errno;
 
+use crate::proxy::rules::BackendRules;
 use crate::sys::buffer::{BufferId, Supply};
 use crate::sys::buffer_queue::BufferLinks;
 use crate::sys::pipe::PipeId;
@@ -127,8 +128,6 @@ pub enum Event {
     Ready(Side, Readiness),
     /// A buffer is free, and the receive of this side is the first that waits for one.
     BufferFree(Side),
-    /// The preface was read, or is invalid.
-    PrefaceRead(Result<(), InvalidPreface>),
     /// Too many buffers are held by bytes that their peer does not take
     /// ([`Supply::Stalled`]): from now on nothing is received that cannot be sent at once.
     BuffersStalled,
@@ -162,9 +161,23 @@ pub enum First<'a> {
     Unknown,
 }
 
-/// The PROXY header or the `ClientHello` of a client is not one.
+/// How far the preface of a client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidPreface;
+pub enum PrefaceRead {
+    /// All of it was read: the settings of the backend that it leads to.
+    Complete(BackendRules),
+    /// More is needed. The client's socket is readable once that is there.
+    Incomplete,
+    /// More is needed, and nothing has come since the last look: the socket may be readable all the
+    /// same.
+    Unchanged,
+    /// It is no PROXY header, or no `ClientHello`.
+    Invalid,
+    /// The client has ended its direction, or reset the connection.
+    ClientLeft,
+    /// The client that the PROXY header names is refused.
+    Refused,
+}
 
 /// How a connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,6 +208,15 @@ pub trait Io {
     fn connect(&mut self, first: First<'_>) -> Result<u32, ConnectFailure>;
     /// Asks an operation in flight to end; it answers once more.
     fn cancel(&mut self, operation: Operation);
+
+    /// Reads as much of the client's preface as has come.
+    fn read_preface(&mut self) -> PrefaceRead;
+    /// Sends the PROXY header, or the rest of it, to the connected server: whether all of it is
+    /// sent. With `more`, bytes of the client follow at once.
+    ///
+    /// # Errors
+    /// As send(2).
+    fn introduce(&mut self, more: bool) -> Result<bool, Errno>;
 
     /// Whether the server's socket is connected to itself: the port was free, in the range of
     /// ephemeral ports, and the kernel chose it as the source port too.

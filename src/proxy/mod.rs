@@ -15,6 +15,7 @@ mod balance;
 mod queue;
 mod connect;
 mod outgoing;
+mod introduce;
 
 mod relay;
 pub mod pump;

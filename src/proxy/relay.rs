@@ -174,7 +174,7 @@ const fn broken(side: Side, errno: Errno) -> End {
 }
 
 /// The same of a server to which nothing was delivered yet.
-const fn lost(errno: Errno) -> ConnectFailure {
+pub(super) const fn lost(errno: Errno) -> ConnectFailure {
     match errno {
         Errno::ENOMEM | Errno::ENOBUFS => ConnectFailure::Exhausted,
         _ => ConnectFailure::Reset,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::config::{BackendSettings, FrontendSettings};
 use crate::proxy::timer_wheel::Tick;
 
 /// The settings of the frontend and the backend that a session follows.
@@ -17,6 +18,52 @@ pub struct Rules {
     pub half_closed_timeout: Timeout,
     /// Attempts to connect after the first.
     pub retries: u32,
+}
+
+/// Those of them that the backend sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackendRules {
+    /// Waiting while every server is full; never: there is no queue.
+    pub queue_timeout: Timeout,
+    /// Attempts to connect after the first.
+    pub retries: u32,
+}
+
+impl Rules {
+    /// Of a session of this frontend, with a preface or without one.
+    #[must_use]
+    pub fn new(frontend: &FrontendSettings, has_preface: bool, backend: BackendRules) -> Self {
+        Self {
+            preface_timeout: has_preface.then_some(frontend.preface_timeout).into(),
+            queue_timeout: backend.queue_timeout,
+            idle_timeout: frontend.idle_timeout.into(),
+            half_closed_timeout: frontend.half_closed_timeout.into(),
+            retries: backend.retries,
+        }
+    }
+
+    /// The session goes to this backend.
+    pub(super) const fn follow(&mut self, backend: BackendRules) {
+        self.queue_timeout = backend.queue_timeout;
+        self.retries = backend.retries;
+    }
+}
+
+/// Of no backend.
+impl Default for BackendRules {
+    fn default() -> Self {
+        Self { queue_timeout: Timeout::NEVER, retries: 0 }
+    }
+}
+
+impl From<&BackendSettings> for BackendRules {
+    fn from(settings: &BackendSettings) -> Self {
+        let queue_timeout = match settings.queue_max {
+            0 => Timeout::NEVER,
+            _ => settings.queue_timeout.into(),
+        };
+        Self { queue_timeout, retries: settings.retries }
+    }
 }
 
 /// A timeout in milliseconds, or never. The configuration bounds it to 2^31 ms.

@@ -5,8 +5,6 @@
 //! is a file (`preface`, `queue`, `connect`, `relay`, `splice`, `close`): it handles the events of
 //! its state and returns what comes next, and only this file enters a state.
 
-use std::time::Duration;
-
 use nix::errno::Errno;
 
 use crate::proxy::io::{Event, Io, Operation, Operations};
@@ -43,7 +41,7 @@ impl Session {
     pub fn new(rules: Rules, now: Tick) -> Self {
         let state = match rules.preface_timeout {
             Timeout::NEVER => State::Routing,
-            timeout => State::Preface(Preface { until: timeout.end(now) }),
+            timeout => State::Preface(Preface::new(timeout.end(now))),
         };
         Self {
             state,
@@ -58,8 +56,11 @@ impl Session {
         }
     }
 
-    /// Starts to receive from the client. To be called once, after the first server was chosen.
+    /// Starts to receive from the client. To be called once, after the first server was chosen; if
+    /// there is a preface, before that.
     pub fn start<I: Io>(&mut self, now: Tick, io: &mut I) {
+        let next = self.read_preface(now, io);
+        self.apply(next, now, io);
         self.advance(Direction::In, now, io);
         self.join(io);
     }
@@ -112,6 +113,8 @@ impl Session {
                 if readiness == Readiness::Writable {
                     self.pumps[direction_from(side.other()) as usize].has_room = true;
                 }
+                let next = self.on_ready(side, now, io);
+                self.apply(next, now, io);
                 for direction in Direction::BOTH {
                     self.advance(direction, now, io);
                 }
@@ -126,10 +129,6 @@ impl Session {
                     let (pump, mut pump_io) = self.pump(direction, io);
                     pump.stop_receiving_blindly(&mut pump_io);
                 }
-            }
-            Event::PrefaceRead(result) => {
-                let next = self.on_preface_read(result);
-                self.apply(next, now, io);
             }
             Event::ServerFree => {
                 let next = self.on_server_free();
@@ -155,7 +154,7 @@ impl Session {
     #[must_use]
     pub fn deadline(&self) -> Tick {
         match &self.state {
-            State::Preface(preface) => preface.until,
+            State::Preface(preface) => preface.until.min(preface.look_at),
             State::Routing | State::Leaving => self.route.silent_until,
             State::Queued(queued) => queued.until.min(self.route.silent_until),
             State::Connecting(connecting) => connecting.until.min(self.route.silent_until),
@@ -168,7 +167,7 @@ impl Session {
 
     fn on_deadline<I: Io>(&mut self, now: Tick, io: &mut I) -> Next {
         match &self.state {
-            State::Preface(_) => Next::abort(End::new(Reason::PrefaceTimeout, b"cR")),
+            State::Preface(_) => self.on_preface_deadline(now, io),
             State::Queued(queued) if now >= queued.until => {
                 Next::abort(End::new(Reason::QueueTimeout, b"sQ"))
             }
@@ -190,7 +189,10 @@ impl Session {
         }
         match next {
             Next::Stay => {}
-            Next::Route => self.state = State::Routing,
+            Next::Route => {
+                self.state = State::Routing;
+                self.advance(Direction::In, now, io);
+            }
             Next::Queue => {
                 let until = self.rules.queue_timeout.end(now);
                 self.state = State::Queued(Queued { until });
@@ -260,7 +262,7 @@ impl Session {
         let may = match &self.state {
             State::Relaying(_) => true,
             State::Flushing(flushing) => direction == flushing.direction,
-            State::Lingering(_) | State::Joining(_) | State::Closed => false,
+            State::Preface(_) | State::Lingering(_) | State::Joining(_) | State::Closed => false,
             _ => direction == Direction::In,
         };
         if may {
@@ -297,6 +299,15 @@ impl Session {
         self.apply(next, now, io);
     }
 
+    /// A socket is ready, which a state other than relaying may have waited for.
+    fn on_ready<I: Io>(&mut self, side: Side, now: Tick, io: &mut I) -> Next {
+        match (&self.state, side) {
+            (State::Preface(_), Side::Client) => self.read_preface(now, io),
+            (State::Connecting(_), Side::Server) => self.introduce(now, io),
+            _ => Next::Stay,
+        }
+    }
+
     fn note_progress(&mut self, direction: Direction, before: u64, now: Tick) {
         if self.pumps[direction as usize].delivered != before {
             match &mut self.state {
@@ -330,11 +341,6 @@ impl Session {
                 | State::Leaving
         )
     }
-}
-
-/// Microseconds, 71 minutes at most: what a session keeps of the time of a connect.
-pub(super) fn micros(time: Duration) -> u32 {
-    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
 /// The direction whose source this side is.

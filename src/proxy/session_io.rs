@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 use crate::proxy::context::WorkerContext;
-use crate::proxy::io::{Closing, First, Io, Operation};
+use crate::proxy::io::{Closing, First, Io, Operation, PrefaceRead};
 use crate::proxy::slots::Key;
 use crate::proxy::sockets::{Nagle, SessionSockets};
 use crate::proxy::user_data::UserData;
@@ -79,8 +79,7 @@ impl Io for SessionIo<'_> {
             self.context.starved = true;
             ConnectFailure::Exhausted
         })?;
-        let frontend = self.sockets.frontend.as_ref();
-        let settings = frontend.map(|frontend| &frontend.backend.settings);
+        let settings = self.sockets.backend().map(|backend| &*backend.settings);
         if let Some(sources) = settings.map(|it| &it.source).filter(|it| !it.is_empty()) {
             self.context.source_turn = self.context.source_turn.wrapping_add(1);
             let turn = self.context.source_turn;
@@ -102,6 +101,9 @@ impl Io for SessionIo<'_> {
             None => self.context.ring.connect(&socket, address, user_data),
         }
         self.sockets.server = Some(socket);
+        if let Some(origin) = &mut self.sockets.origin {
+            origin.unsent.clear();
+        }
         if let (Some(failure), Some(cell)) = (self.sockets.failed, self.server_cell()) {
             cell.retries[failure as usize].add(1);
         }
@@ -117,6 +119,14 @@ impl Io for SessionIo<'_> {
             }
             _ => self.context.ring.cancel(self.user_data(operation)),
         }
+    }
+
+    fn read_preface(&mut self) -> PrefaceRead {
+        self.sockets.read_preface(&mut self.context.preface)
+    }
+
+    fn introduce(&mut self, more: bool) -> Result<bool, Errno> {
+        self.sockets.introduce(more)
     }
 
     fn is_connected_to_itself(&mut self) -> bool {

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::proxy::access::NewClient;
 use crate::proxy::context::WorkerContext;
 use crate::proxy::io::{Event, Operation};
-use crate::proxy::rules::{Rules, Timeout};
+use crate::proxy::rules::Rules;
 use crate::proxy::session::Session;
 use crate::proxy::session_io::SessionIo;
 use crate::proxy::slots::Key;
@@ -29,17 +29,10 @@ const LISTED_IN_A_TURN: u32 = 1024;
 impl Running {
     /// Begins the session of a client.
     pub(super) fn begin(&mut self, client: NewClient) {
-        let (frontend, backend) = (&client.frontend, &client.frontend.backend);
-        let rules = Rules {
-            preface_timeout: Timeout::NEVER,
-            queue_timeout: match backend.settings.queue_max {
-                0 => Timeout::NEVER,
-                _ => backend.settings.queue_timeout.into(),
-            },
-            idle_timeout: frontend.settings.idle_timeout.into(),
-            half_closed_timeout: frontend.settings.half_closed_timeout.into(),
-            retries: backend.settings.retries,
-        };
+        let frontend = &client.frontend;
+        let backend = frontend.backend.as_ref();
+        let backend = backend.map(|backend| (&*backend.settings).into()).unwrap_or_default();
+        let rules = Rules::new(&frontend.settings, frontend.reads_preface(), backend);
         let log = self.worker.shared.records.is_some();
         let session = Session::new(rules, self.now);
         let key = self.sessions.reserve();

@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::SendProxy;
 use crate::proxy::access::{NewClient, SessionPermit};
 use crate::proxy::context::WorkerContext;
+use crate::proxy::preface::origin::Origin;
 use crate::proxy::queue::QueuePlace;
 use crate::proxy::route::{ServerPermit, choose};
 use crate::proxy::session::Session;
@@ -15,7 +17,7 @@ use crate::proxy::timer_wheel::Tick;
 use crate::shared::events::WorkerEvent;
 use crate::shared::queue::QueueFull;
 use crate::shared::server::Endpoint;
-use crate::shared::table::Frontend;
+use crate::shared::table::{Backend, Frontend};
 use crate::sys::ring::SendKey;
 use crate::sys::socket::Socket;
 use crate::sys::socket_options::KeepAlive;
@@ -59,8 +61,11 @@ pub(super) struct SessionSockets {
     pub(super) served_by: Option<Arc<Endpoint>>,
     /// Until a server is connected: a session that lives long keeps no table alive.
     pub(super) frontend: Option<Arc<Frontend>>,
+    /// In a box: few sessions have a preface.
+    pub(super) origin: Option<Box<Origin>>,
     pub(super) permit: SessionPermit,
-    /// The client's; none when the session is not logged, or the client was gone at once.
+    /// The client's, as its PROXY header says it; none when the session is not logged and has no
+    /// such header, or the client was gone at once.
     pub(super) address: Option<SocketAddr>,
     /// Bytes that are counted, by [`Direction`].
     pub(super) counted: [u64; 2],
@@ -80,6 +85,7 @@ impl SessionSockets {
             server_permit: None,
             place: None,
             served_by: None,
+            origin: Origin::new(&frontend),
             frontend: Some(frontend),
             permit,
             counted: [0; 2],
@@ -96,11 +102,15 @@ impl SessionSockets {
         now: Tick,
         key: Key,
     ) -> Result<Attempt, PickError> {
-        let again = !session.tried().is_empty() || self.place.is_some();
+        let again = !session.tried().is_empty() || self.place.is_some() || self.origin.is_some();
         self.follow_frontend(context, again);
-        let backend = &self.frontend.as_ref().ok_or(PickError::NoServer)?.backend;
+        let hello = self.origin.as_ref().and_then(|origin| origin.hello.as_ref());
+        let backend = self.frontend.as_ref().and_then(|frontend| frontend.backend_of(hello));
+        let backend = backend.ok_or(PickError::NoServer)?;
         let timeout = backend.settings.connect_timeout;
-        let client = || self.client.as_ref()?.peer().ok().map(|address| address.ip());
+        let introduces = backend.settings.send_proxy != SendProxy::Off;
+        let address = || self.address.or_else(|| self.client.as_ref()?.peer().ok());
+        let client = || address().map(|address| address.ip());
         let choose = || choose(backend, client, session.tried(), &context.worker);
         // A reload may have given the frontend another backend.
         let moved = |place: &mut Box<QueuePlace>| !place.is_in(&backend.queue);
@@ -129,14 +139,20 @@ impl SessionSockets {
         self.served_by = Some(endpoint);
         self.server_permit = Some(permit);
         self.nagle = Nagle::Enabled;
-        Ok(Attempt { endpoint: id, timeout })
+        Ok(Attempt { endpoint: id, timeout, introduces })
     }
 
     /// The backend of its last server; of its frontend, if none was tried.
     pub(super) fn backend_name(&self) -> Arc<str> {
         let of_server = self.served_by.as_ref().map(|server| &server.shared.backend);
-        let of_frontend = || self.frontend.as_ref().map(|one| &one.backend.settings.name);
+        let of_frontend = || self.backend().map(|backend| &backend.settings.name);
         of_server.or_else(of_frontend).cloned().unwrap_or_default()
+    }
+
+    /// The backend that its frontend leads it to, until a server is connected.
+    pub(super) fn backend(&self) -> Option<&Arc<Backend>> {
+        let hello = self.origin.as_ref().and_then(|origin| origin.hello.as_ref());
+        self.frontend.as_ref()?.backend_of(hello)
     }
 
     /// The address of the client, if it is still connected or known.
@@ -185,8 +201,8 @@ impl SessionSockets {
             Outcome::Connected(micros) => {
                 cell.sessions.add(1);
                 cell.connect_duration.record(Duration::from_micros(micros.into()));
-                let frontend = self.frontend.take();
-                let silence = frontend.and_then(|frontend| frontend.backend.settings.keepalive);
+                let silence = self.backend().and_then(|backend| backend.settings.keepalive);
+                self.frontend = None;
                 if let (Some(silence), Some(socket)) = (silence, &self.server) {
                     // Not before: the timeout would count for the connect, too. An error is that
                     // of the connection, which its operations report.

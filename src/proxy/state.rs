@@ -62,6 +62,14 @@ impl Next {
 #[derive(Debug)]
 pub struct Preface {
     pub(super) until: Tick,
+    /// When to look for more of it; never: the kernel tells.
+    pub(super) look_at: Tick,
+}
+
+impl Preface {
+    pub(super) const fn new(until: Tick) -> Self {
+        Self { until, look_at: Tick::NEVER }
+    }
 }
 
 /// Every server is full.
@@ -78,6 +86,8 @@ pub struct Connecting {
     pub(super) until: Tick,
     /// The first bytes of the client that were sent with the SYN.
     pub(super) early: u32,
+    /// Once connected, the server gets a PROXY header before anything else.
+    pub(super) introduces: bool,
 }
 
 /// Bytes go both ways.
@@ -190,6 +200,8 @@ pub struct Attempt {
     pub endpoint: EndpointId,
     /// How long the attempt to connect may take.
     pub timeout: Duration,
+    /// Whether the server gets a PROXY header.
+    pub introduces: bool,
 }
 
 /// Why no server could be chosen.

@@ -140,6 +140,7 @@ impl Running {
                 links: BufferLinks::new(ring.buffers().count()),
                 ring,
                 pipes: Pipes::new(worker.pipes),
+                preface: Vec::new(),
                 waiting: VecDeque::new(),
                 source_turn: 0,
                 released: false,

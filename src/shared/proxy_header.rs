@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use ppp::v1;
 use ppp::v2::{Builder, Command, Protocol, Type, Version};
 
+use crate::config::SendProxy;
+
 /// A version of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyVersion {
@@ -14,6 +16,18 @@ pub enum ProxyVersion {
     V1,
     /// Binary, and with TLVs.
     V2,
+}
+
+impl ProxyVersion {
+    /// The version that a backend sends, if it sends one.
+    #[must_use]
+    pub const fn of(setting: SendProxy) -> Option<Self> {
+        match setting {
+            SendProxy::Off => None,
+            SendProxy::V1 => Some(Self::V1),
+            SendProxy::V2 => Some(Self::V2),
+        }
+    }
 }
 
 /// What a header of version 2 says besides addresses (type-length-value).

@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam::utils::CachePadded;
 
-use crate::config::{BackendSettings, FrontendSettings};
+use crate::config::{BackendSettings, FrontendSettings, ProxyProtocol};
 use crate::shared::clients::Clients;
 use crate::shared::counters::{FrontendCell, PerWorker};
 use crate::shared::limit::Limit;
 use crate::shared::queue::Queue;
 use crate::shared::rate::Bucket;
+use crate::shared::routes::{ClientHello, Routes};
 use crate::shared::schedule::Schedule;
 use crate::terms::WorkerIndex;
 
@@ -36,10 +37,32 @@ pub struct Table {
 pub struct Frontend {
     /// As configured.
     pub settings: Arc<FrontendSettings>,
-    /// Its backend.
-    pub backend: Arc<Backend>,
+    /// The backend of what no route leads elsewhere; none: such a connection is reset.
+    pub backend: Option<Arc<Backend>>,
+    /// The backends that a `ClientHello` can lead to; none: it is not read.
+    pub routes: Option<Routes<Arc<Backend>>>,
     /// Kept from one table to the next.
     pub shared: Arc<FrontendShared>,
+}
+
+impl Frontend {
+    /// Whether something is read from a client before its backend is known.
+    #[must_use]
+    pub fn reads_preface(&self) -> bool {
+        self.routes.is_some() || self.settings.proxy_protocol == ProxyProtocol::Required
+    }
+
+    /// The backend of a client, by its `ClientHello` if that was read.
+    #[must_use]
+    pub fn backend_of(&self, hello: Option<&ClientHello>) -> Option<&Arc<Backend>> {
+        let routed = self.routes.as_ref().zip(hello).and_then(|(routes, hello)| routes.find(hello));
+        routed.or(self.backend.as_ref())
+    }
+
+    /// Every backend, some more than once.
+    pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        self.backend.iter().chain(self.routes.iter().flat_map(Routes::backends))
+    }
 }
 
 /// What a frontend keeps from one table to the next.

@@ -5,6 +5,7 @@
 pub mod buffer;
 pub mod buffer_queue;
 pub mod ids;
+mod peek;
 pub mod pipe;
 pub mod ring;
 pub mod socket;

@@ -76,14 +76,6 @@ impl Socket {
         recv(self.0.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT)
     }
 
-    /// What is there now, without receiving it: how many bytes, as many as there is room for.
-    ///
-    /// # Errors
-    /// As recv(2); EAGAIN: nothing is there.
-    pub fn peek(&self, room: &mut [u8]) -> Result<usize, Errno> {
-        recv(self.0.as_raw_fd(), room, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)
-    }
-
     /// Whether the end of the stream is the next to be read. If it is, it is received, together
     /// with an urgent byte (RFC 6093) in front of it. Receives leave that byte out, and a peek does
     /// not take it from the queue: unread, it would turn a close into a reset (`__tcp_close` in

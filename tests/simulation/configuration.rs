@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use evenkeel::config::{
     AdminState, AllDown, BackendSettings, Check, Config, ConnectErrors, FrontendSettings, Health,
-    Server, ServerAddress, Span,
+    ProxyProtocol, SendProxy, Server, ServerAddress, Span,
 };
 
 use crate::random::Random;
@@ -35,10 +35,13 @@ fn frontend(number: u64, backends: u64, random: &mut Random) -> FrontendSettings
     FrontendSettings {
         name: format!("f{number}").into(),
         bind: ports.map(bind).collect(),
-        backend: (format!("b{}", random.below(backends)), Span::default()),
+        backend: Some((format!("b{}", random.below(backends)), Span::default())),
         sessions_max: limit(6, random),
         idle_timeout: Some(Duration::from_millis(300)),
         half_closed_timeout: Duration::from_millis(200),
+        preface_timeout: Duration::from_millis(50),
+        proxy_protocol: [ProxyProtocol::Off, ProxyProtocol::Required]
+            [usize::from(random.one_in(3))],
         ..FrontendSettings::default()
     }
 }
@@ -49,6 +52,7 @@ fn backend(number: u64, random: &mut Random) -> BackendSettings {
         name: format!("b{number}").into(),
         connect_timeout: Duration::from_millis(100),
         retries: random.below(4) as u32,
+        send_proxy: if random.one_in(3) { SendProxy::V2 } else { SendProxy::Off },
         all_down: if random.one_in(2) { AllDown::Try } else { AllDown::Refuse },
         health: Health {
             check: if random.one_in(8) { Check::Off } else { Check::Tcp },

@@ -201,7 +201,8 @@ impl Control {
         drop(self.cluster.changes());
         let statuses = self.cluster.server_statuses(now);
         for frontend in &table.frontends {
-            self.assert_backend(&frontend.backend, &statuses);
+            let backend = frontend.backend.as_ref().expect("every frontend has a backend");
+            self.assert_backend(backend, &statuses);
             note(&mut self.frontends, &frontend.shared);
         }
         for status in &statuses {

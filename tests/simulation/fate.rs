@@ -19,6 +19,10 @@ pub(crate) enum Planted {
     LostPermit,
     /// The limit of a server is lowered twice for one session.
     DoubleRelease,
+    /// The bytes of the PROXY header stay in the socket of the client.
+    HeaderIsRelayed,
+    /// A server gets no PROXY header.
+    NotIntroduced,
     /// A worker that pauses accepting is not woken when a session ends on another worker.
     WorkerNotWoken,
     /// A worker that begins to pause does not look once more at what ended before.
@@ -31,12 +35,14 @@ pub(crate) enum Planted {
 
 impl Planted {
     /// Those between a session and the kernel.
-    pub(crate) const IN_SESSION: [Self; 5] = [
+    pub(crate) const IN_SESSION: [Self; 7] = [
         Self::LostBuffer,
         Self::LostWakeUp,
         Self::OrderlyClose,
         Self::WrongCount,
         Self::LostCancel,
+        Self::HeaderIsRelayed,
+        Self::NotIntroduced,
     ];
 
     /// Those that the simulation of several workers finds. A session that waits for a buffer is not
@@ -78,10 +84,15 @@ pub(crate) struct Fate {
     pub(crate) servers_are_full: bool,
     /// Once there is none, there never is.
     pub(crate) servers_stay_full: bool,
-    /// The client sends no preface.
+    /// Bytes of the preface: of a PROXY header, which is for us, and of a `ClientHello`, which is
+    /// for the server too.
+    pub(crate) preface: [u64; 2],
+    /// The client sends a part of the preface.
     pub(crate) preface_is_missing: bool,
     /// The client does not send what a preface has to be.
     pub(crate) preface_is_invalid: bool,
+    /// The client that the PROXY header names may not connect.
+    pub(crate) client_is_refused: bool,
 }
 
 impl Fate {
@@ -94,9 +105,13 @@ impl Fate {
             2 => random.below(20_000),
             _ => random.below(400_000),
         };
-        let (client_says, server_says) = (much(&mut random), much(&mut random));
-        let fast_open = random.one_in(4);
-        Self { client_says, server_says, fast_open, ..Self::default() }
+        Self {
+            client_says: much(&mut random),
+            server_says: much(&mut random),
+            fast_open: random.one_in(4),
+            preface: [random.below(200), random.below(3000)],
+            ..Self::default()
+        }
     }
 
     /// Anything may go wrong.
@@ -117,6 +132,7 @@ impl Fate {
         fate.servers_stay_full = random.one_in(4);
         fate.preface_is_missing = random.one_in(16);
         fate.preface_is_invalid = random.one_in(16);
+        fate.client_is_refused = random.one_in(16);
         fate
     }
 

@@ -4,9 +4,10 @@ use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use evenkeel::config::SendProxy;
 use evenkeel::proxy::access::SessionPermit;
 use evenkeel::proxy::route::choose;
-use evenkeel::proxy::rules::{Rules, Timeout};
+use evenkeel::proxy::rules::{BackendRules, Rules, Timeout};
 use evenkeel::proxy::session::Session;
 use evenkeel::proxy::state::{Attempt, Outcome, PickError};
 use evenkeel::proxy::worker_handle::WorkerHandle;
@@ -31,7 +32,7 @@ pub(crate) struct Live {
     /// Until a server is connected.
     frontend: Option<Arc<Frontend>>,
     is_old: bool,
-    /// A server was chosen for it before, or none could be.
+    /// A server was chosen for it before, or none could be; or it had a preface.
     was_routed: bool,
 }
 
@@ -39,24 +40,26 @@ impl Live {
     pub(crate) fn new(client: NewClient, context: &mut Context) -> Self {
         let NewClient { number, frontend, is_old, permit } = client;
         let settings = &frontend.settings;
-        let rules = Rules {
-            preface_timeout: Timeout::NEVER,
+        let backend = BackendRules {
             queue_timeout: context.queue_timeout.map_or(Timeout::NEVER, Timeout::from),
-            idle_timeout: settings.idle_timeout.into(),
-            half_closed_timeout: settings.half_closed_timeout.into(),
-            retries: frontend.backend.settings.retries,
+            retries: frontend.backend.as_ref().map_or(0, |backend| backend.settings.retries),
         };
+        let has_preface = frontend.reads_preface();
+        let rules = Rules::new(settings, has_preface, backend);
         let seed = context.random.next();
         let fate = Fate { planted: context.planted, ..Fate::small(seed) };
+        let mut kernel = Simulated::new(number, Random::new(seed), fate, Memory::new(0, 0));
+        kernel.backend = backend;
         Self {
             number,
             session: Session::new(rules, context.now),
-            kernel: Simulated::new(number, Random::new(seed), fate, Memory::new(0, 0)),
+            kernel,
             shared: Arc::clone(&frontend.shared),
             permit,
             frontend: Some(frontend),
             is_old,
-            was_routed: false,
+            // What was in force when the client came may be gone.
+            was_routed: has_preface,
         }
     }
 
@@ -89,8 +92,10 @@ impl Live {
         if again || self.frontend.is_none() {
             self.frontend = in_force.cloned().or_else(|| self.frontend.take());
         }
-        let backend = &self.frontend.as_ref().ok_or(PickError::NoServer)?.backend;
-        let is_old = in_force.is_some_and(|one| !Arc::ptr_eq(&one.backend, backend));
+        let backend = self.frontend.as_ref().and_then(|frontend| frontend.backend.as_ref());
+        let backend = backend.ok_or(PickError::NoServer)?;
+        let in_force = in_force.and_then(|frontend| frontend.backend.as_ref());
+        let is_old = in_force.is_some_and(|one| !Arc::ptr_eq(one, backend));
         assert!(!is_old || self.is_old && !again, "it goes by an old table: {self:?}");
         let endpoints = &backend.schedule.endpoints;
         let choice = choose(backend, || None, self.session.tried(), worker);
@@ -110,7 +115,9 @@ impl Live {
         }
         let permit = choice?;
         let timeout = backend.settings.connect_timeout;
-        let attempt = Attempt { endpoint: permit.endpoint().id, timeout };
+        let introduces = backend.settings.send_proxy != SendProxy::Off;
+        self.kernel.introduces = introduces;
+        let attempt = Attempt { endpoint: permit.endpoint().id, timeout, introduces };
         let before = self.kernel.permit.replace(permit);
         assert!(before.is_none(), "the permit of the server before: {before:?}");
         Ok(attempt)

@@ -24,7 +24,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use evenkeel::proxy::io::Event;
-use evenkeel::proxy::rules::{Rules, Timeout};
+use evenkeel::proxy::rules::{BackendRules, Rules, Timeout};
 use evenkeel::proxy::session::Session;
 use evenkeel::proxy::state::State;
 use evenkeel::proxy::timer_wheel::Tick;
@@ -83,19 +83,28 @@ fn timeout(ends: bool, millis: u64) -> Timeout {
 /// One session from accept to close.
 fn run(seed: u64, fate: Fate, may_be_stopped: bool) -> (Simulated, Session) {
     let mut random = Random::new(seed);
-    let rules = Rules {
-        preface_timeout: timeout(random.one_in(4), 50),
+    let backend = BackendRules {
         queue_timeout: timeout(random.one_in(2), 80),
+        retries: random.below(4) as u32,
+    };
+    let has_preface = random.one_in(4);
+    // Only the preface shows which backend it is.
+    let known = if has_preface { BackendRules::default() } else { backend };
+    let rules = Rules {
+        preface_timeout: timeout(has_preface, 50),
+        queue_timeout: known.queue_timeout,
         idle_timeout: timeout(true, 300),
         half_closed_timeout: timeout(true, 200),
-        retries: random.below(4) as u32,
+        retries: known.retries,
     };
     let stopped_at = (may_be_stopped && random.one_in(20)).then(|| random.below(300));
     let mut kernel = Simulated::new(0, random, fate, Memory::new(BUFFERS, PIPES));
+    kernel.backend = backend;
     let mut now = Tick(1);
     let mut session = Session::new(rules, now);
     route(&mut session, now, &mut kernel);
     session.start(now, &mut kernel);
+    route(&mut session, now, &mut kernel);
     let mut steps = 0;
     while !session.is_closed() {
         steps += 1;
@@ -174,6 +183,7 @@ fn disorderly_sessions_return_all_they_held_and_say_why_they_ended() {
             Reason::QueueTimeout,
             Reason::PrefaceTimeout,
             Reason::BadPreface,
+            Reason::Refused,
             Reason::DrainTimeout,
         ];
         for reason in wanted {
@@ -241,6 +251,9 @@ fn a_whole_process_counts_every_session_and_loses_no_client_and_no_wake_up() {
             Reason::ServerDown,
             Reason::Killed,
             Reason::DrainTimeout,
+            Reason::PrefaceTimeout,
+            Reason::BadPreface,
+            Reason::Refused,
         ] {
             assert!(met.reasons.contains(&reason), "{reason:?} was never met");
         }

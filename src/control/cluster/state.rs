@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::{self, Config, OnDown};
+use crate::config::{self, Config, OnDown, Route};
 use crate::control::cluster::backend::{AllOverrides, BackendState, Update};
 use crate::control::cluster::chains;
 use crate::control::cluster::change::{Change, ChangeKind};
@@ -15,7 +15,8 @@ use crate::control::cluster::registry::Registry;
 use crate::control::cluster::server::ServerState;
 use crate::control::cluster::srv::Records;
 use crate::control::health::ProbeTaskId;
-use crate::shared::table::{Frontend, FrontendShared, Table};
+use crate::shared::routes::Routes;
+use crate::shared::table::{Backend, Frontend, FrontendShared, Table};
 use crate::sys::local_addresses::LocalAddresses;
 use crate::terms::{EndpointId, ServerId};
 
@@ -232,10 +233,11 @@ impl Cluster {
         }
         let mut table = Table { version, frontends: Vec::new(), listeners: Vec::new() };
         for FrontendState { config, shared, .. } in &self.frontends {
-            let Some(backend) = backends.get(config.backend.0.as_str()) else { continue };
+            let backend = config.backend.as_ref();
             let frontend = Arc::new(Frontend {
                 settings: Arc::clone(config),
-                backend: Arc::clone(backend),
+                backend: backend.and_then(|(name, _)| backends.get(name.as_str())).cloned(),
+                routes: config.is_routed().then(|| routes(config, &backends)),
                 shared: Arc::clone(shared),
             });
             let listeners = config.bind.iter().filter_map(|(address, _)| bound.get(address));
@@ -321,4 +323,16 @@ impl Cluster {
             }
         }
     }
+}
+
+/// The backends that `sni` and `alpn` of a frontend name.
+fn routes(
+    config: &config::FrontendSettings,
+    backends: &BTreeMap<Arc<str>, Arc<Backend>>,
+) -> Routes<Arc<Backend>> {
+    let backend = |route: &Route| backends.get(route.backend.as_str()).cloned();
+    let [sni, alpn] = [&config.sni, &config.alpn].map(|routes| {
+        routes.iter().filter_map(|route| Some((route.name.as_str(), backend(route)?)))
+    });
+    Routes::new(sni, alpn)
 }

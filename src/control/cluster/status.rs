@@ -23,6 +23,17 @@ const NOT_PROBED: &str = "not probed";
 /// Shown until the result of the first probe: after the start, after maintenance.
 const NOT_PROBED_YET: &str = "not probed yet";
 
+/// The backends of a frontend, each once.
+fn backends_of(frontend: &config::FrontendSettings) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in frontend.backends() {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join(", ")
+}
+
 impl Cluster {
     /// The endpoints to probe: those of servers that are not in maintenance.
     pub fn probe_targets(&self) -> impl Iterator<Item = ProbeTarget> {
@@ -57,7 +68,7 @@ impl Cluster {
     pub fn frontend_statuses(&self) -> Vec<FrontendStatus> {
         let status = |frontend: &FrontendState, addresses| FrontendStatus {
             name: Arc::clone(&frontend.name),
-            backend: frontend.config.backend.0.as_str().into(),
+            backend: backends_of(&frontend.config).into(),
             addresses,
             shared: Arc::clone(&frontend.shared),
         };

@@ -91,7 +91,18 @@ impl Controller {
 
 /// The backends that a frontend can reach, each with the clients that are sent there.
 fn reachable(frontend: &Frontend) -> Vec<(String, Arc<Backend>)> {
-    vec![("every client".to_owned(), Arc::clone(&frontend.backend))]
+    let settings = &frontend.settings;
+    let named = |name: &str| frontend.backends().find(|backend| *backend.settings.name == *name);
+    let mut reachable = Vec::new();
+    for (what, routes) in [("server name", &settings.sni), ("protocol", &settings.alpn)] {
+        for route in routes {
+            let clients = format!("clients with the {what} {}", route.name);
+            reachable.extend(named(&route.backend).map(|backend| (clients, Arc::clone(backend))));
+        }
+    }
+    let clients = if reachable.is_empty() { "every client" } else { "all other clients" };
+    reachable.extend(frontend.backend.as_ref().map(|it| (clients.to_owned(), Arc::clone(it))));
+    reachable
 }
 
 fn rule(key: &str, verdict: Verdict, why: String) -> RuleExplanation {

@@ -89,7 +89,9 @@ impl Controller {
             let old = self.shared.publish(self.cluster.table(version, &self.bound));
             // A server may have come up or have a higher limit, and a frontend another backend.
             for frontend in old.frontends.iter().chain(&self.shared.table.load().frontends) {
-                self.shared.tell_first(&frontend.backend.queue);
+                for backend in frontend.backends() {
+                    self.shared.tell_first(&backend.queue);
+                }
             }
             self.retired.push_back((version, old));
             self.set_targets();

@@ -141,7 +141,7 @@ impl Scene {
     /// Addresses of servers that may be picked now.
     fn picked(&self) -> Vec<SocketAddr> {
         let table = self.shared.table.load();
-        let schedule = &table.frontends[0].backend.schedule;
+        let schedule = &table.frontends[0].backend.as_ref().unwrap().schedule;
         schedule.endpoints.iter().map(|endpoint| endpoint.address).collect()
     }
 

@@ -119,6 +119,7 @@ impl Simulated {
     fn answer_ready(&mut self, side: Side, readiness: Readiness, cancelled: bool) -> Option<Event> {
         let peer = &self.peers[index(side)];
         let ready = match readiness {
+            Readiness::Readable if self.preface_seen.is_some() => self.preface_may_go_on(),
             Readiness::Readable => peer.said > peer.taken || peer.ended || peer.reset,
             Readiness::Writable => peer.unread < WINDOW || peer.reset,
         };

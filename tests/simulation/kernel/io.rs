@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use evenkeel::proxy::io::{Closing, First, Io, Operation};
+use evenkeel::proxy::io::{Closing, First, Io, Operation, PrefaceRead};
 use evenkeel::sys::buffer::{BUFFER_SIZE, BufferId, Supply};
 use evenkeel::sys::buffer_queue::BufferLinks;
 use evenkeel::sys::pipe::PipeId;
@@ -67,6 +67,14 @@ impl Io for Simulated {
         }
     }
 
+    fn read_preface(&mut self) -> PrefaceRead {
+        self.look_at_preface()
+    }
+
+    fn introduce(&mut self, _: bool) -> Result<bool, Errno> {
+        self.send_header()
+    }
+
     fn receive_rest(&mut self, side: Side, buffer: &BufferId, filled: u32) -> Result<u32, Errno> {
         if self.has_ended(side)? {
             return Ok(0);
@@ -112,7 +120,8 @@ impl Io for Simulated {
     fn shut_down(&mut self, side: Side) {
         let other = &self.peers[index(side.other())];
         assert!(other.ended, "the end of {side:?} was made up");
-        assert_eq!(self.peers[index(side)].got, other.said, "the end overtakes bytes");
+        let relayed = other.said - other.header;
+        assert_eq!(self.peers[index(side)].got, relayed, "the end overtakes bytes");
         self.peers[index(side)].saw_end = true;
         self.held_back[index(side)] = false;
     }
@@ -134,9 +143,10 @@ impl Io for Simulated {
         }
         self.closes[index(side)] += 1;
         self.held_back[index(side)] = false;
-        let other_taken = self.peers[index(side.other())].taken;
+        let other = &self.peers[index(side.other())];
+        let relayed = other.taken - other.header;
         let peer = &mut self.peers[index(side)];
-        let whole = peer.got == other_taken || !peer.open;
+        let whole = peer.got == relayed || !peer.open;
         assert!(how == Closing::Abort || whole, "{side:?} is told the end, and bytes were dropped");
         peer.open = false;
         if how == Closing::Abort {

@@ -6,13 +6,15 @@
 
 mod answers;
 mod io;
+mod preface;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::time::Duration;
 
-use evenkeel::proxy::io::{Event, InvalidPreface, Operation};
+use evenkeel::proxy::io::{Event, Operation};
 use evenkeel::proxy::route::ServerPermit;
+use evenkeel::proxy::rules::BackendRules;
 use evenkeel::proxy::session::Session;
 use evenkeel::proxy::state::State;
 use evenkeel::proxy::state::{Attempt, PickError};
@@ -45,6 +47,10 @@ pub(crate) struct Peer {
     reset_told: bool,
     /// Bytes of its stream that we have taken from the socket.
     taken: u64,
+    /// The first of them, which were its PROXY header.
+    header: u64,
+    /// It has got a PROXY header from us.
+    is_introduced: bool,
     /// Bytes that our kernel holds for it.
     unread: u64,
     open: bool,
@@ -109,6 +115,12 @@ pub(crate) struct Simulated {
     pub(crate) permit: Option<ServerPermit>,
     /// Whether the receive of each side goes on by itself.
     many: [bool; 2],
+    /// Bytes that had come at the last look at the preface, until it is complete.
+    preface_seen: Option<u64>,
+    /// Of the backend that the preface leads to.
+    pub(crate) backend: BackendRules,
+    /// Whether the server of this attempt gets a PROXY header.
+    pub(crate) introduces: bool,
     connect_outcome: Option<Result<(), ConnectFailure>>,
     /// The attempt is answered by nobody.
     hangs: bool,
@@ -142,6 +154,9 @@ impl Simulated {
             supply: Supply::Ample,
             permit: None,
             many: [false; 2],
+            preface_seen: None,
+            backend: BackendRules::default(),
+            introduces: false,
             connect_outcome: None,
             hangs: false,
             early: 0,
@@ -182,7 +197,9 @@ impl Simulated {
         let number = self.attempts as u32;
         let endpoint = EndpointId { server: ServerId(number), number };
         assert!(!session.tried().contains(&endpoint));
-        Ok(Attempt { endpoint, timeout: Duration::from_millis(100) })
+        self.introduces = self.random.one_in(4);
+        let (timeout, introduces) = (Duration::from_millis(100), self.introduces);
+        Ok(Attempt { endpoint, timeout, introduces })
     }
 
     /// What must be so at the end of every session, but for its memory; how it ended.
@@ -203,7 +220,8 @@ impl Simulated {
         if end.reason == Reason::Done {
             for side in Side::BOTH {
                 let peer = self.peer(side);
-                assert_eq!(self.peer(side.other()).got, peer.said, "{side:?} lost bytes");
+                let relayed = peer.said - peer.header;
+                assert_eq!(self.peer(side.other()).got, relayed, "{side:?} lost bytes");
                 assert!(peer.ended && !peer.saw_reset, "{side:?} ended in order, and so did we");
             }
         }
@@ -309,10 +327,6 @@ impl Simulated {
     /// What the worker tells the session, not the kernel.
     fn worker_tells(&mut self, session: &Session) -> Option<Event> {
         match session.state() {
-            State::Preface(_) if !self.fate.preface_is_missing && self.random.one_in(4) => {
-                let invalid = self.fate.preface_is_invalid;
-                Some(Event::PrefaceRead(if invalid { Err(InvalidPreface) } else { Ok(()) }))
-            }
             State::Queued(_) if !self.fate.servers_stay_full && self.random.one_in(4) => {
                 Some(Event::ServerFree)
             }
@@ -343,11 +357,14 @@ impl Simulated {
     /// Bytes arrive at a peer: the next ones of the other's stream, or nothing is right.
     fn arrive(&mut self, side: Side, run: Run) {
         let attempt = if run.from == Side::Server { self.attempts } else { 0 };
+        let header = self.peers[index(run.from)].header;
         let peer = &mut self.peers[index(side)];
         assert!(peer.open && !peer.saw_end, "{side:?} gets bytes after the end");
+        let is_introduced = peer.is_introduced || side == Side::Client || !self.introduces;
+        assert!(is_introduced, "the server gets bytes before the PROXY header");
         let stream = (self.number, side.other(), attempt);
         assert_eq!((run.session, run.from, run.attempt), stream, "bytes of another stream");
-        assert_eq!(run.start, peer.got, "{side:?}: out of order");
+        assert_eq!(run.start - header, peer.got, "{side:?}: out of order");
         peer.got += run.length;
         peer.unread += run.length;
     }

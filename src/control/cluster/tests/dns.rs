@@ -124,7 +124,7 @@ fn an_endpoint_whose_address_stays_keeps_everything() {
     scene.probe_at("a", "10.0.0.1:80", true);
     let task = scene.task("a", "10.0.0.1:80".parse().unwrap());
     let table = scene.cluster.table(1, &Bound::new());
-    let endpoint = Arc::clone(&table.frontends[0].backend.schedule.endpoints[0]);
+    let endpoint = Arc::clone(&table.frontends[0].backend.as_ref().unwrap().schedule.endpoints[0]);
     endpoint.load.raise();
     assert!(endpoint.shared.sessions.try_raise());
     scene.dns("pi", &["10.0.0.1"]);

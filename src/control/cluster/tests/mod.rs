@@ -155,7 +155,7 @@ impl Scene {
     fn rotation(&mut self) -> Vec<(String, String)> {
         self.version += 1;
         let table = self.cluster.table(self.version, &Bound::new());
-        let schedule = &table.frontends[0].backend.schedule;
+        let schedule = &table.frontends[0].backend.as_ref().unwrap().schedule;
         let endpoints =
             schedule.rotation.iter().map(|index| &schedule.endpoints[usize::from(*index)]);
         let named = endpoints.map(|one| (one.shared.name.to_string(), one.address.to_string()));
@@ -385,12 +385,12 @@ fn a_backend_that_did_not_change_is_the_same_in_the_next_table() {
     let mut scene = Scene::of(&(server("a", "") + &server("b", "")));
     let mut backend = || {
         let table = scene.cluster.table(1, &Bound::new());
-        Arc::clone(&table.frontends[0].backend)
+        table.frontends[0].backend.clone().unwrap()
     };
     let (first, second) = (backend(), backend());
     assert!(Arc::ptr_eq(&first, &second));
     scene.bring_down("a");
-    let third = Arc::clone(&scene.cluster.table(2, &Bound::new()).frontends[0].backend);
+    let third = scene.cluster.table(2, &Bound::new()).frontends[0].backend.clone().unwrap();
     assert!(!Arc::ptr_eq(&first, &third) && Arc::ptr_eq(&first.turn, &third.turn));
 }
 
@@ -443,7 +443,7 @@ fn what_a_worker_can_still_reach_through_an_old_table_is_not_forgotten() {
     // A worker that has not loaded the new table accepts by the old one.
     let cell = WorkerIndex(0);
     old.frontends[0].shared.cells.of(cell).active.add(1);
-    let endpoints = &old.frontends[0].backend.schedule.endpoints;
+    let endpoints = &old.frontends[0].backend.as_ref().unwrap().schedule.endpoints;
     assert!(endpoints.iter().all(|endpoint| endpoint.shared.sessions.try_raise()));
     assert!(scene.names().contains(&"a".to_owned()), "{:?}", scene.names());
     assert!(scene.cluster.frontend_statuses().iter().any(|status| *status.name == *"http"));
