@@ -207,13 +207,14 @@ impl fmt::Debug for Letters {
 /// `evenkeel_server_connect_failures_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConnectFailure {
-    /// ECONNREFUSED: nobody listens there.
+    /// ECONNREFUSED: nobody listens there. Of a unix socket also: there is none at that path, or
+    /// its backlog is full.
     Refused,
     /// `connect_timeout` passed, or ETIMEDOUT.
     Timeout,
     /// No route, network or host down.
     Unreachable,
-    /// EPERM or EACCES: a firewall of this machine.
+    /// EPERM or EACCES: a firewall of this machine, or the permissions of a unix socket.
     Denied,
     /// EADDRNOTAVAIL: no local port is left.
     NoPort,

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{ErrorKind, Read};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread;
@@ -97,7 +97,7 @@ fn time_to_follow(listeners: usize) -> Duration {
     let frontend = frontend();
     // Without sockets, so that there can be many: only following the table is measured.
     let listener = |port: usize| {
-        let address = ([127, 0, 0, 1], u16::try_from(port).unwrap()).into();
+        let address = SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap()));
         (Arc::new(Listener::new(address, Vec::new())), Arc::clone(&frontend))
     };
     let listeners: Vec<_> = (1..=listeners).map(listener).collect();

@@ -3,33 +3,76 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::path::Path;
+use std::sync::Arc;
 
-use super::values::{Parsed, wrong};
+use super::bind_address::BindAddress;
+use super::values::{self, Parsed, wrong};
+use crate::sys::address::Address;
 use crate::sys::zone;
 
-/// Where a server is.
+/// Ports of one range. Each of them costs a socket for each worker: 16,384 with four workers.
+pub const PORTS_MAX: u16 = 4096;
+
+/// Where a server is. Port 0: the port that the client of the session connected to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ServerAddress {
-    /// ip:port
+    /// ip or ip:port
     Ip(SocketAddr),
-    /// host:port, resolved at start and whenever its TTL ends.
+    /// unix:path
+    Unix(Arc<Path>),
+    /// host or host:port, resolved at start and whenever its TTL ends.
     Name {
         /// The host, in lower case. With a dot at its end, it is absolute: the search list of
         /// /etc/resolv.conf does not apply.
         host: String,
-        /// 1-65535
+        /// 1-65535, or 0
         port: u16,
     },
+}
+
+impl ServerAddress {
+    /// The address, if it is not a host name.
+    #[must_use]
+    pub fn fixed(&self) -> Option<Address> {
+        match self {
+            Self::Ip(address) => Some(Address::Ip(*address)),
+            Self::Unix(path) => Some(Address::Unix(Arc::clone(path))),
+            Self::Name { .. } => None,
+        }
+    }
+
+    /// The host name, if it is one.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Name { host, .. } => Some(host),
+            Self::Ip(_) | Self::Unix(_) => None,
+        }
+    }
+
+    /// Whether a session connects to the port that its client connected to.
+    #[must_use]
+    pub const fn lacks_port(&self) -> bool {
+        match self {
+            Self::Ip(address) => address.port() == 0,
+            // No host: the address is missing or wrong.
+            Self::Name { host, port } => *port == 0 && !host.is_empty(),
+            Self::Unix(_) => false,
+        }
+    }
 }
 
 /// As the configuration writes it, without the dot at the end of a host.
 impl fmt::Display for ServerAddress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ip(address) => zone::Shown(*address).fmt(out),
             Self::Name { host, port } => {
-                write!(out, "{}:{port}", host.strip_suffix('.').unwrap_or(host))
+                out.write_str(host.strip_suffix('.').unwrap_or(host))?;
+                if *port == 0 { Ok(()) } else { write!(out, ":{port}") }
             }
+            Self::Ip(address) => Address::Ip(*address).fmt(out),
+            Self::Unix(path) => write!(out, "unix:{}", path.display()),
         }
     }
 }
@@ -41,38 +84,75 @@ impl Default for ServerAddress {
     }
 }
 
-/// An address to listen on.
-pub(super) fn bind(text: &str) -> Parsed<SocketAddr> {
-    let (host, port) = host_and_port(text, "0.0.0.0:80")?;
+/// Where a frontend listens.
+pub(super) fn bind(text: &str) -> Parsed<BindAddress> {
+    const EXAMPLE: &str = "0.0.0.0:80";
+    if let Some(path) = unix(text)? {
+        return Ok(BindAddress::Unix(path));
+    }
+    let (host, Some(ports)) = host_and_port(text, EXAMPLE)? else {
+        return Err(format!("no port; write one after a colon, such as {EXAMPLE:?}"));
+    };
+    let (first, last) = range(ports)?;
     let Some(ip) = ip(host)? else {
         let what = if matches!(host, "" | "*") { "no IP address" } else { "not an IP address" };
         return Err(format!(
-            "{what} before the port; write \"0.0.0.0:{port}\" for all IPv4 addresses, \
-             \"[::]:{port}\" for IPv6"
+            "{what} before the port; write \"0.0.0.0:{ports}\" for all IPv4 addresses, \
+             \"[::]:{ports}\" for IPv6"
         ));
     };
     if let IpAddr::V6(ip) = ip
         && let Some(ip) = ip.to_ipv4_mapped()
     {
-        return Err(format!("an IPv4-mapped IPv6 address; write \"{ip}:{port}\""));
+        return Err(format!("an IPv4-mapped IPv6 address; write \"{ip}:{ports}\""));
     }
     unicast(ip)?;
-    with_zone(host, ip, port)
+    Ok(BindAddress::Ip(with_zone(host, ip, first)?, last))
+}
+
+/// Where HTTP is served: one IP address and port.
+pub(super) fn observe(text: &str) -> Parsed<SocketAddr> {
+    match bind(text)? {
+        BindAddress::Ip(address, last) if address.port() == last => Ok(address),
+        _ => wrong("not one IP address and port; write one such as \"127.0.0.1:8404\""),
+    }
 }
 
 /// Where a server is.
 pub(super) fn server(text: &str) -> Parsed<ServerAddress> {
+    if let Some(path) = unix(text)? {
+        return Ok(ServerAddress::Unix(path));
+    }
     let (host, port) = host_and_port(text, "web1.lan:80")?;
+    let number = port.map_or(Ok(0), self::port)?;
     let Some(ip) = ip(host)? else {
-        return Ok(ServerAddress::Name { host: host_name(host)?, port });
+        return Ok(ServerAddress::Name { host: host_name(host, port.is_some())?, port: number });
     };
     if ip.to_canonical().is_unspecified() {
-        return Err(format!(
-            "not the address of a server; for this machine write \"127.0.0.1:{port}\""
-        ));
+        let own = Address::Ip(SocketAddr::from(([127, 0, 0, 1], number)));
+        return Err(format!("not the address of a server; for this machine write \"{own}\""));
     }
     unicast(ip)?;
-    Ok(ServerAddress::Ip(with_zone(host, ip, port)?))
+    Ok(ServerAddress::Ip(with_zone(host, ip, number)?))
+}
+
+/// The path of a unix socket, if it is one.
+fn unix(text: &str) -> Parsed<Option<Arc<Path>>> {
+    if text.starts_with('/') {
+        return Err(format!("a path; for a unix socket write \"unix:{text}\""));
+    }
+    if text.starts_with('@') {
+        return wrong(
+            "an abstract unix socket, which any process may take; write the path of a socket, such \
+             as \"unix:/run/x.sock\"",
+        );
+    }
+    let Some(path) = text.strip_prefix("unix:") else { return Ok(None) };
+    values::socket_path(path, "unix:/run/x.sock")?;
+    if path.chars().any(char::is_control) {
+        return wrong("a control character in the path; write another path");
+    }
+    Ok(Some(Path::new(path).into()))
 }
 
 /// TCP has one machine at each end.
@@ -142,11 +222,9 @@ pub(super) fn zone_index(ip: IpAddr, zone: Option<&str>, example: &str) -> Parse
 const BRACKETS: &str = "an IPv6 address needs brackets, and the port stands after them; write it \
                         as \"[2001:db8::1]:80\"";
 
-/// What is before and after the last colon; an IPv6 address keeps its brackets.
-fn host_and_port<'t>(text: &'t str, example: &str) -> Parsed<(&'t str, u16)> {
-    if text.starts_with("unix:") || text.starts_with(['/', '@']) {
-        return wrong("unix: addresses are not supported yet; write an address and a port");
-    }
+/// What is before and after the last colon; an IPv6 address keeps its brackets, and alone has no
+/// port.
+fn host_and_port<'t>(text: &'t str, example: &str) -> Parsed<(&'t str, Option<&'t str>)> {
     if text.contains("://") {
         return Err(format!("a URL; write host and port alone, such as {example:?}"));
     }
@@ -157,16 +235,40 @@ fn host_and_port<'t>(text: &'t str, example: &str) -> Parsed<(&'t str, u16)> {
         return wrong("a DNS SRV name; write srv = NAME in the backend, or host and port here");
     }
     let Some((host, port)) = text.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) else {
-        return Err(format!("no port; write one after a colon, such as {example:?}"));
+        return Ok((text, None));
     };
     if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
         return wrong(BRACKETS);
     }
-    let all_digits = !port.is_empty() && port.chars().all(|c| c.is_ascii_digit());
-    match port.parse() {
-        Ok(number) if all_digits && number != 0 => Ok((host, number)),
-        _ => Err(format!("{port:?} is not a port; write 1 to 65535")),
+    Ok((host, Some(port)))
+}
+
+fn port(text: &str) -> Parsed<u16> {
+    let all_digits = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
+    match text.parse() {
+        Ok(number) if all_digits && number != 0 => Ok(number),
+        _ => Err(format!("{text:?} is not a port; write 1 to 65535")),
     }
+}
+
+/// A port, or a range of ports: "7000-7010".
+fn range(text: &str) -> Parsed<(u16, u16)> {
+    let Some((first, last)) = text.split_once('-') else {
+        let port = port(text)?;
+        return Ok((port, port));
+    };
+    let (first, last) = (port(first)?, port(last)?);
+    if first > last {
+        return Err(format!("a range that ends before it begins; write \"{last}-{first}\""));
+    }
+    if last - first >= PORTS_MAX {
+        return Err(format!(
+            "{} ports, more than {PORTS_MAX}: each costs a socket for each worker; write a shorter \
+             range",
+            u32::from(last - first) + 1
+        ));
+    }
+    Ok((first, last))
 }
 
 /// An IP address; none: it may be a host name.
@@ -185,7 +287,7 @@ fn ip(host: &str) -> Parsed<Option<IpAddr>> {
 pub(super) fn tls_name(text: &str) -> Parsed<String> {
     match text.parse::<IpAddr>() {
         Ok(ip) => Ok(ip.to_string()),
-        Err(_) => host_name(text),
+        Err(_) => host_name(text, true),
     }
 }
 
@@ -221,10 +323,11 @@ pub(super) fn srv_name(text: &str) -> Parsed<String> {
 
 /// A host name of RFC 1123 (2.1): labels of letters, digits and inner hyphens; and underscores,
 /// which names of containers have. In lower case, with the dot at its end if there is one.
-fn host_name(text: &str) -> Parsed<String> {
+fn host_name(text: &str, has_port: bool) -> Parsed<String> {
     let host = text.strip_suffix('.').unwrap_or(text);
     if host.is_empty() {
-        return wrong("no host before the port; write \"host:port\"");
+        let what = if has_port { "no host before the port" } else { "no address" };
+        return Err(format!("{what}; write \"host:port\""));
     }
     if host.len() > 253 {
         return wrong("a host name longer than 253 characters; write a shorter one");

@@ -26,8 +26,9 @@ section! {
         /// How a server is chosen. "roundrobin": in turn, by weight; "leastconn": the one with the
         /// fewest sessions in proportion to its weight; "random": the one with fewer sessions of
         /// two that are drawn by weight; "source": by the client's address, so that a client keeps
-        /// its server as long as that is up (Maglev); "first": the first one in the file that is
-        /// below its `sessions_max`.
+        /// its server as long as that is up (Maglev; clients of a unix socket have no address, and
+        /// are distributed in turn); "first": the first one in the file that is below its
+        /// `sessions_max`.
         balance: Balance = Default(Kind::Words(Balance::WORDS), r#""roundrobin""#);
         /// Timeout of one attempt to connect to a server.
         connect_timeout: Duration = Default(TIMEOUT, r#""3s""#);
@@ -94,9 +95,11 @@ section! {
     "backend.NAME.server" => Server {
         /// Its name, unique in its backend.
         name: String = Required(Kind::Text(&NAME), r#""web1""#);
-        /// IP:PORT or HOST:PORT. evenkeel resolves a host name again when the TTL of the answer
-        /// ends, and soon after a failed connect or probe. It uses all of its addresses, up to
-        /// 1,024. HOST.local is asked by multicast DNS.
+        /// IP:PORT, HOST:PORT or "unix:PATH" (a unix socket). evenkeel resolves a host name again
+        /// when the TTL of the answer ends, and soon after a failed connect or probe. It uses all
+        /// of its addresses, up to 1,024. HOST.local is asked by multicast DNS. Without :PORT, a
+        /// session connects to the port that its client connected to; then health checks need
+        /// `health.port`, unless the frontends of the backend have only one port.
         address: ServerAddress = Required(Kind::Text(&SERVER), r#""192.0.2.1:80""#);
         /// Share of new sessions, relative to the weights of the other servers; 0: none.
         weight: u32 = Default(Kind::Number(0, 1000), "100");

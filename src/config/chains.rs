@@ -5,9 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::addresses::ServerAddress;
 use super::backend_settings::BackendSettings;
 use super::frontend_settings::FrontendSettings;
+use crate::sys::address::Address;
 use crate::sys::local_addresses::LocalAddresses;
 
 /// Which backends lead to which, through servers that are frontends of this balancer.
@@ -16,8 +16,10 @@ use crate::sys::local_addresses::LocalAddresses;
 /// errors of the file. The addresses of host names are added, except those that close a cycle.
 #[derive(Debug)]
 pub struct Chains<'a> {
-    /// Frontends by port, and by the address that they listen on.
-    listening: HashMap<u16, HashMap<SocketAddr, &'a FrontendSettings>>,
+    /// Frontends by the address that they listen on.
+    listening: HashMap<Address, &'a FrontendSettings>,
+    /// For each backend, the ports that its clients connect to.
+    ports: HashMap<&'a str, BTreeSet<u16>>,
     local: &'a LocalAddresses,
     /// The index of each backend.
     backends: HashMap<Arc<str>, usize>,
@@ -26,12 +28,12 @@ pub struct Chains<'a> {
 }
 
 /// A frontend that accepts the connections to some address.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Reached<'a> {
     /// The frontend.
     pub frontend: &'a FrontendSettings,
     /// The address that it listens on.
-    pub bind: SocketAddr,
+    pub bind: Address,
 }
 
 impl<'a> Chains<'a> {
@@ -42,62 +44,86 @@ impl<'a> Chains<'a> {
         backends: impl IntoIterator<Item = &'b Arc<BackendSettings>> + Clone,
         local: &'a LocalAddresses,
     ) -> Self {
-        let mut listening: HashMap<u16, HashMap<_, &FrontendSettings>> = HashMap::new();
+        let mut listening: HashMap<Address, &FrontendSettings> = HashMap::new();
+        let mut ports: HashMap<&str, BTreeSet<u16>> = HashMap::new();
         for frontend in frontends {
-            for (bind, _) in &frontend.bind {
-                listening.entry(bind.port()).or_default().entry(*bind).or_insert(&**frontend);
+            for address in frontend.bind.iter().flat_map(|(bind, _)| bind.addresses()) {
+                for (backend, _) in frontend.backends() {
+                    ports.entry(backend).or_default().extend(address.port());
+                }
+                listening.entry(address).or_insert(&**frontend);
             }
         }
         let names = backends.clone().into_iter().map(|backend| Arc::clone(&backend.name));
         let indices: HashMap<_, _> = names.zip(0..).collect();
         let next = vec![BTreeSet::new(); indices.values().max().map_or(0, |last| last + 1)];
-        let mut chains = Self { listening, local, backends: indices, next };
+        let mut chains = Self { listening, ports, local, backends: indices, next };
         for backend in backends {
             for server in &backend.servers {
-                if let ServerAddress::Ip(address) = server.address {
-                    chains.link(&backend.name, address);
+                if let Some(address) = server.address.fixed() {
+                    chains.link(&backend.name, &address);
                 }
             }
         }
         chains
     }
 
-    /// The frontend that accepts the connections to `address`.
+    /// A frontend that accepts connections of `backend` to `address`.
     #[must_use]
-    pub fn reached(&self, address: SocketAddr) -> Option<Reached<'a>> {
-        let listening = self.listening.get(&address.port())?;
-        let mut binds = self.local.accepting(address);
-        binds.find_map(|bind| Some(Reached { frontend: listening.get(&bind).copied()?, bind }))
+    pub fn reached(&self, backend: &str, address: &Address) -> Option<Reached<'a>> {
+        self.all_reached(backend, address).next()
     }
 
-    /// The frontend at `address`, if a connection of `backend` to it comes back to `backend`.
+    /// The frontends that accept connections of `backend` to `address`: several if that has no port
+    /// of its own, and clients of `backend` connect to several.
+    fn all_reached(&self, backend: &str, address: &Address) -> impl Iterator<Item = Reached<'a>> {
+        let unix = address.is_unix().then(|| address.clone());
+        let ports = self.ports.get(backend).filter(|_| address.lacks_port());
+        let ports = ports.into_iter().flatten().map(|port| address.for_client(Some(*port)));
+        let ips: Vec<SocketAddr> = ports.chain([address.for_client(None)]).flatten().collect();
+        let by_ip = ips.into_iter().filter_map(|ip| {
+            let mut binds = self.local.accepting(ip).map(Address::Ip);
+            binds.find_map(|bind| self.listener(bind))
+        });
+        unix.into_iter().filter_map(|bind| self.listener(bind)).chain(by_ip)
+    }
+
+    fn listener(&self, bind: Address) -> Option<Reached<'a>> {
+        Some(Reached { frontend: self.listening.get(&bind).copied()?, bind })
+    }
+
+    /// A frontend at `address`, if a connection of `backend` to it comes back to `backend`.
     #[must_use]
-    pub fn cycle(&self, backend: &str, address: SocketAddr) -> Option<Reached<'a>> {
-        let reached = self.reached(address)?;
-        let from = *self.backends.get(backend)?;
-        self.following(reached).any(|to| self.leads(to, from)).then_some(reached)
+    pub fn cycle(&self, backend: &str, address: &Address) -> Option<Reached<'a>> {
+        let mut reached = self.all_reached(backend, address);
+        reached.find(|reached| self.edges(backend, reached).any(|(from, to)| self.leads(to, from)))
     }
 
     /// Adds an address of a host name that `backend` uses, unless it closes a cycle.
-    pub fn add(&mut self, backend: &str, address: SocketAddr) {
+    pub fn add(&mut self, backend: &str, address: &Address) {
         if self.cycle(backend, address).is_none() {
             self.link(backend, address);
         }
     }
 
-    fn link(&mut self, backend: &str, address: SocketAddr) {
-        let (Some(reached), Some(from)) = (self.reached(address), self.backends.get(backend))
-        else {
-            return;
-        };
-        let following: Vec<usize> = self.following(reached).collect();
-        self.next[*from].extend(following);
+    fn link(&mut self, backend: &str, address: &Address) {
+        let reached = self.all_reached(backend, address);
+        let edges: Vec<_> = reached.flat_map(|reached| self.edges(backend, &reached)).collect();
+        for (from, to) in edges {
+            self.next[from].insert(to);
+        }
     }
 
-    /// The backends of a frontend that exist: its own, and those of `sni` and `alpn`.
-    fn following(&self, reached: Reached<'a>) -> impl Iterator<Item = usize> {
+    /// From `backend` to each backend of the frontend: its own, and those of `sni` and `alpn`. One
+    /// that does not exist has none.
+    fn edges(
+        &self,
+        backend: &str,
+        reached: &Reached<'a>,
+    ) -> impl Iterator<Item = (usize, usize)> + use<'_, 'a> {
+        let from = self.backends.get(backend).copied();
         let names = reached.frontend.backends();
-        names.filter_map(|(name, _)| self.backends.get(name).copied())
+        names.filter_map(move |(name, _)| from.zip(self.backends.get(name).copied()))
     }
 
     /// Whether sessions of one backend reach another, or it is the same one.
@@ -132,9 +158,13 @@ mod tests {
         config::parse(&servers.iter().map(frontend).collect::<String>(), "test").unwrap()
     }
 
+    fn ip(text: &str) -> Address {
+        Address::Ip(text.parse().unwrap())
+    }
+
     /// The frontend through which a connection comes back.
     fn cycle(chains: &Chains<'_>, backend: &str, address: &str) -> Option<String> {
-        let found = chains.cycle(backend, address.parse().unwrap());
+        let found = chains.cycle(backend, &ip(address));
         found.map(|reached| reached.frontend.name.to_string())
     }
 
@@ -178,8 +208,8 @@ mod tests {
         let mut chains = Chains::new(&config.frontends, &config.backends, &local);
         assert_eq!(cycle(&chains, "b1", to_two), None);
         assert_eq!(cycle(&chains, "b2", to_one), None);
-        chains.add("b2", to_one.parse().unwrap());
-        chains.add("b1", to_two.parse().unwrap());
+        chains.add("b2", &ip(to_one));
+        chains.add("b1", &ip(to_two));
         assert_eq!(cycle(&chains, "b2", to_one), None, "the one in use is not the one refused");
         assert_eq!(cycle(&chains, "b1", to_two).as_deref(), Some("f2"));
     }
@@ -194,5 +224,32 @@ mod tests {
         for address in ["[::1]:1", "[::]:1", "127.0.0.1:2"] {
             assert_eq!(cycle(&chains, "b1", address), None, "{address}");
         }
+    }
+
+    #[test]
+    fn a_server_without_a_port_is_reached_at_every_port_of_its_clients() {
+        let text = "[frontend.f]\nbind = [\"192.0.2.1:7000-7002\"]\nbackend = \"b\"\n\
+                    [frontend.g]\nbind = [\"127.0.0.1:7002\"]\nbackend = \"c\"\n\
+                    [[backend.b.server]]\nname = \"s\"\naddress = \"127.0.0.1\"\n\
+                    [backend.b.health]\ncheck = \"off\"\n\
+                    [[backend.c.server]]\nname = \"s\"\naddress = \"name\"\n";
+        let (config, local) = (config::parse(text, "test").unwrap(), LocalAddresses::default());
+        let chains = Chains::new(&config.frontends, &config.backends, &local);
+        assert_eq!(cycle(&chains, "b", "127.0.0.1:0"), None);
+        assert_eq!(chains.reached("b", &ip("127.0.0.1:0")).unwrap().bind, ip("127.0.0.1:7002"));
+        assert_eq!(cycle(&chains, "b", "192.0.2.1:0").as_deref(), Some("f"));
+        assert_eq!(cycle(&chains, "c", "192.0.2.1:0").as_deref(), Some("f"), "b leads to c");
+        assert_eq!(cycle(&chains, "c", "192.0.2.2:0"), None);
+    }
+
+    #[test]
+    fn a_server_may_be_the_unix_socket_of_a_frontend() {
+        let text = "[frontend.f]\nbind = [\"unix:/run/f\"]\nbackend = \"b\"\n\
+                    [frontend.g]\nbind = [\"unix:/run/g\"]\nbackend = \"c\"\n\
+                    [[backend.b.server]]\nname = \"s\"\naddress = \"unix:/run/g\"\n\
+                    [[backend.c.server]]\nname = \"s\"\naddress = \"unix:/run/f\"\n";
+        let problems = config::parse(text, "x").unwrap_err().to_string();
+        assert!(problems.contains("at unix:/run/f is frontend \"f\""), "{problems}");
+        config::parse(&text.replace("unix:/run/f\"\n", "unix:/run/h\"\n"), "x").unwrap();
     }
 }

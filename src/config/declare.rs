@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::addresses::ServerAddress;
+use super::bind_address::BindAddress;
 use super::enums::{
     AdminState, AllDown, Backups, Balance, Check, LogFormat, OnDown, ProxyProtocol, SendProxy,
 };
@@ -125,7 +126,8 @@ settings! {
     Arc<str>: Value::Text(text) => Some(text.into());
     PathBuf: Value::Text(text) => Some(text.into());
     Box<[u8]>: Value::Bytes(bytes) => Some(bytes);
-    SocketAddr: Value::Bind(address) => Some(address);
+    SocketAddr: Value::Address(address) => Some(address);
+    BindAddress: Value::Bind(address) => Some(address);
     ServerAddress: Value::Server(address) => Some(address);
     Networks: Value::Networks(networks) => Some(networks);
     Sources: Value::Sources(sources) => Some(sources);

@@ -1,10 +1,10 @@
 //! The keys of a frontend.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bind_address::BindAddress;
 use super::declare::{Setting, section};
 use super::enums::ProxyProtocol;
 use super::kinds::{
@@ -23,8 +23,12 @@ const BACKLOG: Kind = Kind::Number(1, 65_535);
 section! {
     /// A frontend: the addresses that clients connect to. There may be several.
     "frontend.NAME" => FrontendSettings {
-        /// Addresses to listen on.
-        bind: Vec<(SocketAddr, Span)> =
+        /// Addresses to listen on: "IP:PORT", "IP:FIRST-LAST" for a range of at most 4096 ports, or
+        /// "unix:PATH" for a unix socket. evenkeel creates its file with mode 0666 (the permissions
+        /// of its directory decide who may connect), replaces that of a process that is gone, and
+        /// removes it at the end. Clients of a unix socket have no IP address: `allow`, `deny`,
+        /// `rate.per_client` and `clients_max` do not apply to them.
+        bind: Vec<(BindAddress, Span)> =
             Required(Kind::List(&Kind::Text(&BIND)), r#"["0.0.0.0:80", "[::]:80"]"#);
         /// The backend whose servers get the sessions of this frontend. It may be left out if `sni`
         /// or `alpn` is set: a connection that matches nothing is then reset.

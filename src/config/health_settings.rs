@@ -39,7 +39,8 @@ section! {
         rise: u32 = Default(PROBES, "2");
         /// Consecutive failed probes for a server to go down.
         fall: u32 = Default(PROBES, "3");
-        /// Port to probe. Not set: the port of the server.
+        /// Port to probe. Not set: the port of the server. A unix socket has none, and is probed
+        /// itself.
         port: Option<u16> = Optional(Kind::Number(1, 65_535), "8080");
         /// The request, with check = "http".
         http: HttpCheck = Default(Kind::Table(HttpCheck::SECTION), "");
@@ -76,7 +77,8 @@ section! {
         method: String = Default(Kind::Text(&HTTP_METHOD), r#""GET""#);
         /// Path of the request, with its query.
         path: String = Default(Kind::Text(&HTTP_PATH), r#""/""#);
-        /// Host header. Not set: `address` of the server, as it is written.
+        /// Host header. Not set: `address` of the server, as it is written; of a unix socket,
+        /// "localhost".
         host: Option<String> = Optional(Kind::Text(&HTTP_HOST), r#""www.example.org""#);
         /// Status codes of a successful check: the first and the last, or a single one.
         status: (u16, u16) = Default(Kind::Text(&STATUS), r#""200-399""#);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::addresses::{self, ServerAddress};
+use super::bind_address::BindAddress;
 use super::bytes::bytes;
 use super::enums::Words;
 use super::networks::Networks;
@@ -145,14 +146,18 @@ formats! {
     REFERENCE = "name of a backend", "the name of a backend in quotes", |it| text(it, Ok(()));
     ACCOUNT = "name", "a name in quotes", |it| text(it, values::account(it));
     SOCKET_PATH = "absolute path", "a path in quotes, such as \"/run/evenkeel/control.sock\"",
-        |it| text(it, values::socket_path(it));
-    BIND = "IP address and port", "an address in quotes, such as \"0.0.0.0:80\"",
+        |it| text(it, values::socket_path(it, "/run/evenkeel/control.sock"));
+    BIND = "IP address and port or range of ports, or unix:PATH",
+        "an address in quotes, such as \"0.0.0.0:80\"",
         |it| addresses::bind(it).map(Value::Bind);
-    SERVER = "host or IP address, and port", "host and port in quotes, such as \"web1.lan:80\"",
+    OBSERVE = "IP address and port", "an address in quotes, such as \"0.0.0.0:80\"",
+        |it| addresses::observe(it).map(Value::Address);
+    SERVER = "host or IP address, with or without a port, or unix:PATH",
+        "host and port in quotes, such as \"web1.lan:80\"",
         |it| addresses::server(it).map(Value::Server);
     DNS_SERVER = "IP address, with or without port",
         "an IP address in quotes, such as \"192.0.2.53\"",
-        |it| addresses::dns_server(it).map(Value::Bind);
+        |it| addresses::dns_server(it).map(Value::Address);
     SRV = "DNS SRV name", "an SRV name in quotes, such as \"_http._tcp.web.example\"",
         |it| addresses::srv_name(it).map(Value::Text);
     SERVER_NAME = "server name", "a server name in quotes, such as \"www.example.org\"",
@@ -190,7 +195,8 @@ pub(super) enum Value<'a> {
     Word(&'a str),
     Text(String),
     Bytes(Box<[u8]>),
-    Bind(SocketAddr),
+    Address(SocketAddr),
+    Bind(BindAddress),
     Server(ServerAddress),
     Status(u16, u16),
     List(Vec<(Self, Span)>),

@@ -17,8 +17,10 @@ use toml::de::DeTable;
 mod addresses;
 mod arrays;
 mod backend_settings;
+mod bind_address;
 mod bytes;
 mod chains;
+mod client_ports;
 mod declare;
 mod differences;
 mod document;
@@ -41,9 +43,11 @@ mod validate;
 mod values;
 mod zones;
 
-pub use addresses::{ServerAddress, not_a_server};
+pub use addresses::{PORTS_MAX, ServerAddress, not_a_server};
 pub use backend_settings::{BackendSettings, Server};
+pub use bind_address::BindAddress;
 pub use chains::{Chains, Reached};
+pub use client_ports::only_client_port;
 pub use differences::{Change, Difference, Item, differences};
 pub use document::{example, reference};
 pub use enums::{

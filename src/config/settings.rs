@@ -17,7 +17,8 @@ use super::declare::{Setting, section};
 use super::enums::LogFormat;
 use super::frontend_settings::FrontendSettings;
 use super::kinds::{
-    ACCOUNT, Alternative, BIND, DNS_SERVER, Key, Kind, Presence, SOCKET_PATH, Section, Table, Value,
+    ACCOUNT, Alternative, DNS_SERVER, Key, Kind, OBSERVE, Presence, SOCKET_PATH, Section, Table,
+    Value,
 };
 use super::problems::Span;
 use super::ranges::{SESSIONS, TIME_MAX};
@@ -90,7 +91,7 @@ section! {
     "observe" => Observe {
         /// Address of /metrics, /healthz, /readyz and the status page; false turns them off.
         bind: Option<(SocketAddr, Span)> =
-            Default(Kind::Or(&Kind::Text(&BIND), Alternative::False), r#""127.0.0.1:8404""#);
+            Default(Kind::Or(&Kind::Text(&OBSERVE), Alternative::False), r#""127.0.0.1:8404""#);
         /// Absolute path of the control socket (mode 0600), which `evenkeel status`, `evenkeel
         /// drain` and similar commands connect to; false turns it off.
         control: Option<(PathBuf, Span)> =

@@ -3,15 +3,19 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::path::Path;
 
 use super::addresses::ServerAddress;
-use super::backend_settings::BackendSettings;
+use super::backend_settings::{BackendSettings, Server};
+use super::bind_address::BindAddress;
 use super::chains::{Chains, Reached};
+use super::client_ports;
 use super::enums::ProxyProtocol;
 use super::frontend_settings::FrontendSettings;
 use super::health_rules;
 use super::problems::{Problems, Sink, Span, nearest, shown};
-use super::settings::Config;
+use super::settings::{Config, Observe};
+use crate::sys::address::Address;
 use crate::sys::local_addresses::LocalAddresses;
 use crate::sys::zone::Shown;
 
@@ -34,6 +38,13 @@ pub(super) fn check(config: &Config, sink: &Sink<'_>) {
     for backend in &config.backends {
         servers(backend, sink);
         health_rules::check(backend, sink);
+        let is_unix = |server: &Server| matches!(server.address, ServerAddress::Unix(_));
+        let all_unix = !backend.servers.is_empty() && backend.servers.iter().all(is_unix);
+        if backend.health.port.is_some() && all_unix {
+            let name = shown(&backend.name);
+            let text = format!("health.port of backend {name}, whose servers are unix sockets");
+            sink.push_at(backend.span, text + ", which have no port; remove it");
+        }
     }
     let (resolvers, span) = &config.global.resolver;
     if resolvers.len() > RESOLVERS_MAX {
@@ -41,7 +52,8 @@ pub(super) fn check(config: &Config, sink: &Sink<'_>) {
         let text = format!("{count} DNS servers, more than {RESOLVERS_MAX}; write fewer");
         sink.push_at(*span, text);
     }
-    let count: usize = config.frontends.iter().map(|frontend| frontend.bind.len()).sum();
+    let listened = config.frontends.iter().flat_map(|frontend| &frontend.bind);
+    let count: usize = listened.map(|(bind, _)| bind.count()).sum();
     if let Some(last) = config.frontends.last().filter(|_| count > ADDRESSES_MAX) {
         let text =
             format!("{count} addresses to listen on, more than {ADDRESSES_MAX}; listen on fewer");
@@ -49,6 +61,7 @@ pub(super) fn check(config: &Config, sink: &Sink<'_>) {
         return;
     }
     binds(config, sink);
+    client_ports::check(config, sink);
     // Loopback is this machine everywhere.
     cycles(config, &LocalAddresses::default(), sink);
 }
@@ -155,29 +168,55 @@ fn servers(backend: &BackendSettings, sink: &Sink<'_>) {
 
 /// Every address is bound once.
 fn binds(config: &Config, sink: &Sink<'_>) {
-    let mut taken: HashMap<u16, Vec<(SocketAddr, Span, String)>> = HashMap::new();
-    let observe = config.observe.bind.iter();
-    let observe = observe.map(|(address, span)| (*address, *span, "observe.bind".to_owned()));
-    let frontends = config.frontends.iter().flat_map(|frontend| {
-        let owner = format!("frontend {}", shown(&frontend.name));
-        frontend.bind.iter().map(move |(address, span)| (*address, *span, owner.clone()))
+    let mut taken: HashMap<u16, Vec<(SocketAddr, Span, &str)>> = HashMap::new();
+    let mut paths: HashMap<&Path, (Span, &str)> = HashMap::new();
+    let owners: Vec<String> =
+        config.frontends.iter().map(|one| format!("frontend {}", shown(&one.name))).collect();
+    let Observe { bind, control, .. } = &config.observe;
+    let observe = bind.iter().map(|(address, span)| ((*address).into(), *span, "observe.bind"));
+    let control = control
+        .iter()
+        .map(|(path, span)| (BindAddress::Unix(path.as_path().into()), *span, "observe.control"));
+    let frontends = config.frontends.iter().zip(&owners).flat_map(|(frontend, owner)| {
+        frontend.bind.iter().map(|(bind, span)| (bind.clone(), *span, owner.as_str()))
     });
-    let mut all: Vec<_> = observe.chain(frontends).collect();
+    let mut all: Vec<_> = observe.chain(control).chain(frontends).collect();
     // The second one is reported; a default, which has no line, comes first.
     all.sort_by_key(|(_, span, _)| (span.line, span.column));
-    for (address, span, owner) in all {
-        let others = taken.entry(address.port()).or_default();
-        if let Some((other, first, by)) = others.iter().find(|(other, ..)| overlap(*other, address))
-        {
-            let line = match first.line {
-                0 => "by default".to_owned(),
-                line => format!("in line {line}"),
-            };
-            let (address, other) = (Shown(address), Shown(*other));
-            let text = format!("{address} is already bound by {by}, {line}, as {other}");
-            sink.push_at(span, text + "; give one of them another port or address");
+    for (bind, span, owner) in &all {
+        if let BindAddress::Unix(path) = bind {
+            if let Some((first, by)) = paths.insert(path, (*span, owner)) {
+                let text = format!("{bind} is already bound by {by}, {}", line_of(first));
+                sink.push_at(*span, text + "; give one of them another path");
+            }
+            continue;
         }
-        others.push((address, span, owner));
+        let addresses = bind.addresses().filter_map(|address| match address {
+            Address::Ip(address) => Some(address),
+            Address::Unix(_) => None,
+        });
+        let mut reported = false;
+        for address in addresses {
+            let others = taken.entry(address.port()).or_default();
+            let other = others.iter().find(|(other, ..)| overlap(*other, address));
+            if let Some((other, first, by)) = other.filter(|_| !reported) {
+                let line = line_of(*first);
+                let (address, other) = (Shown(address), Shown(*other));
+                let text = format!("{address} is already bound by {by}, {line}, as {other}");
+                sink.push_at(*span, text + "; give one of them another port or address");
+                // One problem for a range.
+                reported = true;
+            }
+            others.push((address, *span, owner));
+        }
+    }
+}
+
+/// Where something is, for an error about another line.
+fn line_of(span: Span) -> String {
+    match span.line {
+        0 => "by default".to_owned(),
+        line => format!("in line {line}"),
     }
 }
 
@@ -189,10 +228,9 @@ fn cycles(config: &Config, here: &LocalAddresses, sink: &Sink<'_>) {
         .iter()
         .flat_map(|backend| backend.servers.iter().map(move |server| (&*backend.name, server)));
     for (backend, server) in servers {
-        let ServerAddress::Ip(address) = server.address else { continue };
-        let Some(Reached { frontend, bind }) = chains.cycle(backend, address) else { continue };
+        let Some(address) = server.address.fixed() else { continue };
+        let Some(Reached { frontend, bind }) = chains.cycle(backend, &address) else { continue };
         let (server_name, name) = (shown(&server.name), shown(&frontend.name));
-        let (address, bind) = (Shown(address), Shown(bind));
         let text = if frontend.backends().any(|(name, _)| name == backend) {
             format!(
                 "server {server_name} at {address} is frontend {name} itself, which listens on \

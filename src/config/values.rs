@@ -135,17 +135,18 @@ pub(super) fn account(text: &str) -> Parsed<()> {
     Ok(())
 }
 
-/// The path of a socket. The kernel limits it to 107 bytes (unix(7), `sun_path`).
-pub(super) fn socket_path(text: &str) -> Parsed<()> {
+/// The path of a socket, in a key with that example. The kernel limits it to 107 bytes (unix(7),
+/// `sun_path`).
+pub(super) fn socket_path(text: &str, example: &str) -> Parsed<()> {
     const PATH_MAX: usize = 107;
     if text.contains('\0') || text.ends_with('/') || text.is_empty() {
-        return wrong("not the path of a file; write one such as \"/run/evenkeel/control.sock\"");
+        return Err(format!("not the path of a file; write one such as {example:?}"));
     }
     if !text.starts_with('/') {
-        return wrong(
+        return Err(format!(
             "a relative path, which would be relative to the directory that each command is \
-             started in; write an absolute path, such as \"/run/evenkeel/control.sock\"",
-        );
+             started in; write an absolute path, such as {example:?}"
+        ));
     }
     if text.len() > PATH_MAX {
         return Err(format!("longer than {PATH_MAX} bytes; write a shorter path"));

@@ -13,7 +13,7 @@ pub fn missing_interfaces(config: &Config) -> Vec<(Span, String)> {
     for backend in &config.backends {
         let servers = backend.servers.iter().filter_map(|server| match server.address {
             ServerAddress::Ip(address) => Some((address, server.span)),
-            ServerAddress::Name { .. } => None,
+            ServerAddress::Unix(_) | ServerAddress::Name { .. } => None,
         });
         for (address, span) in servers.chain(backend.source.addresses()) {
             if let Some(name) = zone::missing(address) {

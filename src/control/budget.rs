@@ -1,7 +1,7 @@
 //! The limit of sessions: how many the descriptors of this process can hold beside those that the
 //! configuration takes, at the start and at each reload; and the memory for bytes in flight.
 
-use crate::config::{self, Check, Config, Observe, ServerAddress};
+use crate::config::{self, Check, Config, Observe};
 use crate::control::resolve::{MULTICAST_SOCKETS_MAX, is_local};
 use crate::sys::buffer::BUFFER_SIZE;
 use crate::sys::pipe::PipeLimits;
@@ -151,14 +151,14 @@ impl Budget {
 
     /// Descriptors that `config` takes for everything but sessions.
     pub fn reserve(&self, config: &Config, addresses: impl Fn(&str) -> usize) -> u64 {
-        let listened: usize = config.frontends.iter().map(|frontend| frontend.bind.len()).sum();
+        let binds = config.frontends.iter().flat_map(|frontend| &frontend.bind);
+        let listened: usize = binds.map(|(bind, _)| bind.count()).sum();
         let probed = config.backends.iter().filter(|backend| backend.health.check != Check::Off);
         // Each address has one probe at a time.
         let probes = probed.map(|backend| {
-            let listed = backend.servers.iter().map(|server| match &server.address {
-                ServerAddress::Ip(_) => 1,
-                ServerAddress::Name { host, .. } => addresses(host).max(1),
-            });
+            let listed = backend.servers.iter();
+            let listed =
+                listed.map(|server| server.address.host().map_or(1, |host| addresses(host).max(1)));
             listed.sum::<usize>() + backend.srv.as_deref().map_or(0, &addresses)
         });
         let pipes = 2 * u64::from(self.pipes_per_worker);
@@ -167,10 +167,7 @@ impl Budget {
         let [http, orders] = self.observe_connections;
         let observe = usize::from(bind.is_some()) * http + usize::from(control.is_some()) * orders;
         let servers = config.backends.iter().flat_map(|backend| &backend.servers);
-        let is_local = |server: &config::Server| match &server.address {
-            ServerAddress::Ip(_) => false,
-            ServerAddress::Name { host, .. } => is_local(host),
-        };
+        let is_local = |server: &config::Server| server.address.host().is_some_and(is_local);
         let multicast = if servers.clone().any(is_local) { MULTICAST_SOCKETS_MAX } else { 0 };
         let others = probes.sum::<usize>() + observe + multicast;
         RESERVE + others as u64 + self.workers as u64 * each
@@ -180,7 +177,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
+    use crate::config::{self, ServerAddress};
 
     const PIPES: PipeLimits = PipeLimits { count: 64, size: 512 << 10 };
 
@@ -261,6 +258,17 @@ mod tests {
             ServerAddress::Name { host, port: 81 };
         let of = |addresses| budget(1, 0).reserve(&config, |_| addresses);
         assert_eq!((of(0), of(64)), (of(1), of(1) + 63));
+    }
+
+    #[test]
+    fn each_port_of_a_range_takes_a_descriptor_of_each_worker() {
+        let config = |bind: &str| {
+            let binds = [bind.to_owned()];
+            config::from_arguments(&binds, &["127.0.0.1:81".to_owned()]).unwrap()
+        };
+        let (one, range) = (config("127.0.0.1:7000"), config("127.0.0.1:7000-7010"));
+        assert_eq!(reserve(&range, 3), reserve(&one, 3) + 3 * 10);
+        assert_eq!(reserve(&config("unix:/run/x.sock"), 3), reserve(&one, 3));
     }
 
     #[test]

@@ -20,7 +20,7 @@ const DEFER_ACCEPT: Duration = Duration::from_secs(3);
 /// The options of the listening sockets of a frontend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ListenOptions {
-    backlog: i32,
+    pub(super) backlog: i32,
     keepalive: Option<KeepAlive>,
     fast_open: bool,
     defer_accept: bool,

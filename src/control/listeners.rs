@@ -1,4 +1,5 @@
-//! Binding: one SO_REUSEPORT socket for each worker and address, all or none.
+//! Binding, all or none: one SO_REUSEPORT socket for each worker and address, or one unix socket
+//! for all workers.
 //!
 //! With SO_REUSEPORT, another process of the same user could share the address and take a part of
 //! the clients. So each new address is first bound without it, which fails if it is in use.
@@ -16,7 +17,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::{Config, Span};
 use crate::control::cluster::Bound;
 use crate::control::listen_options::ListenOptions;
+use crate::control::unix_listeners;
 use crate::shared::table::Listener;
+use crate::sys::address::Address;
+use crate::sys::socket_file::SocketFile;
 use crate::sys::zone::{self, Shown};
 
 /// Addresses that cannot be bound.
@@ -25,7 +29,7 @@ pub struct Unbound {
     /// For the operator, one for each address: where it is configured, the error, the remedy.
     pub lines: Vec<String>,
     /// The addresses that are in use.
-    pub in_use: BTreeSet<SocketAddr>,
+    pub in_use: BTreeSet<Address>,
 }
 
 /// Listeners for every address of `config`; those in `bound` are used again, with the options of
@@ -37,36 +41,36 @@ pub fn bind(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unb
     let mut wanted = Vec::new();
     for frontend in &config.frontends {
         let options = ListenOptions::of(frontend);
-        wanted.extend(frontend.bind.iter().map(|(address, place)| (*address, *place, options)));
+        for (bind, place) in &frontend.bind {
+            wanted.extend(bind.addresses().map(|address| (address, *place, options)));
+        }
     }
-    let new: Vec<_> =
-        wanted.iter().filter(|(address, ..)| !bound.contains_key(address)).copied().collect();
+    let (known, new): (Vec<_>, Vec<_>) =
+        wanted.into_iter().partition(|(address, ..)| bound.contains_key(address));
     let mut failed = Unbound { lines: Vec::new(), in_use: BTreeSet::new() };
     // First a trial of every address, so that none is bound if one fails.
     for (address, place, _) in &new {
-        failed.try_address(config, *address, *place, bound);
+        failed.try_address(config, address, *place, bound);
     }
-    let mut sockets = Vec::new();
-    for (address, place, options) in &new {
+    let mut made = Vec::new();
+    for (address, place, options) in new {
         if failed.lines.is_empty() {
-            let made: io::Result<Vec<_>> = (0..workers).map(|_| bind_shared(*address)).collect();
-            let made = failed.note(config, *address, *place, made);
-            sockets.extend(made.map(|made| (*address, *place, *options, made)));
+            let one =
+                failed.note(config, &address, place, Bindable::new(&address, workers, options));
+            made.extend(one.map(|one| (address, place, options, one)));
         }
     }
     let mut listeners = Bound::new();
-    for (address, place, options, sockets) in sockets {
+    for (address, place, options, one) in made {
         if failed.lines.is_empty() {
-            let listen = sockets.iter().try_for_each(|socket| options.listen(socket));
-            failed.note(config, address, place, listen);
-            let sockets = sockets.into_iter().map(OwnedFd::from).collect();
-            listeners.insert(address, Arc::new(Listener::new(address, sockets)));
+            let listener = failed.note(config, &address, place, one.listen(&address, options));
+            listeners.extend(listener.map(|listener| (address, Arc::new(listener))));
         }
     }
     if !failed.lines.is_empty() {
         return Err(failed);
     }
-    for (address, _, options) in wanted {
+    for (address, _, options) in known {
         if let Some(listener) = bound.get(&address) {
             change(listener, options);
             listeners.insert(address, Arc::clone(listener));
@@ -81,16 +85,57 @@ pub fn bind(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unb
 /// Every address that cannot be bound, a line each.
 pub fn try_all(config: &Config, bound: &Bound) -> Result<(), Vec<String>> {
     let mut failed = Unbound { lines: Vec::new(), in_use: BTreeSet::new() };
-    for (address, place) in config.frontends.iter().flat_map(|frontend| &frontend.bind) {
-        if !bound.contains_key(address) {
-            failed.try_address(config, *address, *place, bound);
+    for (bind, place) in config.frontends.iter().flat_map(|frontend| &frontend.bind) {
+        for address in bind.addresses().filter(|address| !bound.contains_key(address)) {
+            failed.try_address(config, &address, *place, bound);
         }
     }
     if failed.lines.is_empty() { Ok(()) } else { Err(failed.lines) }
 }
 
+/// The sockets of one address.
+enum Bindable {
+    /// They are bound, and do not listen yet.
+    Ip(Vec<Socket>),
+    /// It listens from the moment at which its file exists.
+    Unix(Vec<OwnedFd>, SocketFile),
+}
+
+impl Bindable {
+    fn new(address: &Address, workers: usize, options: ListenOptions) -> io::Result<Self> {
+        match address {
+            Address::Ip(ip) => {
+                (0..workers).map(|_| bind_shared(*ip)).collect::<Result<_, _>>().map(Self::Ip)
+            }
+            Address::Unix(path) => unix_listeners::bind(path, workers, options.backlog)
+                .map(|(sockets, file)| Self::Unix(sockets, file)),
+        }
+    }
+
+    fn listen(self, address: &Address, options: ListenOptions) -> io::Result<Listener> {
+        match self {
+            Self::Ip(sockets) => {
+                sockets.iter().try_for_each(|socket| options.listen(socket))?;
+                let sockets = sockets.into_iter().map(OwnedFd::from).collect();
+                Ok(Listener::new(address.clone(), sockets))
+            }
+            Self::Unix(sockets, file) => {
+                Ok(Listener::new(address.clone(), sockets).with_file(file))
+            }
+        }
+    }
+}
+
+fn trial(address: &Address) -> io::Result<()> {
+    match address {
+        Address::Ip(ip) => bind_alone(*ip),
+        Address::Unix(path) => unix_listeners::trial(path),
+    }
+}
+
 /// Whether our own socket on `ours` prevents a trial of `address`.
-fn overlap(ours: SocketAddr, address: SocketAddr) -> bool {
+fn overlap(ours: &Address, address: &Address) -> bool {
+    let (Address::Ip(ours), Address::Ip(address)) = (ours, address) else { return false };
     ours.port() == address.port()
         && ours.is_ipv4() == address.is_ipv4()
         && (ours.ip().is_unspecified() || address.ip().is_unspecified())
@@ -140,7 +185,7 @@ fn plain(address: SocketAddr) -> io::Result<Socket> {
 fn change(listener: &Listener, options: ListenOptions) {
     for socket in listener.sockets() {
         if let Err(error) = options.change(&socket) {
-            let address = Shown(listener.address);
+            let address = &listener.address;
             tracing::warn!("{address}: the options could not be changed: {error}");
         }
     }
@@ -150,22 +195,22 @@ fn change(listener: &Listener, options: ListenOptions) {
 ///
 /// # Errors
 /// It cannot: what is wrong, and what to do.
-pub fn try_bind(address: SocketAddr) -> Result<(), String> {
-    bind_alone(address).map_err(|error| explain(address, &error))
+pub fn try_bind(address: &Address) -> Result<(), String> {
+    trial(address).map_err(|error| explain(address, &error))
 }
 
 impl Unbound {
     /// Notes an address that cannot be bound, unless our own socket prevents the trial.
-    fn try_address(&mut self, config: &Config, address: SocketAddr, place: Span, bound: &Bound) {
-        if !bound.keys().any(|ours| overlap(*ours, address)) {
-            self.note(config, address, place, bind_alone(address));
+    fn try_address(&mut self, config: &Config, address: &Address, place: Span, bound: &Bound) {
+        if !bound.keys().any(|ours| overlap(ours, address)) {
+            self.note(config, address, place, trial(address));
         }
     }
 
     fn note<T>(
         &mut self,
         config: &Config,
-        address: SocketAddr,
+        address: &Address,
         place: Span,
         outcome: io::Result<T>,
     ) -> Option<T> {
@@ -173,7 +218,7 @@ impl Unbound {
             Ok(done) => Some(done),
             Err(error) => {
                 if error.kind() == io::ErrorKind::AddrInUse {
-                    self.in_use.insert(address);
+                    self.in_use.insert(address.clone());
                 }
                 let denied = error.kind() == io::ErrorKind::PermissionDenied;
                 let again = if denied && config.global.user.is_some() {
@@ -191,10 +236,11 @@ impl Unbound {
 
 /// Why an address cannot be bound, and the remedy.
 #[must_use]
-pub fn explain(address: SocketAddr, error: &io::Error) -> String {
+pub fn explain(address: &Address, error: &io::Error) -> String {
+    let Address::Ip(address) = address else { return error.to_string() };
     let port = address.port();
-    let interface = zone::missing(address);
-    let address = Shown(address);
+    let interface = zone::missing(*address);
+    let address = Shown(*address);
     if let Some(interface) = interface {
         return format!(
             "{address} cannot be bound: this machine has no interface {interface}; `ip link` lists \
@@ -253,7 +299,7 @@ mod tests {
     fn each_worker_gets_a_socket_that_listens() {
         let address = free("127.0.0.1");
         let bound = bind(&config(&[address]), 3, &Bound::new()).unwrap();
-        let sockets: Vec<_> = bound[&address].sockets().collect();
+        let sockets: Vec<_> = bound[&Address::Ip(address)].sockets().collect();
         assert_eq!(sockets.len(), 3);
         for socket in &sockets {
             let socket = SockRef::from(socket);
@@ -275,7 +321,7 @@ mod tests {
         let first = bind(&config(&[address]), 1, &Bound::new()).unwrap();
         let unbound = bind(&config(&[address]), 1, &Bound::new()).unwrap_err();
         assert!(unbound.lines[0].contains("is in use"), "{unbound:?}");
-        assert_eq!(unbound.in_use, BTreeSet::from([address]));
+        assert_eq!(unbound.in_use, BTreeSet::from([Address::Ip(address)]));
         drop(first);
         bind(&config(&[address]), 1, &Bound::new()).unwrap();
     }
@@ -293,8 +339,8 @@ mod tests {
         let (stays, goes, comes) = (free("127.0.0.1"), free("127.0.0.1"), free("127.0.0.1"));
         let before = bind(&config(&[stays, goes]), 1, &Bound::new()).unwrap();
         let after = bind(&config(&[stays, comes]), 1, &before).unwrap();
-        assert!(Arc::ptr_eq(&before[&stays], &after[&stays]));
-        assert!(after.contains_key(&comes) && !after.contains_key(&goes));
+        assert!(Arc::ptr_eq(&before[&Address::Ip(stays)], &after[&Address::Ip(stays)]));
+        assert!(after.contains_key(&Address::Ip(comes)) && !after.contains_key(&Address::Ip(goes)));
     }
 
     #[test]
@@ -303,7 +349,7 @@ mod tests {
         let all = SocketAddr::from(([0, 0, 0, 0], address.port()));
         let before = bind(&config(&[all]), 1, &Bound::new()).unwrap();
         let after = bind(&config(&[address]), 1, &before).unwrap();
-        assert!(after.contains_key(&address) && after.len() == 1);
+        assert!(after.contains_key(&Address::Ip(address)) && after.len() == 1);
     }
 
     #[test]
@@ -316,7 +362,7 @@ mod tests {
     #[test]
     fn a_privileged_port_names_the_capability() {
         let error = io::Error::from_raw_os_error(Errno::EACCES as i32);
-        let line = explain(SocketAddr::from(([0, 0, 0, 0], 80)), &error);
+        let line = explain(&SocketAddr::from(([0, 0, 0, 0], 80)).into(), &error);
         assert!(line.contains("CAP_NET_BIND_SERVICE"), "{line}");
     }
 }

@@ -19,3 +19,4 @@ pub mod cluster;
 pub mod controller;
 pub mod signals;
 pub mod sources;
+mod unix_listeners;

@@ -22,30 +22,31 @@ pub(super) async fn probe(
     deadline: Instant,
 ) -> Result<String, Failure> {
     let (health, timeout) = (&target.health, target.health.timeout);
-    let mut address = target.address;
+    let mut address = target.address.clone();
     if let Some(port) = health.port {
         address.set_port(port);
     }
-    if target.source.lacks_family_of(address) {
-        return Err(Failure::no_source(address));
+    let ip = address.for_client(None); // none: a unix socket
+    if let Some(ip) = ip.filter(|ip| target.source.lacks_family_of(*ip)) {
+        return Err(Failure::no_source(ip));
     }
-    let source = target.source.of_turn(address, turn);
+    let source = ip.and_then(|ip| target.source.of_turn(ip, turn));
     let not_connected = |error| Failure::of(error, "no connection", timeout);
     let is_tcp = matches!(health.check, Check::Tcp | Check::Off);
     if is_tcp && health.tls.is_none() && target.proxy.is_none() {
-        let connected = ProbeSocket::connect_without_ack(source, address, deadline).await;
+        let connected = ProbeSocket::connect_without_ack(source, &address, deadline).await;
         return connected.map(|_| "connected".to_owned()).map_err(not_connected);
     }
-    let socket = ProbeSocket::connect(source, address, deadline).await.map_err(not_connected)?;
+    let socket = ProbeSocket::connect(source, &address, deadline).await.map_err(not_connected)?;
     if let Some(version) = target.proxy {
-        let header = proxy_header(version, &socket, address);
+        let header = proxy_header(version, &socket, ip);
         socket.send(header).await.map_err(|error| Failure::of(error, "not sent", timeout))?;
     }
     let mut stream = match &health.tls {
         None => ProbeStream::plain(socket),
         Some((tls, _)) => {
             let client = probe_tls::client(tls.verify).map_err(Failure::unable)?;
-            let name = probe_tls::name(tls, target.host.as_deref(), address);
+            let name = probe_tls::name(tls, target.host.as_deref(), ip);
             let name = name.map_err(Failure::unable)?;
             ProbeStream::tls(socket, client, name, timeout).await?
         }
@@ -62,9 +63,9 @@ pub(super) async fn probe(
 
 /// The PROXY header of a probe, as HAProxy sends it: that of version 1 has the addresses of this
 /// connection, that of version 2 says that the proxy itself connects (LOCAL).
-fn proxy_header(version: ProxyVersion, socket: &ProbeSocket, peer: SocketAddr) -> Vec<u8> {
+fn proxy_header(version: ProxyVersion, socket: &ProbeSocket, peer: Option<SocketAddr>) -> Vec<u8> {
     let (own, peer) = match version {
-        ProxyVersion::V1 => (socket.local_address(), Some(peer)),
+        ProxyVersion::V1 => (socket.local_address(), peer),
         ProxyVersion::V2 => (None, None),
     };
     header(version, own, peer, &ProxyTlvs::default())

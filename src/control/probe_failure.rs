@@ -86,7 +86,10 @@ impl Failure {
 
     fn of_kernel(error: &io::Error) -> Self {
         let result = match error.kind() {
-            ErrorKind::ConnectionRefused => ProbeResult::Refused,
+            // Of a unix socket: there is no file, or the backlog of its listener is full (EAGAIN).
+            ErrorKind::ConnectionRefused | ErrorKind::NotFound | ErrorKind::WouldBlock => {
+                ProbeResult::Refused
+            }
             ErrorKind::TimedOut => ProbeResult::Timeout,
             ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => ProbeResult::Unreachable,
             _ => ProbeResult::Error,

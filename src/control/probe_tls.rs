@@ -87,9 +87,10 @@ pub(super) fn client(verify: bool) -> Result<Arc<ClientConfig>, String> {
 pub(super) fn name(
     tls: &TlsCheck,
     host: Option<&str>,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
 ) -> Result<ServerName<'static>, String> {
     let Some(name) = tls.name.as_deref().or(host) else {
+        let address = address.ok_or("a unix socket has no name; set health.tls.name")?;
         return Ok(ServerName::IpAddress(address.ip().into()));
     };
     ServerName::try_from(name.to_owned()).map_err(|error| format!("server name {name}: {error}"))

@@ -154,7 +154,7 @@ mod tests {
     fn target(id: u32, address: SocketAddr, health: Health) -> ProbeTarget {
         ProbeTarget {
             task: ProbeTaskId(id),
-            address,
+            address: address.into(),
             host_header: "web:80".to_owned(),
             host: None,
             proxy: None,

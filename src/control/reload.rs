@@ -2,7 +2,6 @@
 //! names have in DNS.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,11 +9,12 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config;
-use crate::config::{Config, Global, ServerAddress, Span, missing_interfaces, overlap};
+use crate::config::{Config, Global, missing_interfaces, overlap};
 use crate::control::cluster::{Answers, Records};
 use crate::control::probe_tls;
 use crate::control::resolve::{Answer, Resolver, SrvAnswer};
 use crate::control::sources;
+use crate::sys::address::Address;
 use crate::sys::local_addresses::LocalAddresses;
 
 /// For all host names together. A server without an answer by then is down until it has one.
@@ -52,13 +52,8 @@ impl Names {
     #[must_use]
     pub fn of(config: &Config) -> Self {
         let backends = config.backends.iter();
-        let hosts =
-            backends.clone().flat_map(|backend| &backend.servers).filter_map(
-                |server| match &server.address {
-                    ServerAddress::Name { host, .. } => Some(host.clone()),
-                    ServerAddress::Ip(_) => None,
-                },
-            );
+        let servers = backends.clone().flat_map(|backend| &backend.servers);
+        let hosts = servers.filter_map(|server| server.address.host()).map(str::to_owned);
         Self { hosts: hosts.collect(), srv: backends.filter_map(|one| one.srv.clone()).collect() }
     }
 }
@@ -204,17 +199,26 @@ pub fn keep_until_restart(running: &Config, new: &mut Config) -> Vec<&'static st
     changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
 }
 
-/// Addresses of frontends in `new` that `observe.bind` of `running` uses until a restart. For the
-/// operator, a line each.
+/// Addresses of frontends in `new` that `observe.bind` or `observe.control` of `running` uses until
+/// a restart. For the operator, a line each.
 pub fn held_until_restart(running: &Config, new: &Config) -> Vec<String> {
-    let Some((held, _)) = running.observe.bind else { return Vec::new() };
     let binds = new.frontends.iter().flat_map(|frontend| &frontend.bind);
-    let taken = binds.filter(|(address, _)| overlap(held, *address));
-    let line = |(address, place): &(SocketAddr, Span)| {
+    let addresses =
+        binds.flat_map(|(bind, place)| bind.addresses().map(move |address| (address, *place)));
+    let control = running.observe.control.as_ref().map(|(path, _)| path.as_path());
+    let holder = |address: &Address| match address {
+        Address::Ip(ip) => {
+            let (held, _) = running.observe.bind.filter(|(held, _)| overlap(*held, *ip))?;
+            Some(format!("observe.bind = {held}"))
+        }
+        Address::Unix(path) => (control == Some(path)).then(|| "observe.control".to_owned()),
+    };
+    let taken = addresses.filter_map(|(address, place)| Some((holder(&address)?, address, place)));
+    let line = |(holder, address, place)| {
         format!(
-            "{}{address} is in use by observe.bind = {held} until evenkeel is restarted; restart \
-             it, or choose another address",
-            new.locate(*place)
+            "{}{address} is in use by {holder} until evenkeel is restarted; restart it, or choose \
+             another address",
+            new.locate(place)
         )
     };
     taken.map(line).collect()

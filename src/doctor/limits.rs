@@ -35,7 +35,8 @@ impl Needs {
     fn of(config: &Config) -> Self {
         let servers = config.backends.iter().flat_map(|backend| &backend.servers);
         let binds = config.frontends.iter().flat_map(|frontend| &frontend.bind);
-        let mut local_ports: Vec<u16> = binds.map(|(address, _)| address.port()).collect();
+        let addresses = binds.flat_map(|(bind, _)| bind.addresses());
+        let mut local_ports: Vec<u16> = addresses.filter_map(|one| one.port()).collect();
         local_ports.extend(servers.clone().filter_map(|server| local_port(&server.address)));
         local_ports.sort_unstable();
         local_ports.dedup();
@@ -289,10 +290,13 @@ fn pipe_pages(pages: u64, each: u64, workers: usize) -> Finding {
 
 /// The port of a server, if its address shows that it is on this machine.
 fn local_port(address: &ServerAddress) -> Option<u16> {
-    match address {
+    let port = match address {
         ServerAddress::Ip(address) => is_loopback(address).then(|| address.port()),
         ServerAddress::Name { host, port } => (host == "localhost").then_some(*port),
-    }
+        ServerAddress::Unix(_) => None,
+    };
+    // Without a port it has those of frontends.
+    port.filter(|port| *port != 0)
 }
 
 fn is_loopback(address: &SocketAddr) -> bool {

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::config::overlap;
+use crate::sys::address::Address;
 
 /// The state of a listening socket in /proc/net/tcp (`TCP_LISTEN`, proc(5)).
 const LISTEN: &str = "0A";
@@ -20,9 +21,9 @@ struct Listening {
 }
 
 /// The process id of an evenkeel that listens on `address`, or on a wildcard address that takes its
-/// place. None: another program does, or it is not known to this user.
-pub(super) fn evenkeel_at(address: SocketAddr) -> Option<u32> {
-    let sockets = listening_at(address);
+/// place. None: another program does, or it is not known to this user, or it is a unix socket.
+pub(super) fn evenkeel_at(address: &Address) -> Option<u32> {
+    let sockets = listening_at(address.for_client(None)?);
     if sockets.is_empty() {
         return None;
     }

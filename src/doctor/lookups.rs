@@ -20,6 +20,7 @@ use crate::control::resolve::{Answer, Resolver};
 use crate::control::sources;
 use crate::doctor::listening;
 use crate::run::identity;
+use crate::sys::address::Address;
 use crate::sys::local_addresses::LocalAddresses;
 
 /// How long DNS may take for all names together: `check` is interactive.
@@ -45,15 +46,19 @@ pub struct Warning {
 pub fn look_up(config: &Config) -> io::Result<Vec<Warning>> {
     let mut warnings = Vec::new();
     let binds = config.frontends.iter().flat_map(|frontend| &frontend.bind);
-    for (address, span) in binds.chain(&config.observe.bind) {
-        let Err(problem) = listeners::try_bind(*address) else { continue };
-        let user = listening::evenkeel_at(*address);
+    let binds = binds.map(|(bind, span)| (bind.clone(), *span));
+    let observe = config.observe.bind.map(|(address, span)| (address.into(), span));
+    for (bind, span) in binds.chain(observe) {
+        // One problem for a range.
+        let problem = |one: Address| listeners::try_bind(&one).err().map(|problem| (one, problem));
+        let Some((address, problem)) = bind.addresses().find_map(problem) else { continue };
+        let user = listening::evenkeel_at(&address);
         let is_note = user.is_some();
         let text = match user {
             Some(pid) => format!("{address} is in use by the running evenkeel (process {pid})"),
             None => problem,
         };
-        warnings.push(Warning { subject: "address", span: *span, text, is_note });
+        warnings.push(Warning { subject: "address", span, text, is_note });
     }
     let mut warn = |subject, span, text| {
         warnings.push(Warning { subject, span, text, is_note: false });
@@ -119,20 +124,20 @@ fn name_problems(
     };
     let mut problems = Vec::new();
     for found in &answer.addresses {
-        let (ip, address) = (found.ip, found.at(*port));
+        let (ip, address) = (found.ip, Address::Ip(found.at(*port)));
         if let Some(what) = not_a_server(ip) {
             problems.push(format!(
                 "host name {host} resolves to {ip}, {what}, which no server has; correct it, or \
                  expect server {name} not to use that address"
             ));
-        } else if let Some(reached) = chains.cycle(&backend.name, address) {
+        } else if let Some(reached) = chains.cycle(&backend.name, &address) {
             problems.push(format!(
                 "host name {host} resolves to {ip}, and {address} is frontend {}, which leads back \
                  to backend {}; correct it, or expect server {name} not to use that address",
                 reached.frontend.name, backend.name
             ));
         } else {
-            chains.add(&backend.name, address);
+            chains.add(&backend.name, &address);
         }
     }
     problems

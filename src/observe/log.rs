@@ -18,7 +18,7 @@ use crate::config::{Log, LogFormat};
 use crate::observe::application_log::write_all;
 use crate::shared::counters::Count;
 use crate::shared::records::{self, Records, SessionRecord};
-use crate::sys::zone::{Shown, canonical};
+use crate::sys::address::ClientAddress;
 
 /// Starts the thread that writes each record to stdout as one line. It ends when the [`Records`]
 /// are dropped and everything is written. If nobody reads stdout, it blocks: join it with a time
@@ -189,8 +189,8 @@ impl SessionRecord {
     }
 
     /// The client's address, as IPv4 if it is an IPv4-mapped one.
-    fn client(&self) -> Option<Shown> {
-        self.client.map(|client| Shown(canonical(client)))
+    fn client(&self) -> Option<ClientAddress> {
+        self.client.map(ClientAddress::canonical)
     }
 }
 
@@ -318,8 +318,16 @@ mod tests {
     }
 
     #[test]
+    fn a_client_of_a_unix_socket_is_named_as_one() {
+        let client = Some(ClientAddress::Unix);
+        let record = SessionRecord { client, ..SessionRecord::sample() };
+        assert!(line(&record, LogFormat::Text).contains(" unix: http "));
+        assert!(line(&record, LogFormat::Json).contains(r#""client":"unix:","#));
+    }
+
+    #[test]
     fn an_ipv4_client_of_an_ipv6_socket_is_shown_as_ipv4() {
-        let client = "[::ffff:192.0.2.7]:1".parse().ok();
+        let client = "[::ffff:192.0.2.7]:1".parse().ok().map(ClientAddress::Ip);
         let text = line(&SessionRecord { client, ..SessionRecord::sample() }, LogFormat::Text);
         assert!(text.contains(" 192.0.2.7:1 "), "{text}");
     }

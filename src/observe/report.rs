@@ -14,7 +14,6 @@ use crate::shared::snapshot::{
     BackendStatus, EndpointStatus, FrontendStatus, ProbeResult, ServerStatus, Snapshot,
 };
 use crate::shared::state::SharedState;
-use crate::sys::zone::Shown;
 use crate::terms::{Direction, Reason, Refusal};
 
 /// The state at one time. Its JSON is a contract: fields are added, not renamed.
@@ -280,11 +279,7 @@ impl FrontendReport {
         Self {
             name: frontend.name.to_string(),
             backend: frontend.backend.to_string(),
-            addresses: frontend
-                .addresses
-                .iter()
-                .map(|address| Shown(*address).to_string())
-                .collect(),
+            addresses: frontend.addresses.iter().map(ToString::to_string).collect(),
             closed: closed.collect(),
             sessions_active: cells.sum(|cell| cell.active.read()),
             sessions: cells.sum(|cell| cell.sessions.read()),
@@ -303,7 +298,7 @@ impl ServerReport {
         Self {
             backend: server.backend.to_string(),
             name: server.shared.name.to_string(),
-            address: server.endpoints.first().map(|endpoint| Shown(endpoint.address).to_string()),
+            address: server.endpoints.first().map(|endpoint| endpoint.address.to_string()),
             endpoints: server.endpoints.iter().map(EndpointReport::new).collect(),
             written: server.written.to_string(),
             state: State::of(server).name().to_owned(),
@@ -331,7 +326,7 @@ impl ServerReport {
 impl EndpointReport {
     fn new(endpoint: &EndpointStatus) -> Self {
         Self {
-            address: Shown(endpoint.address).to_string(),
+            address: endpoint.address.to_string(),
             up: endpoint.up,
             sessions_active: endpoint.sessions,
             last_probe: endpoint.last_probe.detail.clone(),

@@ -46,7 +46,7 @@ pub(super) fn snapshot() -> Snapshot {
     let frontend = FrontendStatus {
         name: "http".into(),
         backend: "web".into(),
-        addresses: vec![SocketAddr::from(([127, 0, 0, 1], 80))],
+        addresses: vec![SocketAddr::from(([127, 0, 0, 1], 80)).into()],
         shared,
     };
     Snapshot {
@@ -88,7 +88,7 @@ pub(super) fn server(name: &str, up: bool) -> ServerStatus {
     ServerStatus {
         backend: "web".into(),
         endpoints: vec![EndpointStatus {
-            address: SocketAddr::from(([192, 0, 2, 1], 80)),
+            address: SocketAddr::from(([192, 0, 2, 1], 80)).into(),
             up,
             sessions: 1,
             last_probe: last_probe.clone(),

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::observe::report_text::{plain, size, span, table};
 use crate::shared::sessions::SessionInfo;
-use crate::sys::zone::Shown;
 
 /// An open session. Its JSON is a contract: fields are added, not renamed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,7 +38,7 @@ impl From<&SessionInfo> for SessionReport {
             frontend: session.frontend.to_string(),
             backend: session.backend.to_string(),
             server: session.server.as_ref().map(ToString::to_string),
-            client: session.client.map(|client| Shown(client).to_string()),
+            client: session.client.map(|client| client.to_string()),
             state: session.state.to_owned(),
             age_seconds: session.age.as_secs_f64(),
             idle_seconds: session.idle.as_secs_f64(),

@@ -12,6 +12,7 @@ use crate::proxy::worker_handle::WorkerHandle;
 use crate::shared::clients::{ClientKey, ClientRefusal, ClientRules};
 use crate::shared::counters::FrontendCell;
 use crate::shared::table::{Frontend, FrontendShared};
+use crate::sys::address::ClientAddress;
 use crate::sys::socket::Socket;
 use crate::terms::Refusal;
 
@@ -28,6 +29,8 @@ pub(super) struct NewClient {
     pub(super) socket: Socket,
     pub(super) frontend: Arc<Frontend>,
     pub(super) permit: SessionPermit,
+    /// The port that it connected to; none: a unix socket.
+    pub(super) port: Option<u16>,
 }
 
 impl NewClient {
@@ -38,13 +41,14 @@ impl NewClient {
     pub(super) fn begin(
         admitted: Admitted,
         frontend: &Arc<Frontend>,
+        port: Option<u16>,
         worker: &Rc<WorkerHandle>,
     ) -> Result<Self, Admitted> {
         let Some(mut permit) = SessionPermit::new(worker, &frontend.shared) else {
             return Err(admitted);
         };
         permit.client = admitted.client;
-        Ok(Self { socket: admitted.socket, frontend: Arc::clone(frontend), permit })
+        Ok(Self { socket: admitted.socket, frontend: Arc::clone(frontend), permit, port })
     }
 }
 
@@ -67,8 +71,9 @@ pub(super) fn admit(
     if !has_rules(frontend) {
         return Ok(Admitted { socket, client: None });
     }
-    // A client that has left already has no address; it is none of those that are listed.
-    let address = socket.peer().ok().map(|address| address.ip());
+    // A client of a unix socket has no IP address, and neither has one that has left already: they
+    // are none of those that are listed, and are not counted.
+    let address = socket.peer().ok().and_then(ClientAddress::ip);
     let client = match check(address, frontend, worker) {
         Ok(client) => client,
         Err(refusal) => return Err((socket, refusal)),
@@ -79,10 +84,12 @@ pub(super) fn admit(
 /// Whether the PROXY header of this peer is read.
 fn is_believed(socket: &Socket, frontend: &Frontend) -> bool {
     match socket.peer().map_err(|error| error.kind()) {
-        Ok(address) => frontend.settings.proxy_protocol_from.contains(address.ip()),
+        Ok(ClientAddress::Ip(address)) => {
+            frontend.settings.proxy_protocol_from.contains(address.ip())
+        }
         // A process that may open the path of a Unix socket; and a peer that has left already,
         // whose session ends before its header counts.
-        Err(io::ErrorKind::Unsupported | io::ErrorKind::NotConnected) => true,
+        Ok(ClientAddress::Unix) | Err(io::ErrorKind::NotConnected) => true,
         Err(_) => false,
     }
 }

@@ -44,6 +44,6 @@ impl SessionSockets {
         let destination = destination.or_else(|| self.client.as_ref()?.local().ok());
         let none = ProxyTlvs::default();
         let tlvs = origin.map_or(&none, |origin| &origin.tlvs);
-        proxy_header::header(version, self.client_address(), destination, tlvs)
+        proxy_header::header(version, self.client_ip(), destination, tlvs)
     }
 }

@@ -145,7 +145,9 @@ impl Listeners {
         completion: Completion,
         now: Tick,
     ) -> Option<NewClient> {
-        let listening = self.sockets.iter_mut().find(|listening| listening.id == id)?;
+        // In the order of their ids, and with ranges of ports there are many.
+        let index = self.sockets.binary_search_by_key(&id, |listening| listening.id).ok()?;
+        let listening = &mut self.sockets[index];
         let accepted = match (&completion.socket, completion.result) {
             (Some(client), _) => {
                 let fds_low = listening.gate.is_draining()
@@ -249,17 +251,22 @@ impl ListenSocket {
             self.parked.push_back(admitted);
             return None;
         }
-        let begun = NewClient::begin(admitted, &self.frontend, worker);
+        let begun = NewClient::begin(admitted, &self.frontend, self.port(), worker);
         begun.map_err(|waiting| self.parked.push_back(waiting)).ok()
     }
 
     fn unpark(&mut self, worker: &Rc<WorkerHandle>, admitted: &mut Vec<NewClient>) {
         while let Some(first) = self.parked.pop_front() {
-            match NewClient::begin(first, &self.frontend, worker) {
+            match NewClient::begin(first, &self.frontend, self.port(), worker) {
                 Ok(client) => admitted.push(client),
                 Err(waiting) => return self.parked.push_front(waiting),
             }
         }
+    }
+
+    /// The port that its clients connect to; none: it is a unix socket.
+    fn port(&self) -> Option<u16> {
+        self.listener.address.port()
     }
 
     fn act(&mut self, action: Action, context: &mut WorkerContext, worker: &WorkerHandle) {
@@ -268,7 +275,12 @@ impl ListenSocket {
         match action {
             Action::Nothing => {}
             Action::ArmOne => context.ring.accept(socket, user_data, false),
-            Action::ArmMany => context.ring.accept(socket, user_data, true),
+            // All workers accept from one unix socket. The kernel wakes the one that has waited for
+            // longest: a multishot accept would never lose the first place.
+            Action::ArmMany => {
+                let many = !self.listener.address.is_unix();
+                context.ring.accept(socket, user_data, many);
+            }
             Action::Cancel => context.ring.cancel_accept(user_data),
             Action::DrainBacklog => {
                 // The accept completes at once if a connection waits; if none does, the cancel ends

@@ -25,7 +25,7 @@ impl SessionSockets {
         (sources, turn): (&Sources, usize),
     ) -> Result<(), ConnectFailure> {
         let bound = if sources.client().is_some() {
-            let client = self.client_address();
+            let client = self.client_ip();
             let client = client.filter(|client| client.is_ipv4() == server.is_ipv4());
             let client = client.ok_or(ConnectFailure::NoSource)?;
             let mut any_port = client;

@@ -15,7 +15,11 @@ impl Running {
         sockets.leave_queue(self.now);
         let end = session.end().unwrap_or(End::new(Reason::Internal, b"ID"));
         let duration = self.now.since(session.started());
-        let bytes = Direction::BOTH.map(|direction| session.delivered(direction));
+        let bytes = Direction::BOTH.map(|direction| {
+            // A unix socket discards nothing that was sent to it.
+            let keeps = sockets.is_unix(direction.sink());
+            if keeps { session.sent(direction) } else { session.delivered(direction) }
+        });
         let records = self.worker.shared.records.as_ref();
         let records = records.filter(|records| records.wants(bytes, end.reason));
         let record = records.map(|records| {

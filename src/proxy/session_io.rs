@@ -37,7 +37,9 @@ impl SessionIo<'_> {
 impl Io for SessionIo<'_> {
     fn receive(&mut self, side: Side, many: bool) {
         let Some(socket) = self.sockets.socket(side) else { return };
-        let multishot = many && self.supply() == Supply::Ample;
+        // Of a unix socket, a multishot receive misses the end on some kernels (liburing issue
+        // 1549).
+        let multishot = many && self.supply() == Supply::Ample && !self.sockets.is_unix(side);
         let user_data = self.user_data(Operation::Receive(side));
         self.context.ring.receive(socket, user_data, multishot);
     }
@@ -74,22 +76,27 @@ impl Io for SessionIo<'_> {
 
     fn connect(&mut self, first: First<'_>) -> Result<u32, ConnectFailure> {
         let Some(server) = &self.sockets.served_by else { return Err(ConnectFailure::Other) };
-        let address = server.address;
-        let socket = Socket::to(address).map_err(|_| {
+        let address = server.address.for_kernel(self.sockets.port);
+        let address = address.map_err(|_| ConnectFailure::Other)?;
+        let socket = Socket::to(&address).map_err(|_| {
             self.context.starved = true;
             ConnectFailure::Exhausted
         })?;
         let settings = self.sockets.backend().map(|backend| &*backend.settings);
-        if let Some(sources) = settings.map(|it| &it.source).filter(|it| !it.is_empty()) {
+        if let Some(sources) = settings.map(|it| &it.source).filter(|it| !it.is_empty())
+            && let Some(address) = address.as_socket()
+        {
             self.context.source_turn = self.context.source_turn.wrapping_add(1);
             let turn = self.context.source_turn;
             self.sockets.bind_source(&socket, address, (sources, turn))?;
         }
-        let early = if settings.is_some_and(|settings| settings.fast_open) {
-            let from = (first, self.context.ring.buffers());
-            self.sockets.connect_early(&socket, address, from)?
-        } else {
-            None
+        let fast_open = settings.is_some_and(|settings| settings.fast_open);
+        let early = match address.as_socket().filter(|_| fast_open) {
+            Some(address) => {
+                let from = (first, self.context.ring.buffers());
+                self.sockets.connect_early(&socket, address, from)?
+            }
+            None => None,
         };
         if early.is_some_and(|bytes| bytes > 0) {
             // They are the first message.
@@ -133,8 +140,9 @@ impl Io for SessionIo<'_> {
         let (Some(server), Some(socket)) = (&self.sockets.served_by, &self.sockets.server) else {
             return false;
         };
+        let Some(address) = server.address.for_client(self.sockets.port) else { return false };
         // Only a port of that range can have been chosen by the kernel.
-        ephemeral_ports().contains(&server.address.port()) && socket.is_at(server.address)
+        ephemeral_ports().contains(&address.port()) && socket.is_at(address)
     }
 
     fn receive_rest(&mut self, side: Side, buffer: &BufferId, filled: u32) -> Result<u32, Errno> {
@@ -147,7 +155,9 @@ impl Io for SessionIo<'_> {
     }
 
     fn ended_in_order(&mut self, side: Side) -> bool {
-        self.sockets.socket(side).is_some_and(Socket::ended_in_order)
+        // No send takes the error of a unix socket: it fails with EPIPE as soon as the peer has
+        // closed, and a receive reports ECONNRESET in front of the end (net/unix/af_unix.c).
+        self.sockets.is_unix(side) || self.sockets.socket(side).is_some_and(Socket::ended_in_order)
     }
 
     fn push(&mut self, side: Side) {
@@ -202,6 +212,10 @@ impl Io for SessionIo<'_> {
     }
 
     fn take_pipe(&mut self) -> Option<PipeId> {
+        // Unix sockets are copied: splice(2) to one was unsafe until 6.1.47 (CVE-2023-4622).
+        if Side::BOTH.into_iter().any(|side| self.sockets.is_unix(side)) {
+            return None;
+        }
         let pipe = self.context.pipes.take();
         if pipe.is_none() {
             let worker = &self.context.worker;

@@ -18,6 +18,7 @@ use crate::shared::events::WorkerEvent;
 use crate::shared::queue::QueueFull;
 use crate::shared::server::Endpoint;
 use crate::shared::table::{Backend, Frontend};
+use crate::sys::address::ClientAddress;
 use crate::sys::ring::SendKey;
 use crate::sys::socket::Socket;
 use crate::sys::socket_options::KeepAlive;
@@ -66,14 +67,18 @@ pub(super) struct SessionSockets {
     pub(super) permit: SessionPermit,
     /// The client's, as its PROXY header says it; none when the session is not logged and has no
     /// such header, or the client was gone at once.
-    pub(super) address: Option<SocketAddr>,
+    pub(super) address: Option<ClientAddress>,
+    /// The port that the client connected to; none: a unix socket.
+    pub(super) port: Option<u16>,
+    /// Whether the last server that was connected to, or tried, is a unix socket.
+    pub(super) server_is_unix: bool,
     /// Bytes that are counted, by [`Direction`].
     pub(super) counted: [u64; 2],
 }
 
 impl SessionSockets {
     pub(super) fn new(client: NewClient, log: bool) -> Self {
-        let NewClient { socket, frontend, permit } = client;
+        let NewClient { socket, frontend, permit, port } = client;
         Self {
             address: if log { socket.peer().ok() } else { None },
             client: Some(socket),
@@ -88,6 +93,8 @@ impl SessionSockets {
             origin: Origin::new(&frontend),
             frontend: Some(frontend),
             permit,
+            port,
+            server_is_unix: false,
             counted: [0; 2],
         }
     }
@@ -110,7 +117,7 @@ impl SessionSockets {
         let timeout = backend.settings.connect_timeout;
         let introduces = backend.settings.send_proxy != SendProxy::Off;
         let address = || self.address.or_else(|| self.client.as_ref()?.peer().ok());
-        let client = || address().map(|address| address.ip());
+        let client = || address().and_then(ClientAddress::ip);
         let choose = || choose(backend, client, session.tried(), &context.worker);
         // A reload may have given the frontend another backend.
         let moved = |place: &mut Box<QueuePlace>| !place.is_in(&backend.queue);
@@ -136,9 +143,10 @@ impl SessionSockets {
         self.leave_queue(now);
         let endpoint = Arc::clone(permit.endpoint());
         let id = endpoint.id;
+        self.server_is_unix = endpoint.address.is_unix();
         self.served_by = Some(endpoint);
         self.server_permit = Some(permit);
-        self.nagle = Nagle::Enabled;
+        self.nagle = if self.server_is_unix { Nagle::Disabled } else { Nagle::Enabled };
         Ok(Attempt { endpoint: id, timeout, introduces })
     }
 
@@ -156,8 +164,16 @@ impl SessionSockets {
     }
 
     /// The address of the client, if it is still connected or known.
-    pub(super) fn client_address(&self) -> Option<SocketAddr> {
+    pub(super) fn client_address(&self) -> Option<ClientAddress> {
         self.address.or_else(|| self.client.as_ref()?.peer().ok())
+    }
+
+    /// The IP address and port of the client; none of a unix socket.
+    pub(super) fn client_ip(&self) -> Option<SocketAddr> {
+        match self.client_address()? {
+            ClientAddress::Ip(address) => Some(address),
+            ClientAddress::Unix => None,
+        }
     }
 
     /// Leaves the queue, if it is in one.
@@ -216,6 +232,14 @@ impl SessionSockets {
                 let event = WorkerEvent::ConnectFailed(endpoint.id, failure);
                 context.worker.shared.events.try_send(event).ok();
             }
+        }
+    }
+
+    /// Whether this side is a unix socket.
+    pub(super) const fn is_unix(&self, side: Side) -> bool {
+        match side {
+            Side::Client => self.port.is_none(),
+            Side::Server => self.server_is_unix,
         }
     }
 

@@ -177,7 +177,7 @@ fn watch(key: &'static str, serve: impl Future<Output = io::Result<()>> + 'stati
 fn where_it_listens(config: &Config, observed: bool) -> String {
     const SHOWN: usize = 4;
     let binds = config.frontends.iter().flat_map(|frontend| &frontend.bind);
-    let addresses: Vec<String> = binds.map(|(address, _)| Shown(*address).to_string()).collect();
+    let addresses: Vec<String> = binds.map(|(bind, _)| bind.to_string()).collect();
     let (shown, rest) = addresses.split_at(addresses.len().min(SHOWN));
     let mut text = format!("listens on {}", shown.join(", "));
     if !rest.is_empty() {

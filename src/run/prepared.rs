@@ -60,7 +60,7 @@ impl Prepared {
         };
         let http = config.observe.bind.and_then(|(address, span)| {
             let listener = listeners::bind_observe(address)
-                .map_err(|error| listeners::explain(address, &error));
+                .map_err(|error| listeners::explain(&address.into(), &error));
             let remedy = "; or set observe.bind to another address, or to false";
             let listener = listener.map_err(|problem| problem + remedy);
             let optional = config.file.is_none();
@@ -103,8 +103,12 @@ impl Prepared {
     pub(super) fn drop_privileges(&self, config: &Config) -> Result<(), Failure> {
         let Some(identity) = self.identity else { return Ok(()) };
         if let (Some(socket), Some((_, span))) = (&self.admin, &config.observe.control) {
-            let given = socket.give_to(Some(identity.user), Some(identity.group));
+            let given = socket.give_to(identity.user, identity.group);
             given.map_err(|error| Failure::of(format!("{}{error}", config.locate(*span))))?;
+        }
+        for (address, listener) in &self.bound {
+            let given = listener.give_to(identity.user, identity.group);
+            given.map_err(|error| Failure::of(format!("evenkeel: {address}: {error}")))?;
         }
         let transparent = config.backends.iter().any(|backend| backend.source.client().is_some());
         identity::assume(identity, transparent).map_err(Failure::of)

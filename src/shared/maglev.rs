@@ -133,7 +133,7 @@ mod tests {
                 cells: PerWorker::new(1),
                 queue: Arc::new(Queue::new(1, 0)),
             };
-            let address = ([192, 0, 2, n], 80).into();
+            let address = std::net::SocketAddr::from(([192, 0, 2, n], 80));
             let id = EndpointId { server: id, number: n.into() };
             Endpoint::new(id, address, Arc::new(shared), loads.take())
         };

@@ -1,12 +1,12 @@
 //! Session records, and the channel from the workers to the session log.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crossbeam::channel::{self, Receiver, Sender};
 
 use crate::shared::counters::Count;
+use crate::sys::address::ClientAddress;
 use crate::terms::{End, Reason};
 
 /// Records in the channel: half a second of sessions of a fast machine, 8 MiB of memory.
@@ -22,7 +22,7 @@ pub struct SessionRecord {
     /// The last server that was tried, if any.
     pub server: Option<Arc<str>>,
     /// The address of the client; none if it left at once.
-    pub client: Option<SocketAddr>,
+    pub client: Option<ClientAddress>,
     /// When it ended.
     pub ended: SystemTime,
     /// From accept to the end.
@@ -96,7 +96,7 @@ impl SessionRecord {
             frontend: "http".into(),
             backend: "web".into(),
             server: Some("web1".into()),
-            client: "192.0.2.7:50123".parse().ok(),
+            client: "192.0.2.7:50123".parse().ok().map(ClientAddress::Ip),
             ended: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             duration: Duration::from_micros(234_567),
             connect: Some(Duration::from_micros(214)),

@@ -1,6 +1,5 @@
 //! The servers of the table and their endpoints: what both keep from one table to the next.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,6 +7,7 @@ use crate::shared::counters::{HistogramSum, PerWorker, ServerCell};
 use crate::shared::limit::Limit;
 use crate::shared::load::Load;
 use crate::shared::queue::Queue;
+use crate::sys::address::Address;
 use crate::terms::{EndpointId, ServerId};
 
 /// An endpoint: one address of a server. The same value is in every table for as long as the
@@ -17,7 +17,7 @@ pub struct Endpoint {
     /// Never given to another endpoint.
     pub id: EndpointId,
     /// Where to connect.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Its server.
     pub shared: Arc<ServerShared>,
     /// Sessions that hold this endpoint.
@@ -29,12 +29,13 @@ pub struct Endpoint {
 impl Endpoint {
     /// An endpoint that was not probed yet.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         id: EndpointId,
-        address: SocketAddr,
+        address: impl Into<Address>,
         shared: Arc<ServerShared>,
         load: Load,
     ) -> Self {
+        let address = address.into();
         Self { id, address, shared, load, probe_passed: AtomicBool::new(false) }
     }
 

@@ -1,11 +1,11 @@
 //! Open sessions as an operator sees them.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::sys::address::ClientAddress;
 use crate::terms::WorkerIndex;
 
 /// The id of a session: WORKER-SLOT-GENERATION. It is given again after 16 million sessions in the
@@ -53,7 +53,7 @@ pub struct SessionInfo {
     /// The server that it is connected to, or tries.
     pub server: Option<Arc<str>>,
     /// The address of the client; none if it has left already.
-    pub client: Option<SocketAddr>,
+    pub client: Option<ClientAddress>,
     /// The step that it is in.
     pub state: &'static str,
     /// Since it was accepted.

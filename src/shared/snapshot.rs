@@ -1,16 +1,16 @@
 //! A snapshot of the balancer: what the control thread knows at one moment, for the metrics, the
 //! status page and the control socket.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{AdminState, Balance};
+use crate::config::{AdminState, Balance, BindAddress};
 use crate::shared::counters::{Count, Histogram};
 use crate::shared::phase::Phase;
 use crate::shared::queue::Queue;
 use crate::shared::server::ServerShared;
 use crate::shared::table::FrontendShared;
+use crate::sys::address::Address;
 
 /// The state at one time.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub struct FrontendStatus {
     /// Its backend.
     pub backend: Arc<str>,
     /// The addresses that it listens on.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<BindAddress>,
     /// Its counters.
     pub shared: Arc<FrontendShared>,
 }
@@ -98,7 +98,7 @@ pub struct ServerStatus {
 #[derive(Debug, Clone)]
 pub struct EndpointStatus {
     /// Its address.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Whether its probes (or their absence) say that it serves.
     pub up: bool,
     /// Sessions that hold it now.

@@ -3,7 +3,7 @@
 //! What must outlive a table (counters, the position in the rotation, listening sockets) is held
 //! by `Arc` and handed from one table to the next.
 
-use std::net::SocketAddr;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,8 @@ use crate::shared::queue::Queue;
 use crate::shared::rate::Bucket;
 use crate::shared::routes::{ClientHello, Routes};
 use crate::shared::schedule::Schedule;
+use crate::sys::address::Address;
+use crate::sys::socket_file::SocketFile;
 use crate::terms::WorkerIndex;
 
 /// The state in force.
@@ -94,21 +96,46 @@ impl FrontendShared {
     }
 }
 
-/// One address that a frontend listens on: one SO_REUSEPORT socket for each worker.
+/// One address that a frontend listens on: one SO_REUSEPORT socket for each worker; or one unix
+/// socket, of which each worker has a descriptor.
 #[derive(Debug)]
 pub struct Listener {
     /// The address.
-    pub address: SocketAddr,
+    pub address: Address,
     /// By worker; none once the worker has closed its own.
     sockets: Vec<Mutex<Option<Arc<OwnedFd>>>>,
+    /// Of a unix socket that is not removed yet.
+    file: Mutex<Option<SocketFile>>,
 }
 
 impl Listener {
     /// Listening sockets in blocking mode, one for each worker.
     #[must_use]
-    pub fn new(address: SocketAddr, sockets: Vec<OwnedFd>) -> Self {
+    pub fn new(address: impl Into<Address>, sockets: Vec<OwnedFd>) -> Self {
         let slot = |socket| Mutex::new(Some(Arc::new(socket)));
-        Self { address, sockets: sockets.into_iter().map(slot).collect() }
+        let sockets = sockets.into_iter().map(slot).collect();
+        Self { address: address.into(), sockets, file: Mutex::default() }
+    }
+
+    /// With the file of a unix socket.
+    #[must_use]
+    pub fn with_file(self, file: SocketFile) -> Self {
+        Self { file: Mutex::new(Some(file)), ..self }
+    }
+
+    /// Removes the file of a unix socket: no further client can connect. Clients that wait in the
+    /// backlog are still accepted.
+    pub fn remove_file(&self) {
+        lock(&self.file).take();
+    }
+
+    /// Gives the file of a unix socket to the user that the process becomes, so that this user can
+    /// remove it.
+    ///
+    /// # Errors
+    /// Not permitted.
+    pub fn give_to(&self, user: u32, group: u32) -> io::Result<()> {
+        lock(&self.file).as_ref().map_or(Ok(()), |file| file.give_to(user, group))
     }
 
     /// The socket of a worker; none if it is closed.
@@ -130,7 +157,7 @@ impl Listener {
     }
 }
 
-fn lock(slot: &Mutex<Option<Arc<OwnedFd>>>) -> MutexGuard<'_, Option<Arc<OwnedFd>>> {
+fn lock<T>(slot: &Mutex<Option<T>>) -> MutexGuard<'_, Option<T>> {
     // Nothing panics while it is held, and a panic would end the process.
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }

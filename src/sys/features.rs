@@ -190,7 +190,7 @@ fn accept_two(ring: &mut Ring, address: SocketAddr) -> io::Result<()> {
         let client = TcpStream::connect(address)?;
         let completion = next(ring)?;
         let accepted = completion.socket.ok_or(io::ErrorKind::UnexpectedEof)?;
-        if accepted.peer().ok() != Some(client.local_addr()?) {
+        if accepted.peer().ok() != Some(client.local_addr()?.into()) {
             // It belongs to somebody else, who will close it.
             let descriptor = accepted.into_descriptor();
             let problem = format!("descriptor {descriptor} is not the connection of the client");

@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "the only folder for it")]
 
+pub mod address;
 pub mod buffer;
 pub mod buffer_queue;
 pub mod ids;
@@ -9,6 +10,7 @@ mod peek;
 pub mod pipe;
 pub mod ring;
 pub mod socket;
+pub mod socket_file;
 pub mod socket_options;
 mod wait_timer;
 pub mod waker;

@@ -25,6 +25,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::time::{Instant, timeout_at};
 use tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
 
+use crate::sys::address::Address;
 use crate::sys::socket::is_reached_by;
 use crate::sys::socket_options::bind_source;
 
@@ -52,7 +53,8 @@ impl From<io::Error> for ProbeError {
 }
 
 /// A connection of a probe. When it is dropped, it is reset: neither side keeps a TIME-WAIT for it,
-/// and the rest of an answer is not transmitted. (HAProxy resets its checks for the same reason.)
+/// and the rest of an answer is not transmitted. (HAProxy resets its checks for the same reason.) A
+/// unix socket is closed: it has no reset.
 #[derive(Debug)]
 pub struct ProbeSocket {
     socket: Rc<Socket>,
@@ -67,10 +69,13 @@ impl ProbeSocket {
     /// As [`ProbeError`]. No descriptor is leaked.
     pub async fn connect(
         source: Option<SocketAddr>,
-        peer: SocketAddr,
+        peer: &Address,
         deadline: Instant,
     ) -> Result<Self, ProbeError> {
-        Self::connect_by(socket_to(source, peer)?, peer, deadline).await
+        match peer.for_client(None) {
+            Some(peer) => Self::connect_by(socket_to(source, peer)?, peer, deadline).await,
+            None => Self::connect_unix(&peer.for_kernel(None)?, deadline),
+        }
     }
 
     /// Connects, for a probe that sends nothing. The kernel delays the last ACK of the handshake by
@@ -82,14 +87,26 @@ impl ProbeSocket {
     /// As [`ProbeError`]. No descriptor is leaked.
     pub async fn connect_without_ack(
         source: Option<SocketAddr>,
-        peer: SocketAddr,
+        peer: &Address,
         deadline: Instant,
     ) -> Result<Self, ProbeError> {
-        let socket = socket_to(source, peer)?;
+        let Some(ip) = peer.for_client(None) else {
+            return Self::connect(source, peer, deadline).await;
+        };
+        let socket = socket_to(source, ip)?;
         // Without TCP_QUICKACK a connect schedules the ACK instead of sending it
         // (tcp_rcv_synsent_state_process in net/ipv4/tcp_input.c).
         socket.set_tcp_quickack(false)?;
-        Self::connect_by(socket, peer, deadline).await
+        Self::connect_by(socket, ip, deadline).await
+    }
+
+    /// Connects to a unix socket, without the ring: a connect that waits for room in the backlog
+    /// does not end at shutdown(2).
+    fn connect_unix(peer: &SockAddr, deadline: Instant) -> Result<Self, ProbeError> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        socket.connect(peer)?;
+        socket.set_nonblocking(false)?;
+        Ok(Self { socket: Rc::new(socket), deadline })
     }
 
     async fn connect_by(
@@ -275,7 +292,7 @@ mod tests {
             heard
         });
         tokio_uring::start(async {
-            let probe = ProbeSocket::connect(None, address, within(LONG)).await.unwrap();
+            let probe = ProbeSocket::connect(None, &address.into(), within(LONG)).await.unwrap();
             probe.send(b"hello".to_vec()).await.unwrap();
             let (mut answer, mut filled) = (vec![0; 16], 0);
             loop {
@@ -295,7 +312,7 @@ mod tests {
     fn a_probe_closes_its_connection_by_a_reset() {
         let (listener, address) = listener();
         tokio_uring::start(async {
-            drop(ProbeSocket::connect(None, address, within(LONG)).await.unwrap());
+            drop(ProbeSocket::connect(None, &address.into(), within(LONG)).await.unwrap());
         });
         let (mut client, _) = listener.accept().unwrap();
         let error = client.read(&mut [0; 1]).unwrap_err();
@@ -309,7 +326,11 @@ mod tests {
         listener.set_nonblocking(true).unwrap();
         tokio_uring::start(async {
             for _ in 0..PROBES {
-                drop(ProbeSocket::connect_without_ack(None, address, within(LONG)).await.unwrap());
+                drop(
+                    ProbeSocket::connect_without_ack(None, &address.into(), within(LONG))
+                        .await
+                        .unwrap(),
+                );
             }
         });
         // The ACK is only sent if this thread did not run for 200 ms.
@@ -321,8 +342,9 @@ mod tests {
     fn a_refused_connect_reports_it() {
         let (listener, address) = listener();
         drop(listener);
-        let result =
-            tokio_uring::start(async { ProbeSocket::connect(None, address, within(LONG)).await });
+        let result = tokio_uring::start(async {
+            ProbeSocket::connect(None, &address.into(), within(LONG)).await
+        });
         let Err(ProbeError::Failed(error)) = result else { panic!("{result:?}") };
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
@@ -332,7 +354,7 @@ mod tests {
         let (_listener, _fillers, address) = black_hole();
         tokio_uring::start(async {
             let started = Instant::now();
-            let result = ProbeSocket::connect(None, address, within(SOON)).await;
+            let result = ProbeSocket::connect(None, &address.into(), within(SOON)).await;
             assert!(matches!(result, Err(ProbeError::Deadline)), "{result:?}");
             assert!((SOON..LONG).contains(&started.elapsed()), "{:?}", started.elapsed());
         });
@@ -343,7 +365,7 @@ mod tests {
         let (_listener, address) = listener();
         tokio_uring::start(async {
             let started = Instant::now();
-            let probe = ProbeSocket::connect(None, address, within(SOON)).await.unwrap();
+            let probe = ProbeSocket::connect(None, &address.into(), within(SOON)).await.unwrap();
             let result = probe.receive(vec![0; 16], 0).await;
             assert!(matches!(result, Err(ProbeError::Deadline)), "{result:?}");
             assert!((SOON..LONG).contains(&started.elapsed()), "{:?}", started.elapsed());
@@ -354,7 +376,7 @@ mod tests {
     fn an_answer_that_arrived_before_the_deadline_counts() {
         let (listener, address) = listener();
         tokio_uring::start(async {
-            let probe = ProbeSocket::connect(None, address, within(SOON)).await.unwrap();
+            let probe = ProbeSocket::connect(None, &address.into(), within(SOON)).await.unwrap();
             let (mut server, _) = listener.accept().unwrap();
             server.write_all(b"yes").unwrap();
             // The thread does not run until after the deadline, as after SIGSTOP.
@@ -387,10 +409,10 @@ mod tests {
         tokio_uring::start(async {
             let before = descriptors();
             for _ in 0..ROUNDS {
-                drop(ProbeSocket::connect(None, open, within(LONG)).await.unwrap());
+                drop(ProbeSocket::connect(None, &open.into(), within(LONG)).await.unwrap());
                 drop(listening.accept().unwrap());
-                assert!(ProbeSocket::connect(None, refused, within(LONG)).await.is_err());
-                assert!(ProbeSocket::connect(None, hole, Instant::now()).await.is_err());
+                assert!(ProbeSocket::connect(None, &refused.into(), within(LONG)).await.is_err());
+                assert!(ProbeSocket::connect(None, &hole.into(), Instant::now()).await.is_err());
             }
             // Other tests of this process open descriptors, too.
             let after = descriptors();
@@ -402,7 +424,7 @@ mod tests {
     fn a_runtime_can_end_while_a_probe_is_in_flight() {
         let (_listener, address) = listener();
         tokio_uring::start(async {
-            let probe = ProbeSocket::connect(None, address, within(LONG)).await.unwrap();
+            let probe = ProbeSocket::connect(None, &address.into(), within(LONG)).await.unwrap();
             tokio_uring::spawn(async move { probe.receive(vec![0; 16], 0).await });
             tokio::task::yield_now().await;
         });

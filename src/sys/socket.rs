@@ -1,4 +1,4 @@
-//! TCP sockets of sessions and listeners, by plain system calls.
+//! Sockets of sessions, by plain system calls: TCP, and unix sockets where the text says so.
 
 use std::io::{self, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};
@@ -13,11 +13,12 @@ use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::sockopt::SetBool;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, send, setsockopt};
-use socket2::{Domain, Protocol, SockRef, Type};
+use socket2::{SockAddr, SockRef, Type};
 
+use crate::sys::address::ClientAddress;
 use crate::sys::zone;
 
-/// A connected or connecting TCP socket, non-blocking, closed when dropped.
+/// A connected or connecting stream socket, non-blocking, closed when dropped.
 #[derive(Debug)]
 pub struct Socket(OwnedFd);
 
@@ -26,10 +27,19 @@ impl Socket {
     ///
     /// # Errors
     /// Out of descriptors or memory.
-    pub fn to(address: SocketAddr) -> io::Result<Self> {
+    pub fn to(address: &SockAddr) -> io::Result<Self> {
         let kind = Type::STREAM.nonblocking().cloexec();
-        let socket = socket2::Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-        Ok(Self(socket.into()))
+        Ok(Self(socket2::Socket::new(address.domain(), kind, None)?.into()))
+    }
+
+    /// Connects to a unix socket, which never waits.
+    ///
+    /// # Errors
+    /// As connect(2); EAGAIN: the backlog of the listener is full, and nothing tells when it no
+    /// longer is.
+    pub(crate) fn connect_unix(&self, address: &SockAddr) -> Result<(), Errno> {
+        let connected = SockRef::from(&self.0).connect(address);
+        connected.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
     }
 
     /// A connection that was accepted. Its descriptor is non-blocking.
@@ -47,9 +57,13 @@ impl Socket {
     ///
     /// # Errors
     /// `ENOTCONN`: the peer has left already.
-    pub fn peer(&self) -> io::Result<SocketAddr> {
-        let address = SockRef::from(&self.0).peer_addr()?.as_socket();
-        Ok(zone::canonical(address.ok_or(io::ErrorKind::Unsupported)?))
+    pub fn peer(&self) -> io::Result<ClientAddress> {
+        let peer = SockRef::from(&self.0).peer_addr()?;
+        if peer.is_unix() {
+            return Ok(ClientAddress::Unix);
+        }
+        let address = peer.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+        Ok(zone::canonical(address).into())
     }
 
     /// Whether its own address is this one. If that is also the address that it connected to, it is
@@ -132,13 +146,17 @@ impl Socket {
         drop(SockRef::from(&self.0).shutdown(Shutdown::Write));
     }
 
-    /// Makes the next close an abort (RST): what is not sent yet is dropped.
+    /// Makes the next close an abort (RST): what is not sent yet is dropped. A unix socket has no
+    /// reset: its peer reads everything that was sent, then the end, and its sends fail with EPIPE.
+    /// Only if bytes of the peer were not read before the close, the end is an ECONNRESET
+    /// (`unix_release_sock` in `net/unix/af_unix.c`).
     pub fn abort_on_close(&self) {
         drop(SockRef::from(&self.0).set_linger(Some(Duration::ZERO)));
     }
 
     /// Bytes that were sent and that the peer has not acknowledged (SIOCOUTQ, tcp(7)). An end (FIN)
-    /// that was sent counts as one byte.
+    /// that was sent counts as one byte. Of a unix socket: the memory of what the peer has not read
+    /// yet (unix(7)), which a close does not discard.
     #[must_use]
     pub fn unacknowledged(&self) -> u32 {
         let mut bytes: libc::c_int = 0;

@@ -31,7 +31,7 @@ pub(crate) fn random(random: &mut Random) -> Config {
 fn frontend(number: u64, backends: u64, random: &mut Random) -> FrontendSettings {
     let port = 80 + 10 * number as u16;
     let ports = port..=port + random.below(2) as u16;
-    let bind = |port| (SocketAddr::from(([127, 0, 0, 1], port)), Span::default());
+    let bind = |port| (SocketAddr::from(([127, 0, 0, 1], port)).into(), Span::default());
     FrontendSettings {
         name: format!("f{number}").into(),
         bind: ports.map(bind).collect(),

@@ -2,11 +2,11 @@
 //! in force, each of which is compared with what the cluster reports.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use evenkeel::config::{AdminState, AllDown, Config, ServerAddress};
+use evenkeel::config::{AdminState, AllDown, Config};
 use evenkeel::control::cluster::{
     Answers, Bound, Cluster, HostAddress, ProbeReport, Records, SrvRecord,
 };
@@ -16,6 +16,7 @@ use evenkeel::shared::orders::ServerName;
 use evenkeel::shared::server::ServerShared;
 use evenkeel::shared::snapshot::{ProbeResult, ServerStatus};
 use evenkeel::shared::table::{Backend, FrontendShared, Listener, Table};
+use evenkeel::sys::address::Address;
 use evenkeel::sys::local_addresses::LocalAddresses;
 use evenkeel::terms::ConnectFailure;
 
@@ -179,21 +180,19 @@ impl Control {
     /// Puts the configuration into the cluster, and listens on its addresses.
     fn merge(&mut self, random: &mut Random, now: Instant) {
         let servers = self.config.backends.iter().flat_map(|backend| &backend.servers);
-        let names = servers.filter_map(|server| match &server.address {
-            ServerAddress::Name { host, .. } => Some(host.clone()),
-            ServerAddress::Ip(_) => None,
-        });
+        let names = servers.filter_map(|server| server.address.host()).map(str::to_owned);
         let answers: Answers = names.map(|host| (host, addresses(random))).collect();
         let srv = self.config.backends.iter().filter_map(|backend| backend.srv.clone());
         let found: Records = srv.map(|name| (name, records(random))).collect();
         self.cluster.add_records(found);
         self.cluster.merge(&self.config, answers, &self.local, now);
-        let addresses = self.config.frontends.iter().flat_map(|frontend| &frontend.bind);
-        let listener = |address: SocketAddr| {
+        let binds = self.config.frontends.iter().flat_map(|frontend| &frontend.bind);
+        let listener = |address: Address| {
             let known = self.bound.get(&address).cloned();
-            known.unwrap_or_else(|| Arc::new(Listener::new(address, Vec::new())))
+            let new = || Arc::new(Listener::new(address.clone(), Vec::new()));
+            (address.clone(), known.unwrap_or_else(new))
         };
-        self.bound = addresses.map(|(address, _)| (*address, listener(*address))).collect();
+        self.bound = binds.flat_map(|(bind, _)| bind.addresses()).map(listener).collect();
     }
 
     fn table(&mut self, version: u64, now: Instant) -> Table {
@@ -226,7 +225,7 @@ impl Control {
             for status in &ready {
                 let endpoints = status.endpoints.iter();
                 let endpoints = endpoints.filter(|endpoint| is_wanted(status, endpoint.up));
-                wanted.extend(endpoints.map(|endpoint| (status.shared.id, endpoint.address)));
+                wanted.extend(endpoints.map(|one| (status.shared.id, one.address.clone())));
             }
             wanted
         };
@@ -238,7 +237,8 @@ impl Control {
             expected = chosen(&|_, _| true);
         }
         let endpoints = &backend.schedule.endpoints;
-        let found: BTreeSet<_> = endpoints.iter().map(|one| (one.id.server, one.address)).collect();
+        let found = endpoints.iter().map(|one| (one.id.server, one.address.clone()));
+        let found: BTreeSet<_> = found.collect();
         assert_eq!(found, expected, "of {}", backend.settings.name);
         let rotation: BTreeSet<u16> = backend.schedule.rotation.iter().copied().collect();
         assert_eq!(rotation.len(), endpoints.len(), "each has a turn");

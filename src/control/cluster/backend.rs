@@ -1,7 +1,6 @@
 //! One backend: its servers, and what changes them.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
@@ -18,6 +17,7 @@ use crate::control::cluster::server::{Context, Overrides, ServerState};
 use crate::control::cluster::srv::{self, Records};
 use crate::shared::queue::Queue;
 use crate::shared::table;
+use crate::sys::address::Address;
 
 /// A backend of the configuration.
 #[derive(Debug)]
@@ -36,6 +36,9 @@ pub(super) struct BackendState {
     pub(super) empty: bool,
     /// Whether the newest table leaves endpoints out.
     pub(super) too_many_endpoints: bool,
+    /// The port that all its clients connect to, if there is only one: servers that have no port
+    /// are probed there.
+    pub(super) client_port: Option<u16>,
 }
 
 /// What the operator set, by backend and server.
@@ -79,6 +82,7 @@ impl BackendState {
             changed: true,
             empty: false,
             too_many_endpoints: false,
+            client_port: None,
         };
         backend.queue.set_max(config.queue_max);
         for server in srv::servers(config, update.records) {
@@ -112,7 +116,8 @@ impl BackendState {
             let Some(mut server) = known.remove(&config.name) else {
                 self.add(config, update);
                 let Some(server) = self.servers.last() else { continue };
-                let addresses = server.endpoints.iter().map(EndpointState::address).collect();
+                let addresses =
+                    server.endpoints.iter().map(EndpointState::address).cloned().collect();
                 let supplied = server.config.srv_rank.is_some();
                 let added = ChangeKind::Added { addresses, supplied };
                 update.note(&self.name, server.name(), added);
@@ -123,6 +128,19 @@ impl BackendState {
             self.follow(self.servers.len() - 1, update);
         }
         self.touch();
+    }
+
+    /// Its clients connect to that port alone now, or to several. What was probed at another port
+    /// is probed by a new task, as results of the earlier one do not count.
+    pub(super) fn set_client_port(&mut self, port: Option<u16>, registry: &mut Registry) {
+        if std::mem::replace(&mut self.client_port, port) == port {
+            return;
+        }
+        for endpoint in self.servers.iter_mut().flat_map(|server| &mut server.endpoints) {
+            if endpoint.address().lacks_port() && self.config.health.port.is_none() {
+                endpoint.task = registry.task();
+            }
+        }
     }
 
     /// DNS has answered for a host name; whether a server of this backend changed: one of that
@@ -142,12 +160,12 @@ impl BackendState {
     fn is_outdated(&self, server: &ServerState, update: &Update<'_>) -> bool {
         let Update { answers, chains, .. } = update;
         let mut reached = answered(&server.config.address, answers)
-            .filter(|address| chains.reached(*address).is_some());
-        reached.any(|address| server.has(address) == chains.cycle(&self.name, address).is_some())
+            .filter(|address| chains.reached(&self.name, address).is_some());
+        reached.any(|address| server.has(&address) == chains.cycle(&self.name, &address).is_some())
     }
 
     /// The addresses in use, with the name of this backend.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (&str, &Address)> {
         let endpoints = self.servers.iter().flat_map(|server| &server.endpoints);
         endpoints.map(|endpoint| (&*self.name, endpoint.address()))
     }
@@ -237,13 +255,13 @@ impl BackendState {
         &self,
         server: &config::Server,
         update: &mut Update<'_>,
-    ) -> (Vec<SocketAddr>, Option<String>) {
-        if let ServerAddress::Ip(address) = server.address {
+    ) -> (Vec<Address>, Option<String>) {
+        if let Some(address) = server.address.fixed() {
             return (vec![address], None);
         }
         let (mut used, mut why) = (Vec::new(), None);
         for address in answered(&server.address, update.answers) {
-            let Some(reached) = update.chains.cycle(&self.name, address) else {
+            let Some(reached) = update.chains.cycle(&self.name, &address) else {
                 used.push(address);
                 continue;
             };

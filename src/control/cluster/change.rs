@@ -1,13 +1,12 @@
 //! Changes of the cluster state, as the application log reports them.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
-
-use crate::sys::zone::Shown;
 
 #[cfg(doc)]
 use crate::shared::schedule::Schedule;
+use crate::sys::address::Address;
 
 /// Endpoints that one rotation can hold, by the 16 bits of [`Schedule::rotation`].
 pub(super) const ENDPOINTS_MAX: usize = 1 << 16;
@@ -33,21 +32,21 @@ pub enum ChangeKind {
         /// The last probe, with how many of them decided.
         reason: String,
         /// The endpoint, and how many endpoints of the server are up, if the server has several.
-        endpoint: Option<(SocketAddr, UpCount)>,
+        endpoint: Option<(Address, UpCount)>,
     },
     /// The host name has an address for the first time.
-    Resolved(SocketAddr),
+    Resolved(Address),
     /// The only address of the host name was replaced: from, to.
-    Moved(SocketAddr, SocketAddr),
+    Moved(Address, Address),
     /// The host name has one more address.
-    AddressAdded(SocketAddr),
+    AddressAdded(Address),
     /// The host name has one address less.
-    AddressRemoved(SocketAddr),
+    AddressRemoved(Address),
     /// The host name resolves to a frontend that leads back to the backend; that address is not
     /// used.
     LeadsBack {
         /// The address.
-        address: SocketAddr,
+        address: Address,
         /// The frontend that listens there.
         frontend: Arc<str>,
     },
@@ -58,7 +57,7 @@ pub enum ChangeKind {
     /// New in the configuration, or in an SRV name.
     Added {
         /// Its addresses.
-        addresses: Vec<SocketAddr>,
+        addresses: Vec<Address>,
         /// By a record of an SRV name, whose target is resolved next.
         supplied: bool,
     },
@@ -117,7 +116,7 @@ impl fmt::Display for Change {
                     Some((address, UpCount { up, all })) => write!(
                         out,
                         "endpoint {} is {state}: {reason}; {up} of {all} endpoints up",
-                        Shown(*address)
+                        address
                     ),
                 }
             }
@@ -152,8 +151,7 @@ impl fmt::Display for Change {
                 )
             }
             ChangeKind::Added { addresses, .. } => {
-                let addresses: Vec<_> =
-                    addresses.iter().map(|one| Shown(*one).to_string()).collect();
+                let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
                 write!(out, "is new, at {}", addresses.join(", "))
             }
             ChangeKind::Removed { sessions: 0 } => write!(out, "is removed"),

@@ -1,6 +1,5 @@
 //! One endpoint of a server: an address, its health, and what its probes found.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::{self, Check};
@@ -8,6 +7,7 @@ use crate::control::cluster::recent_failures::RecentFailures;
 use crate::control::health::{Health, ProbeTaskId, Transition};
 use crate::shared::server::Endpoint;
 use crate::shared::snapshot::LastProbe;
+use crate::sys::address::Address;
 
 /// An endpoint of a server in the configuration.
 #[derive(Debug)]
@@ -36,8 +36,8 @@ impl EndpointState {
         Self { shared, health, task, last_probe, failures }
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
-        self.shared.address
+    pub(super) fn address(&self) -> &Address {
+        &self.shared.address
     }
 
     pub(super) const fn is_up(&self) -> bool {

@@ -12,6 +12,7 @@ use crate::control::health::ProbeTaskId;
 use crate::shared::proxy_header::ProxyVersion;
 use crate::shared::snapshot::ProbeResult;
 use crate::shared::table::Listener;
+use crate::sys::address::Address;
 
 /// Addresses of one host name that are used: each is an endpoint, which is probed.
 pub const ADDRESSES_MAX: usize = 1024;
@@ -54,18 +55,17 @@ impl fmt::Display for HostAddress {
     }
 }
 
-/// The addresses of a server by its host name; none: it has an IP address in the configuration, or
-/// DNS has not answered.
+/// The addresses of a server by its host name; none: it has no host name, or DNS has not answered.
 pub(super) fn answered(
     address: &ServerAddress,
     answers: &Answers,
-) -> impl Iterator<Item = SocketAddr> {
+) -> impl Iterator<Item = Address> {
     let found = match address {
-        ServerAddress::Ip(_) => None,
+        ServerAddress::Ip(_) | ServerAddress::Unix(_) => None,
         ServerAddress::Name { host, port } => answers.get(host).map(|found| (found, *port)),
     };
     let found = found.into_iter();
-    found.flat_map(|(found, port)| found.iter().map(move |address| address.at(port)))
+    found.flat_map(|(found, port)| found.iter().map(move |address| address.at(port).into()))
 }
 
 /// Addresses that a server can have, and the others, each with what it is.
@@ -81,7 +81,7 @@ pub(super) fn usable(addresses: &[HostAddress]) -> (Vec<HostAddress>, Vec<(IpAdd
 }
 
 /// Listening sockets by address.
-pub type Bound = BTreeMap<SocketAddr, Arc<Listener>>;
+pub type Bound = BTreeMap<Address, Arc<Listener>>;
 
 /// An endpoint to probe.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,7 +89,7 @@ pub struct ProbeTarget {
     /// The task that probes it. The address and the check of a task never change.
     pub task: ProbeTaskId,
     /// The address; `health.port` replaces the port.
-    pub address: SocketAddr,
+    pub address: Address,
     /// The Host header, unless `health.http.host` is set.
     pub host_header: String,
     /// The host name of its server; none: an IP address.

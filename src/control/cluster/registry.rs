@@ -2,7 +2,6 @@
 //! configuration: they are reported until their last session ends, or until they return.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,6 +13,7 @@ use crate::shared::load::Loads;
 use crate::shared::queue::Queue;
 use crate::shared::server::{Endpoint, ServerShared};
 use crate::shared::snapshot::{ProbeCounts, ServerStatus};
+use crate::sys::address::Address;
 use crate::terms::{EndpointId, ServerId};
 
 /// Gives ids, and remembers servers that were removed.
@@ -89,7 +89,7 @@ impl Registry {
     pub(super) fn endpoint(
         &mut self,
         server: &Arc<ServerShared>,
-        address: SocketAddr,
+        address: Address,
     ) -> Arc<Endpoint> {
         let id = EndpointId { server: server.id, number: self.endpoints };
         self.endpoints += 1;

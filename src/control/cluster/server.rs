@@ -1,10 +1,9 @@
 //! One server of the configuration: its settings, what the operator set, and its endpoints.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{self, AdminState, Check, ServerAddress};
+use crate::config::{self, AdminState, Check};
 use crate::control::cluster::change::{ChangeKind, UpCount};
 use crate::control::cluster::endpoint::EndpointState;
 use crate::control::cluster::input::{ADDRESSES_MAX, ProbeReport};
@@ -14,6 +13,7 @@ use crate::control::cluster::slow_start::SlowStart;
 use crate::control::health::Health;
 use crate::shared::server::ServerShared;
 use crate::shared::snapshot::{LastProbe, ProbeCounts, ProbeResult, ServerStatus};
+use crate::sys::address::Address;
 
 /// Shown in place of a probe's result while the host name has no address.
 const NO_ADDRESS: &str = "no address";
@@ -30,7 +30,7 @@ pub(super) struct ServerState {
     /// One for each address; none while the host name has no address.
     pub(super) endpoints: Vec<EndpointState>,
     /// Addresses that were down when they left DNS, oldest first: as many as an answer has at most.
-    departed: Vec<SocketAddr>,
+    departed: Vec<Address>,
     /// When it went up or down.
     pub(super) since: Instant,
     pub(super) slow_start: SlowStart,
@@ -74,7 +74,7 @@ impl ServerState {
         backend: &Arc<str>,
         config: config::Server,
         overrides: Overrides,
-        addresses: &[SocketAddr],
+        addresses: &[Address],
         context: &mut Context<'_>,
     ) -> Self {
         let (shared, probes) = context.registry.server(backend, &config);
@@ -110,10 +110,7 @@ impl ServerState {
 
     /// The host name of its address, if it is not a number.
     pub(super) fn host(&self) -> Option<&str> {
-        match &self.config.address {
-            ServerAddress::Ip(_) => None,
-            ServerAddress::Name { host, .. } => Some(host),
-        }
+        self.config.address.host()
     }
 
     /// Whether an endpoint is up.
@@ -205,17 +202,17 @@ impl ServerState {
     /// stays keeps everything. No address at all changes nothing: the last good answer holds.
     pub(super) fn resolved(
         &mut self,
-        addresses: &[SocketAddr],
+        addresses: &[Address],
         context: &mut Context<'_>,
     ) -> Vec<ChangeKind> {
         if addresses.is_empty() {
             return Vec::new();
         }
         let was_up = self.is_up();
-        let is_new = |address: &&SocketAddr| !self.has(**address);
-        let new: Vec<SocketAddr> = addresses.iter().filter(is_new).copied().collect();
+        let is_new = |address: &&Address| !self.has(address);
+        let new: Vec<Address> = addresses.iter().filter(is_new).cloned().collect();
         let had_one = !self.endpoints.is_empty();
-        let gone = self.depart(|endpoint| !addresses.contains(&endpoint.address()));
+        let gone = self.depart(|endpoint| !addresses.contains(endpoint.address()));
         if self.endpoints.is_empty() {
             self.last_probe = LastProbe::default();
         }
@@ -223,7 +220,9 @@ impl ServerState {
         self.add(&new, had_one, context);
         self.note_health(was_up, context.now);
         match (&*gone, &*new) {
-            ([from], [to]) if self.endpoints.len() == 1 => vec![ChangeKind::Moved(*from, *to)],
+            ([from], [to]) if self.endpoints.len() == 1 => {
+                vec![ChangeKind::Moved(from.clone(), to.clone())]
+            }
             _ => {
                 let found = if had_one { ChangeKind::AddressAdded } else { ChangeKind::Resolved };
                 let gone = gone.into_iter().map(ChangeKind::AddressRemoved);
@@ -257,7 +256,7 @@ impl ServerState {
         // Without a verdict, the failure is one of this machine.
         let answered = result != ProbeResult::Timeout && verdict.is_some();
         let duration = answered.then_some(duration);
-        let address = endpoint.address();
+        let address = endpoint.address().clone();
         endpoint.last_probe = LastProbe { detail: detail.clone(), duration };
         let shown = if several { format!("{address}: {detail}") } else { detail.clone() };
         self.last_probe = LastProbe { detail: shown, duration };
@@ -278,7 +277,7 @@ impl ServerState {
     pub(super) fn health_change(&self, index: usize, up: bool, reason: String) -> ChangeKind {
         let all = self.endpoints.len();
         let count = || self.endpoints.iter().filter(|endpoint| endpoint.is_up()).count();
-        let several = (all > 1).then(|| (self.endpoints[index].address(), count()));
+        let several = (all > 1).then(|| (self.endpoints[index].address().clone(), count()));
         let endpoint = several.map(|(address, up)| (address, UpCount { up, all }));
         ChangeKind::Health { up, reason, endpoint }
     }
@@ -299,15 +298,15 @@ impl ServerState {
     }
 
     /// Whether it has an endpoint at `address`.
-    pub(super) fn has(&self, address: SocketAddr) -> bool {
+    pub(super) fn has(&self, address: &Address) -> bool {
         self.endpoints.iter().any(|endpoint| endpoint.address() == address)
     }
 
     /// Adds endpoints without history, `up` until their first probe; an address that was down when
     /// it left is down.
-    fn add(&mut self, addresses: &[SocketAddr], up: bool, context: &mut Context<'_>) {
+    fn add(&mut self, addresses: &[Address], up: bool, context: &mut Context<'_>) {
         for address in addresses {
-            let shared = context.registry.endpoint(&self.shared, *address);
+            let shared = context.registry.endpoint(&self.shared, address.clone());
             let task = context.registry.task();
             let mut endpoint = EndpointState::new(shared, task, context.health, up);
             if let Some(index) = self.departed.iter().position(|departed| departed == address) {
@@ -318,18 +317,18 @@ impl ServerState {
             }
             self.endpoints.push(endpoint);
         }
-        self.endpoints.sort_by_key(EndpointState::address);
+        self.endpoints.sort_by(|a, b| a.address().cmp(b.address()));
     }
 
     /// Removes the endpoints that `leaves` names; their addresses.
-    fn depart(&mut self, leaves: impl Fn(&EndpointState) -> bool) -> Vec<SocketAddr> {
+    fn depart(&mut self, leaves: impl Fn(&EndpointState) -> bool) -> Vec<Address> {
         let (gone, stay): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.endpoints).into_iter().partition(leaves);
         self.endpoints = stay;
         let down = gone.iter().filter(|endpoint| !endpoint.is_up());
-        self.departed.extend(down.map(EndpointState::address));
+        self.departed.extend(down.map(EndpointState::address).cloned());
         self.departed.drain(..self.departed.len().saturating_sub(ADDRESSES_MAX));
-        gone.iter().map(EndpointState::address).collect()
+        gone.iter().map(EndpointState::address).cloned().collect()
     }
 
     pub(super) fn note_health(&mut self, was_up: bool, now: Instant) {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::{self, Config, OnDown, Route};
+use crate::config::{self, Config, OnDown, Route, only_client_port};
 use crate::control::cluster::backend::{AllOverrides, BackendState, Update};
 use crate::control::cluster::chains;
 use crate::control::cluster::change::{Change, ChangeKind};
@@ -113,6 +113,10 @@ impl Cluster {
         gone.sort_by(|a, b| a.name.cmp(&b.name));
         for backend in gone {
             backend.remove(&mut update);
+        }
+        for backend in backends {
+            let port = only_client_port(&config.frontends, &backend.name);
+            backend.set_client_port(port, registry);
         }
         for (host, others) in unusable {
             self.note_unusable(&host, &others);
@@ -240,7 +244,8 @@ impl Cluster {
                 routes: config.is_routed().then(|| routes(config, &backends)),
                 shared: Arc::clone(shared),
             });
-            let listeners = config.bind.iter().filter_map(|(address, _)| bound.get(address));
+            let addresses = config.bind.iter().flat_map(|(bind, _)| bind.addresses());
+            let listeners = addresses.filter_map(|address| bound.get(&address));
             let listeners = listeners.map(|listener| (Arc::clone(listener), Arc::clone(&frontend)));
             table.listeners.extend(listeners);
             table.frontends.push(frontend);

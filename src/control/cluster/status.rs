@@ -1,7 +1,6 @@
 //! Views of the cluster state: for the prober, the status page and the metrics; and the samples of
 //! connect times that they show.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,6 +15,7 @@ use crate::control::cluster::state::{Cluster, FrontendState};
 use crate::shared::snapshot::{
     BackendStatus, EndpointStatus, FrontendStatus, LastProbe, ServerStatus,
 };
+use crate::sys::address::Address;
 
 /// Shown in place of a probe's result: in maintenance, with `check = "off"`, after the removal.
 const NOT_PROBED: &str = "not probed";
@@ -43,8 +43,8 @@ impl Cluster {
             servers.flat_map(move |server| {
                 server.endpoints.iter().map(move |endpoint| ProbeTarget {
                     task: endpoint.task,
-                    address: endpoint.address(),
-                    host_header: host_header(&server.config.address),
+                    address: backend.probed_at(endpoint),
+                    host_header: server.host_header(),
                     host: server.host().map(str::to_owned),
                     proxy: None,
                     health: health.clone(),
@@ -73,7 +73,7 @@ impl Cluster {
             shared: Arc::clone(&frontend.shared),
         };
         let bind = |frontend: &FrontendState| {
-            frontend.config.bind.iter().map(|(address, _)| *address).collect()
+            frontend.config.bind.iter().map(|(bind, _)| bind.clone()).collect()
         };
         let present = self.frontends.iter().map(|frontend| status(frontend, bind(frontend)));
         present.chain(self.removed.iter().map(|frontend| status(frontend, Vec::new()))).collect()
@@ -115,15 +115,22 @@ impl Cluster {
     }
 }
 
-/// The address as it is written, without an interface, which means nothing to a server.
-fn host_header(address: &ServerAddress) -> String {
-    match address {
-        ServerAddress::Ip(address) => SocketAddr::new(address.ip(), address.port()).to_string(),
-        ServerAddress::Name { .. } => address.to_string(),
+impl BackendState {
+    /// Where an endpoint is probed, unless `health.port` says otherwise.
+    fn probed_at(&self, endpoint: &EndpointState) -> Address {
+        let address = endpoint.address();
+        address.for_client(self.client_port).map_or_else(|| address.clone(), Address::Ip)
     }
 }
 
 impl ServerState {
+    /// The Host header of its probes.
+    fn host_header(&self) -> String {
+        // The path of a unix socket is no host (RFC 9110, 7.2).
+        let unix = matches!(self.config.address, ServerAddress::Unix(_));
+        if unix { "localhost".to_owned() } else { self.written.to_string() }
+    }
+
     /// Whether it is probed, in a backend with that `health`.
     fn is_probed(&self, health: &config::Health) -> bool {
         health.check != Check::Off && self.state() != AdminState::Maint
@@ -137,7 +144,7 @@ impl ServerState {
             false => LastProbe::none(NOT_PROBED),
         };
         let endpoint = |endpoint: &EndpointState| EndpointStatus {
-            address: endpoint.address(),
+            address: endpoint.address().clone(),
             up: endpoint.is_up(),
             sessions: endpoint.shared.load.read(),
             last_probe: shown(&endpoint.last_probe),

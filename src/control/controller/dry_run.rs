@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
-use crate::config::{self, Change, Config, Difference, Item, ServerAddress};
+use crate::config::{self, Change, Config, Difference, Item};
 use crate::control::controller::events::{Comparison, DryRun, Read};
 use crate::control::controller::reloading::DRAINING;
 use crate::control::controller::state::Controller;
@@ -140,10 +140,7 @@ fn is_key_of(difference: &Difference, keys: &[&str]) -> bool {
 fn host_of<'a>(config: &'a Config, name: &ServerName) -> Option<&'a str> {
     let backend = config.backends.iter().find(|backend| *backend.name == *name.backend)?;
     let server = backend.servers.iter().find(|server| server.name == name.server)?;
-    match &server.address {
-        ServerAddress::Name { host, .. } => Some(host),
-        ServerAddress::Ip(_) => None,
-    }
+    server.address.host()
 }
 
 /// Lists of networks whose files have other networks than when they were read.

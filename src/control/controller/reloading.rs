@@ -170,8 +170,11 @@ impl Controller {
         self.resolver.set_servers(&config.global.resolver.0);
         self.cluster.add_records(found.records());
         self.cluster.merge(&config, found.addresses(), &LocalAddresses::now(), Instant::now());
-        let gone = self.bound.keys().filter(|address| !bound.contains_key(address));
-        self.reloading.released.extend(gone);
+        let gone = self.bound.iter().filter(|(address, _)| !bound.contains_key(address));
+        for (address, listener) in gone {
+            listener.remove_file();
+            self.reloading.released.insert(address.clone());
+        }
         self.bound = bound;
         self.config = config;
         self.fit_sessions();

@@ -213,6 +213,7 @@ impl Controller {
     /// Starts the drain.
     fn drain(&mut self) {
         let deadline = Instant::now() + self.config.global.drain_timeout;
+        self.remove_socket_files();
         self.shared.phase.store(Phase::Draining(deadline));
         self.shared.wake();
         tracing::info!(

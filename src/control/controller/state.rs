@@ -2,7 +2,6 @@
 //! follow, the limit of sessions.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +18,7 @@ use crate::shared::orders::WorkerOrder;
 use crate::shared::phase::Phase;
 use crate::shared::state::SharedState;
 use crate::shared::table::Table;
+use crate::sys::address::Address;
 use crate::terms::WorkerIndex;
 
 /// The state of the control thread.
@@ -78,7 +78,7 @@ pub(super) struct Reloading {
     /// The requests that came meanwhile: they share the next reload.
     pub(super) next: Option<Waiting>,
     /// Every address that was ever released: our own sockets may still be bound to it.
-    pub(super) released: BTreeSet<SocketAddr>,
+    pub(super) released: BTreeSet<Address>,
 }
 
 impl Controller {
@@ -137,6 +137,12 @@ impl Controller {
             tracing::info!("sessions_max (auto) is raised from {was} to {max}");
         }
         self.shared.sessions.set_max(Some(max));
+    }
+
+    /// Removes the files of unix sockets: clients that come from now on find no socket, instead of
+    /// one that resets them.
+    pub(super) fn remove_socket_files(&self) {
+        self.bound.values().for_each(|listener| listener.remove_file());
     }
 
     /// Ends every session at once.

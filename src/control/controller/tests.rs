@@ -24,6 +24,7 @@ use crate::shared::events::WorkerEvent;
 use crate::shared::orders::{Order, Request, ServerName};
 use crate::shared::phase::{Phase, PhaseCell};
 use crate::shared::state::SharedState;
+use crate::sys::address::Address;
 use crate::sys::local_addresses::LocalAddresses;
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
@@ -142,7 +143,7 @@ impl Scene {
     fn picked(&self) -> Vec<SocketAddr> {
         let table = self.shared.table.load();
         let schedule = &table.frontends[0].backend.as_ref().unwrap().schedule;
-        schedule.endpoints.iter().map(|endpoint| endpoint.address).collect()
+        schedule.endpoints.iter().filter_map(|one| one.address.for_client(None)).collect()
     }
 
     fn wait_until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
@@ -172,8 +173,8 @@ fn a_reload_puts_the_file_in_force() {
     scene.order(Order::Reload).unwrap();
     assert_eq!(scene.picked(), servers);
     let table = scene.shared.table.load_full();
-    let addresses = table.listeners.iter().map(|(listener, _)| listener.address);
-    assert_eq!(addresses.collect::<Vec<_>>(), [scene.bind, more]);
+    let addresses = table.listeners.iter().map(|(listener, _)| listener.address.clone());
+    assert_eq!(addresses.collect::<Vec<_>>(), [scene.bind, more].map(Address::Ip));
     scene.end();
 }
 
@@ -197,7 +198,7 @@ fn an_address_in_use_changes_nothing() {
     write(&scene.file(), &[free(), taken.local_addr().unwrap()], &[free()]);
     let problem = scene.order(Order::Reload).unwrap_err();
     assert!(problem.contains("is in use"), "{problem}");
-    assert_eq!(scene.shared.table.load().listeners[0].0.address, scene.bind);
+    assert_eq!(scene.shared.table.load().listeners[0].0.address, scene.bind.into());
     scene.end();
 }
 
@@ -223,7 +224,7 @@ fn a_configured_limit_that_no_longer_fits_refuses_the_reload_with_the_numbers() 
     for part in ["295 file descriptors are needed", "284", "sessions_max = 94", REJECTED] {
         assert!(problem.contains(part), "no {part}: {problem}");
     }
-    assert_eq!(scene.shared.table.load().listeners[0].0.address, scene.bind);
+    assert_eq!(scene.shared.table.load().listeners[0].0.address, scene.bind.into());
     scene.end();
 }
 

@@ -135,7 +135,7 @@ fn what_a_link_in_its_place_points_to_is_not_given_away() {
     // Whoever follows it finds nothing, and says so.
     symlink(folder.0.join("nothing"), &path).unwrap();
     let own = fs::metadata(&folder.0).unwrap();
-    socket.give_to(Some(own.uid()), Some(own.gid())).unwrap();
+    socket.give_to(own.uid(), own.gid()).unwrap();
 }
 
 #[test]

@@ -26,8 +26,8 @@ pub(super) fn position(
     match backend.settings.balance {
         Balance::RoundRobin | Balance::LeastConn => backend.next_turn(),
         Balance::Random => worker.random(backend.schedule.rotation.len()),
-        // A client without an address has left already.
-        Balance::Source => client().map_or(0, maglev::entry_of),
+        // A client without an address is one of a unix socket, or has left already.
+        Balance::Source => client().map_or_else(|| backend.next_turn(), maglev::entry_of),
         Balance::First => 0,
     }
 }

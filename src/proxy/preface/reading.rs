@@ -11,6 +11,7 @@ use crate::proxy::preface::origin::{Origin, Part};
 use crate::proxy::preface::{Progress, header, hello};
 use crate::proxy::sockets::SessionSockets;
 use crate::shared::table::Frontend;
+use crate::sys::address::ClientAddress;
 use crate::terms::Refusal;
 
 impl SessionSockets {
@@ -92,12 +93,12 @@ impl SessionSockets {
         origin: &mut Origin,
     ) -> Result<(), Refusal> {
         if let Some((source, destination)) = header.addresses {
-            self.address = Some(source);
+            self.address = Some(source.into());
             origin.destination = Some(destination);
         }
         origin.tlvs = header.tlvs;
         let client = self.client_address();
-        self.permit.check_client(client.map(|address| address.ip()), frontend)
+        self.permit.check_client(client.and_then(ClientAddress::ip), frontend)
     }
 
     /// Of this part, `seen` bytes have come and so many are `needed`.

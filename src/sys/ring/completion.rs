@@ -39,6 +39,8 @@ impl Ring {
     pub fn wait(&mut self, now: Duration, until: Option<Duration>) -> io::Result<()> {
         self.buffers.end_turn();
         self.buffers.provide();
+        // What was done without the ring has completed already.
+        let until = if self.done.is_empty() { until } else { Some(now) };
         let answer = match until {
             Some(until) if until <= now => {
                 let args = Timespec::new();
@@ -74,8 +76,8 @@ impl Ring {
 
     /// The next completion, if there is one.
     pub fn completion(&mut self) -> Option<Completion> {
-        if let Some((user_data, buffer, result)) = self.sent.pop_front() {
-            let (more, left, buffer) = (false, false, Some(buffer));
+        if let Some((user_data, buffer, result)) = self.done.pop_front() {
+            let (more, left) = (false, false);
             return Some(Completion { user_data, result, more, left, buffer, socket: None });
         }
         loop {

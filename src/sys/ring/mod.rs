@@ -13,7 +13,6 @@ mod tests;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -75,8 +74,8 @@ pub struct Ring {
     in_flight: usize,
     /// Whether the completion that is being handled is the only one of its turn.
     alone: bool,
-    /// Sends that were done without the ring, and their results.
-    sent: VecDeque<(u64, BufferId, Result<u32, Errno>)>,
+    /// Sends and connects that were done without the ring, and their results.
+    done: VecDeque<(u64, Option<BufferId>, Result<u32, Errno>)>,
     /// Whether a multishot accept is safe on this kernel.
     accepts_many: bool,
     /// How the ring waits.
@@ -142,7 +141,7 @@ impl Ring {
             connects: Vec::with_capacity(capacity),
             in_flight: 0,
             alone: false,
-            sent: VecDeque::with_capacity(8),
+            done: VecDeque::with_capacity(8),
             accepts_many: !version.is_some_and(KernelVersion::invents_descriptors),
             waiting,
             wait_timer: WaitTimer::new(WAIT_TIMER, NOBODY),
@@ -205,7 +204,7 @@ impl Ring {
         if self.alone {
             let sent = socket.send(bytes, more);
             if sent != Err(Errno::EAGAIN) {
-                self.sent.push_back((user_data, buffer, sent));
+                self.done.push_back((user_data, Some(buffer), sent));
                 return SendKey(index);
             }
         }
@@ -218,14 +217,22 @@ impl Ring {
         SendKey(index)
     }
 
-    /// Connects.
-    pub fn connect(&mut self, socket: &Socket, address: SocketAddr, user_data: u64) {
+    /// Connects. To a unix socket by connect(2), which never waits: the ring would repeat a connect
+    /// that finds a full backlog, then leave it to a kernel thread that waits without a limit
+    /// (`io_connect`).
+    pub fn connect(&mut self, socket: &Socket, address: impl Into<SockAddr>, user_data: u64) {
+        let address = address.into();
+        if address.is_unix() {
+            let connected = socket.connect_unix(&address).map(|()| 0);
+            self.done.push_back((user_data, None, connected));
+            return;
+        }
         // The address must not move. And a submission between here and the push of its entry would
         // take it for one that the kernel has copied.
         while self.connects.len() == self.connects.capacity() || self.uring.submission().is_full() {
             self.submit();
         }
-        self.connects.push(SockAddr::from(address));
+        self.connects.push(address);
         let Some(address) = self.connects.last() else { return };
         let address = (address.as_ptr().cast(), address.len());
         let entry = opcode::Connect::new(Fd(socket.descriptor()), address.0, address.1).build();

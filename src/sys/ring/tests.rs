@@ -41,6 +41,27 @@ fn a_send_after_the_only_completion_completes_in_the_same_turn() {
 }
 
 #[test]
+fn a_connect_to_a_unix_socket_completes_without_a_wait() {
+    let mut ring = Ring::new(64, 8).unwrap();
+    let path = std::env::temp_dir().join(format!("evenkeel-ring-{}", std::process::id()));
+    let address = SockAddr::unix(&path).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let mut connect = || {
+        let socket = Socket::to(&address).unwrap();
+        ring.connect(&socket, address.clone(), 7);
+        ring.wait(Duration::ZERO, None).unwrap();
+        let connected = ring.completion().unwrap();
+        assert_eq!((connected.user_data, connected.more), (7, false));
+        connected.result
+    };
+    assert_eq!(connect(), Ok(0));
+    drop(listener);
+    assert_eq!(connect(), Err(Errno::ECONNREFUSED));
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(connect(), Err(Errno::ENOENT));
+}
+
+#[test]
 fn connects_to_a_full_submission_queue_keep_their_addresses() {
     let mut ring = Ring::new(64, 8).unwrap();
     let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
@@ -49,7 +70,7 @@ fn connects_to_a_full_submission_queue_keep_their_addresses() {
     }
     let connect = |listener: &TcpListener| {
         let address = listener.local_addr().unwrap();
-        let socket = Socket::to(address).unwrap();
+        let socket = Socket::to(&address.into()).unwrap();
         ring.connect(&socket, address, 2);
         socket
     };

@@ -132,7 +132,11 @@ fn an_endpoint_whose_address_stays_keeps_everything() {
     let status = scene.endpoint("a", "10.0.0.1:80");
     assert!(status.up);
     assert_eq!((status.sessions, &*status.last_probe.detail), (1, "passed"));
-    assert_eq!(scene.task("a", endpoint.address), task, "its probes go on");
+    assert_eq!(
+        scene.task("a", endpoint.address.for_client(None).unwrap()),
+        task,
+        "its probes go on"
+    );
     assert!(!scene.probe_at("a", "10.0.0.1:80", false), "fall still holds");
     assert_eq!(scene.status("a").shared.sessions.active(), 1);
 }
@@ -212,7 +216,7 @@ fn a_name_that_only_leads_back_to_its_backend_is_a_server_that_is_down() {
     scene.dns("here.test", &["127.0.0.1", "127.0.0.2"]);
     scene.changes();
     let mut more = config(&at("a", "here.test:81"));
-    Arc::make_mut(&mut more.frontends[0]).bind[0].0 = "0.0.0.0:81".parse().unwrap();
+    Arc::make_mut(&mut more.frontends[0]).bind[0].0 = SocketAddr::from(([0, 0, 0, 0], 81)).into();
     scene.cluster.merge(&more, Answers::new(), &here(), scene.now);
     assert!(scene.addresses("a").is_empty());
     assert!(!scene.status("a").up && scene.picked().is_empty());
@@ -237,7 +241,7 @@ fn an_answer_that_came_before_the_reload_that_had_asked_is_the_newer_one() {
 fn an_address_of_this_machine_is_a_wildcard_frontend() {
     let mut scene = Scene::of(&at("a", "here.test:80"));
     let mut wild = config(&at("a", "here.test:80"));
-    Arc::make_mut(&mut wild.frontends[0]).bind[0].0 = "0.0.0.0:80".parse().unwrap();
+    Arc::make_mut(&mut wild.frontends[0]).bind[0].0 = SocketAddr::from(([0, 0, 0, 0], 80)).into();
     scene.cluster.merge(&wild, Answers::new(), &here(), scene.now);
     scene.dns("here.test", &["198.51.100.7", "198.51.100.8"]);
     assert_eq!(scene.addresses("a"), ["198.51.100.8:80"]);

@@ -88,7 +88,7 @@ impl Scene {
     fn endpoint(&self, name: &str, address: &str) -> EndpointStatus {
         let address: SocketAddr = address.parse().unwrap();
         let endpoints = self.status(name).endpoints;
-        let found = endpoints.iter().find(|endpoint| endpoint.address == address);
+        let found = endpoints.iter().find(|endpoint| endpoint.address == address.into());
         found.unwrap_or_else(|| panic!("{name} is not at {address}: {endpoints:?}")).clone()
     }
 
@@ -102,16 +102,16 @@ impl Scene {
         let backends = self.cluster.backends.iter();
         let servers = backends.flat_map(|backend| &backend.servers);
         let endpoints = servers.filter(|one| **one.name() == *name).flat_map(|one| &one.endpoints);
-        let mut found = endpoints.filter(|endpoint| endpoint.address() == address);
+        let mut found = endpoints.filter(|endpoint| *endpoint.address() == address.into());
         found.next().unwrap().task
     }
 
     /// A probe of the only endpoint of a server; whether it went up or down.
     fn probe(&mut self, name: &str, passed: bool) -> bool {
-        let [EndpointStatus { address, .. }] = *self.status(name).endpoints else {
+        let [EndpointStatus { address, .. }] = &*self.status(name).endpoints else {
             panic!("{name} has not one endpoint: {:?}", self.addresses(name));
         };
-        self.report(self.task(name, address), Some(passed))
+        self.report(self.task(name, address.for_client(None).unwrap()), Some(passed))
     }
 
     fn probe_at(&mut self, name: &str, address: &str, passed: bool) -> bool {

@@ -163,3 +163,35 @@ fn a_server_that_is_replaced_starts_without_a_mean_connect_time() {
     scene.load(&at("a", "127.0.0.1:82"));
     assert_eq!(scene.status("a").connect_mean, None, "its counters go on");
 }
+
+#[test]
+fn a_server_without_a_port_is_probed_at_the_only_port_of_its_frontends() {
+    let mut scene = Scene::of(&at("a", "192.0.2.1"));
+    let target = |scene: &Scene| scene.cluster.probe_targets().next().unwrap();
+    let first = target(&scene);
+    assert_eq!(first.address.to_string(), "192.0.2.1:80");
+    assert_eq!(scene.addresses("a"), ["192.0.2.1"], "it has no port of its own");
+    scene.cluster.probed(report(first.task, false), scene.now);
+    assert!(!scene.status("a").up);
+    let mut moved = config(&at("a", "192.0.2.1"));
+    Arc::make_mut(&mut moved.frontends[0]).bind[0].0 = SocketAddr::from(([0; 4], 81)).into();
+    scene.cluster.merge(&moved, Answers::new(), &here(), scene.now);
+    let second = target(&scene);
+    assert_eq!(second.address.to_string(), "192.0.2.1:81");
+    assert!(!scene.cluster.probed(report(first.task, true), scene.now), "of the earlier port");
+    assert!(!scene.status("a").up, "its health holds");
+}
+
+fn report(task: ProbeTaskId, passed: bool) -> ProbeReport {
+    let (result, detail, duration) = (ProbeResult::Passed, String::new(), Duration::ZERO);
+    ProbeReport { task, result, detail, duration, verdict: Some(passed) }
+}
+
+#[test]
+fn a_unix_socket_is_probed_with_a_host_header_that_is_a_host() {
+    let scene = Scene::of(&at("a", "unix:/run/x.sock"));
+    let target = scene.cluster.probe_targets().next().unwrap();
+    assert_eq!(target.address.to_string(), "unix:/run/x.sock");
+    assert_eq!(target.host_header, "localhost");
+    assert_eq!(scene.addresses("a"), ["unix:/run/x.sock"]);
+}

@@ -1,0 +1,220 @@
+//! Listening unix sockets and their files.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, lchown};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{Mode, fchmod, umask};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// The file of a listening unix socket. Dropping it removes the file, unless another process has
+/// put its own there.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode of the file that was created.
+    identity: (u64, u64),
+}
+
+/// Why a unix socket cannot be bound.
+#[derive(Debug)]
+pub enum SocketFileError {
+    /// Something that is no socket has the path.
+    NotASocket,
+    /// A socket of another user has the path: whether a process uses it is not known.
+    OtherUser,
+    /// A process listens there.
+    InUse,
+    /// The error of the kernel.
+    Failed(io::Error),
+}
+
+impl SocketFileError {
+    /// Its kind, as an error of the kernel has one.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Failed(error) => error.kind(),
+            Self::NotASocket | Self::OtherUser | Self::InUse => io::ErrorKind::AddrInUse,
+        }
+    }
+}
+
+impl fmt::Display for SocketFileError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotASocket => out.write_str("exists and is not a socket"),
+            Self::OtherUser => out.write_str("belongs to another user"),
+            Self::InUse => out.write_str("is used by another process"),
+            Self::Failed(error) => error.fmt(out),
+        }
+    }
+}
+
+impl From<io::Error> for SocketFileError {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Whether the path is free, or has the socket of a process that is gone. Nothing is changed. A
+/// symbolic link is not followed.
+///
+/// # Errors
+/// Something is there, or the path cannot be examined.
+pub fn examine(path: &Path) -> Result<Found, SocketFileError> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(error.into()),
+    };
+    if !found.file_type().is_socket() {
+        return Err(SocketFileError::NotASocket);
+    }
+    // Without waiting: the backlog of a process that hangs may be full (EAGAIN), which is not gone.
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    match probe.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Found::Stale),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(SocketFileError::OtherUser)
+        }
+        Ok(()) | Err(_) => Err(SocketFileError::InUse),
+    }
+}
+
+/// What has the path of a unix socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// The socket of a process that is gone.
+    Stale,
+}
+
+/// A socket that listens at `path`, whose file has that `mode` from its first moment, whatever the
+/// umask of the process is. The socket of a process that is gone is replaced.
+///
+/// # Errors
+/// Something is in the way, or the directory does not permit it.
+pub fn listen(
+    path: &Path,
+    mode: Mode,
+    backlog: i32,
+) -> Result<(OwnedFd, SocketFile), SocketFileError> {
+    if examine(path)? == Found::Stale {
+        fs::remove_file(path)?;
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
+    // Linux gives the file the mode of the descriptor that is bound, less the umask: there is no
+    // moment in which it has another one. The umask is that of the process, of which no other
+    // thread creates files.
+    fchmod(&socket, mode).map_err(io::Error::from)?;
+    let address = SockAddr::unix(path)?;
+    let before = umask(Mode::empty());
+    let bound = socket.bind(&address);
+    umask(before);
+    bound?;
+    let made = fs::symlink_metadata(path)?;
+    let file = SocketFile { path: path.to_owned(), identity: (made.dev(), made.ino()) };
+    socket.listen(backlog)?;
+    Ok((socket.into(), file))
+}
+
+impl SocketFile {
+    /// Gives the file to a user and a group, so that they may remove it. A link that somebody has
+    /// put there is not followed.
+    ///
+    /// # Errors
+    /// Not permitted.
+    pub fn give_to(&self, user: u32, group: u32) -> io::Result<()> {
+        lchown(&self.path, Some(user), Some(group))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!("the socket {} cannot be removed: {error}", self.path.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    /// An empty directory, removed with the value.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let name = format!("evenkeel-socket-{name}-{}", std::process::id());
+            let folder = std::env::temp_dir().join(name);
+            fs::create_dir(&folder).unwrap();
+            Self(folder)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+
+    #[test]
+    fn a_socket_has_its_mode_whatever_the_umask_is_and_is_removed() {
+        let folder = Folder::new("mode");
+        let path = folder.0.join("x.sock");
+        let (_socket, file) = listen(&path, Mode::from_bits_truncate(0o666), 8).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
+        UnixStream::connect(&path).unwrap();
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_socket_of_a_process_that_is_gone_is_replaced() {
+        let folder = Folder::new("stale");
+        let path = folder.0.join("x.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        assert_eq!(examine(&path).unwrap(), Found::Stale);
+        let (_socket, _file) = listen(&path, Mode::S_IRUSR, 8).unwrap();
+        assert!(matches!(examine(&path), Err(SocketFileError::InUse)));
+    }
+
+    #[test]
+    fn what_is_no_socket_or_in_use_is_left_alone() {
+        let folder = Folder::new("way");
+        let (file, link) = (folder.0.join("file"), folder.0.join("link"));
+        fs::write(&file, "kept").unwrap();
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        for path in [&file, &link] {
+            let refused = listen(path, Mode::S_IRUSR, 8);
+            assert!(matches!(refused, Err(SocketFileError::NotASocket)), "{refused:?}");
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+        let path = folder.0.join("x.sock");
+        let _theirs = UnixListener::bind(&path).unwrap();
+        assert!(matches!(listen(&path, Mode::S_IRUSR, 8), Err(SocketFileError::InUse)));
+    }
+
+    #[test]
+    fn a_file_that_another_process_has_put_there_is_not_removed() {
+        let folder = Folder::new("other");
+        let path = folder.0.join("x.sock");
+        let (_socket, file) = listen(&path, Mode::S_IRUSR, 8).unwrap();
+        fs::rename(&path, folder.0.join("moved")).unwrap();
+        let _theirs = UnixListener::bind(&path).unwrap();
+        drop(file);
+        assert!(path.exists());
+    }
+}
