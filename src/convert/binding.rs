@@ -2,6 +2,7 @@
 
 use super::draft::{Bind, Draft, Frontend, LeftOut, Setting};
 use super::report::{Place, Report};
+use crate::config::PORTS_MAX;
 
 /// Merges addresses of one frontend, and leaves out those that another frontend has.
 pub(super) fn merge(draft: &mut Draft, report: &Report) {
@@ -19,6 +20,14 @@ pub(super) fn merge(draft: &mut Draft, report: &Report) {
         let own = within(&binds, report);
         let is_out = frontend.left_out.is_some();
         for bind in own {
+            if bind.ports.is_some_and(|(first, last)| last - first >= PORTS_MAX) {
+                let reason = format!(
+                    "a range of more than {PORTS_MAX} ports, each of which costs a socket for each \
+                     worker: left out"
+                );
+                report.urgent(bind.place, reason);
+                continue;
+            }
             let shared = others.iter().any(|other| overlap(other, &bind));
             if shared {
                 let reason = "another frontend has this address: HAProxy spreads clients over both";

@@ -104,6 +104,10 @@ fn addresses_of_every_family_are_listened_on() {
          \"[::]:443\", \"127.0.0.1:90\"]"],
     );
     assert_eq!(reported(&conversion), Vec::<usize>::new());
+    assert_eq!(differing(&conversion), [7], "the mode of the socket");
+    let wide = frontend(" bind :80,:10000-20000\n bind unix@x.sock\n default_backend a\n");
+    has(&wide, &["bind = [\"0.0.0.0:80\"]"]);
+    assert_eq!(reported(&wide), [6, 7], "too many ports, and a relative path");
     let other = frontend(
         " bind :80 transparent\n bind abns@x\n bind quic4@:443\n bind :81 interface eth0\n \
          default_backend a\n",

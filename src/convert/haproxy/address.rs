@@ -64,13 +64,16 @@ pub(super) fn parse(
         rest = &rest[prefix.len()..];
         family = prefix;
     }
-    for prefix in ["unix@", "uxst@"] {
-        if let Some(path) = rest.strip_prefix(prefix) {
-            return Ok((Host::Path(path.to_owned()), Port::None));
-        }
-    }
-    if rest.starts_with('/') {
-        return Ok((Host::Path(rest.to_owned()), Port::None));
+    let prefixes = ["unix@", "uxst@"];
+    let path = prefixes.iter().find_map(|prefix| rest.strip_prefix(prefix));
+    if let Some(path) = path.or_else(|| rest.starts_with('/').then_some(rest)) {
+        // 107: unix(7), `sun_path`.
+        let host = if path.starts_with('/') && path.len() <= 107 {
+            Host::Path(path.to_owned())
+        } else {
+            Host::Unsupported("evenkeel takes an absolute path of at most 107 bytes: write it")
+        };
+        return Ok((host, Port::None));
     }
     let (host, port) = match rest.rsplit_once(':') {
         // A bracket after the colon: the colon is one of the address.

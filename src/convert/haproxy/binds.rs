@@ -81,6 +81,11 @@ fn one(
     };
     let hosts: Vec<String> = match host {
         Host::Path(path) => {
+            report.near(
+                place,
+                "evenkeel creates the socket with mode 0666: restrict who may connect by the \
+                 permissions of its directory",
+            );
             return vec![Bind { host: format!("unix:{path}"), ports: None, place }];
         }
         Host::AnyV4 if both => vec!["0.0.0.0".into(), "[::]".into()],
