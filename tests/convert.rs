@@ -110,6 +110,52 @@ fn a_file_that_breaks_off_anywhere_is_converted_or_refused_and_never_a_panic() {
     }
 }
 
+/// Processor time of this thread in nanoseconds (proc(5), schedstat).
+fn processor_time() -> u64 {
+    let times = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    times.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn the_time_of_a_conversion_grows_with_the_file_and_not_with_its_square() {
+    let servers = |number: usize| {
+        let line = |at: usize| format!(" server s{at} s{at}:80 check inter {at} observe layer4\n");
+        format!("listen x\n bind :80\n{}", (0..number).map(line).collect::<String>())
+    };
+    let proxies = |number: usize| {
+        let proxy = |at: usize| {
+            format!(
+                "frontend f{at}\n bind :{} transparent\n default_backend b{at}\n\
+                 backend b{at}\n server s s\n",
+                at + 1
+            )
+        };
+        (0..number).map(proxy).collect::<String>()
+    };
+    let upstreams = |number: usize| {
+        let pair = |at: usize| {
+            format!(
+                "upstream u{at} {{ server a{at}:1 max_fails={at}; server b:1; }}\n\
+                 server {{ listen {}; proxy_pass u{at}; }}\n",
+                at + 1
+            )
+        };
+        format!("stream {{\n{}}}\n", (0..number).map(pair).collect::<String>())
+    };
+    let cost = |format: Format, text: &str| {
+        let before = processor_time();
+        drop(convert(format, text).unwrap());
+        processor_time() - before
+    };
+    let cases: [(Format, &dyn Fn(usize) -> String); 3] =
+        [(Format::Haproxy, &servers), (Format::Haproxy, &proxies), (Format::Nginx, &upstreams)];
+    for (format, text) in cases {
+        let (small, large) = (cost(format, &text(500)), cost(format, &text(8000)));
+        // 16 times the file: 16 times the time, not 256 times.
+        assert!(large < 64 * small, "{small} ns and {large} ns: {}", text(2));
+    }
+}
+
 #[test]
 fn options_of_sockets_are_accepted_as_they_are_converted() {
     let haproxy = "defaults\n mode tcp\n timeout connect 3s\n timeout client 1m\n timeout server 1m\n\

@@ -1,25 +1,62 @@
 //! Addresses to listen on: each is bound once.
 
+use std::collections::{HashMap, HashSet};
+
 use super::draft::{Bind, Draft, Frontend, LeftOut, Setting};
 use super::report::{Place, Report};
 use crate::config::PORTS_MAX;
 
+/// Addresses, by what may overlap: a file can have thousands of them.
+#[derive(Debug, Default)]
+struct Index {
+    binds: Vec<Bind>,
+    /// Positions of those with one port.
+    single: HashMap<u16, Vec<usize>>,
+    /// Positions of those with several ports.
+    ranges: Vec<usize>,
+    /// Positions by path.
+    paths: HashMap<String, Vec<usize>>,
+}
+
+impl Index {
+    fn push(&mut self, bind: Bind) {
+        let at = self.binds.len();
+        match bind.ports {
+            None => self.paths.entry(bind.host.clone()).or_default().push(at),
+            Some((first, last)) if first == last => self.single.entry(first).or_default().push(at),
+            Some(_) => self.ranges.push(at),
+        }
+        self.binds.push(bind);
+    }
+
+    /// Positions of the addresses that share a port or the path of one.
+    fn sharing(&self, bind: &Bind) -> Vec<usize> {
+        let Some((first, last)) = bind.ports else {
+            return self.paths.get(&bind.host).cloned().unwrap_or_default();
+        };
+        let single = self.single.iter().filter(|(port, _)| (first..=last).contains(port));
+        let mut found: Vec<usize> = if first == last {
+            self.single.get(&first).cloned().unwrap_or_default()
+        } else {
+            single.flat_map(|(_, positions)| positions.clone()).collect()
+        };
+        found.extend(&self.ranges);
+        found
+    }
+
+    fn overlaps(&self, bind: &Bind) -> bool {
+        self.sharing(bind).into_iter().any(|at| overlap(&self.binds[at], bind))
+    }
+}
+
 /// Merges addresses of one frontend, and leaves out those that another frontend has.
 pub(super) fn merge(draft: &mut Draft, report: &Report) {
-    let mut taken: Vec<(Bind, String)> = Vec::new();
+    let (mut taken, mut said) = (Index::default(), Index::default());
     // A frontend that is left out binds nothing, but says that it shared an address.
-    for index in 0..draft.frontends.len() {
-        let name = draft.frontends[index].name.clone();
-        let others: Vec<Bind> = draft.frontends[..index]
-            .iter()
-            .filter(|other| other.left_out != Some(LeftOut::Disabled))
-            .flat_map(|other| other.binds.clone())
-            .collect();
-        let frontend = &mut draft.frontends[index];
+    for frontend in &mut draft.frontends {
         let binds = std::mem::take(&mut frontend.binds);
-        let own = within(&binds, report);
         let is_out = frontend.left_out.is_some();
-        for bind in own {
+        for bind in within(binds, report) {
             if bind.ports.is_some_and(|(first, last)| last - first >= PORTS_MAX) {
                 let reason = format!(
                     "a range of more than {PORTS_MAX} ports, each of which costs a socket for each \
@@ -28,18 +65,19 @@ pub(super) fn merge(draft: &mut Draft, report: &Report) {
                 report.urgent(bind.place, reason);
                 continue;
             }
-            let shared = others.iter().any(|other| overlap(other, &bind));
-            if shared {
-                let reason = "another frontend has this address: HAProxy spreads clients over both";
+            if said.overlaps(&bind) {
+                let reason = "another frontend has this address: clients are spread over both";
                 report.urgent(bind.place, reason);
             }
-            if !is_out && taken.iter().any(|(other, _)| overlap(other, &bind)) {
-                continue;
+            if is_out {
+                frontend.binds.push(bind);
+            } else if !taken.overlaps(&bind) {
+                taken.push(bind.clone());
+                frontend.binds.push(bind);
             }
-            if !is_out {
-                taken.push((bind.clone(), name.clone()));
-            }
-            frontend.binds.push(bind);
+        }
+        if frontend.left_out != Some(LeftOut::Disabled) {
+            frontend.binds.iter().for_each(|bind| said.push(bind.clone()));
         }
         if frontend.binds.is_empty() && frontend.left_out.is_none() {
             note_without_address(frontend, report);
@@ -48,22 +86,43 @@ pub(super) fn merge(draft: &mut Draft, report: &Report) {
     draft.frontends.retain(|frontend| !frontend.binds.is_empty());
 }
 
+/// Leaves out addresses that an earlier frontend has, and frontends without an address.
+pub(super) fn bind_once(frontends: &mut Vec<Frontend>) {
+    let mut taken = Index::default();
+    for frontend in frontends.iter_mut() {
+        for bind in std::mem::take(&mut frontend.binds) {
+            if !taken.overlaps(&bind) {
+                taken.push(bind.clone());
+                frontend.binds.push(bind);
+            }
+        }
+    }
+    frontends.retain(|frontend| !frontend.binds.is_empty());
+}
+
 fn note_without_address(frontend: &mut Frontend, report: &Report) {
     report.urgent(frontend.origin.first, "no address that evenkeel can listen on: left out");
     frontend.left_out = Some(LeftOut::Unroutable);
 }
 
 /// The addresses of one frontend, without those that a wildcard includes.
-fn within(binds: &[Bind], report: &Report) -> Vec<Bind> {
+fn within(binds: Vec<Bind>, report: &Report) -> Vec<Bind> {
+    let mut all = Index::default();
+    for bind in binds {
+        all.push(bind);
+    }
     let mut kept: Vec<Bind> = Vec::new();
-    for (index, bind) in binds.iter().enumerate() {
-        let is_included = binds.iter().enumerate().any(|(at, other)| {
+    let mut seen: HashSet<&Bind> = HashSet::new();
+    for (index, bind) in all.binds.iter().enumerate() {
+        let is_included = all.sharing(bind).into_iter().any(|at| {
+            let other = &all.binds[at];
             let first = at < index || !includes(bind, other);
             at != index && includes(other, bind) && first
         });
         if !is_included {
             kept.push(bind.clone());
-        } else if !kept.contains(bind) {
+            seen.insert(bind);
+        } else if !seen.contains(bind) {
             report.near(bind.place, "another address of the frontend includes it");
         }
     }

@@ -33,7 +33,7 @@ pub(super) struct Setting {
 pub(super) type Entry = (&'static str, String);
 
 /// An address to listen on, or a range of ports.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Bind {
     /// "0.0.0.0", "[::]", "192.0.2.1"; or "unix:PATH".
     pub(super) host: String,

@@ -66,10 +66,11 @@ fn servers(backend: &mut Backend, report: &Report) {
     }
     let is_weighted = backend.servers.iter().any(|server| server.weight.is_some());
     let mut merged: Vec<(Server, u32)> = Vec::new();
+    let mut positions: HashMap<String, usize> = HashMap::new();
     for server in backend.servers.drain(..) {
         let weight = server.weight.unwrap_or(1);
-        let same = |(other, _): &&mut (Server, u32)| other.address.text() == server.address.text();
-        match merged.iter_mut().find(same) {
+        let at = *positions.entry(server.address.text()).or_insert(merged.len());
+        match merged.get_mut(at) {
             Some((first, sum)) if first.is_backup == server.is_backup => {
                 *sum = (*sum + weight).min(1000);
                 let reason = format!(
@@ -112,9 +113,10 @@ fn keep_one(draft: &mut Draft) {
     if draft.frontends.iter().any(|frontend| frontend.left_out.is_none()) {
         return;
     }
+    binding::bind_once(&mut draft.frontends);
     let backends: BTreeSet<String> = draft.backends.iter().map(|it| it.name.clone()).collect();
     let mut missing: Vec<Backend> = Vec::new();
-    for frontend in draft.frontends.iter_mut().filter(|frontend| !frontend.binds.is_empty()) {
+    for frontend in &mut draft.frontends {
         frontend.left_out = None;
         frontend.entries.retain(|(key, _)| *key != "deny" && *key != "allow");
         let all = Network::everybody().map(Clients::Network);
@@ -145,15 +147,17 @@ fn unreachable(frontend: &Frontend) -> Backend {
 
 /// A server without a port has that of its frontends, if they have one port together.
 fn client_ports(draft: &mut Draft) {
+    let mut asked: HashMap<&str, BTreeSet<Option<(u16, u16)>>> = HashMap::new();
+    for frontend in &draft.frontends {
+        let routes = frontend.sni.iter().chain(&frontend.alpn).map(|(_, name)| name);
+        for name in routes.chain(&frontend.backend) {
+            let ports = frontend.binds.iter().map(|bind| bind.ports);
+            asked.entry(name).or_default().extend(ports);
+        }
+    }
     for backend in &mut draft.backends {
-        let uses = |frontend: &&Frontend| {
-            let routes = frontend.sni.iter().chain(&frontend.alpn).map(|(_, name)| name);
-            routes.chain(&frontend.backend).any(|name| *name == backend.name)
-        };
-        let binds = draft.frontends.iter().filter(uses).flat_map(|frontend| &frontend.binds);
-        let ports: BTreeSet<Option<(u16, u16)>> = binds.map(|bind| bind.ports).collect();
-        let mut ports = ports.into_iter();
-        let (Some(Some((first, last))), None) = (ports.next(), ports.next()) else { continue };
+        let mut ports = asked.get(backend.name.as_str()).into_iter().flatten();
+        let (Some(&Some((first, last))), None) = (ports.next(), ports.next()) else { continue };
         for server in backend.servers.iter_mut().filter(|_| first == last) {
             if let Address::ClientPort(host) = &server.address {
                 server.address = Address::Port(host.clone(), first);

@@ -21,6 +21,12 @@ pub(super) struct Lists {
 pub(super) type Set = (bool, Vec<Clients>);
 
 impl Lists {
+    /// Begins rules that are evaluated after these, whomever these accept.
+    pub(super) fn begin_phase(&mut self) {
+        self.passed.clear();
+        (self.has_unknown, self.is_settled) = (false, false);
+    }
+
     /// Accepts these clients.
     pub(super) fn accept(&mut self, clients: &[Clients]) {
         networks::extend(&mut self.passed, clients);

@@ -1,5 +1,7 @@
 //! A keyword of another balancer, as the tables of `haproxy` and `nginx` declare it.
 
+use crate::config::nearest;
+
 /// The treatment of a line in a conversion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Treatment {
@@ -53,6 +55,15 @@ pub(super) fn find(table: &'static [Keyword], name: &str) -> Option<&'static Key
     table.iter().find(|keyword| keyword.names().any(|one| one == name))
 }
 
+/// What to do about a word that none of these tables has.
+pub(super) fn remedy(word: &str, tables: &[&'static [Keyword]]) -> String {
+    let names = tables.iter().flat_map(|table| table.iter()).flat_map(Keyword::names);
+    match nearest(word, names.filter(|name| !name.ends_with('*'))) {
+        Some(known) => format!("did you mean {known:?}?"),
+        None => "correct it".to_owned(),
+    }
+}
+
 const fn new(
     name: &'static str,
     treatment: Treatment,
@@ -80,4 +91,16 @@ pub(super) const fn http(name: &'static str, text: &'static str) -> Keyword {
 
 pub(super) const fn drop(name: &'static str, text: &'static str) -> Keyword {
     new(name, Treatment::Drop, "", text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_nearly_a_keyword_is_told_from_one_that_is_not() {
+        static TABLE: &[Keyword] = &[keep("maxconn, nbthread", "", ""), drop("tune.*", "")];
+        assert_eq!(remedy("maxcon", &[TABLE]), "did you mean \"maxconn\"?");
+        assert_eq!(remedy("nonsense", &[TABLE]), "correct it");
+    }
 }

@@ -40,6 +40,12 @@ pub(super) fn key(name: &str) -> String {
     if !name.is_empty() && name.chars().all(is_bare) { name.to_owned() } else { quoted(name) }
 }
 
+/// Whether a text can be a host name (RFC 1123; Docker has names with underscores).
+pub(super) fn is_host(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    !text.is_empty() && text.chars().all(fits)
+}
+
 /// Timers of evenkeel and of HAProxy end below 2^31 ms.
 const TIME_MAX: u64 = 24 * 86_400_000;
 

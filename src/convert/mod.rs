@@ -10,6 +10,7 @@ mod first_match;
 mod haproxy;
 mod keyword;
 mod literal;
+mod majority;
 mod networks;
 mod nginx;
 mod report;

@@ -2,6 +2,7 @@
 //! that are refused.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
 
 /// The outcome for a line.
@@ -57,7 +58,7 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 /// Where a line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(super) struct Place {
     /// Position in the list of files: 0 is the one that was named, others are included by it.
     pub(super) file: usize,
@@ -70,7 +71,10 @@ pub(super) struct Place {
 pub(super) struct Report {
     files: RefCell<Vec<(String, Vec<String>)>>,
     notes: RefCell<Vec<(Place, Note)>>,
+    /// Of `notes`, so that a line of `defaults` is noted once, not once for each proxy.
+    noted: RefCell<HashSet<(Place, String)>>,
     problems: RefCell<Vec<(Place, String)>>,
+    refused: RefCell<HashSet<(Place, String)>>,
 }
 
 impl Report {
@@ -79,7 +83,9 @@ impl Report {
         let report = Self {
             files: RefCell::default(),
             notes: RefCell::default(),
+            noted: RefCell::default(),
             problems: RefCell::default(),
+            refused: RefCell::default(),
         };
         report.add_file(name, text);
         report
@@ -109,24 +115,22 @@ impl Report {
     }
 
     fn add(&self, place: Place, kind: Kind, reason: String, is_urgent: bool) {
+        if !self.noted.borrow_mut().insert((place, reason.clone())) {
+            return;
+        }
         let files = self.files.borrow();
         let (file, lines) = &files[place.file];
         let source = lines.get(place.line.saturating_sub(1)).map_or("", String::as_str);
         let text = shown(source);
         let note = Note { file: file.clone(), line: place.line, kind, text, reason, is_urgent };
-        let mut notes = self.notes.borrow_mut();
-        let same = |(at, other): &(Place, Note)| *at == place && other.reason == note.reason;
-        if !notes.iter().any(same) {
-            notes.push((place, note));
-        }
+        self.notes.borrow_mut().push((place, note));
     }
 
     /// A line that is refused.
     pub(super) fn refuse(&self, place: Place, problem: impl Into<String>) {
         let problem = problem.into();
-        let mut problems = self.problems.borrow_mut();
-        if !problems.iter().any(|(at, other)| *at == place && *other == problem) {
-            problems.push((place, problem));
+        if self.refused.borrow_mut().insert((place, problem.clone())) {
+            self.problems.borrow_mut().push((place, problem));
         }
     }
 

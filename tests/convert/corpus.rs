@@ -17,6 +17,7 @@ const KEYS_SINCE: &[&str] = &[
     "server without a port, or 0.0.0.0 (the client's port or destination is kept)",
     "SNI without a default (unmatched clients are refused)",
     "fail_timeout as the time that a server stays down",
+    "connection rate over a longer period, silent-drop",
 ];
 
 struct Verdict {
@@ -107,8 +108,8 @@ const PRESENT: &[(&str, &str)] = &[
     ("backend.send_proxy", "send_proxy = \"v"),
     ("backend.health.send_proxy", "send_proxy = true"),
     ("backend.source", "source = [\"client\"]"),
-    ("frontend.allow", "allow = ["),
-    ("frontend.deny", "deny = ["),
+    ("frontend.allow", "allow = "),
+    ("frontend.deny", "deny = "),
     ("frontend.preface_timeout", "preface_timeout = "),
     ("global.drain_timeout", "drain_timeout = "),
     ("global.pin", "pin = true"),

@@ -302,8 +302,15 @@ fn rates_of_a_client_become_limits_where_they_say_the_same() {
     );
     has(&longer, &["rate.per_client = \"5/s\""]);
     assert_eq!(differing(&longer), [9]);
-    let slow = frontend(
+    let minute = frontend(
         " bind :1\n stick-table type ip size 1m expire 1m store conn_rate(1m)\n \
+         tcp-request connection track-sc0 src\n \
+         tcp-request connection reject if { sc0_conn_rate gt 12 }\n default_backend a\n",
+    );
+    has(&minute, &["rate.per_client = \"12/m\""]);
+    assert_eq!(minute.report, []);
+    let slow = frontend(
+        " bind :1\n stick-table type ip size 1m expire 1m store conn_rate(5m)\n \
          tcp-request connection track-sc0 src\n \
          tcp-request connection reject if { sc0_conn_rate gt 12 }\n default_backend a\n",
     );
@@ -614,5 +621,117 @@ fn what_haproxy_refuses_is_refused_with_its_line() {
     ] {
         let problem = refusal(Format::Haproxy, text);
         assert!(problem.contains(place) && problem.contains("; "), "{problem}");
+    }
+}
+
+#[test]
+fn a_queue_has_no_limit_and_the_timeout_that_haproxy_has() {
+    let servers = " server a a:1 maxconn 5\n server b b:1 maxconn 5\n";
+    let queue = listen(&format!(" bind :1\n timeout queue 9s\n{servers}"));
+    has(&queue, &["queue_timeout = \"9s\"", "queue_max = 10000000"]);
+    let connect = listen(&format!(" bind :1\n{servers}"));
+    has(&connect, &["queue_timeout = \"5s\"", "queue_max = 10000000"]);
+    let none = convert(Format::Haproxy, &format!("listen x\n bind :1\n{servers}")).unwrap();
+    has(&none, &["queue_timeout = \"24d\"", "queue_max = 10000000"]);
+    lacks(&listen(" bind :1\n server a a:1\n"), "queue_");
+}
+
+#[test]
+fn retries_on_another_server_are_said_where_haproxy_stays() {
+    let servers = " server a a:1\n server b b:1\n";
+    let stays = listen(&format!(" bind :1\n{servers}"));
+    assert!(stays.toml.contains("retries = 3 # each on another server"), "{}", stays.toml);
+    let moves = listen(&format!(" bind :1\n option redispatch\n{servers}"));
+    assert!(moves.toml.contains("retries = 3\n"), "{}", moves.toml);
+    let alone = listen(" bind :1\n retries 1\n server a a:1\n");
+    assert!(alone.toml.contains("retries = 1\n"), "{}", alone.toml);
+}
+
+#[test]
+fn the_server_name_of_a_tls_check_is_kept() {
+    let tcp = listen(
+        " bind :1\n option tcp-check\n tcp-check connect port 6443 ssl sni api.x\n \
+         server a a:1 check\n",
+    );
+    has(&tcp, &["port = 6443", "tls = { verify = false, name = \"api.x\" }"]);
+    assert_eq!(tcp.report, []);
+    let http = listen(
+        " bind :1\n option httpchk\n http-check connect ssl sni w.x alpn h2\n server a a:1 check\n",
+    );
+    has(&http, &["tls = { verify = false, name = \"w.x\" }"]);
+    assert_eq!(reported(&http), [8]);
+    let verified = listen(
+        " bind :1\n server a a:1 check check-ssl check-sni w.x verify required ca-file /ca\n",
+    );
+    has(&verified, &["tls = { verify = true, name = \"w.x\" }"]);
+    assert_eq!(differing(&verified), [7]);
+}
+
+#[test]
+fn values_beyond_the_range_of_a_key_are_the_nearest_ones_and_said() {
+    let conversion = listen(
+        " bind :1\n server a a:1 check rise 200 slowstart 200ms\n \
+         server b b:1 check rise 200 slowstart 200ms\n",
+    );
+    has(&conversion, &["slow_start = \"1s\"", "rise = 100"]);
+    assert_eq!(differing(&conversion), [7, 8]);
+    assert_eq!(super::problems(&conversion.toml), Vec::<String>::new());
+}
+
+#[test]
+fn rules_that_refuse_requests_are_urgent() {
+    let conversion = listen(
+        " mode http\n bind :80\n http-request deny if !{ src 10.0.0.0/8 }\n \
+         http-request set-header A b\n server a a:1\n",
+    );
+    let urgent: Vec<usize> =
+        conversion.report.iter().filter(|note| note.is_urgent).map(|note| note.line).collect();
+    assert_eq!(
+        (urgent.as_slice(), reported(&conversion).as_slice()),
+        ([8].as_slice(), [8, 9].as_slice())
+    );
+}
+
+#[test]
+fn a_server_that_would_be_probed_on_the_port_of_another_is_urgent() {
+    let conversion =
+        listen(" bind :1\n server a a:1 check port 8008\n server b b:2 check port 8009\n");
+    assert_eq!(reported(&conversion), [8]);
+    assert!(conversion.report[0].is_urgent);
+}
+
+#[test]
+fn frontends_that_are_all_left_out_bind_an_address_once() {
+    let conversion = below_defaults(
+        "frontend x\n mode http\n bind :80\n redirect scheme https\n\
+         frontend y\n mode http\n bind :80\n redirect scheme https\n",
+    );
+    assert_eq!(super::problems(&conversion.toml), Vec::<String>::new(), "{}", conversion.toml);
+    assert_eq!(conversion.toml.matches("\nbind = ").count(), 1, "{}", conversion.toml);
+}
+
+#[test]
+fn a_client_that_one_phase_accepts_is_still_refused_by_the_next() {
+    let conversion = frontend(
+        " bind :1\n tcp-request connection accept if { src 10.0.0.0/8 }\n \
+         tcp-request connection reject if { src 192.0.2.0/24 }\n \
+         tcp-request content accept if { src 192.0.2.1 }\n \
+         tcp-request content reject if { src 10.1.0.0/16 }\n default_backend a\n",
+    );
+    has(&conversion, &["deny = [\"192.0.2.0/24\", \"10.1.0.0/16\"]"]);
+    assert_eq!(conversion.report, []);
+    let backend = below_defaults(
+        "frontend x\n bind :1\n tcp-request content accept\n default_backend b\n\
+         backend b\n tcp-request content reject if { src 10.0.0.0/8 }\n server s b:1\n",
+    );
+    has(&backend, &["deny = [\"10.0.0.0/8\"]"]);
+}
+
+#[test]
+fn a_placeholder_of_a_template_is_no_address() {
+    for word in ["<node-ip>:443", "{{ip}}:443", "@IP@:443"] {
+        let conversion = listen(&format!(" bind :1\n server a {word}\n"));
+        has(&conversion, &["address = \"a.invalid:443\""]);
+        assert_eq!(reported(&conversion), [7], "{word}");
     }
 }

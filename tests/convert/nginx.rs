@@ -308,3 +308,45 @@ fn blocks_that_are_nested_too_deeply_are_refused() {
     let refused = refusal(Format::Nginx, &text);
     assert!(refused.contains("more than 100 blocks"), "{refused}");
 }
+
+#[test]
+fn addresses_of_a_server_that_differ_become_frontends() {
+    let conversion = stream(
+        "server {\nlisten 80;\nlisten 443 ssl;\nlisten 81 proxy_protocol;\nlisten 53 udp;\n\
+         proxy_pass web:1;\n}\n",
+    );
+    has(&conversion, &["[frontend.server-80]", "bind = [\"0.0.0.0:80\"]"]);
+    has(&conversion, &["# [frontend.server-443]", "# bind = [\"0.0.0.0:443\"]"]);
+    has(
+        &conversion,
+        &["[frontend.server-81]", "bind = [\"0.0.0.0:81\"]", "proxy_protocol = \"required\""],
+    );
+    assert_eq!(conversion.toml.matches("proxy_protocol = ").count(), 1, "{}", conversion.toml);
+}
+
+#[test]
+fn the_first_bytes_may_take_as_long_as_in_nginx() {
+    let header = "server { listen 1 proxy_protocol; proxy_pass a:1; }\n";
+    has(&stream(header), &["preface_timeout = \"30s\""]);
+    has(&stream(&format!("proxy_protocol_timeout 2s;\n{header}")), &["preface_timeout = \"2s\""]);
+    let hello = "map $ssl_preread_server_name $u { w.x a:1; }\n\
+                 server { listen 1; ssl_preread on; proxy_pass $u; }\n";
+    has(&stream(hello), &["preface_timeout = \"30s\""]);
+    has(&stream(&format!("preread_timeout 5s;\n{hello}")), &["preface_timeout = \"5s\""]);
+    lacks(&stream("server { listen 1; proxy_pass a:1; }\n"), "preface_timeout");
+    let half = stream("server { listen 1; proxy_pass a:1; proxy_half_close on; }\n");
+    has(&half, &["half_closed_timeout = \"10m\""]);
+}
+
+#[test]
+fn an_unknown_directive_is_answered_with_the_nearest_known_one() {
+    for (text, known) in [
+        ("server { listne 1; proxy_pass a:1; }\n", "listen"),
+        ("upstream u { sever a:1; }\nserver { listen 1; proxy_pass u; }\n", "server"),
+        ("server { listen 1 proxy_protcol; proxy_pass a:1; }\n", "proxy_protocol"),
+        ("upstream u { server a:1 wieght=1; }\nserver { listen 1; proxy_pass u; }\n", "weight"),
+    ] {
+        let problem = refusal(Format::Nginx, &format!("stream {{\n{text}}}\n"));
+        assert!(problem.contains(&format!("; did you mean {known:?}?")), "{problem}");
+    }
+}

@@ -43,6 +43,8 @@ enum Action {
 }
 
 struct Rule {
+    /// Rules of one phase are evaluated until one accepts or refuses; the next phase begins anew.
+    phase: usize,
     action: Action,
     condition: Condition,
     line: Rc<Line>,
@@ -66,12 +68,11 @@ impl<'a> Rules<'a> {
         report: &'a Report,
     ) -> Self {
         let mut this = Self { frontend, sections, report, rules: Vec::new() };
-        for phase in ["connection", "session", "content"] {
-            this.read(frontend, phase);
-        }
+        let own = ["connection", "session", "content"].map(|name| (frontend, name));
         let others = backends.iter().filter(|backend| backend.place() != frontend.place());
-        for backend in others {
-            this.read(backend, "content");
+        let others = others.map(|backend| (*backend, "content"));
+        for (phase, (proxy, name)) in own.into_iter().chain(others).enumerate() {
+            this.read(proxy, phase, name);
         }
         this
     }
@@ -82,9 +83,9 @@ impl<'a> Rules<'a> {
         conditions.flat_map(conditions::port_bounds).collect()
     }
 
-    fn read(&mut self, proxy: &Proxy, phase: &str) {
+    fn read(&mut self, proxy: &Proxy, phase: usize, name: &str) {
         let acls = Acls::of(proxy);
-        for line in proxy.all("tcp-request").filter(|line| line.word(1) == phase) {
+        for line in proxy.all("tcp-request").filter(|line| line.word(1) == name) {
             let condition = acls.condition(line, self.report);
             let action = match line.word(2) {
                 "accept" => Action::Accept,
@@ -94,15 +95,22 @@ impl<'a> Rules<'a> {
                 _ => continue,
             };
             let condition = condition.unwrap_or_else(|| vec![Vec::new()]);
-            self.rules.push(Rule { action, condition, line: Rc::clone(line) });
+            self.rules.push(Rule { phase, action, condition, line: Rc::clone(line) });
         }
     }
 
     /// The access to one port, or range of ports.
     pub(super) fn on(&self, port: Option<(u16, u16)>) -> Access {
         let mut access = Access::default();
+        let mut phase = 0;
         for (at, rule) in self.rules.iter().enumerate() {
-            let is_last = !self.rules[at + 1..].iter().any(|rule| rule.action != Action::Accept);
+            if rule.phase != phase {
+                phase = rule.phase;
+                access.lists.begin_phase();
+                access.passes_tls = false;
+            }
+            let mut later = self.rules[at + 1..].iter().filter(|later| later.phase == phase);
+            let is_last = !later.any(|later| later.action != Action::Accept);
             for clause in &rule.condition {
                 let Some(clause) = conditions::on_port(clause, port) else { continue };
                 if !access.lists.is_settled {
@@ -113,7 +121,7 @@ impl<'a> Rules<'a> {
         access
     }
 
-    /// `is_last`: no later rule refuses anybody.
+    /// `is_last`: no later rule of the phase refuses anybody.
     fn apply(&self, rule: &Rule, clause: &Clause, is_last: bool, access: &mut Access) {
         match rule.action {
             Action::Accept if is_last => {}
@@ -253,8 +261,16 @@ fn unusable(rest: &[&Term], does: &str) -> String {
 
 /// Sets a limit; the smaller one of two acts.
 fn set(entries: &mut Vec<Entry>, entry: Entry) {
+    // Of an hour, if it is a rate.
     let number = |value: &str| -> u64 {
-        value.trim_matches('"').trim_end_matches("/s").parse().unwrap_or(u64::MAX)
+        let value = value.trim_matches('"');
+        let (number, unit) = value.split_once('/').unwrap_or((value, ""));
+        let number: u64 = number.parse().unwrap_or(u64::MAX);
+        number.saturating_mul(match unit {
+            "s" => 3600,
+            "m" => 60,
+            _ => 1,
+        })
     };
     match entries.iter_mut().find(|(key, _)| *key == entry.0) {
         Some((_, value)) if number(&entry.1) < number(value) => *value = entry.1,

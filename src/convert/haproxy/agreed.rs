@@ -2,6 +2,7 @@
 
 use super::servers::Input;
 use crate::convert::literal;
+use crate::convert::majority::most_common;
 use crate::convert::report::{Place, Report};
 
 /// A time in ms. Servers that differ are reported; none: no server says one.
@@ -47,17 +48,4 @@ fn agreed(
         }
     }
     Some(common)
-}
-
-/// The value that is there most often; of several, the first.
-pub(super) fn most_common<T: Copy + PartialEq>(values: &[(T, Place)]) -> Option<T> {
-    let count = |value: &T| values.iter().filter(|(other, _)| other == value).count();
-    let mut best: Option<(usize, T)> = None;
-    for (value, _) in values {
-        let count = count(value);
-        if best.is_none_or(|(most, _)| count > most) {
-            best = Some((count, *value));
-        }
-    }
-    best.map(|(_, value)| value)
 }

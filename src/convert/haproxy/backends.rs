@@ -1,6 +1,5 @@
 //! Backends: attempts, limits, the PROXY header, source addresses, and the servers.
 
-use super::agreed;
 use super::balance;
 use super::checks;
 use super::lexer::Environment;
@@ -9,10 +8,14 @@ use super::servers::{self, Input};
 use super::timeouts;
 use crate::convert::draft::{Backend, Entry, Server};
 use crate::convert::literal;
+use crate::convert::majority::most_common;
 use crate::convert::report::{Place, Report};
 
 /// The kernel's time before the first keep-alive probe (tcp(7), `tcp_keepalive_time`).
 pub(super) const KERNEL_KEEPALIVE: &str = "\"2h\"";
+
+/// The longest queue that evenkeel has.
+const QUEUE_MAX: u32 = 10_000_000;
 
 /// Converts the part of a proxy that has servers.
 pub(super) fn convert(proxy: &Proxy, environment: &Environment<'_>, report: &Report) -> Backend {
@@ -75,18 +78,32 @@ fn attempts(proxy: &Proxy, servers: &[Input], report: &Report) -> Vec<Entry> {
             "no timeout connect: HAProxy waits as long as the kernel does, evenkeel 3s",
         ),
     }
-    let retries = proxy.last(&["retries"]).and_then(|line| line.word(1).parse::<u32>().ok());
-    entries.push(("retries", retries.unwrap_or(3).min(100).to_string()));
+    entries.push(("retries", retries(proxy, servers)));
     let queue = timeouts::timeout(proxy, &["queue"]);
     // Without a timeout of its own, the queue has that of a connect.
     let has_queue = servers.iter().any(|server| server.has("maxconn"));
-    match queue.or_else(|| connect.filter(|_| has_queue)) {
-        Some((millis, _)) if millis > 0 => {
+    match queue.or(connect).filter(|(millis, _)| *millis > 0) {
+        Some((millis, _)) if has_queue || queue.is_some() => {
             entries.push(("queue_timeout", literal::duration(millis)));
         }
+        None if has_queue => entries.push(("queue_timeout", timeouts::LONGEST.to_owned())),
         _ => {}
     }
+    if has_queue && !servers.iter().any(|server| server.has("maxqueue")) {
+        entries.push(("queue_max", format!("{QUEUE_MAX} # no limit, as in HAProxy")));
+    }
     entries
+}
+
+/// Attempts after the first one. A comment says where HAProxy makes them, if it is elsewhere.
+fn retries(proxy: &Proxy, servers: &[Input]) -> String {
+    let line = proxy.last(&["retries"]);
+    let number = line.and_then(|line| line.word(1).parse::<u32>().ok()).unwrap_or(3).min(100);
+    let moves = proxy.option("redispatch").is_some() || proxy.last(&["redispatch"]).is_some();
+    if moves || number == 0 || servers.len() < 2 {
+        return number.to_string();
+    }
+    format!("{number} # each on another server; HAProxy stays, without option redispatch")
 }
 
 /// Keys of the backend that HAProxy has on each server.
@@ -115,10 +132,17 @@ fn of_servers(servers: &[Input], report: &Report) -> Vec<Entry> {
     let values: Vec<(u64, Place)> =
         servers.iter().map(|server| (slow(server), server.place_of("slowstart"))).collect();
     if values.iter().any(|(millis, _)| *millis > 0) {
-        let common = agreed::most_common(&values).unwrap_or_default();
+        let common = most_common(&values).unwrap_or_default();
         differing(&values, common, "slowstart", report);
         if common > 0 {
-            entries.push(("slow_start", literal::duration(common)));
+            // The range of `slow_start`.
+            let near = common.clamp(1000, 3_600_000);
+            for (_, place) in
+                values.iter().filter(|(millis, _)| *millis == common && near != common)
+            {
+                report.near(*place, "slow_start is between 1s and 1h");
+            }
+            entries.push(("slow_start", literal::duration(near)));
         }
     }
     let version = |server: &Input| {
@@ -126,7 +150,7 @@ fn of_servers(servers: &[Input], report: &Report) -> Vec<Entry> {
     };
     let versions: Vec<(u8, Place)> =
         servers.iter().map(|server| (version(server), server.place)).collect();
-    if let Some(common) = agreed::most_common(&versions) {
+    if let Some(common) = most_common(&versions) {
         for (version, place) in &versions {
             if *version != common {
                 let reason = "send-proxy: evenkeel sends the PROXY header to all servers of a \
@@ -149,7 +173,7 @@ fn of_servers(servers: &[Input], report: &Report) -> Vec<Entry> {
 fn switch(servers: &[Input], name: &str, is_on: &dyn Fn(&Input) -> bool, report: &Report) -> bool {
     let values: Vec<(bool, Place)> =
         servers.iter().map(|server| (is_on(server), server.place_of(name))).collect();
-    let common = agreed::most_common(&values).unwrap_or_default();
+    let common = most_common(&values).unwrap_or_default();
     differing(&values, common, name, report);
     common
 }

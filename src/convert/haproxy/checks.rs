@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::agreed::{agreed_number, agreed_time, most_common};
+use super::agreed::{agreed_number, agreed_time};
 use super::exchange::{self, Dialogue, EXPECT_WITH_VALUE};
 use super::lexer::Line;
 use super::sections::Proxy;
@@ -11,6 +11,7 @@ use super::status;
 use super::timeouts;
 use crate::convert::draft::{Address, Entry};
 use crate::convert::literal;
+use crate::convert::majority::most_common;
 use crate::convert::report::{Place, Report};
 
 /// Options that choose the kind of a check: the last one acts.
@@ -46,6 +47,11 @@ pub(super) fn health(proxy: &Proxy, servers: &[Input], report: &Report) -> Vec<E
     for (name, key) in [("rise", "rise"), ("fall", "fall")] {
         let default = if name == "rise" { 2 } else { 3 };
         if let Some(number) = agreed_number(&checked, name, default, report) {
+            if number > 100 {
+                let asked = checked.iter().filter(|server| server.has(name));
+                let reason = format!("{key} = 100, the most that evenkeel accepts");
+                asked.for_each(|server| report.near(server.place_of(name), reason.as_str()));
+            }
             entries.push((key, number.clamp(1, 100).to_string()));
         }
     }
@@ -274,7 +280,7 @@ fn port(checked: &[&Input], dialogue: &Dialogue, entries: &mut Vec<Entry>, repor
         if probed != common.or_else(|| own(server)) {
             let reason =
                 "port: evenkeel probes every server of a backend on one port, or on its own";
-            report.report(server.place, reason);
+            report.urgent(server.place, reason);
         }
     }
     entries.extend(common.map(|port| ("port", port.to_string())));
@@ -292,14 +298,15 @@ fn tls(checked: &[&Input], dialogue: &Dialogue, entries: &mut Vec<Entry>, report
     };
     let verifies = server.value("verify").is_some_and(|it| it == "required");
     if verifies {
+        let place = server.has("ca-file").then(|| server.place_of("ca-file"));
         report.near(
-            server.place,
+            place.unwrap_or(server.place),
             "the probe verifies by the root certificates of this machine (or of SSL_CERT_FILE), \
-             and that the certificate has the name of the server",
+             not by those of ca-file, and that the certificate has the name of the server",
         );
     }
     let mut parts = vec![format!("verify = {verifies}")];
-    if let Some(name) = server.value("check-sni") {
+    if let Some(name) = server.value("check-sni").or(dialogue.name.as_deref()) {
         parts.push(format!("name = {}", literal::quoted(name)));
     }
     entries.push(("tls", format!("{{ {} }}", parts.join(", "))));

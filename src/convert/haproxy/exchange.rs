@@ -24,6 +24,8 @@ pub(super) struct Dialogue {
     /// Of `connect`.
     pub(super) port: Option<u16>,
     pub(super) has_tls: bool,
+    /// TLS server name.
+    pub(super) name: Option<String>,
     pub(super) sends_proxy: bool,
 }
 
@@ -71,6 +73,7 @@ pub(super) fn connect(line: &Line, dialogue: &mut Dialogue, report: &Report) {
             "port" => dialogue.port = words.next().and_then(|port| port.parse().ok()),
             "ssl" => dialogue.has_tls = true,
             "send-proxy" => dialogue.sends_proxy = true,
+            "sni" => dialogue.name = words.next().cloned(),
             "default" | "linger" => {}
             "comment" => drop(words.next()),
             "addr" => {
@@ -81,7 +84,7 @@ pub(super) fn connect(line: &Line, dialogue: &mut Dialogue, report: &Report) {
             other => {
                 let reason = format!("{other}: a probe connects as a session does");
                 report.report(line.place, reason);
-                if matches!(other, "sni" | "alpn" | "proto") {
+                if matches!(other, "alpn" | "proto") {
                     words.next();
                 }
             }

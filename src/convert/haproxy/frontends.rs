@@ -84,15 +84,9 @@ fn groups(
 
 /// The backends of a route.
 fn used<'a>(route: &Route, sections: &'a Sections) -> Vec<&'a Proxy> {
-    let mut used: Vec<&Proxy> = Vec::new();
-    for name in route.backends() {
-        if let Some(backend) = sections.backend(name)
-            && !used.iter().any(|other| other.place() == backend.place())
-        {
-            used.push(backend);
-        }
-    }
-    used
+    let mut seen: BTreeSet<Place> = BTreeSet::new();
+    let named = route.backends().filter_map(|name| sections.backend(name));
+    named.filter(|backend| seen.insert(backend.place())).collect()
 }
 
 /// Rules of a backend hold for its own clients only; evenkeel has them in the frontend.
@@ -234,22 +228,24 @@ fn left_out(
     (!leads_somewhere).then_some(LeftOut::Unroutable)
 }
 
-/// The lines that the rules of a proxy use.
-#[derive(Debug)]
+/// What the rules of all proxies use.
+#[derive(Debug, Default)]
 pub(super) struct Used {
-    /// Where the proxy begins.
-    pub(super) proxy: Place,
-    /// Lines that its limits needed.
+    /// Lines that a limit needed.
     pub(super) lines: BTreeSet<Place>,
-    /// A rule looks at the first bytes of the client.
-    pub(super) reads_payload: bool,
+    /// Proxies with a rule on the first bytes of the client.
+    pub(super) reads_payload: BTreeSet<Place>,
 }
 
-/// Finds the lines that the rules of a proxy use.
-pub(super) fn rules_used(proxy: &Proxy, sections: &Sections, report: &Report) -> Used {
-    let route = routing::Rules::of(proxy, report).on(None);
-    let backends = used(&route, sections);
-    let Access { lines, reads_payload, .. } =
-        access::Rules::of(proxy, &backends, sections, report).on(None);
-    Used { proxy: proxy.place(), lines, reads_payload }
+impl Used {
+    /// Adds what the rules of a proxy use.
+    pub(super) fn add(&mut self, proxy: &Proxy, sections: &Sections, report: &Report) {
+        let route = routing::Rules::of(proxy, report).on(None);
+        let backends = used(&route, sections);
+        let access = access::Rules::of(proxy, &backends, sections, report).on(None);
+        self.lines.extend(access.lines);
+        if access.reads_payload {
+            self.reads_payload.insert(proxy.place());
+        }
+    }
 }

@@ -52,12 +52,12 @@ pub(super) fn convert(
     report.accepted()?;
     let mut draft = Draft { settings: global::convert(&sections, report), ..Draft::default() };
     draft.settings.extend(stats::convert(&sections, &environment, report));
-    let rules: Vec<frontends::Used> = sections
-        .proxies
-        .iter()
-        .filter(|proxy| proxy.takes_clients() && !stats::is_page(proxy))
-        .map(|proxy| frontends::rules_used(proxy, &sections, report))
-        .collect();
+    let mut rules = frontends::Used::default();
+    for proxy in &sections.proxies {
+        if proxy.takes_clients() && !stats::is_page(proxy) {
+            rules.add(proxy, &sections, report);
+        }
+    }
     for proxy in sections.proxies.iter().filter(|proxy| !stats::is_page(proxy)) {
         convert_proxy(proxy, &sections, &environment, &rules, report, &mut draft);
     }
@@ -73,7 +73,7 @@ fn convert_proxy(
     proxy: &Proxy,
     sections: &Sections,
     environment: &Environment<'_>,
-    rules: &[frontends::Used],
+    rules: &frontends::Used,
     report: &Report,
     draft: &mut Draft,
 ) {

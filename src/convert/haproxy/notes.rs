@@ -26,6 +26,11 @@ pub(super) fn of_keywords(proxy: &Proxy, report: &Report) {
         match keyword.treatment {
             Treatment::Report if matches!(first, "stick" | "stats" | "option") => {}
             Treatment::Report => report.report(line.place, keyword.text),
+            Treatment::Http if is_http && refuses(first, second) => {
+                let reason = "HTTP: evenkeel does not look at requests; it serves the clients that \
+                this rule refuses";
+                report.urgent(line.place, reason);
+            }
             Treatment::Http if is_http => report.report(line.place, keyword.text),
             _ => {}
         }
@@ -34,6 +39,17 @@ pub(super) fn of_keywords(proxy: &Proxy, report: &Report) {
         if is_option && !is_check {
             report.report(line.place, keyword.text);
         }
+    }
+}
+
+/// Whether a rule keeps requests away from the servers.
+fn refuses(first: &str, second: &str) -> bool {
+    match first {
+        "http-request" => {
+            matches!(second, "deny" | "reject" | "tarpit" | "silent-drop" | "auth")
+        }
+        "block" | "reqdeny" | "reqideny" | "reqtarpit" | "reqitarpit" => true,
+        _ => false,
     }
 }
 
@@ -50,10 +66,9 @@ pub(super) fn of_acls(proxy: &Proxy, report: &Report) {
 }
 
 /// Notes for `tcp-request` lines that are no access rules, and for tables that nothing uses.
-pub(super) fn of_rules(proxy: &Proxy, used: &[Used], report: &Report) {
-    let is_used = |place: Place| used.iter().any(|used| used.lines.contains(&place));
-    let own = used.iter().find(|used| used.proxy == proxy.place());
-    let reads_payload = own.is_some_and(|used| used.reads_payload);
+pub(super) fn of_rules(proxy: &Proxy, used: &Used, report: &Report) {
+    let is_used = |place: Place| used.lines.contains(&place);
+    let reads_payload = used.reads_payload.contains(&proxy.place());
     for line in proxy.lines.iter().filter(|line| !line.is_no) {
         let place = line.place;
         match (line.word(0), line.word(1)) {

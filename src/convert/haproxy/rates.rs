@@ -54,7 +54,11 @@ pub(super) fn convert(
     };
     let name = limit.table.as_deref().or(tracked_table);
     let table = table(proxy, sections, name).ok_or("counters: the table is not in this file")?;
-    lines.insert(table.0);
+    if has_more(&table.1) {
+        lines.clear();
+    } else {
+        lines.insert(table.0);
+    }
     if limit.counted == Counted::Counter {
         return counter(number, key, &table.1);
     }
@@ -67,8 +71,9 @@ pub(super) fn convert(
     }
     let period = period(&table.1, &["conn_rate(", "sess_rate("])
         .ok_or("counters: the table stores no such rate")?;
-    let entry = ("rate.per_client", per_second(number, period)?);
-    let difference = if period == 1000 { "" } else { "evenkeel counts over one second" };
+    let entry = ("rate.per_client", rate(number, period)?);
+    let has_period = matches!(period, SECOND | MINUTE | HOUR);
+    let difference = if has_period { "" } else { "evenkeel counts over one second" };
     Ok(Converted { entry, difference, lines })
 }
 
@@ -78,17 +83,38 @@ fn counter(number: u64, key: &str, store: &str) -> Result<Converted, &'static st
         return Err("counters: evenkeel counts sessions, not what rules choose");
     }
     let period = period(store, &["_rate("]).ok_or("counters: the table stores no such rate")?;
-    let entry = ("rate.sessions", per_second(number, period)?);
+    let entry = ("rate.sessions", rate(number, period)?);
     let difference = "evenkeel counts every new session, not only those that rules choose";
     Ok(Converted { entry, difference, lines: BTreeSet::new() })
 }
 
-fn per_second(number: u64, period: u64) -> Result<String, &'static str> {
-    let scaled = number.checked_mul(1000).ok_or("the number is too large")?;
-    if period == 0 || scaled < period || !scaled.is_multiple_of(period) {
-        return Err("a rate over a longer period: evenkeel has rates of a second");
+/// The periods that evenkeel has, in ms.
+const SECOND: u64 = 1000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+
+fn rate(number: u64, period: u64) -> Result<String, &'static str> {
+    let scaled = number.checked_mul(SECOND).ok_or("the number is too large")?;
+    let text = match period {
+        MINUTE => format!("{number}/m"),
+        HOUR => format!("{number}/h"),
+        0 => String::new(),
+        _ if scaled < period || !scaled.is_multiple_of(period) => String::new(),
+        _ => format!("{}/s", scaled / period),
+    };
+    if text.is_empty() || number == 0 {
+        return Err("a rate over another period: evenkeel has rates of a second, minute or hour");
     }
-    Ok(literal::quoted(&format!("{}/s", scaled / period)))
+    Ok(literal::quoted(&text))
+}
+
+/// Whether a table has counters that no limit of evenkeel needs: those are lost.
+fn has_more(table: &str) -> bool {
+    let stored = table.split_once("store ").map_or("", |(_, rest)| rest);
+    let stored = stored.split(' ').next().unwrap_or_default();
+    let is_used =
+        |name: &str| ["conn_rate(", "sess_rate(", "conn_cur"].iter().any(|it| name.starts_with(it));
+    stored.split(',').any(|name| !is_used(name))
 }
 
 /// The track rule of `scN`.
@@ -109,7 +135,7 @@ fn tracks_source(proxy: &Proxy) -> BTreeSet<Place> {
 /// The line and the words of a `stick-table`: that of a proxy by name, or the proxy's own.
 fn table(proxy: &Proxy, sections: &Sections, name: Option<&str>) -> Option<(Place, String)> {
     let owner = match name {
-        Some(name) => sections.proxies.iter().find(|proxy| proxy.name == name)?,
+        Some(name) => sections.named(name).next()?,
         None => proxy,
     };
     let line = owner.last(&["stick-table"])?;

@@ -1,5 +1,6 @@
 //! `use_backend` and `default_backend` as a backend, server names and ALPN protocols.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use super::conditions::{self, Acls, Condition};
@@ -70,12 +71,13 @@ impl<'a> Rules<'a> {
     /// The route of one port, or range of ports.
     pub(super) fn on(&self, port: Option<(u16, u16)>) -> Route {
         let mut route = Route { backend: self.default.clone(), ..Route::default() };
+        let mut seen = Seen::default();
         for rule in &self.rules {
             let mut clauses = rule.condition.iter().filter_map(|it| conditions::on_port(it, port));
             let settles = clauses.any(|clause| {
                 let tests: Vec<(bool, &Term)> =
                     clause.iter().map(|test| (test.is_negated, &test.term)).collect();
-                self.apply(rule, &tests, &mut route)
+                self.apply(rule, &tests, &mut route, &mut seen)
             });
             if settles {
                 route.backend = Some(rule.backend.clone());
@@ -86,7 +88,13 @@ impl<'a> Rules<'a> {
     }
 
     /// Adds the routes of a clause; true: every connection goes to the backend.
-    fn apply(&self, rule: &Rule, tests: &[(bool, &Term)], route: &mut Route) -> bool {
+    fn apply(
+        &self,
+        rule: &Rule,
+        tests: &[(bool, &Term)],
+        route: &mut Route,
+        seen: &mut Seen,
+    ) -> bool {
         let place = rule.line.place;
         // A server name is only there in a ClientHello, and is waited for.
         let is_neutral =
@@ -108,12 +116,16 @@ impl<'a> Rules<'a> {
                     self.report.near(place, text);
                 }
                 for name in names {
-                    add(&mut route.sni, name, &rule.backend);
+                    if seen.is_first_name(name) {
+                        route.sni.push((name.clone(), rule.backend.clone()));
+                    }
                 }
             }
             [(false, Term::Alpn(protocols))] => {
                 for protocol in protocols {
-                    add(&mut route.alpn, protocol, &rule.backend);
+                    if seen.protocols.insert(protocol.clone()) {
+                        route.alpn.push((protocol.clone(), rule.backend.clone()));
+                    }
                 }
             }
             rest => {
@@ -131,19 +143,29 @@ impl<'a> Rules<'a> {
                 } else {
                     "evenkeel routes by port, TLS server name and ALPN only"
                 };
-                self.report.report(place, reason);
+                // A lost rule of mode tcp sends clients to another backend.
+                if rest.iter().any(|(_, term)| **term == Term::Http) {
+                    self.report.report(place, reason);
+                } else {
+                    self.report.urgent(place, reason);
+                }
             }
         }
         false
     }
 }
 
-/// Adds an entry unless an earlier one has its name, or a domain around it: the first rule acts.
-fn add(entries: &mut Vec<(String, String)>, name: &str, backend: &str) {
-    let shadows = |earlier: &str| {
-        earlier == name || earlier.strip_prefix('*').is_some_and(|domain| name.ends_with(domain))
-    };
-    if !entries.iter().any(|(earlier, _)| shadows(earlier)) {
-        entries.push((name.to_owned(), backend.to_owned()));
+/// The names of earlier rules: the first rule acts.
+#[derive(Debug, Default)]
+struct Seen {
+    names: HashSet<String>,
+    protocols: HashSet<String>,
+}
+
+impl Seen {
+    /// Whether no earlier rule has this name, or a domain around it.
+    fn is_first_name(&mut self, name: &str) -> bool {
+        let mut domains = name.match_indices('.').map(|(at, _)| format!("*{}", &name[at..]));
+        !domains.any(|domain| self.names.contains(&domain)) && self.names.insert(name.to_owned())
     }
 }

@@ -1,5 +1,6 @@
 //! Sections of an HAProxy configuration, and the lines that hold for each proxy.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::keywords;
@@ -42,6 +43,8 @@ pub(super) struct Sections {
     pub(super) global: Vec<Rc<Line>>,
     pub(super) proxies: Vec<Proxy>,
     pub(super) others: Vec<Other>,
+    /// Positions in `proxies` by name.
+    named: HashMap<String, Vec<usize>>,
     /// Lines of every `defaults`, with its name.
     defaults: Vec<(String, Vec<Rc<Line>>)>,
 }
@@ -94,7 +97,13 @@ impl Proxy {
 
 impl Sections {
     pub(super) fn backend(&self, name: &str) -> Option<&Proxy> {
-        self.proxies.iter().find(|proxy| proxy.has_servers() && proxy.name == name)
+        self.named(name).find(|proxy| proxy.has_servers())
+    }
+
+    /// The proxies of a name, in order: a frontend and a backend may share one.
+    pub(super) fn named(&self, name: &str) -> impl Iterator<Item = &Proxy> {
+        let positions = self.named.get(name).into_iter().flatten();
+        positions.filter_map(|at| self.proxies.get(*at))
     }
 }
 
@@ -190,6 +199,7 @@ fn begin(sections: &mut Sections, line: &Rc<Line>, report: &Report) -> Current {
         lines.push(Rc::new(Line { place: line.place, words, is_no: false }));
     }
     let origin = Origin { first: line.place, last: line.place.line };
+    sections.named.entry(name.to_owned()).or_default().push(sections.proxies.len());
     sections.proxies.push(Proxy { role, name: name.to_owned(), origin, lines, inherited });
     Current::Proxy
 }

@@ -5,6 +5,7 @@ use super::keywords::{self, Treatment};
 use super::lexer::{self, Environment, Line};
 use super::sections::Proxy;
 use crate::convert::draft::Address;
+use crate::convert::literal;
 use crate::convert::report::{Place, Report};
 
 /// A server of the input.
@@ -183,6 +184,11 @@ fn server_address(
             return unknown(&reason);
         }
         Host::Ip(ip) => address::ip_text(*ip),
+        Host::Name(name) if !literal::is_host(name) => {
+            return unknown(
+                "a placeholder of a template, not an address: fill it in and convert again",
+            );
+        }
         Host::Name(name) => name.clone(),
     };
     match port {

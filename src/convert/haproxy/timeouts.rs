@@ -24,7 +24,7 @@ pub(super) const SERVER: &[&str] = &["server", "srvtimeout"];
 pub(super) const CONNECT: &[&str] = &["connect", "contimeout"];
 
 /// The longest timeout that evenkeel has, where HAProxy has none.
-const LONGEST: &str = "\"24d\"";
+pub(super) const LONGEST: &str = "\"24d\"";
 
 /// `idle_timeout` and `half_closed_timeout` of a frontend that uses these backends. Without a
 /// timeout of its own, HAProxy lets a half-closed connection be silent for as long as any other.

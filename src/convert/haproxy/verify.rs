@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::keywords;
+use super::keywords::{self, Section};
 use super::lexer::{self, Line};
 use super::sections::{Proxy, Role, Sections};
 use crate::convert::literal;
@@ -27,23 +27,29 @@ pub(super) fn verify(sections: &Sections, report: &Report) {
     for other in sections.others.iter().filter(|other| other.kind == "resolvers") {
         for line in &other.lines {
             if keywords::resolvers(line.word(0)).is_none() {
-                unknown(line, "resolvers", report);
+                unknown(line, Section::Resolvers, report);
+            }
+            if line.word(0) == "nameserver" && line.word(2).is_empty() {
+                report.refuse(line.place, "a name server needs a name and an address; write both");
             }
         }
     }
 }
 
-fn unknown(line: &Line, section: &str, report: &Report) {
-    let word = line.word(0);
-    report.refuse(
-        line.place,
-        format!("HAProxy has no keyword {word:?} in section {section}; correct it"),
-    );
+fn unknown(line: &Line, section: Section, report: &Report) {
+    let (word, second) = (line.word(0), line.word(1));
+    let place = match section {
+        Section::Global => "section global",
+        Section::Resolvers => "section resolvers",
+        _ => "a proxy",
+    };
+    let remedy = keywords::remedy_in(section, word, second);
+    report.refuse(line.place, format!("HAProxy has no keyword {word:?} in {place}; {remedy}"));
 }
 
 fn global(line: &Line, report: &Report) {
     if keywords::global(line.word(0), line.word(1)).is_none() {
-        return unknown(line, "global", report);
+        return unknown(line, Section::Global, report);
     }
     if matches!(line.word(0), "maxconn" | "nbthread" | "nbproc" | "ulimit-n") {
         number(line, 1, report);
@@ -58,10 +64,11 @@ fn proxy_line(line: &Line, report: &Report) {
     if keywords::proxy(first, second).is_none() {
         return match first {
             "option" | "timeout" | "stats" | "tcp-request" | "tcp-response" | "stick" => {
-                let problem = format!("HAProxy has no \"{first} {second}\"; correct it");
+                let remedy = keywords::remedy_in(Section::Proxy, first, second);
+                let problem = format!("HAProxy has no \"{first} {second}\"; {remedy}");
                 report.refuse(line.place, problem);
             }
-            _ => unknown(line, "of a proxy", report),
+            _ => unknown(line, Section::Proxy, report),
         };
     }
     match first {
@@ -119,7 +126,7 @@ fn bind(line: &Line, report: &Report) {
     if line.word(1).is_empty() {
         return report.refuse(line.place, "bind without an address; write one");
     }
-    parameters(line, 2, keywords::bind, report);
+    parameters(line, 2, Section::Bind, report);
 }
 
 fn server(line: &Line, report: &Report) {
@@ -132,7 +139,14 @@ fn server(line: &Line, report: &Report) {
         let problem = "a server needs a name and an address; write both";
         return report.refuse(line.place, problem);
     }
-    parameters(line, start, keywords::server, report);
+    if line.word(0) == "server-template" && !is_count(line.word(2)) {
+        let problem = "a server template needs a number or a range; write it after the name";
+        return report.refuse(line.place, problem);
+    }
+    parameters(line, start, Section::Server, report);
+    if line.word(0) == "server" && is_range(line.word(2)) {
+        report.refuse(line.place, "a server has one port, not a range; write one of them");
+    }
     for (at, word) in line.words.iter().enumerate().skip(start) {
         let Some(value) = settled(line, at + 1) else { continue };
         let is_wrong = match word.as_str() {
@@ -151,22 +165,33 @@ fn server(line: &Line, report: &Report) {
     }
 }
 
-fn parameters(
-    line: &Line,
-    start: usize,
-    find: impl Fn(&str) -> Option<&'static keywords::Keyword>,
-    report: &Report,
-) {
+/// `5`, or `1-5`.
+fn is_count(word: &str) -> bool {
+    let (first, last) = word.split_once('-').unwrap_or((word, word));
+    lexer::unset(word).is_some() || (first.parse::<u32>().is_ok() && last.parse::<u32>().is_ok())
+}
+
+/// Whether an address ends with a range of ports.
+fn is_range(address: &str) -> bool {
+    let port = address.rsplit_once(':').map_or("", |(_, port)| port);
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
+    port.split_once('-').is_some_and(|(first, last)| is_number(first) && is_number(last))
+}
+
+fn parameters(line: &Line, start: usize, section: Section, report: &Report) {
+    let find = |word: &str| match section {
+        Section::Bind => keywords::bind(word),
+        _ => keywords::server(word),
+    };
     let mut at = start;
     while at < line.words.len() {
         let word = line.word(at);
         let Some(keyword) = find(word) else {
             if lexer::unset(word).is_none() {
                 let first = line.word(0);
-                report.refuse(
-                    line.place,
-                    format!("HAProxy has no {word:?} on a {first} line; correct it"),
-                );
+                let remedy = keywords::remedy_in(section, word, "");
+                let problem = format!("HAProxy has no {word:?} on a {first} line; {remedy}");
+                report.refuse(line.place, problem);
             }
             return;
         };
@@ -200,13 +225,26 @@ fn names(proxy: &Proxy, report: &Report) {
     {
         report.refuse(line.place, "a frontend has no servers; write a backend or listen");
     }
+    characters(proxy.place(), &proxy.name, report);
     for line in proxy.all("server") {
-        if let Some(first) = seen.insert(line.word(1), line.place) {
-            let name = line.word(1);
+        let name = line.word(1);
+        characters(line.place, name, report);
+        if let Some(first) = seen.insert(name, line.place) {
             let problem =
                 format!("server {name} is already in line {}; give it another name", first.line);
             report.refuse(line.place, problem);
         }
+    }
+}
+
+/// Refuses a name with characters that HAProxy does not permit.
+fn characters(place: Place, name: &str, report: &Report) {
+    let is_permitted = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    if lexer::unset(name).is_none()
+        && let Some(other) = name.chars().find(|c| !is_permitted(*c))
+    {
+        let problem = format!("character {other:?} is not permitted in {name:?}; remove it");
+        report.refuse(place, problem);
     }
 }
 
@@ -278,12 +316,17 @@ mod tests {
             ("listen x\n default_backend nope\n", 2),
             ("listen x\n acl a srcx 1\n", 2),
             ("listen x\n server a 1.2.3.4:5 chek\n", 2),
+            ("listen x\n server a 1.2.3.4:5-9\n", 2),
             ("listen x\n server a 1.2.3.4:5 weight 300\n", 2),
             ("listen x\n server a 1.2.3.4:5\n server a 1.2.3.4:6\n", 3),
             ("listen x\n bind :80\nfrontend x\n", 3),
+            ("listen x/y\n bind :80\n", 1),
+            ("listen x\n server a/b 1.2.3.4:5\n", 2),
             ("frontend x\n server a 1.2.3.4:5\n", 2),
             ("listen x\n server a 1.2.3.4 check\n", 2),
             ("resolvers x\n nameservers a 1.2.3.4:53\n", 2),
+            ("resolvers x\n nameserver 1.2.3.4:53\n", 2),
+            ("listen x\n server-template a b:80 check\n", 2),
         ] {
             let report = Report::new("x", text);
             let outside = |_: &str| None;
@@ -292,6 +335,26 @@ mod tests {
             let problems = report.accepted().expect_err(text).problems;
             assert!(problems[0].starts_with(&format!("x:{line}: ")), "{text}{problems:?}");
             assert!(problems[0].contains("; "), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_keyword_is_answered_with_the_nearest_known_one() {
+        for (text, known) in [
+            ("global\n maxcon 5\n", "maxconn"),
+            ("listen x\n bnd :80\n", "bind"),
+            ("listen x\n option httpchek\n", "option httpchk"),
+            ("listen x\n timeout cient 5s\n", "timeout client"),
+            ("listen x\n tcp-requst inspect-delay 5s\n", "tcp-request"),
+            ("listen x\n server a 1.2.3.4:5 chek\n", "check"),
+            ("listen x\n bind :80 accept-prxy\n", "accept-proxy"),
+        ] {
+            let report = Report::new("x", text);
+            let outside = |_: &str| None;
+            let lines = lexer::lines(text, &mut Environment::new(&outside), &report);
+            verify(&sections(lines, &report), &report);
+            let problems = report.accepted().expect_err(text).problems;
+            assert!(problems[0].ends_with(&format!("; did you mean {known:?}?")), "{problems:?}");
         }
     }
 

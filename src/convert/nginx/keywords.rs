@@ -1,6 +1,6 @@
 //! The directives of nginx outside of `http`, and the treatment of each.
 
-use crate::convert::keyword::{Keyword, Table, drop, find, keep, near, report};
+use crate::convert::keyword::{Keyword, Table, drop, find, keep, near, remedy, report};
 
 /// Every table.
 pub(crate) const TABLES: &[Table] = &[
@@ -63,7 +63,16 @@ const STREAM: &[Keyword] = &[
     keep("set", "frontend.backend", "a constant for proxy_pass"),
     keep("proxy_timeout", "frontend.idle_timeout", "10m if it is absent"),
     keep("proxy_connect_timeout", "backend.connect_timeout", "60s if it is absent"),
-    keep("preread_timeout", "frontend.preface_timeout", ""),
+    keep(
+        "proxy_half_close",
+        "frontend.half_closed_timeout",
+        "on: as long as proxy_timeout; evenkeel always carries over the end of a direction",
+    ),
+    keep(
+        "preread_timeout, proxy_protocol_timeout",
+        "frontend.preface_timeout",
+        "30s if it is absent",
+    ),
     keep(
         "proxy_next_upstream, proxy_next_upstream_tries",
         "backend.retries",
@@ -187,12 +196,7 @@ const STREAM: &[Keyword] = &[
         "buffers are evenkeel's own (global.buffers)",
     ),
     drop("proxy_responses, proxy_requests", "UDP only"),
-    drop("proxy_half_close", "evenkeel carries over the end of each direction"),
-    drop(
-        "proxy_protocol_timeout, resolver_timeout, proxy_session_drop, tcp_nodelay, status_zone, \
-        status_format",
-        "tuning",
-    ),
+    drop("resolver_timeout, proxy_session_drop, tcp_nodelay, status_zone, status_format", "tuning"),
     drop(
         "variables_hash_bucket_size, variables_hash_max_size, map_hash_bucket_size, \
         map_hash_max_size",
@@ -283,4 +287,25 @@ pub(super) fn listen(name: &str) -> Option<&'static Keyword> {
 /// A parameter of a `server` in `upstream`, without its value.
 pub(super) fn server(name: &str) -> Option<&'static Keyword> {
     find(SERVER, name)
+}
+
+/// Where an unknown word stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Block {
+    Main,
+    Stream,
+    Upstream,
+    Listen,
+    Server,
+}
+
+/// What to do about an unknown word.
+pub(super) fn remedy_in(block: Block, word: &str) -> String {
+    match block {
+        Block::Main => remedy(word, &[MAIN, STREAM]),
+        Block::Stream => remedy(word, &[STREAM]),
+        Block::Upstream => remedy(word, &[UPSTREAM]),
+        Block::Listen => remedy(word, &[LISTEN]),
+        Block::Server => remedy(word, &[SERVER]),
+    }
 }

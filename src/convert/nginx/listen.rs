@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::keywords;
+use super::keywords::{self, Block};
 use super::lexer::Directive;
 use crate::convert::draft::{Bind, Entry};
 use crate::convert::keyword::Treatment;
@@ -27,8 +27,9 @@ pub(super) fn listen(line: &Directive, report: &Report) -> Listen {
     for parameter in line.arguments.iter().skip(1) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         let Some(keyword) = keywords::listen(name) else {
-            report
-                .refuse(place, format!("nginx has no {parameter:?} on a listen line; correct it"));
+            let remedy = keywords::remedy_in(Block::Listen, name);
+            let problem = format!("nginx has no {parameter:?} on a listen line; {remedy}");
+            report.refuse(place, problem);
             continue;
         };
         match name {

@@ -1,18 +1,22 @@
 //! nginx: reads the `stream` block of a configuration, refuses the lines that nginx refuses, and
 //! converts the rest.
 
+mod backend_keys;
 mod keywords;
 mod lexer;
 mod listen;
 mod maps;
+mod scope;
 mod servers;
 mod upstreams;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use keywords::Block;
 use lexer::Directive;
-use servers::{Converted, Scope};
+use scope::Scope;
+use servers::Converted;
 
 use super::draft::{Backend, Draft, Entry, Frontend, Origin, Setting};
 use super::keyword::Treatment;
@@ -39,26 +43,27 @@ pub(super) fn convert(text: &str, path: &Path, report: &Report) -> Result<Draft,
             name if keywords::main(name).is_some() => main.push(directive),
             name if keywords::stream(name).is_some() => stream.push(directive),
             name => {
-                report.refuse(directive.place, format!("nginx has no {name:?} here; correct it"));
+                let remedy = keywords::remedy_in(Block::Main, name);
+                report.refuse(directive.place, format!("nginx has no {name:?} here; {remedy}"));
             }
         }
     }
     global(&main, &mut draft, report);
     resolver(&stream, &mut draft, report);
+    let shared: Vec<&Directive> =
+        stream.iter().copied().filter(|it| !is_block_of(it, &["server", "upstream"])).collect();
     let servers: Vec<Converted> = stream
         .iter()
         .filter(|it| it.name == "server")
-        .map(|server| servers::convert(&Scope { server, stream: &stream }, report))
+        .flat_map(|server| servers::convert(&Scope { server, stream: &shared }, report))
         .collect();
-    for line in &stream {
-        if !matches!(line.name.as_str(), "server" | "upstream") {
-            servers::notes(std::slice::from_ref(*line), report);
-        }
+    for line in &shared {
+        servers::notes(std::slice::from_ref(*line), report);
     }
-    variables(&stream, report);
+    variables(&shared, report);
     let upstreams = upstreams(&stream, report);
     report.accepted()?;
-    let mut backends = Backends { made: Vec::new(), upstreams: &upstreams, report };
+    let mut backends = Backends::new(&upstreams, report);
     for server in servers {
         backends.connect(server, &mut draft);
     }
@@ -179,11 +184,16 @@ fn variables(stream: &[&Directive], report: &Report) {
     }
 }
 
+fn is_block_of(line: &Directive, names: &[&str]) -> bool {
+    names.contains(&line.name.as_str())
+}
+
 fn upstreams(stream: &[&Directive], report: &Report) -> Vec<(String, Backend)> {
     let mut found: Vec<(String, Backend)> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for line in stream.iter().filter(|line| line.name == "upstream") {
         let name = line.word(0).to_owned();
-        if found.iter().any(|(other, _)| *other == name) {
+        if !names.insert(line.word(0)) {
             report.refuse(line.place, format!("upstream {name} is there twice; rename one"));
         }
         found.push((name, upstreams::convert(line, report)));
@@ -195,7 +205,11 @@ fn upstreams(stream: &[&Directive], report: &Report) -> Vec<(String, Backend)> {
 struct Backends<'a> {
     /// The target as the file writes it, its keys, and the backend.
     made: Vec<(String, Keys, Backend)>,
-    upstreams: &'a [(String, Backend)],
+    /// Positions in `made` by target.
+    positions: HashMap<String, Vec<usize>>,
+    upstreams: HashMap<&'a str, &'a Backend>,
+    /// The upstreams in the order of the file.
+    names: Vec<&'a str>,
     report: &'a Report,
 }
 
@@ -207,7 +221,17 @@ struct Keys {
     tries: Option<u64>,
 }
 
-impl Backends<'_> {
+impl<'a> Backends<'a> {
+    fn new(upstreams: &'a [(String, Backend)], report: &'a Report) -> Self {
+        Self {
+            made: Vec::new(),
+            positions: HashMap::new(),
+            upstreams: upstreams.iter().map(|(name, it)| (name.as_str(), it)).collect(),
+            names: upstreams.iter().map(|(name, _)| name.as_str()).collect(),
+            report,
+        }
+    }
+
     /// Names the backends of a server in its frontend.
     fn connect(&mut self, server: Converted, draft: &mut Draft) {
         let Converted { mut frontend, mut route, place, entries, health, tries } = server;
@@ -215,7 +239,7 @@ impl Backends<'_> {
         let listens = !frontend.binds.is_empty();
         for target in route.targets_mut() {
             // A server for UDP alone needs no backend of its own.
-            if !listens && !self.upstreams.iter().any(|(name, _)| name == target) {
+            if !listens && !self.upstreams.contains_key(target.as_str()) {
                 continue;
             }
             let name = self.backend(target, &keys, &frontend, place);
@@ -227,20 +251,20 @@ impl Backends<'_> {
 
     /// The name of the backend of a target; one is made for each set of keys.
     fn backend(&mut self, target: &str, keys: &Keys, user: &Frontend, place: Place) -> String {
-        let same = |(it, other, _): &&(String, Keys, Backend)| it == target && other == keys;
-        if let Some((_, _, backend)) = self.made.iter().find(same) {
+        let positions = self.positions.entry(target.to_owned()).or_default();
+        let same = positions.iter().map(|at| &self.made[*at]).find(|(_, other, _)| other == keys);
+        if let Some((_, _, backend)) = same {
             return backend.name.clone();
         }
-        let upstream = self.upstreams.iter().find(|(name, _)| name == target);
-        let mut backend = match upstream {
-            Some((_, backend)) => backend.clone(),
+        let mut backend = match self.upstreams.get(target) {
+            Some(backend) => (*backend).clone(),
             None => {
                 let last = user.origin.last;
                 let first = Place { line: last, ..user.origin.first };
                 upstreams::single(target, place, Origin { first, last }, self.report)
             }
         };
-        if self.made.iter().any(|(it, ..)| it == target) {
+        if !positions.is_empty() {
             let suffix = user.name.strip_prefix("server-").unwrap_or(&user.name);
             backend.name = literal::name(&format!("{}-{suffix}", backend.name));
         }
@@ -253,15 +277,15 @@ impl Backends<'_> {
             backend.health.splice(0..0, keys.health.iter().cloned());
         }
         let name = backend.name.clone();
+        positions.push(self.made.len());
         self.made.push((target.to_owned(), keys.clone(), backend));
         name
     }
 
     /// The backends in use, and the upstreams that no server uses.
     fn finish(self) -> Vec<Backend> {
-        let unused =
-            self.upstreams.iter().filter(|(name, _)| !self.made.iter().any(|(it, ..)| it == name));
-        let unused: Vec<Backend> = unused.map(|(_, backend)| backend.clone()).collect();
+        let unused = self.names.iter().filter(|name| !self.positions.contains_key(**name));
+        let unused: Vec<Backend> = unused.map(|name| self.upstreams[name].clone()).collect();
         self.made.into_iter().map(|(_, _, backend)| backend).chain(unused).collect()
     }
 }

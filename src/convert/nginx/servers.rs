@@ -1,9 +1,11 @@
 //! `server` blocks of `stream`: a frontend for each, and the keys of the backends behind it.
 
-use super::keywords;
+use super::backend_keys;
+use super::keywords::{self, Block};
 use super::lexer::Directive;
 use super::listen::{self, Listen};
 use super::maps::{self, Route};
+use super::scope::Scope;
 use crate::convert::draft::{Entry, Frontend, LeftOut, Origin};
 use crate::convert::first_match::Lists;
 use crate::convert::keyword::Treatment;
@@ -25,55 +27,10 @@ pub(super) struct Converted {
     pub(super) tries: Option<u64>,
 }
 
-/// The directives that hold for a server: its own, or those of `stream`.
-pub(super) struct Scope<'a> {
-    pub(super) server: &'a Directive,
-    pub(super) stream: &'a [&'a Directive],
-}
-
-impl<'a> Scope<'a> {
-    fn last(&self, name: &str) -> Option<&'a Directive> {
-        let own = self.server.inside().iter().rfind(|line| line.name == name);
-        own.or_else(|| self.stream.iter().rfind(|line| line.name == name).copied())
-    }
-
-    /// All lines of some names: the server's own, or else those of `stream`.
-    fn all(&self, names: &[&str]) -> Vec<&'a Directive> {
-        let is = |line: &Directive| names.contains(&line.name.as_str());
-        let own: Vec<&Directive> = self.server.inside().iter().filter(|it| is(it)).collect();
-        if own.is_empty() { self.stream.iter().copied().filter(|it| is(it)).collect() } else { own }
-    }
-
-    fn is_on(&self, name: &str) -> bool {
-        self.last(name).is_some_and(|line| line.word(0) == "on")
-    }
-
-    fn time(&self, name: &str, default: u64, report: &Report) -> u64 {
-        let Some(line) = self.last(name) else { return default };
-        literal::millis(line.word(0), 1000).unwrap_or_else(|| {
-            report
-                .refuse(line.place, format!("{:?} is no time; write one such as 5s", line.word(0)));
-            default
-        })
-    }
-}
-
-/// Converts a server.
-pub(super) fn convert(scope: &Scope<'_>, report: &Report) -> Converted {
+/// Converts a server: a frontend for each group of addresses that are listened on alike.
+pub(super) fn convert(scope: &Scope<'_>, report: &Report) -> Vec<Converted> {
     let server = scope.server;
     let lines = server.inside();
-    let mut all = Listen::default();
-    for line in lines.iter().filter(|line| line.name == "listen") {
-        let one = listen::listen(line, report);
-        all.binds.extend(one.binds);
-        all.has_tls |= one.has_tls;
-        all.takes_proxy |= one.takes_proxy;
-        for entry in one.entries {
-            if !all.entries.iter().any(|(key, _)| *key == entry.0) {
-                all.entries.push(entry);
-            }
-        }
-    }
     if !lines.iter().any(|line| line.name == "listen") {
         report.refuse(server.place, "a server without listen; write an address");
     }
@@ -94,19 +51,56 @@ pub(super) fn convert(scope: &Scope<'_>, report: &Report) -> Converted {
     }
     notes(lines, report);
     let route = route.unwrap_or_default();
-    let mut entries = std::mem::take(&mut all.entries);
-    entries.extend(frontend_entries(scope, &route, all.takes_proxy, report));
-    let frontend = Frontend {
+    let place = target.map_or(server.place, |target| target.place);
+    let (entries, health, tries) = backend_keys::of_server(scope, report);
+    let converted = |all: Listen| Converted {
+        frontend: frontend(scope, all, &route, report),
+        route: route.clone(),
+        place,
+        entries: entries.clone(),
+        health: health.clone(),
+        tries,
+    };
+    listens(scope, report).into_iter().map(converted).collect()
+}
+
+/// The addresses of a server, in a group for each kind: plain, with TLS, with a PROXY header.
+fn listens(scope: &Scope<'_>, report: &Report) -> Vec<Listen> {
+    let mut groups: Vec<Listen> = Vec::new();
+    for line in scope.server.inside().iter().filter(|line| line.name == "listen") {
+        let one = listen::listen(line, report);
+        let same =
+            |it: &&mut Listen| (it.has_tls, it.takes_proxy) == (one.has_tls, one.takes_proxy);
+        let Some(group) = groups.iter_mut().find(same) else {
+            groups.push(one);
+            continue;
+        };
+        group.binds.extend(one.binds);
+        for entry in one.entries {
+            if !group.entries.iter().any(|(key, _)| *key == entry.0) {
+                group.entries.push(entry);
+            }
+        }
+    }
+    // An address that cannot be had (UDP) is no frontend beside another one.
+    if groups.iter().any(|group| !group.binds.is_empty()) {
+        groups.retain(|group| !group.binds.is_empty());
+    }
+    groups
+}
+
+fn frontend(scope: &Scope<'_>, all: Listen, route: &Route, report: &Report) -> Frontend {
+    let server = scope.server;
+    let mut entries = all.entries.clone();
+    entries.extend(frontend_entries(scope, route, all.takes_proxy, report));
+    Frontend {
         name: name(&all),
         origin: Origin { first: server.place, last: server.last },
-        left_out: left_out(scope, &all, &route, report),
+        left_out: left_out(scope, &all, route, report),
         binds: all.binds,
         entries,
         ..Frontend::default()
-    };
-    let (backend, health, tries) = backend_entries(scope, report);
-    let place = target.map_or(server.place, |target| target.place);
-    Converted { frontend, route, place, entries: backend, health, tries }
+    }
 }
 
 /// nginx has no names for servers: the first address makes one.
@@ -155,11 +149,16 @@ fn frontend_entries(
     takes_proxy: bool,
     report: &Report,
 ) -> Vec<Entry> {
-    let mut entries =
-        vec![("idle_timeout", literal::duration(scope.time("proxy_timeout", 600_000, report)))];
-    let reads = !route.sni.is_empty() || !route.alpn.is_empty() || takes_proxy;
-    if reads && scope.last("preread_timeout").is_some() {
-        let millis = scope.time("preread_timeout", 30_000, report);
+    let idle = literal::duration(scope.time("proxy_timeout", 600_000, report));
+    let mut entries = vec![("idle_timeout", idle.clone())];
+    if scope.is_on("proxy_half_close") {
+        // A connection that is half closed has the time of any other.
+        entries.push(("half_closed_timeout", idle));
+    }
+    let reads_hello = !route.sni.is_empty() || !route.alpn.is_empty();
+    if reads_hello || takes_proxy {
+        let name = if reads_hello { "preread_timeout" } else { "proxy_protocol_timeout" };
+        let millis = scope.time(name, 30_000, report);
         entries.push(("preface_timeout", literal::duration(millis)));
     }
     entries.extend(access(scope, report));
@@ -244,78 +243,6 @@ fn limit(scope: &Scope<'_>, report: &Report) -> Option<Entry> {
     most.map(|most| ("clients_max", most.to_string()))
 }
 
-/// Keys of the backends: `entries`, `health`, and the number of attempts.
-fn backend_entries(scope: &Scope<'_>, report: &Report) -> (Vec<Entry>, Vec<Entry>, Option<u64>) {
-    let connect = scope.time("proxy_connect_timeout", 60_000, report);
-    let mut entries = vec![("connect_timeout", literal::duration(connect))];
-    if scope.is_on("proxy_protocol") {
-        let version = scope.last("proxy_protocol_version").map_or("", |line| line.word(0));
-        entries.push(("send_proxy", literal::quoted(if version == "2" { "v2" } else { "v1" })));
-    }
-    if let Some(line) = scope.last("proxy_bind") {
-        let word = line.word(0);
-        if word.starts_with("$remote_addr") && line.word(1) == "transparent" {
-            entries.push(("source", literal::list(["client"])));
-        } else if let Ok(ip) = word.parse::<std::net::IpAddr>() {
-            entries.push(("source", literal::list([ip.to_string()])));
-        } else if word != "off" {
-            report.report(
-                line.place,
-                "evenkeel connects from its own addresses, or from the client's",
-            );
-        }
-    }
-    if scope.is_on("proxy_socket_keepalive") {
-        if let Some(line) = scope.last("proxy_socket_keepalive") {
-            report.near(
-                line.place,
-                "keepalive: the file gives no time; evenkeel needs one (the kernel's: 2h)",
-            );
-        }
-        entries.push(("keepalive", "\"2h\"".to_owned()));
-    }
-    for name in [
-        "proxy_upload_rate",
-        "proxy_download_rate",
-        "proxy_limit_rate",
-        "proxy_next_upstream_timeout",
-    ] {
-        if let Some(line) = scope.last(name).filter(|line| !matches!(line.word(0), "0" | "0s"))
-            && let Some(keyword) = keywords::stream(name)
-        {
-            report.report(line.place, keyword.text);
-        }
-    }
-    let is_off = scope.last("proxy_next_upstream").is_some_and(|line| line.word(0) == "off");
-    let tries = scope.last("proxy_next_upstream_tries").and_then(|line| line.word(0).parse().ok());
-    let tries = if is_off { Some(1) } else { tries.filter(|tries: &u64| *tries > 0) };
-    (entries, health(scope, report), tries)
-}
-
-/// `health_check` of the commercial version.
-fn health(scope: &Scope<'_>, report: &Report) -> Vec<Entry> {
-    let Some(line) = scope.last("health_check") else { return Vec::new() };
-    let value =
-        |name: &str| line.arguments.iter().find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
-    let interval = value("interval").and_then(|it| literal::millis(it, 1000)).unwrap_or(5000);
-    let timeout = scope.time("health_check_timeout", 5000, report).min(60_000);
-    let mut entries = vec![
-        ("check", literal::quoted("tcp")),
-        ("interval", literal::duration(interval)),
-        ("interval_down", literal::duration(interval)),
-        ("timeout", literal::duration(timeout)),
-        ("rise", value("passes").unwrap_or("1").to_owned()),
-        ("fall", value("fails").unwrap_or("1").to_owned()),
-    ];
-    if let Some(port) = value("port") {
-        entries.push(("port", port.to_owned()));
-    }
-    if value("match").is_some() || line.arguments.iter().any(|it| it == "udp") {
-        report.urgent(line.place, "the probe only connects: write health.exchange by hand");
-    }
-    entries
-}
-
 /// Notes for lines that a table settles, and unknown lines.
 pub(super) fn notes(lines: &[Directive], report: &Report) {
     const READ_ELSEWHERE: &[&str] = &[
@@ -329,8 +256,8 @@ pub(super) fn notes(lines: &[Directive], report: &Report) {
     ];
     for line in lines {
         let Some(keyword) = keywords::stream(&line.name) else {
-            report
-                .refuse(line.place, format!("nginx has no {:?} in stream; correct it", line.name));
+            let (name, remedy) = (&line.name, keywords::remedy_in(Block::Stream, &line.name));
+            report.refuse(line.place, format!("nginx has no {name:?} in stream; {remedy}"));
             continue;
         };
         let is_off = matches!(line.word(0), "off" | "0");

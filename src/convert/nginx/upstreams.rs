@@ -1,11 +1,12 @@
 //! `upstream` blocks.
 
-use super::keywords;
+use super::keywords::{self, Block};
 use super::lexer::Directive;
 use super::maps::CLIENT_PORT;
 use crate::convert::draft::{Address, Backend, Entry, Origin, Server};
 use crate::convert::keyword::Treatment;
 use crate::convert::literal;
+use crate::convert::majority::most_common;
 use crate::convert::report::{Place, Report};
 
 /// nginx's defaults of `max_fails` and `fail_timeout`.
@@ -20,10 +21,8 @@ pub(super) fn convert(upstream: &Directive, report: &Report) -> Backend {
     let mut failures: Vec<((u64, u64), Place, bool)> = Vec::new();
     for line in upstream.inside() {
         let Some(keyword) = keywords::upstream(&line.name) else {
-            report.refuse(
-                line.place,
-                format!("nginx has no {:?} in upstream; correct it", line.name),
-            );
+            let (name, remedy) = (&line.name, keywords::remedy_in(Block::Upstream, &line.name));
+            report.refuse(line.place, format!("nginx has no {name:?} in upstream; {remedy}"));
             continue;
         };
         match line.name.as_str() {
@@ -100,7 +99,8 @@ fn server(
     for parameter in line.arguments.iter().skip(1) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         let Some(keyword) = keywords::server(name) else {
-            report.refuse(place, format!("nginx has no {parameter:?} for a server; correct it"));
+            let remedy = keywords::remedy_in(Block::Server, name);
+            report.refuse(place, format!("nginx has no {parameter:?} for a server; {remedy}"));
             continue;
         };
         let number = value.parse::<u32>();
@@ -157,7 +157,9 @@ fn address(word: &str, place: Place, report: &Report) -> Address {
         _ => (word, ""),
     };
     let number = port.parse::<u16>().ok().filter(|port| *port > 0);
-    if word.contains(['$', '{', '<', '%']) {
+    let is_ip = host.starts_with('[') && host.ends_with(']');
+    if !is_ip && !host.is_empty() && !literal::is_host(host) || word.contains(['$', '{', '<', '%'])
+    {
         let reason = "a placeholder of a template, not an address: fill it in and convert again";
         report.urgent(place, reason);
         return Address::Unknown(host.to_owned(), number);
@@ -186,13 +188,9 @@ fn errors(failures: &[((u64, u64), Place, bool)], report: &Report) -> Option<Ent
         }
         return None;
     }
-    let count = |value: &(u64, u64)| failures.iter().filter(|(other, ..)| other == value).count();
-    let mut common = failures[0].0;
-    for (value, ..) in failures {
-        if count(value) > count(&common) {
-            common = *value;
-        }
-    }
+    let values: Vec<((u64, u64), Place)> =
+        failures.iter().map(|(value, place, _)| (*value, *place)).collect();
+    let common = most_common(&values)?;
     for (value, place, _) in failures {
         if *value != common {
             report.report(

@@ -9,7 +9,7 @@ mod server;
 pub(super) use crate::convert::keyword::{Keyword, Treatment};
 pub(super) use samples::is_sample;
 
-use crate::convert::keyword::{Table, find};
+use crate::convert::keyword::{Table, find, remedy};
 
 /// Every table.
 pub(crate) const TABLES: &[Table] = &[
@@ -71,3 +71,40 @@ pub(super) fn server(word: &str) -> Option<&'static Keyword> {
         find(server::SERVER, positive).filter(|keyword| keyword.arguments == 0)
     })
 }
+
+/// What to do about the unknown keyword of a line in `global`, `resolvers` or a proxy.
+pub(super) fn remedy_in(section: Section, first: &str, second: &str) -> String {
+    let both = format!("{first} {second}");
+    match (section, first) {
+        (Section::Global, _) => remedy(first, &[global::GLOBAL]),
+        (Section::Resolvers, _) => remedy(first, &[global::RESOLVERS]),
+        (Section::Bind, _) => remedy(first, &[server::BIND]),
+        (Section::Server, _) => remedy(first, &[server::SERVER]),
+        (Section::Proxy, "timeout") => remedy(&both, &[proxy::TIMEOUTS]),
+        (Section::Proxy, "option") => remedy(&both, &[proxy::OPTIONS]),
+        (Section::Proxy, "tcp-request" | "tcp-response" | "stick" | "stats") => {
+            remedy(&both, &[proxy::RULES])
+        }
+        (Section::Proxy, _) => remedy(first, &[proxy::PROXY, SINGLE]),
+    }
+}
+
+/// Where an unknown word stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Section {
+    Global,
+    Resolvers,
+    Proxy,
+    Bind,
+    Server,
+}
+
+/// First words of lines whose tables hold two words.
+const SINGLE: &[Keyword] = &[Keyword {
+    name: "timeout, option, tcp-request, tcp-response, stick, stick-table, stats, global, \
+        defaults, frontend, backend, listen, resolvers",
+    treatment: Treatment::Keep,
+    key: "",
+    text: "",
+    arguments: 0,
+}];
