@@ -38,6 +38,7 @@ mod reload;
 mod resets;
 mod rotation;
 mod sessions;
+mod side_by_side;
 mod slow_readers;
 mod sources;
 mod sni;
