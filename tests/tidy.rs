@@ -33,6 +33,7 @@ const CRATES: &[&str] = &[
     "tests/common",
     "tests/dashboard",
     "tests/simulation",
+    "tests/system",
 ];
 
 /// Modules that get the time as an argument, so that a test controls it.
