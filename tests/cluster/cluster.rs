@@ -79,6 +79,20 @@ impl Cluster {
         (cluster, copy)
     }
 
+    /// Starts the cluster with the configuration of HAProxy that the deployed one quotes, as
+    /// `evenkeel convert` writes it.
+    #[track_caller]
+    pub(crate) fn start_converted() -> Self {
+        Self::start_with(|network| {
+            let (old, new) = (network.file("haproxy.cfg"), network.file("evenkeel.toml"));
+            fs::write(&old, haproxy_config()).unwrap();
+            let mut convert = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+            convert.arg("convert").arg(&old);
+            fs::write(&new, output(convert)).unwrap();
+            new
+        })
+    }
+
     #[track_caller]
     fn start_with(config: impl FnOnce(&Network) -> PathBuf) -> Self {
         let mut network = Network::new();
@@ -213,6 +227,14 @@ impl Metrics {
         let server = format!("server=\"{server}\"");
         self.value("evenkeel_probes_total", &[&server, "result=\"passed\""])
     }
+}
+
+/// The configuration of HAProxy in the comment at the head of the deployed configuration.
+fn haproxy_config() -> String {
+    let text = fs::read_to_string(root(CONFIG)).unwrap();
+    let lines = text.lines().take_while(|line| line.starts_with('#'));
+    let lines = lines.filter_map(|line| line.strip_prefix("#     "));
+    lines.map(|line| format!("{line}\n")).collect()
 }
 
 fn fetch(network: &Network, address: &str) -> Result<String, String> {

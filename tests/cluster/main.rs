@@ -2,7 +2,8 @@
 //! each on a host of its own (a network namespace), a DNS server (dnsmasq), Prometheus, and curl as
 //! the client.
 //!
-//! evenkeel runs with that file. Metrics are read on its own host, where the file leaves them.
+//! evenkeel runs with that file, or with what `evenkeel convert` makes of the configuration of
+//! HAProxy that the file replaces. Metrics are read on its own host, where the file leaves them.
 //! Needs root and a few programs, which `tests/run` installs.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
@@ -31,6 +32,21 @@ fn every_request_of_the_page_shows_the_next_host_name() {
     let seen = cluster.pages(50);
     let exact = ["rpi-b", "rpi-c"].repeat(25);
     assert_eq!(seen, exact);
+}
+
+#[test]
+fn the_converted_configuration_of_haproxy_rotates_as_well() {
+    if !can_run("the_converted_configuration_of_haproxy_rotates_as_well", &[]) {
+        return;
+    }
+    let mut cluster = Cluster::start_converted();
+    assert_rotates(&cluster.pages(20), &["rpi-b", "rpi-c"]);
+    cluster.kill_web("rpi-c");
+    let seen = cluster.pages(20);
+    assert!(seen.iter().all(|page| page == "rpi-b"), "the killed server answered");
+    until("evenkeel_server_up falls", || !cluster.metrics().is_up("web2"));
+    cluster.restart_web("rpi-c");
+    until_page_of(&cluster, "rpi-c");
 }
 
 #[test]
