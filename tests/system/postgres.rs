@@ -1,4 +1,4 @@
-//! PostgreSQL: psql with a password, a cancel request, and pgbench while a server is drained.
+//! `PostgreSQL`: psql with a password, a cancel request, and pgbench while a server is drained.
 
 use std::fs;
 use std::net::SocketAddr;
