@@ -124,11 +124,12 @@ impl SessionSockets {
         if let Some(place) = self.place.take_if(moved) {
             place.record(now);
         }
-        let permit = if self.place.is_none() && backend.queue.length() > 0 {
-            Err(PickError::AllFull)
-        } else {
-            choose()
+        // It may have been told when it was the first in another queue.
+        let others_first = match &self.place {
+            Some(place) => !place.is_first(key),
+            None => backend.queue.length() > 0,
         };
+        let permit = if others_first { Err(PickError::AllFull) } else { choose() };
         let permit = match permit {
             Err(PickError::AllFull) if self.place.is_none() => {
                 let place = QueuePlace::new(&backend.queue, &context.worker, key, now);
