@@ -83,9 +83,7 @@ fn every_keyword_of_the_guide_is_one_that_convert_knows() {
 }
 
 /// Keys and values of the design that this version refuses; empty when it has all of them.
-const AHEAD: &[&str] = &[
-    "not supported yet",
-];
+const AHEAD: &[&str] = &["not supported yet"];
 
 /// The problems that `evenkeel check` has with a result.
 fn problems(toml: &str) -> Vec<String> {

@@ -12,7 +12,7 @@ mod preface;
 pub mod route;
 mod balance;
 
-mod queue;
+pub mod queue;
 mod connect;
 mod outgoing;
 mod introduce;

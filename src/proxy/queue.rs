@@ -37,7 +37,7 @@ impl Session {
 
 /// The place of a session in the queue of its backend, which it leaves when this is dropped.
 #[derive(Debug)]
-pub(super) struct QueuePlace {
+pub struct QueuePlace {
     queue: Arc<Queue>,
     ticket: Ticket,
     worker: Rc<WorkerHandle>,
@@ -46,7 +46,10 @@ pub(super) struct QueuePlace {
 
 impl QueuePlace {
     /// Joins the queue.
-    pub(super) fn new(
+    ///
+    /// # Errors
+    /// As many sessions wait as may.
+    pub fn new(
         queue: &Arc<Queue>,
         worker: &Rc<WorkerHandle>,
         key: Key,
@@ -58,18 +61,20 @@ impl QueuePlace {
     }
 
     /// Whether it is a place in `queue`.
-    pub(super) fn is_in(&self, queue: &Arc<Queue>) -> bool {
+    #[must_use]
+    pub fn is_in(&self, queue: &Arc<Queue>) -> bool {
         Arc::ptr_eq(&self.queue, queue)
     }
 
     /// Whether nobody has waited for longer.
-    pub(super) fn is_first(&self, key: Key) -> bool {
+    #[must_use]
+    pub fn is_first(&self, key: Key) -> bool {
         let Key { slot, generation } = key;
         self.queue.first() == Some(Waiter { worker: self.worker.index, slot, generation })
     }
 
     /// Counts how long the session has waited.
-    pub(super) fn record(&self, now: Tick) {
+    pub fn record(&self, now: Tick) {
         self.queue.waits.of(self.worker.index).record(now.since(self.since));
     }
 }

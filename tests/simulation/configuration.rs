@@ -51,6 +51,8 @@ fn backend(number: u64, random: &mut Random) -> BackendSettings {
     BackendSettings {
         name: format!("b{number}").into(),
         connect_timeout: Duration::from_millis(100),
+        queue_timeout: Duration::from_millis(if random.one_in(2) { 80 } else { 2000 }),
+        queue_max: [0, 1, 2, 1024, 1024, 1024][random.below(6) as usize],
         retries: random.below(4) as u32,
         send_proxy: if random.one_in(3) { SendProxy::V2 } else { SendProxy::Off },
         all_down: if random.one_in(2) { AllDown::Try } else { AllDown::Refuse },

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use evenkeel::proxy::route::ServerPermit;
 use evenkeel::proxy::slots::Key;
 use evenkeel::proxy::timer_wheel::Tick;
 use evenkeel::shared::phase::Phase;
@@ -22,8 +23,8 @@ pub(crate) struct Context {
     /// When the process started.
     pub(crate) epoch: Instant,
     pub(crate) planted: Option<Planted>,
-    /// No backend has the key yet: of all of them.
-    pub(crate) queue_timeout: Option<Duration>,
+    /// Permits of sessions that have ended, which their workers are about to drop.
+    pub(crate) dropping: Vec<(WorkerIndex, ServerPermit)>,
     pub(crate) shared: Arc<SharedState>,
     pub(crate) record: Record,
 }
@@ -36,6 +37,14 @@ impl Context {
 
     pub(crate) fn is_planted(&self, fault: Planted) -> bool {
         self.planted == Some(fault)
+    }
+
+    /// A worker has chosen in vain and is about to join a queue: other workers may drop permits in
+    /// this moment.
+    pub(crate) fn between_choice_and_queue(&mut self, worker: WorkerIndex) {
+        if self.random.one_in(2) {
+            self.dropping.retain(|(dropping, _)| *dropping == worker);
+        }
     }
 
     /// Whether clients and sessions that are left are closed.
@@ -77,4 +86,8 @@ pub(crate) struct Record {
     pub(crate) pauses: u64,
     /// Sessions that found an endpoint after a failed attempt.
     pub(crate) retried: u64,
+    /// Sessions that got a server after they had waited in a queue.
+    pub(crate) queued: u64,
+    /// Sessions that found room when they looked once more, after they had joined a queue.
+    pub(crate) found_room: u64,
 }

@@ -13,6 +13,7 @@ use evenkeel::control::cluster::{
 use evenkeel::control::health::ProbeTaskId;
 use evenkeel::shared::events::FailedConnects;
 use evenkeel::shared::orders::ServerName;
+use evenkeel::shared::queue::Queue;
 use evenkeel::shared::server::ServerShared;
 use evenkeel::shared::snapshot::{ProbeResult, ServerStatus};
 use evenkeel::shared::table::{Backend, FrontendShared, Listener, Table};
@@ -42,6 +43,8 @@ pub(crate) struct Control {
     /// Every server and every frontend that there was.
     pub(crate) servers: Vec<Weak<ServerShared>>,
     pub(crate) frontends: Vec<Weak<FrontendShared>>,
+    /// Every queue of a backend that a frontend had.
+    pub(crate) queues: Vec<Weak<Queue>>,
 }
 
 impl Control {
@@ -57,6 +60,7 @@ impl Control {
             retired: VecDeque::new(),
             servers: Vec::new(),
             frontends: Vec::new(),
+            queues: Vec::new(),
         };
         control.merge(random, now);
         let table = control.table(1, now);
@@ -85,6 +89,10 @@ impl Control {
         if changed || ended {
             let version = context.shared.table.load().version + 1;
             let old = context.shared.publish(self.table(version, now));
+            // As `control::controller` does it.
+            for frontend in old.frontends.iter().chain(&context.shared.table.load().frontends) {
+                context.shared.tell_first(&frontend.backend.queue);
+            }
             self.retired.push_back((version, old));
         }
         self.forget(context);
@@ -203,6 +211,7 @@ impl Control {
             let backend = frontend.backend.as_ref().expect("every frontend has a backend");
             self.assert_backend(backend, &statuses);
             note(&mut self.frontends, &frontend.shared);
+            note(&mut self.queues, &frontend.backend.queue);
         }
         for status in &statuses {
             note(&mut self.servers, &status.shared);

@@ -31,6 +31,10 @@ pub(crate) enum Planted {
     StaleTable,
     /// A kill ends the session that has the slot now, whatever its generation.
     WrongGeneration,
+    /// A session that joins a queue does not look once more at what was released before.
+    UncheckedQueue,
+    /// The first in a queue is not told that a server has room.
+    QueueNotTold,
 }
 
 impl Planted {
@@ -47,7 +51,7 @@ impl Planted {
 
     /// Those that the simulation of several workers finds. A session that waits for a buffer is not
     /// among them: there it may wait until it is silent for too long.
-    pub(crate) const IN_WORLD: [Self; 10] = [
+    pub(crate) const IN_WORLD: [Self; 12] = [
         Self::LostBuffer,
         Self::OrderlyClose,
         Self::WrongCount,
@@ -58,6 +62,8 @@ impl Planted {
         Self::UncheckedPause,
         Self::StaleTable,
         Self::WrongGeneration,
+        Self::UncheckedQueue,
+        Self::QueueNotTold,
     ];
 }
 
@@ -136,11 +142,12 @@ impl Fate {
         fate
     }
 
-    /// Either of these with fewer bytes, for many sessions at once.
+    /// Either of these with fewer bytes, for many sessions at once. Their worker tells those that
+    /// wait in a queue.
     pub(crate) fn small(seed: u64) -> Self {
         let fate =
             if seed.is_multiple_of(2) { Self::orderly(seed) } else { Self::disorderly(seed) };
         let (client_says, server_says) = (fate.client_says % 60_000, fate.server_says % 60_000);
-        Self { client_says, server_says, ..fate }
+        Self { client_says, server_says, servers_stay_full: true, ..fate }
     }
 }

@@ -1,4 +1,5 @@
-//! A session of a simulated worker, with the real permits and the real choice of a server.
+//! A session of a simulated worker, with the real permits, the real choice of a server and the
+//! real queue.
 
 use std::mem;
 use std::rc::Rc;
@@ -6,13 +7,17 @@ use std::sync::Arc;
 
 use evenkeel::config::SendProxy;
 use evenkeel::proxy::access::SessionPermit;
-use evenkeel::proxy::route::choose;
+use evenkeel::proxy::queue::QueuePlace;
+use evenkeel::proxy::route::{ServerPermit, choose};
 use evenkeel::proxy::rules::{BackendRules, Rules, Timeout};
 use evenkeel::proxy::session::Session;
-use evenkeel::proxy::state::{Attempt, Outcome, PickError};
+use evenkeel::proxy::slots::Key;
+use evenkeel::proxy::state::{Attempt, Outcome, PickError, State};
+use evenkeel::proxy::timer_wheel::Tick;
 use evenkeel::proxy::worker_handle::WorkerHandle;
 use evenkeel::shared::phase::Phase;
-use evenkeel::shared::table::{Frontend, FrontendShared, Table};
+use evenkeel::shared::queue::QueueFull;
+use evenkeel::shared::table::{Backend, Frontend, FrontendShared, Table};
 use evenkeel::terms::{Reason, ServerId};
 
 use crate::context::Context;
@@ -29,6 +34,11 @@ pub(crate) struct Live {
     pub(crate) kernel: Simulated,
     pub(crate) shared: Arc<FrontendShared>,
     permit: SessionPermit,
+    /// While every server is full.
+    place: Option<QueuePlace>,
+    queue_timeout: Timeout,
+    /// When it began to wait.
+    waits_since: Tick,
     /// Until a server is connected.
     frontend: Option<Arc<Frontend>>,
     is_old: bool,
@@ -40,10 +50,8 @@ impl Live {
     pub(crate) fn new(client: NewClient, context: &mut Context) -> Self {
         let NewClient { number, frontend, is_old, permit } = client;
         let settings = &frontend.settings;
-        let backend = BackendRules {
-            queue_timeout: context.queue_timeout.map_or(Timeout::NEVER, Timeout::from),
-            retries: frontend.backend.as_ref().map_or(0, |backend| backend.settings.retries),
-        };
+        let backend = frontend.backend.as_ref();
+        let backend = backend.map_or_else(BackendRules::default, |it| (&*it.settings).into());
         let has_preface = frontend.reads_preface();
         let rules = Rules::new(settings, has_preface, backend);
         let seed = context.random.next();
@@ -56,6 +64,9 @@ impl Live {
             kernel,
             shared: Arc::clone(&frontend.shared),
             permit,
+            place: None,
+            queue_timeout: rules.queue_timeout,
+            waits_since: context.now,
             frontend: Some(frontend),
             is_old,
             // What was in force when the client came may be gone.
@@ -68,11 +79,46 @@ impl Live {
         self.kernel.permit.as_ref().map(|permit| permit.endpoint().id.server)
     }
 
+    /// Whether it waits in the queue of a backend.
+    pub(crate) fn is_queued(&self) -> bool {
+        matches!(self.session.state(), State::Queued(_))
+    }
+
+    /// Its place in a queue.
+    pub(crate) const fn place(&self) -> Option<&QueuePlace> {
+        self.place.as_ref()
+    }
+
+    /// Whether it would get a server, another queue or its end, if it were told now. A client of a
+    /// listener or a frontend that is gone queues by the old table, and is told when a session of
+    /// one of those servers ends.
+    pub(crate) fn waits_for_nothing(&self, table: &Table) -> bool {
+        if self.is_old {
+            return false;
+        }
+        let Some(Frontend { backend, .. }) = self.in_force(table).map(AsRef::as_ref) else {
+            return false;
+        };
+        let moved = self.place.as_ref().is_some_and(|place| !place.is_in(&backend.queue));
+        moved || !is_full(backend)
+    }
+
+    /// Its frontend in a table.
+    fn in_force<'a>(&self, table: &'a Table) -> Option<&'a Arc<Frontend>> {
+        table.frontends.iter().find(|frontend| Arc::ptr_eq(&frontend.shared, &self.shared))
+    }
+
     /// Chooses a server as long as the session needs one.
-    pub(crate) fn route(&mut self, worker: &Rc<WorkerHandle>, table: &Table, context: &Context) {
+    pub(crate) fn route(
+        &mut self,
+        key: Key,
+        worker: &Rc<WorkerHandle>,
+        table: &Table,
+        context: &mut Context,
+    ) {
         self.count();
         while self.session.needs_server() {
-            let choice = self.choose(worker, table);
+            let choice = self.choose(key, worker, table, context);
             self.session.on_routed(choice, context.now, &mut self.kernel);
             self.count();
         }
@@ -84,19 +130,73 @@ impl Live {
         }
     }
 
-    fn choose(&mut self, worker: &Rc<WorkerHandle>, table: &Table) -> Result<Attempt, PickError> {
+    /// Does what `proxy::sockets` does to choose a server or to join the queue.
+    pub(crate) fn choose(
+        &mut self,
+        key: Key,
+        worker: &Rc<WorkerHandle>,
+        table: &Table,
+        context: &mut Context,
+    ) -> Result<Attempt, PickError> {
+        drop(self.kernel.dropped.take());
         // After a failed attempt, or from the queue.
         let again = mem::replace(&mut self.was_routed, true);
-        let mut frontends = table.frontends.iter();
-        let in_force = frontends.find(|frontend| Arc::ptr_eq(&frontend.shared, &self.shared));
+        let in_force = self.in_force(table).cloned();
         if again || self.frontend.is_none() {
-            self.frontend = in_force.cloned().or_else(|| self.frontend.take());
+            self.frontend = in_force.clone().or_else(|| self.frontend.take());
         }
-        let backend = self.frontend.as_ref().and_then(|frontend| frontend.backend.as_ref());
-        let backend = backend.ok_or(PickError::NoServer)?;
-        let in_force = in_force.and_then(|frontend| frontend.backend.as_ref());
-        let is_old = in_force.is_some_and(|one| !Arc::ptr_eq(one, backend));
+        let backend = self.frontend.as_ref().and_then(|frontend| frontend.backend.clone());
+        let backend = &backend.ok_or(PickError::NoServer)?;
+        let in_force = in_force.and_then(|frontend| frontend.backend.clone());
+        let is_old = in_force.is_some_and(|one| !Arc::ptr_eq(&one, backend));
         assert!(!is_old || self.is_old && !again, "it goes by an old table: {self:?}");
+        let moved = |place: &mut QueuePlace| !place.is_in(&backend.queue);
+        if let Some(place) = self.place.take_if(moved) {
+            place.record(context.now);
+        }
+        let others_first = match &self.place {
+            Some(place) => !place.is_first(key),
+            None => backend.queue.length() > 0,
+        };
+        let permit =
+            if others_first { Err(PickError::AllFull) } else { self.permit_of(backend, worker) };
+        let permit = match permit {
+            Err(PickError::AllFull) if self.place.is_none() => {
+                context.between_choice_and_queue(worker.index);
+                let place = QueuePlace::new(&backend.queue, worker, key, context.now);
+                let place = place.map_err(|QueueFull| PickError::QueueFull)?;
+                let first = place.is_first(key) && !context.is_planted(Planted::UncheckedQueue);
+                self.place = Some(place);
+                if !self.is_queued() {
+                    self.waits_since = context.now;
+                }
+                let permit =
+                    if first { self.permit_of(backend, worker) } else { Err(PickError::AllFull) };
+                context.record.found_room += u64::from(permit.is_ok());
+                permit?
+            }
+            permit => permit?,
+        };
+        let is_first = self.place.as_ref().map(|place| place.is_first(key));
+        let in_turn = is_first.unwrap_or_else(|| backend.queue.length() == 0);
+        assert!(in_turn, "it takes a server before those that wait: {self:?}");
+        context.record.queued += u64::from(self.is_queued());
+        self.leave_queue(context.now);
+        let timeout = backend.settings.connect_timeout;
+        let introduces = backend.settings.send_proxy != SendProxy::Off;
+        self.kernel.introduces = introduces;
+        let attempt = Attempt { endpoint: permit.endpoint().id, timeout, introduces };
+        let before = self.kernel.permit.replace(permit);
+        assert!(before.is_none(), "the permit of the server before: {before:?}");
+        Ok(attempt)
+    }
+
+    /// The permit of a server that has room.
+    fn permit_of(
+        &self,
+        backend: &Backend,
+        worker: &Rc<WorkerHandle>,
+    ) -> Result<ServerPermit, PickError> {
         let endpoints = &backend.schedule.endpoints;
         let choice = choose(backend, || None, self.session.tried(), worker);
         match &choice {
@@ -109,34 +209,40 @@ impl Live {
             }
             Err(PickError::NoServer) => assert!(endpoints.is_empty(), "there is one: {backend:?}"),
             Err(PickError::AllFull | PickError::QueueFull) => {
-                let full = endpoints.iter().all(|endpoint| endpoint.shared.sessions.room() == 0);
-                assert!(full && !endpoints.is_empty(), "there is room: {backend:?}");
+                assert!(is_full(backend), "there is room: {backend:?}");
             }
         }
-        let permit = choice?;
-        let timeout = backend.settings.connect_timeout;
-        let introduces = backend.settings.send_proxy != SendProxy::Off;
-        self.kernel.introduces = introduces;
-        let attempt = Attempt { endpoint: permit.endpoint().id, timeout, introduces };
-        let before = self.kernel.permit.replace(permit);
-        assert!(before.is_none(), "the permit of the server before: {before:?}");
-        Ok(attempt)
+        choice
+    }
+
+    fn leave_queue(&mut self, now: Tick) {
+        if let Some(place) = self.place.take() {
+            place.record(now);
+        }
     }
 
     /// It has ended: it is counted, and others that wait for that are woken.
-    pub(crate) fn retire(self, worker: &WorkerHandle, context: &mut Context) {
+    pub(crate) fn retire(mut self, worker: &WorkerHandle, context: &mut Context) {
+        self.leave_queue(context.now);
         let end = self.kernel.assert_ended(&self.session);
         let record = &mut context.record;
         let stopped = context.shared.phase.load() == Phase::Stopped;
         let ordered = match end.reason {
             Reason::Killed => stopped || record.killed.contains(&self.number),
             Reason::ServerDown => record.cut_off.contains(&self.number),
+            Reason::QueueTimeout => context.now >= self.queue_timeout.end(self.waits_since),
             _ => true,
         };
         assert!(ordered, "nobody ordered to close {self:?}");
         record.ended.push(end.reason);
         record.retried += u64::from(self.session.retries() > 0);
         self.shared.cells.of(worker.index).closed[end.reason as usize].add(1);
+        // The worker may be slow to do this, while others act.
+        if let Some(permit) = self.kernel.dropped.take()
+            && context.random.one_in(2)
+        {
+            context.dropping.push((worker.index, permit));
+        }
         drop(self.permit);
         if context.is_planted(Planted::WorkerNotWoken) {
             for waker in &context.shared.wakers {
@@ -144,4 +250,10 @@ impl Live {
             }
         }
     }
+}
+
+/// Whether no server has room, and there is one.
+fn is_full(backend: &Backend) -> bool {
+    let endpoints = &backend.schedule.endpoints;
+    !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.shared.sessions.room() == 0)
 }

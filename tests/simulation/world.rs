@@ -1,17 +1,22 @@
 //! A whole process as data: clients, workers, the control thread and an operator, who act in random
-//! order on one thread. Real are the accept gates, the limits, routing, the tables of the cluster
-//! state, the mailboxes, the wake-ups, the phase, timers and sessions; sockets are the model's.
+//! order on one thread. Real are the accept gates, the limits, routing, the queues of backends,
+//! the tables of the cluster state, the mailboxes, the wake-ups, the phase, timers and sessions;
+//! sockets are the model's.
 //!
 //! A worker takes a turn in two steps, so that others act between its look at the limits and its
-//! pause.
+//! pause. It may be slow to drop the permit of a session that has ended: other workers act
+//! meanwhile, and it may be dropped just when one of them has found every server full and has not
+//! joined the queue.
 
 use std::mem::ManuallyDrop;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use evenkeel::proxy::slots::Key;
 use evenkeel::proxy::timer_wheel::Tick;
 use evenkeel::shared::orders::WorkerOrder;
 use evenkeel::shared::phase::{Phase, PhaseCell};
+use evenkeel::shared::queue::Waiter;
 use evenkeel::shared::state::SharedState;
 use evenkeel::sys::waker::Waker;
 use evenkeel::terms::WorkerIndex;
@@ -61,7 +66,7 @@ impl World {
             now: Tick(1),
             epoch,
             planted,
-            queue_timeout: random.one_in(3).then(|| Duration::from_millis(80)),
+            dropping: Vec::new(),
             shared: Arc::new(shared),
             record: Record::default(),
             random,
@@ -85,6 +90,10 @@ impl World {
 
     /// Somebody acts; false: nothing has changed.
     fn step(&mut self) -> bool {
+        if !self.context.dropping.is_empty() && self.context.random.one_in(3) {
+            self.context.dropping.clear();
+            return true;
+        }
         let random = &mut self.context.random;
         match random.below(48) {
             0 | 1 if self.clients > 0 => self.connect(),
@@ -174,6 +183,9 @@ impl World {
                 permits.extend(held.map(|permit| (Arc::clone(permit.endpoint()), index)));
             });
         }
+        for (worker, permit) in &self.context.dropping {
+            permits.push((Arc::clone(permit.endpoint()), worker.0));
+        }
         let count = |of: usize| u32::try_from(of).expect("few");
         assert_eq!(shared.sessions.active(), count(sessions.len()), "over all");
         for frontend in self.control.frontends.iter().filter_map(Weak::upgrade) {
@@ -198,12 +210,35 @@ impl World {
             let own = permits.iter().filter(|(other, _)| other.id == endpoint.id);
             assert_eq!(endpoint.load.read(), count(own.count()), "of {endpoint:?}");
         }
+        self.check_queues();
+    }
+
+    /// Who waits in a queue has a session there, and the first one is told of a server with room.
+    fn check_queues(&mut self) {
+        let in_force = self.context.shared.table.load_full();
+        for queue in self.control.queues.iter().filter_map(Weak::upgrade) {
+            let mut waiting = 0;
+            for worker in &mut self.workers {
+                worker.look(|live| {
+                    waiting += usize::from(live.place().is_some_and(|place| place.is_in(&queue)));
+                });
+            }
+            assert_eq!(queue.length(), waiting, "{queue:?}");
+            assert_eq!(queue.first().is_some(), waiting > 0, "{queue:?}");
+            if let Some(Waiter { worker, slot, generation }) = queue.first() {
+                self.workers[worker.0].assert_told(Key { slot, generation }, &in_force);
+            }
+        }
     }
 }
 
 /// What must be so once every worker has ended.
-fn assert_ended(context: Context, mut control: Control, workers: &mut Vec<Worker>) -> Record {
+fn assert_ended(mut context: Context, mut control: Control, workers: &mut Vec<Worker>) -> Record {
+    context.dropping.clear();
     workers.iter().for_each(Worker::assert_nothing_left);
+    for queue in control.queues.iter().filter_map(Weak::upgrade) {
+        assert_eq!((queue.length(), queue.first()), (0, None), "somebody waits: {queue:?}");
+    }
     // With the tables that they went by.
     workers.clear();
     control.forget(&context);

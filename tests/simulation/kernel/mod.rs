@@ -113,6 +113,8 @@ pub(crate) struct Simulated {
     supply: Supply,
     /// Of the server, until the connection to it is closed.
     pub(crate) permit: Option<ServerPermit>,
+    /// Of the server that was closed.
+    pub(crate) dropped: Option<ServerPermit>,
     /// Whether the receive of each side goes on by itself.
     many: [bool; 2],
     /// Bytes that had come at the last look at the preface, until it is complete.
@@ -153,6 +155,7 @@ impl Simulated {
             memory,
             supply: Supply::Ample,
             permit: None,
+            dropped: None,
             many: [false; 2],
             preface_seen: None,
             backend: BackendRules::default(),
@@ -341,6 +344,8 @@ impl Simulated {
             let _lost: &mut ServerPermit = Box::leak(Box::new(permit));
         } else if self.is_planted(Planted::DoubleRelease) {
             permit.endpoint().shared.sessions.lower();
+        } else {
+            self.dropped = Some(permit);
         }
     }
 

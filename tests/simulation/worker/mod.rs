@@ -151,6 +151,14 @@ impl Worker {
         }
     }
 
+    /// The first in a queue is not left to wait while there is room for it.
+    pub(crate) fn assert_told(&mut self, key: Key, in_force: &Table) {
+        let acts = self.rest.is_some() || self.woken || self.pause == Pause::Begins;
+        let live = self.sessions.get(key).expect("who waits has a session");
+        let asleep = !acts && live.is_queued() && live.waits_for_nothing(in_force);
+        assert!(!asleep, "a wake-up is lost: {} of {:?}", live.number, live.session);
+    }
+
     /// Looks at every session.
     pub(crate) fn look(&mut self, mut look: impl FnMut(&Live)) {
         for key in &self.keys {
@@ -249,9 +257,9 @@ impl Worker {
     ) {
         let Some(live) = self.sessions.get(key) else { return };
         live.kernel.swap_memory(&mut self.memory);
-        live.route(&self.handle, &self.table, context);
+        live.route(key, &self.handle, &self.table, context);
         act(&mut live.session, context.now, &mut live.kernel);
-        live.route(&self.handle, &self.table, context);
+        live.route(key, &self.handle, &self.table, context);
         live.kernel.swap_memory(&mut self.memory);
         if !live.session.is_closed() {
             let deadline = live.session.deadline();

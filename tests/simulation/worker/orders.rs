@@ -3,11 +3,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use evenkeel::proxy::io::Event;
 use evenkeel::proxy::session::Session;
 use evenkeel::proxy::slots::Key;
-use evenkeel::proxy::state::State;
+use evenkeel::proxy::state::{PickError, State};
 use evenkeel::shared::orders::WorkerOrder;
 use evenkeel::shared::phase::Phase;
+use evenkeel::shared::queue::Waiter;
 use evenkeel::terms::{End, Reason, ServerId};
 
 use super::Worker;
@@ -30,6 +32,9 @@ impl Worker {
             if !known.any(|listening| Arc::ptr_eq(&listening.listener, listener)) {
                 self.listeners.push(Listening::new(listener, frontend));
             }
+        }
+        for frontend in self.table.frontends.iter().chain(&table.frontends) {
+            context.shared.tell_first(&frontend.backend.queue);
         }
         context.shared.acknowledge(self.handle.index, table.version);
         self.table = table;
@@ -62,11 +67,25 @@ impl Worker {
                     self.kill(Key { slot, generation }, context);
                 }
                 WorkerOrder::CloseSessionsOf(server) => self.close_sessions_of(server, context),
-                // No session of this simulation joins the queue of its backend.
-                WorkerOrder::ServerFree(_) => {}
+                WorkerOrder::ServerFree(_) if context.is_planted(Planted::QueueNotTold) => {}
+                WorkerOrder::ServerFree(Waiter { slot, generation, .. }) => {
+                    self.serve_queued(Key { slot, generation }, context);
+                }
                 // Nobody asks for a list.
                 WorkerOrder::List { .. } => {}
             }
+        }
+    }
+
+    /// A server may have room for a session that is the first in its queue.
+    fn serve_queued(&mut self, key: Key, context: &mut Context) {
+        let Some(live) = self.sessions.get(key).filter(|live| live.is_queued()) else { return };
+        match live.choose(key, &self.handle, &self.table, context) {
+            Err(PickError::AllFull) => {}
+            choice => self.with(key, context, |session, now, io| {
+                session.on(Event::ServerFree, now, io);
+                session.on_routed(choice, now, io);
+            }),
         }
     }
 
