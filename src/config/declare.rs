@@ -25,8 +25,8 @@ pub(super) fn joined(lines: &[&str]) -> String {
     lines.concat().trim().to_owned()
 }
 
-/// Declares a section. After the keys: `with`, fields that are not keys; `planned`, keys of a
-/// later version. `a as "b"` is the field `a` of the key `b`.
+/// Declares a section. After the keys: `with`, fields that are not keys. `a as "b"` is the field `a`
+/// of the key `b`.
 macro_rules! section {
     (
         $(#[doc = $about:literal])+
@@ -38,10 +38,6 @@ macro_rules! section {
         $(with |$table:ident| {$(
             $(#[doc = $extra_text:literal])+
             $extra:ident: $extra_type:ty = $value:expr;
-        )*})?
-        $(planned {$(
-            $(#[doc = $later_text:literal])+
-            $later:ident = $later_literal:literal;
         )*})?
     ) => {
         $(#[doc = $about])+
@@ -63,11 +59,6 @@ macro_rules! section {
                     literal: $literal,
                     text: &[$($text),+],
                 } ),*],
-                planned: &[$($( Planned {
-                    name: stringify!($later),
-                    literal: $later_literal,
-                    text: &[$($later_text),+],
-                } ),*)?],
             };
 
             /// Reads a table of the file. A key that is absent or wrong has its default.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::declare::joined;
-use super::kinds::{Key, Kind, Planned, Presence, Section};
+use super::kinds::{Key, Kind, Presence, Section};
 use super::settings::Config;
 use super::values::duration_text;
 
@@ -90,7 +90,7 @@ pub fn reference() -> String {
 }
 
 fn write_section(out: &mut String, section: &Section) -> std::fmt::Result {
-    let Section { path, text, keys, planned } = section;
+    let Section { path, text, keys } = section;
     writeln!(out, "\n## {path}\n\n{}\n\n| key | type | default | meaning |", joined(text))?;
     writeln!(out, "|---|---|---|---|")?;
     for key in keys.iter().filter(|key| key.section().is_none()) {
@@ -108,12 +108,6 @@ fn write_section(out: &mut String, section: &Section) -> std::fmt::Result {
             describe(&key.kind),
             joined(key.text)
         )?;
-    }
-    if !planned.is_empty() {
-        writeln!(out, "\nPlanned for a later version; this version rejects them:\n")?;
-    }
-    for Planned { name, literal, text } in *planned {
-        writeln!(out, "- {name} (default `{literal}`): {}", joined(text))?;
     }
     Ok(())
 }

@@ -3,10 +3,8 @@
 /// The words that a key accepts.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Words {
-    /// Accepted by this version.
+    /// In the order of the documentation.
     pub known: &'static [&'static str],
-    /// Planned for a later version, and refused by this one.
-    pub planned: &'static [&'static str],
 }
 
 /// Declares an enum and the word of each variant. The first variant is the fallback where a
@@ -15,7 +13,6 @@ macro_rules! words {
     (
         $(#[$about:meta])*
         $name:ident { $( $(#[$text:meta])* $variant:ident = $word:literal, )* }
-        planned { $($planned:literal),* }
     ) => {
         $(#[$about])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +23,7 @@ macro_rules! words {
         impl $name {
             const VARIANTS: &[Self] = &[$(Self::$variant),*];
             /// As the configuration writes them.
-            pub const WORDS: &Words = &Words { known: &[$($word),*], planned: &[$($planned),*] };
+            pub const WORDS: &Words = &Words { known: &[$($word),*] };
 
             /// As the configuration writes it.
             #[must_use]
@@ -63,7 +60,6 @@ words! {
         /// The first server of the file that is not full.
         First = "first",
     }
-    planned {}
 }
 
 words! {
@@ -74,7 +70,6 @@ words! {
         /// The first that is up.
         First = "first",
     }
-    planned {}
 }
 
 words! {
@@ -85,7 +80,6 @@ words! {
         /// All servers are used as if they were up.
         Try = "try",
     }
-    planned {}
 }
 
 words! {
@@ -96,7 +90,6 @@ words! {
         /// They are closed.
         Close = "close",
     }
-    planned {}
 }
 
 words! {
@@ -111,7 +104,6 @@ words! {
         /// No probes: every server counts as up.
         Off = "off",
     }
-    planned {}
 }
 
 words! {
@@ -122,7 +114,6 @@ words! {
         /// Each connection begins with a PROXY header.
         Required = "required",
     }
-    planned {}
 }
 
 words! {
@@ -135,7 +126,6 @@ words! {
         /// They get one of version 2.
         V2 = "v2",
     }
-    planned {}
 }
 
 words! {
@@ -146,7 +136,6 @@ words! {
         /// One JSON object per line.
         Json = "json",
     }
-    planned {}
 }
 
 words! {
@@ -159,5 +148,4 @@ words! {
         /// As drain, and the server is not probed.
         Maint = "maint",
     }
-    planned {}
 }

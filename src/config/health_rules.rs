@@ -1,7 +1,7 @@
 //! Health checks whose keys do not go together.
 
 use super::backend_settings::BackendSettings;
-use super::enums::Check;
+use super::enums::{Check, SendProxy};
 use super::problems::{Sink, Span};
 
 /// Steps of one dialogue: each takes a round trip of `timeout`, which is a minute at most.
@@ -37,6 +37,11 @@ pub(super) fn check(backend: &BackendSettings, sink: &Sink<'_>) {
             );
             sink.push_at(*span, text);
         }
+    }
+    if health.send_proxy && backend.send_proxy == SendProxy::Off {
+        let text = "health.send_proxy has no header to send; add send_proxy = \"v1\" or \"v2\" to the \
+                    backend, or remove it";
+        sink.push_at(backend.span, text);
     }
     if let Some((_, span)) = health.tls.as_ref().filter(|_| health.check == Check::Off) {
         let text = "health.tls is not used with check = \"off\"; write check = \"tcp\", or remove \

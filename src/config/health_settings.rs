@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::declare::{Setting, section};
 use super::enums::Check;
 use super::kinds::{
-    BYTES, HTTP_HOST, HTTP_METHOD, HTTP_PATH, Key, Kind, Planned, Presence, STATUS, Section,
-    TLS_NAME, Table, Value,
+    BYTES, HTTP_HOST, HTTP_METHOD, HTTP_PATH, Key, Kind, Presence, STATUS, Section, TLS_NAME,
+    Table, Value,
 };
 use super::problems::Span;
 use super::ranges::{MS, TIME_MAX, TIMEOUT};
@@ -42,6 +42,9 @@ section! {
         /// Port to probe. Not set: the port of the server. A unix socket has none, and is probed
         /// itself.
         port: Option<u16> = Optional(Kind::Number(1, 65_535), "8080");
+        /// Begin each probe with the PROXY header of `send_proxy` of the backend. That of "v1" has
+        /// the addresses of the probe's own connection, that of "v2" is LOCAL, as HAProxy sends it.
+        send_proxy: bool = Default(Kind::Flag, "false");
         /// The request, with check = "http".
         http: HttpCheck = Default(Kind::Table(HttpCheck::SECTION), "");
         /// The dialogue, with check = "exchange".
@@ -50,10 +53,6 @@ section! {
         tls: Option<(TlsCheck, Span)> = Optional(Kind::Table(TlsCheck::SECTION), "");
         /// Failed connects of sessions take a server down as well.
         errors: Option<ConnectErrors> = Optional(Kind::Table(ConnectErrors::SECTION), "");
-    }
-    planned {
-        /// Begin each probe with a PROXY header, as set by `send_proxy` of the backend.
-        send_proxy = "false";
     }
 }
 
@@ -64,7 +63,7 @@ impl Health {
     pub fn probes_as(&self, other: &Self) -> bool {
         let of = |health: &Self| {
             let tls = health.tls.as_ref().map(|(tls, _)| tls.clone());
-            (health.check, health.port, tls)
+            (health.check, health.port, health.send_proxy, tls)
         };
         of(self) == of(other) && self.exchange.0 == other.exchange.0
     }

@@ -23,11 +23,9 @@ pub struct Section {
     pub text: &'static [&'static str],
     /// Its keys, in the order of the documentation.
     pub keys: &'static [Key],
-    /// Keys of a later version: this one refuses them.
-    pub planned: &'static [Planned],
 }
 
-/// A key of this version.
+/// A key.
 #[derive(Debug)]
 pub struct Key {
     /// Its name in its section.
@@ -53,17 +51,6 @@ pub enum Presence {
     Optional,
     /// The default.
     Default,
-}
-
-/// A key of a later version.
-#[derive(Debug)]
-pub struct Planned {
-    /// Its name in its section.
-    pub name: &'static str,
-    /// The default, as TOML; "-": not set.
-    pub literal: &'static str,
-    /// What it will set: lines of text.
-    pub text: &'static [&'static str],
 }
 
 /// The type of a key, with its range.
@@ -237,12 +224,6 @@ impl Section {
         self.keys.iter().find(|key| key.name == name)
     }
 
-    /// Whether it is a key of a later version.
-    #[must_use]
-    pub fn plans(&self, name: &str) -> bool {
-        self.planned.iter().any(|key| key.name == name)
-    }
-
     /// This section and every section below it, in the order of the documentation.
     #[must_use]
     pub fn all(&'static self) -> Vec<&'static Self> {
@@ -347,9 +328,6 @@ fn word(text: &str, words: &Words) -> Parsed<()> {
         return Ok(());
     }
     let remedy = format!("write {}", list(words.known));
-    if words.planned.contains(&text) {
-        return Err(format!("not supported yet; {remedy}"));
-    }
     Err(match nearest(text, words.known.iter().copied()) {
         Some(near) => format!("unknown value; did you mean {near:?}?"),
         None => format!("unknown value; {remedy}"),

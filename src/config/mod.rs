@@ -56,7 +56,7 @@ pub use enums::{
 };
 pub use frontend_settings::{FrontendSettings, Rates};
 pub use health_settings::{ConnectErrors, Health, HttpCheck, Step, TlsCheck};
-pub use kinds::{Alternative, Format, Key, Kind, Planned, Presence, Section};
+pub use kinds::{Alternative, Format, Key, Kind, Presence, Section};
 pub use networks::Networks;
 pub use problems::{Problem, Problems, Span, nearest};
 pub use routes::Route;
@@ -267,22 +267,6 @@ fn not_text(name: &str, bytes: &[u8], valid: usize) -> Problems {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_planned_key_is_refused_whatever_its_value() {
-        for section in Config::SECTION.all() {
-            for key in section.planned {
-                let header = match section.path {
-                    "backend.NAME.server" => "[[backend.NAME.server]]".to_owned(),
-                    path => format!("[{path}]"),
-                };
-                let text = format!("{header}\n{} = false\n", key.name);
-                let problems = parse(&text, "x").unwrap_err().to_string();
-                let refuses = |line: &str| line.contains("is not supported yet; remove it");
-                assert!(problems.lines().any(refuses), "{text}{problems}");
-            }
-        }
-    }
 
     #[test]
     fn every_default_is_a_value_of_its_key() {

@@ -95,9 +95,7 @@ impl<'a> Written<'a> {
         } else {
             format!("in [{}]", self.path)
         };
-        if section.plans(name) {
-            self.sink.push(offset, format!("{name} {place} is not supported yet; remove it"));
-        } else if let (true, DeValue::Table(defaults)) = (name == "defaults", value) {
+        if let (true, DeValue::Table(defaults)) = (name == "defaults", value) {
             haproxy::defaults(self.root, offset, defaults, self.sink);
         } else if let Some(remedy) = haproxy::keyword(name, value) {
             let text = format!("{name} {place} is an HAProxy keyword; {remedy}");
@@ -115,17 +113,10 @@ impl<'a> Written<'a> {
     /// What to do about an unknown key, if another key is meant.
     fn suggestion(&self, name: &str, section: &Section) -> Option<String> {
         let sections = self.root.all();
-        let paths = |has: &dyn Fn(&Section) -> bool| {
-            let having = sections.iter().skip(1).filter(|section| has(section));
-            having.map(|section| format!("[{}]", section.path)).collect::<Vec<_>>().join(" or ")
-        };
-        let known = paths(&|section| section.key(name).is_some());
-        let planned = paths(&|section| section.plans(name));
+        let having = sections.iter().skip(1).filter(|section| section.key(name).is_some());
+        let known: Vec<String> = having.map(|section| format!("[{}]", section.path)).collect();
         if !known.is_empty() {
-            return Some(format!("it is a key of {known}"));
-        }
-        if !planned.is_empty() {
-            return Some(format!("it is planned for {planned}, and not supported yet; remove it"));
+            return Some(format!("it is a key of {}", known.join(" or ")));
         }
         let near = nearest(name, section.keys.iter().map(|key| key.name))?;
         Some(format!("did you mean {near}?"))

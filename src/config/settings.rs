@@ -3,8 +3,7 @@
 //! `health_settings` the others.
 //!
 //! These files alone list keys: the parser, the suggestion for a misspelled key, the example file,
-//! the reference and the JSON schema come from them (`declare::section!`). To implement a key of
-//! `planned`, move it up and declare its type.
+//! the reference and the JSON schema come from them (`declare::section!`).
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;

@@ -109,7 +109,7 @@ mod tests {
             assert!(has_one_of(std::process::id(), &listening_at(address)));
             let other = Listening { inode: "1".to_owned(), user: socket.user };
             assert!(!has_one_of(std::process::id(), &[other]));
-            assert_eq!(evenkeel_at(address), None, "this process is a test");
+            assert_eq!(evenkeel_at(&address.into()), None, "this process is a test");
             drop(listener);
             assert!(listening_at(address).is_empty());
         }

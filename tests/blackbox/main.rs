@@ -19,6 +19,7 @@ mod explain;
 mod health;
 mod health_errors;
 mod health_exchange;
+mod health_proxy;
 mod health_tls;
 mod fast_open;
 mod keepalive;

@@ -90,8 +90,10 @@ impl Control {
             let version = context.shared.table.load().version + 1;
             let old = context.shared.publish(self.table(version, now));
             // As `control::controller` does it.
-            for frontend in old.frontends.iter().chain(&context.shared.table.load().frontends) {
-                context.shared.tell_first(&frontend.backend.queue);
+            let table = context.shared.table.load();
+            let frontends = old.frontends.iter().chain(&table.frontends);
+            for backend in frontends.flat_map(|frontend| frontend.backends()) {
+                context.shared.tell_first(&backend.queue);
             }
             self.retired.push_back((version, old));
         }
@@ -152,7 +154,7 @@ impl Control {
 
     /// Workers report failed connects, of an endpoint that may have left since.
     fn fail_connects(&mut self, table: &Table, random: &mut Random, now: Instant) -> bool {
-        let backends = table.frontends.iter().map(|frontend| &frontend.backend);
+        let backends = table.frontends.iter().flat_map(|frontend| frontend.backends());
         let endpoints = backends.flat_map(|backend| &backend.schedule.endpoints);
         let ids: Vec<_> = endpoints.map(|endpoint| endpoint.id).collect();
         let Some(id) = pick(&ids, random) else { return false };
@@ -211,7 +213,7 @@ impl Control {
             let backend = frontend.backend.as_ref().expect("every frontend has a backend");
             self.assert_backend(backend, &statuses);
             note(&mut self.frontends, &frontend.shared);
-            note(&mut self.queues, &frontend.backend.queue);
+            note(&mut self.queues, &backend.queue);
         }
         for status in &statuses {
             note(&mut self.servers, &status.shared);

@@ -96,9 +96,8 @@ impl Live {
         if self.is_old {
             return false;
         }
-        let Some(Frontend { backend, .. }) = self.in_force(table).map(AsRef::as_ref) else {
-            return false;
-        };
+        let backend = self.in_force(table).and_then(|frontend| frontend.backend.as_deref());
+        let Some(backend) = backend else { return false };
         let moved = self.place.as_ref().is_some_and(|place| !place.is_in(&backend.queue));
         moved || !is_full(backend)
     }

@@ -12,6 +12,7 @@ use crate::control::cluster::input::ProbeTarget;
 use crate::control::cluster::recent_mean::SAMPLE_INTERVAL;
 use crate::control::cluster::server::ServerState;
 use crate::control::cluster::state::{Cluster, FrontendState};
+use crate::shared::proxy_header::ProxyVersion;
 use crate::shared::snapshot::{
     BackendStatus, EndpointStatus, FrontendStatus, LastProbe, ServerStatus,
 };
@@ -39,6 +40,7 @@ impl Cluster {
     pub fn probe_targets(&self) -> impl Iterator<Item = ProbeTarget> {
         self.backends.iter().flat_map(|backend| {
             let health = &backend.config.health;
+            let proxy = ProxyVersion::of(backend.config.send_proxy);
             let servers = backend.servers.iter().filter(move |server| server.is_probed(health));
             servers.flat_map(move |server| {
                 server.endpoints.iter().map(move |endpoint| ProbeTarget {
@@ -46,7 +48,7 @@ impl Cluster {
                     address: backend.probed_at(endpoint),
                     host_header: server.host_header(),
                     host: server.host().map(str::to_owned),
-                    proxy: None,
+                    proxy: proxy.filter(|_| health.send_proxy),
                     health: health.clone(),
                     source: backend.config.source.clone(),
                     up: endpoint.is_up(),

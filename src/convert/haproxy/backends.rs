@@ -39,11 +39,12 @@ pub(super) fn convert(proxy: &Proxy, environment: &Environment<'_>, report: &Rep
     if let Some(srv) = srv {
         entries.push(("srv", literal::quoted(&srv)));
     }
+    let has_version = entries.iter().any(|(key, _)| *key == "send_proxy");
     Backend {
         name: literal::name(&proxy.name),
         origin: proxy.origin,
         entries,
-        health: checks::health(proxy, &inputs, report),
+        health: checks::health(proxy, &inputs, has_version, report),
         servers: real.iter().map(server).collect(),
     }
 }

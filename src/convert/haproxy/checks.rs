@@ -31,8 +31,13 @@ const KINDS: &[&str] = &[
 /// HAProxy's default of `inter`, in ms.
 const INTER: u64 = 2000;
 
-/// The keys of `health`.
-pub(super) fn health(proxy: &Proxy, servers: &[Input], report: &Report) -> Vec<Entry> {
+/// The keys of `health`, in a backend that sends a PROXY header (`has_version`) or none.
+pub(super) fn health(
+    proxy: &Proxy,
+    servers: &[Input],
+    has_version: bool,
+    report: &Report,
+) -> Vec<Entry> {
     let checked: Vec<&Input> = servers.iter().filter(|server| server.has("check")).collect();
     if checked.is_empty() {
         return vec![("check", literal::quoted("off"))];
@@ -62,7 +67,12 @@ pub(super) fn health(proxy: &Proxy, servers: &[Input], report: &Report) -> Vec<E
         server.has("check-send-proxy") || (sends && implied(server))
     });
     if proxied.count() == checked.len() || dialogue.sends_proxy {
-        entries.push(("send_proxy", "true".to_owned()));
+        if has_version {
+            entries.push(("send_proxy", "true".to_owned()));
+        } else {
+            let reason = "a probe begins with a PROXY header only where sessions do";
+            report.urgent(checked[0].place, reason);
+        }
     }
     tls(&checked, &dialogue, &mut entries, report);
     entries

@@ -33,8 +33,9 @@ impl Worker {
                 self.listeners.push(Listening::new(listener, frontend));
             }
         }
-        for frontend in self.table.frontends.iter().chain(&table.frontends) {
-            context.shared.tell_first(&frontend.backend.queue);
+        let frontends = self.table.frontends.iter().chain(&table.frontends);
+        for backend in frontends.flat_map(|frontend| frontend.backends()) {
+            context.shared.tell_first(&backend.queue);
         }
         context.shared.acknowledge(self.handle.index, table.version);
         self.table = table;
