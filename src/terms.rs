@@ -246,10 +246,10 @@ impl ConnectFailure {
         Self::Other,
     ];
 
-    /// Whether this machine was out of something, which says nothing about the server.
+    /// Whether this machine lacked something, which says nothing about the server.
     #[must_use]
     pub const fn is_ours(self) -> bool {
-        matches!(self, Self::NoPort | Self::Exhausted)
+        matches!(self, Self::NoPort | Self::NoSource | Self::Exhausted)
     }
 
     /// The value of the label `reason`.

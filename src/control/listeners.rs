@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::unistd::geteuid;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::config::{Config, Span};
 use crate::control::cluster::Bound;
@@ -184,7 +184,11 @@ fn plain(address: SocketAddr) -> io::Result<Socket> {
 /// Changes the options of sockets that listen.
 fn change(listener: &Listener, options: ListenOptions) {
     for socket in listener.sockets() {
-        if let Err(error) = options.change(&socket) {
+        let changed = match listener.address {
+            Address::Ip(_) => options.change(&socket),
+            Address::Unix(_) => SockRef::from(&socket).listen(options.backlog),
+        };
+        if let Err(error) = changed {
             let address = &listener.address;
             tracing::warn!("{address}: the options could not be changed: {error}");
         }

@@ -9,7 +9,7 @@ use crate::proxy::timer_wheel::Tick;
 /// With less room than this for more sessions, connections are accepted one at a time, so that at
 /// most one connection of a listener is accepted that has to wait for its session: a multishot
 /// accept takes everything that waits in the backlog at once.
-const ROOM_FOR_MULTISHOT: u32 = 2048;
+pub(super) const ROOM_FOR_MULTISHOT: u32 = 2048;
 
 /// How long after an accept failed for lack of descriptors the next one is tried, if no session of
 /// this worker has released any.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::proxy::io::{Closing, First, Io, Operation, Operations};
 use crate::proxy::pump::{Pump, Source};
 use crate::proxy::relay::lost;
+use crate::proxy::rules::BackendRules;
 use crate::proxy::session::Session;
 use crate::proxy::state::{Attempt, Connecting, Next, Outcome, PickError, State};
 use crate::proxy::timer_wheel::Tick;
@@ -18,6 +19,11 @@ use crate::terms::{ConnectFailure, Direction, End, Reason, Side};
 const SILENT_CLIENT_GRACE: Duration = Duration::from_secs(1);
 
 impl Session {
+    /// The session goes to a backend with these settings.
+    pub(super) fn follow_backend(&mut self, backend: BackendRules) {
+        self.rules.follow(backend);
+    }
+
     /// Begins an attempt to connect to the server that was chosen.
     pub(super) fn connect_to<I: Io>(
         &mut self,

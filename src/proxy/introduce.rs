@@ -25,7 +25,7 @@ impl SessionSockets {
             self.origin.get_or_insert_default().unsent = unsent.to_vec();
             return Ok(false);
         }
-        if !more {
+        if !more && !self.server_is_unix {
             // The header is the first message, and the next one must not wait until the server has
             // acknowledged it.
             self.nagle = Nagle::DisableNow;

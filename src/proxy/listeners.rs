@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::proxy::accept::{Accepted, Action, DescriptorShortage, Gate, Situation};
+use crate::proxy::accept::{
+    Accepted, Action, DescriptorShortage, Gate, ROOM_FOR_MULTISHOT, Situation,
+};
 use crate::proxy::access::{self, Admitted, NewClient};
 use crate::proxy::context::WorkerContext;
 use crate::proxy::timer_wheel::Tick;
@@ -42,6 +44,10 @@ pub(super) struct Listeners {
     shortage: DescriptorShortage,
     last_logged: Option<Tick>,
     pause: Pause,
+    /// Since the last turn, something has happened that a gate may have to act on.
+    touched: bool,
+    /// A frontend has a limit of its own, whose room changes with every session.
+    limited: bool,
 }
 
 /// Whether accepting pauses.
@@ -76,11 +82,16 @@ impl Listeners {
             shortage: DescriptorShortage::default(),
             last_logged: None,
             pause: Pause::No,
+            touched: true,
+            limited: false,
         }
     }
 
     /// Follows a new table: new listeners accept, listeners that are gone drain.
     pub(super) fn follow(&mut self, table: &Table) {
+        self.touched = true;
+        let mut settings = table.frontends.iter().map(|frontend| &frontend.settings);
+        self.limited = settings.any(|settings| settings.sessions_max.is_some());
         let wanted = table.listeners.iter();
         let mut wanted: HashMap<*const Listener, &(Arc<Listener>, Arc<Frontend>)> =
             wanted.map(|pair| (Arc::as_ptr(&pair.0), pair)).collect();
@@ -123,6 +134,7 @@ impl Listeners {
 
     /// Drains every listener. When the drain is `over`, clients that wait for a session are reset.
     pub(super) fn drain(&mut self, over: bool) {
+        self.touched = true;
         for socket in &mut self.sockets {
             socket.gate.drain();
             if over {
@@ -163,10 +175,12 @@ impl Listeners {
             (None, Err(_)) => Accepted::Exhausted,
         };
         listening.gate.on_completed(completion.more, accepted);
+        self.touched |= !completion.more || accepted == Accepted::Exhausted;
         if !matches!(completion.result, Ok(_) | Err(Errno::ECANCELED)) {
             self.worker.shared.cells.of(self.worker.index).accept_errors.add(1);
         }
         let client = completion.socket.and_then(|client| listening.admit(client, &self.worker));
+        self.touched |= !listening.parked.is_empty();
         if accepted == Accepted::Exhausted {
             self.begin_shortage(now);
         }
@@ -195,6 +209,12 @@ impl Listeners {
             self.begin_shortage(now);
         }
         let starved = self.shortage.is_starved();
+        let has_room = self.worker.shared.sessions.room() >= ROOM_FOR_MULTISHOT;
+        let may_change = mem::take(&mut self.touched) || starved || self.limited || !has_room;
+        if !may_change && self.pause == Pause::No {
+            // A range of ports is a listener for each, and a turn must not look at all of them.
+            return;
+        }
         let mut full = false;
         for socket in &mut self.sockets {
             if !self.shortage.holds_parked() {

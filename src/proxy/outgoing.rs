@@ -33,7 +33,13 @@ impl SessionSockets {
             // A connection with both ends may exist already: the next attempt takes another port.
             let taken = self.failed == Some(ConnectFailure::NoPort);
             match socket.bind_as_client(if taken { any_port } else { client }) {
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                // EACCES: a port below 1024, for which a capability was dropped.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
+                    ) =>
+                {
                     socket.bind_as_client(any_port)
                 }
                 bound => bound,

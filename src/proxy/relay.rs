@@ -147,6 +147,14 @@ impl Session {
         }
     }
 
+    /// From now on each direction receives only what its sink has room for.
+    pub(super) fn on_buffers_stalled<I: Io>(&mut self, io: &mut I) {
+        for direction in Direction::BOTH {
+            let (pump, mut pump_io) = self.pump(direction, io);
+            pump.stop_receiving_blindly(&mut pump_io);
+        }
+    }
+
     /// Stops a pump for good: what it holds is dropped and its source no longer read.
     pub(super) fn drop_pump<I: Io>(&mut self, direction: Direction, io: &mut I) {
         let (pump, mut pump_io) = self.pump(direction, io);

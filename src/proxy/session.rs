@@ -81,6 +81,8 @@ impl Session {
     pub fn on_routed<I: Io>(&mut self, choice: Result<Attempt, PickError>, now: Tick, io: &mut I) {
         let next = self.connect_to(choice, now, io);
         self.apply(next, now, io);
+        // Not before: a connect may take the client's first bytes along (TCP Fast Open).
+        self.advance(Direction::In, now, io);
         self.settle(now, io);
     }
 
@@ -124,12 +126,7 @@ impl Session {
                 self.pumps[direction as usize].waiting = false;
                 self.advance(direction, now, io);
             }
-            Event::BuffersStalled => {
-                for direction in Direction::BOTH {
-                    let (pump, mut pump_io) = self.pump(direction, io);
-                    pump.stop_receiving_blindly(&mut pump_io);
-                }
-            }
+            Event::BuffersStalled => self.on_buffers_stalled(io),
             Event::ServerFree => {
                 let next = self.on_server_free();
                 self.apply(next, now, io);
@@ -189,16 +186,14 @@ impl Session {
         }
         match next {
             Next::Stay => {}
-            Next::Route => {
-                self.state = State::Routing;
-                self.advance(Direction::In, now, io);
-            }
+            Next::Route => self.state = State::Routing,
             Next::Queue => {
                 let until = self.rules.queue_timeout.end(now);
                 self.state = State::Queued(Queued { until });
             }
             Next::Relay => {
-                self.state = State::Relaying(Relaying::new(now));
+                let with_syn = self.pumps[Direction::In as usize].delivered > 0;
+                self.state = State::Relaying(Relaying::new(now, with_syn));
                 for direction in Direction::BOTH {
                     self.advance(direction, now, io);
                 }
@@ -262,7 +257,8 @@ impl Session {
         let may = match &self.state {
             State::Relaying(_) => true,
             State::Flushing(flushing) => direction == flushing.direction,
-            State::Preface(_) | State::Lingering(_) | State::Joining(_) | State::Closed => false,
+            State::Preface(_) | State::Routing => false,
+            State::Lingering(_) | State::Joining(_) | State::Closed => false,
             _ => direction == Direction::In,
         };
         if may {

@@ -76,7 +76,7 @@ impl Io for SessionIo<'_> {
 
     fn connect(&mut self, first: First<'_>) -> Result<u32, ConnectFailure> {
         let Some(server) = &self.sockets.served_by else { return Err(ConnectFailure::Other) };
-        let address = server.address.for_kernel(self.sockets.port);
+        let address = server.address.for_kernel(self.sockets.client_port());
         let address = address.map_err(|_| ConnectFailure::Other)?;
         let socket = Socket::to(&address).map_err(|_| {
             self.context.starved = true;
@@ -140,7 +140,9 @@ impl Io for SessionIo<'_> {
         let (Some(server), Some(socket)) = (&self.sockets.served_by, &self.sockets.server) else {
             return false;
         };
-        let Some(address) = server.address.for_client(self.sockets.port) else { return false };
+        let Some(address) = server.address.for_client(self.sockets.client_port()) else {
+            return false;
+        };
         // Only a port of that range can have been chosen by the kernel.
         ephemeral_ports().contains(&address.port()) && socket.is_at(address)
     }

@@ -123,6 +123,10 @@ impl Running {
     ) {
         while session.needs_server() {
             let choice = sockets.route(session, context, now, key);
+            if let Some(backend) = sockets.backend() {
+                // A reload may have given the frontend another one.
+                session.follow_backend((&*backend.settings).into());
+            }
             session.on_routed(choice, now, &mut SessionIo { context, sockets, key });
             sockets.count(session, context);
         }

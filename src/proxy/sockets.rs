@@ -177,6 +177,12 @@ impl SessionSockets {
         }
     }
 
+    /// The port that the client connected to, as its PROXY header says it; none: a unix socket.
+    pub(super) fn client_port(&self) -> Option<u16> {
+        let destination = self.origin.as_ref().and_then(|origin| origin.destination);
+        destination.map(|destination| destination.port()).or(self.port)
+    }
+
     /// Leaves the queue, if it is in one.
     pub(super) fn leave_queue(&mut self, now: Tick) {
         if let Some(place) = self.place.take() {
@@ -220,6 +226,7 @@ impl SessionSockets {
                 cell.connect_duration.record(Duration::from_micros(micros.into()));
                 let silence = self.backend().and_then(|backend| backend.settings.keepalive);
                 self.frontend = None;
+                let silence = silence.filter(|_| !self.server_is_unix);
                 if let (Some(silence), Some(socket)) = (silence, &self.server) {
                     // Not before: the timeout would count for the connect, too. An error is that
                     // of the connection, which its operations report.

@@ -102,8 +102,10 @@ pub struct Relaying {
 }
 
 impl Relaying {
-    pub(super) const fn new(now: Tick) -> Self {
-        Self { progress: now, last: None, sample: None }
+    /// `with_syn`: the first bytes of the client went with the SYN.
+    pub(super) const fn new(now: Tick, with_syn: bool) -> Self {
+        let last = if with_syn { Some(Direction::In) } else { None };
+        Self { progress: now, last, sample: None }
     }
 
     pub(super) const fn note_progress(&mut self, direction: Direction, now: Tick) {

@@ -32,6 +32,8 @@ impl FailedConnects {
         if !failure.is_ours() {
             self.count = self.count.saturating_add(1);
             self.last = failure;
+        } else if self.count == 0 {
+            self.last = failure;
         }
     }
 }

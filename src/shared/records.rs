@@ -27,7 +27,7 @@ pub struct SessionRecord {
     pub ended: SystemTime,
     /// From accept to the end.
     pub duration: Duration,
-    /// From the first attempt to the established connection; none if there was none.
+    /// From accept to the established connection, with preface and queue; none if there was none.
     pub connect: Option<Duration>,
     /// Attempts after the first.
     pub retries: u32,

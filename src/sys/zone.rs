@@ -48,7 +48,9 @@ pub fn missing(address: SocketAddr) -> Option<String> {
 
 fn name_of(index: u32) -> Option<String> {
     if index & MISSING == 0 {
-        return if_indextoname(index).ok()?.into_string().ok();
+        let name = if_indextoname(index).ok()?.into_string().ok()?;
+        // A C library may answer with an empty name for a number that no interface has.
+        return Some(name).filter(|name| !name.is_empty());
     }
     let place = usize::try_from(index & !MISSING).ok()?;
     names().get(place).cloned()

@@ -37,7 +37,7 @@ impl Session {
         preface.look_at = Tick::NEVER;
         match io.read_preface() {
             PrefaceRead::Complete(backend) => {
-                self.rules.follow(backend);
+                self.follow_backend(backend);
                 Next::Route
             }
             PrefaceRead::Incomplete => {

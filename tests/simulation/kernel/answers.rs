@@ -153,9 +153,12 @@ impl Simulated {
         }
         self.peers[index(Side::Server)].open = true;
         let (session, length) = (self.number, u64::from(self.early));
-        let early = Run { session, from: Side::Client, attempt: 0, start: 0, length };
-        self.arrive(Side::Server, early);
-        self.early_total += length;
+        if length > 0 {
+            let start = self.peers[index(Side::Client)].header;
+            let early = Run { session, from: Side::Client, attempt: 0, start, length };
+            self.arrive(Side::Server, early);
+            self.early_total += length;
+        }
         Ok(())
     }
 }

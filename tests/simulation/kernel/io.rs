@@ -248,8 +248,9 @@ impl Simulated {
         let there = match first {
             First::Held(_, length) => u64::from(length),
             First::AtClient => {
-                assert_eq!(self.peers[0].taken, 0, "these are not the first bytes");
-                self.peers[0].said
+                let client = &self.peers[0];
+                assert_eq!(client.taken, client.header, "these are not the first bytes");
+                client.said - client.header
             }
             First::Unknown => 0,
         };

@@ -222,7 +222,10 @@ impl Worker {
     fn dispatch(&mut self, completion: Completion, context: &mut Context) {
         match completion {
             Completion::Session(key, event) => {
-                let told = matches!(event, Event::BufferFree(_) | Event::ServerFree);
+                let told = matches!(
+                    event,
+                    Event::BufferFree(_) | Event::ServerFree | Event::BuffersStalled
+                );
                 assert!(told || self.sessions.get(key).is_some(), "{event:?} comes too late");
                 self.with(key, context, |session, now, io| session.on(event, now, io));
             }
