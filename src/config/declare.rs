@@ -25,8 +25,8 @@ pub(super) fn joined(lines: &[&str]) -> String {
     lines.concat().trim().to_owned()
 }
 
-/// Declares a section. After the keys: `with`, fields that are not keys. `a as "b"` is the field `a`
-/// of the key `b`.
+/// Declares a section. After the keys: `with`, fields that are not keys. `a as "b"` is the field
+/// `a` of the key `b`.
 macro_rules! section {
     (
         $(#[doc = $about:literal])+

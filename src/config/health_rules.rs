@@ -39,8 +39,8 @@ pub(super) fn check(backend: &BackendSettings, sink: &Sink<'_>) {
         }
     }
     if health.send_proxy && backend.send_proxy == SendProxy::Off {
-        let text = "health.send_proxy has no header to send; add send_proxy = \"v1\" or \"v2\" to the \
-                    backend, or remove it";
+        let text = "health.send_proxy has no header to send; add send_proxy = \"v1\" or \"v2\" to \
+                    the backend, or remove it";
         sink.push_at(backend.span, text);
     }
     if let Some((_, span)) = health.tls.as_ref().filter(|_| health.check == Check::Off) {

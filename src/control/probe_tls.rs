@@ -152,3 +152,27 @@ impl ServerCertVerifier for AcceptAny {
         self.0.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_probes_share_one_configuration() {
+        let [one, other] = [(); 2].map(|()| client(false).unwrap());
+        assert!(Arc::ptr_eq(&one, &other));
+        assert!(client(true).is_err(), "no roots were read");
+    }
+
+    #[test]
+    fn the_name_is_that_of_the_check_or_the_host_name_or_the_ip_address() {
+        let address = SocketAddr::from(([192, 0, 2, 1], 443));
+        let named = TlsCheck { name: Some("web.test".to_owned()), ..TlsCheck::default() };
+        let name =
+            |tls: &TlsCheck, host| name(tls, host, Some(address)).unwrap().to_str().into_owned();
+        assert_eq!(name(&named, Some("host.test")), "web.test");
+        assert_eq!(name(&TlsCheck::default(), Some("host.test")), "host.test");
+        assert_eq!(name(&TlsCheck::default(), Some("my_service")), "my_service");
+        assert_eq!(name(&TlsCheck::default(), None), "192.0.2.1");
+    }
+}

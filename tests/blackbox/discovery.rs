@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -298,23 +298,24 @@ fn a_name_has_at_most_1024_servers_or_endpoints_and_says_so() {
     let env = TestEnv::new();
     let dns = dns_of(&env);
     let _one = Server::naming("1", env.port(9001));
-    let targets: Vec<String> = (0..1500).map(|n| format!("p{n}.test")).collect();
+    let targets: Vec<String> = (0..1100).map(|n| format!("p{n}.test")).collect();
     for target in &targets {
         dns.set_host(target, &[env.port(1).ip()]);
     }
     let records: Vec<_> = targets.iter().map(|target| (1, 1, 9001, &**target)).collect();
     dns.set_srv(NAME, &records);
     let addresses: Vec<IpAddr> =
-        (0..1500_u16).map(|n| [10, 77, (n >> 8) as u8, n as u8].into()).collect();
+        (0..1500_u32).map(|n| Ipv4Addr::from_bits(0x0a4d_0000 + n).into()).collect();
     dns.set_host("many.test", &addresses);
     let config = config(&env, &dns).more(&named("many", "many.test:80"));
     let balancer = Balancer::start(&env, &config);
-    let all = servers(&balancer);
-    assert_eq!((all.len(), all["many"]), (1025, 1024));
+    // A busy machine may answer too late for the start.
+    until("all are there", || servers(&balancer).len() == 1025);
+    assert_eq!(servers(&balancer)["many"], 1024);
     until("each has an endpoint", || servers(&balancer).values().all(|count| *count > 0));
     assert!(dns.asked_over_tcp() > 0, "the answer is too long for a datagram");
     let log = balancer.application_log();
-    assert!(log.contains("has 1500 records; the first 1024 of them are used"), "{log}");
+    assert!(log.contains("has 1100 records; the first 1024 of them are used"), "{log}");
     assert!(log.contains("has 1500 addresses; the first 1024 of them are used"), "{log}");
     dns.set_srv(NAME, &records[..1]);
     until("the others are gone", || servers(&balancer).len() == 2);

@@ -52,8 +52,8 @@ fn version_1_has_the_addresses_of_the_probe() {
 
 #[test]
 fn version_2_says_that_the_proxy_itself_connects() {
-    let env = TestEnv::new();
     for (port, check) in [(9001, "tcp"), (9002, "exchange")] {
+        let env = TestEnv::new();
         let (sender, received) = mpsc::channel();
         let server = Server::start(env.port(port), move |mut stream| {
             drop(sender.send(read(&stream, LOCAL.len())));

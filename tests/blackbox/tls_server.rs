@@ -35,7 +35,7 @@ impl Authority {
 
     /// A certificate for host names and IP addresses.
     pub(crate) fn issue(&self, names: &[&str]) -> Identity {
-        Identity::of(params(names), |params, key| params.signed_by(key, &self.0).unwrap())
+        Identity::of(&params(names), |params, key| params.signed_by(key, &self.0).unwrap())
     }
 
     /// As `issue`, with a certificate that has expired.
@@ -43,7 +43,7 @@ impl Authority {
         let mut params = params(names);
         params.not_before = date_time_ymd(2019, 1, 1);
         params.not_after = date_time_ymd(2020, 1, 1);
-        Identity::of(params, |params, key| params.signed_by(key, &self.0).unwrap())
+        Identity::of(&params, |params, key| params.signed_by(key, &self.0).unwrap())
     }
 
     /// A file with its certificate, for `SSL_CERT_FILE`.
@@ -56,15 +56,15 @@ impl Authority {
 
 impl Identity {
     fn of(
-        params: CertificateParams,
+        params: &CertificateParams,
         sign: impl FnOnce(&CertificateParams, &KeyPair) -> rcgen::Certificate,
     ) -> Self {
         let key = KeyPair::generate().unwrap();
-        Self { certificate: sign(&params, &key), key }
+        Self { certificate: sign(params, &key), key }
     }
 
     pub(crate) fn self_signed(names: &[&str]) -> Self {
-        Self::of(params(names), |params, key| params.self_signed(key).unwrap())
+        Self::of(&params(names), |params, key| params.self_signed(key).unwrap())
     }
 
     /// Files with the certificate and the key, for other programs.

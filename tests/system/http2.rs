@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::certificate::Certificate;
 use crate::common::{Balancer, Config, TestEnv};
 use crate::program::{Program, run, run_text};
-use crate::support::{accepts, assert_same, command, has_programs, noise};
+use crate::support::{assert_same, command, has_programs, noise};
 
 const PROGRAMS: [&str; 3] = ["nghttpd", "h2load", "curl"];
 
@@ -94,9 +94,6 @@ fn the_server_name_of_tls_chooses_the_backend() {
          [[backend.two.server]]\nname = \"two\"\naddress = \"{two}\"\n"
     );
     let config = Config::new(&env).workers(2).frontend(names).server("one", one).more(&second);
-    if !accepts(name, "sni", &env, &config) {
-        return;
-    }
     let [one, two] =
         [("one", 4431), ("two", 4432)].map(|(name, port)| Web::start(&env, name, port));
     let balancer = Balancer::start(&env, &config);

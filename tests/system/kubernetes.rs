@@ -9,7 +9,7 @@ use crate::certificate::Certificate;
 use crate::common::wait::until;
 use crate::common::{Balancer, Config, Server, TestEnv};
 use crate::program::{Program, run_text};
-use crate::support::{accepts, command, has_programs};
+use crate::support::{command, has_programs};
 
 const PROGRAMS: [&str; 2] = ["nginx", "curl"];
 
@@ -86,9 +86,6 @@ fn a_server_that_answers_500_on_readyz_over_tls_gets_no_traffic() {
     let (a, b) = (env.port(6443), env.port(6444));
     let health = format!("check = \"http\"\n{QUICK}http = {{ path = \"/readyz\" }}");
     let config = Config::new(&env).workers(2).health(&health).server("a", a).server("b", b);
-    if !accepts(name, "tls", &env, &config) {
-        return;
-    }
     let certificate = Certificate::new(&env, &[NAME]);
     let [a, b] = [("a", a), ("b", b)]
         .map(|(name, address)| ApiServer::start(&env, name, address, &certificate));
@@ -125,9 +122,6 @@ fn with_check_tcp_and_tls_the_handshake_is_the_check() {
     let health = format!("check = \"tcp\"\n{QUICK}");
     let config = Config::new(&env).health(&health);
     let config = config.server("api", address).server("plain", plain.address);
-    if !accepts(name, "tls", &env, &config) {
-        return;
-    }
     let certificate = Certificate::new(&env, &[NAME]);
     let _api = ApiServer::start(&env, "api", address, &certificate);
     let balancer = Balancer::start(&env, &config);

@@ -1,11 +1,9 @@
 //! Whether a test can run here, and small parts that several protocols use.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::balancer::{PROGRAM, printed};
-use crate::common::{Config, TestEnv, skip};
+use crate::common::skip;
 
 /// Where servers are that a plain user has not in PATH.
 const MORE_FOLDERS: &str = "/usr/local/sbin:/usr/sbin:/sbin";
@@ -32,21 +30,6 @@ pub(crate) fn has_programs(test: &str, programs: &[&str]) -> bool {
         skip(test, &format!("not installed: {missing} (tests/run installs what is missing)"));
     }
     missing.is_empty()
-}
-
-/// Whether `evenkeel check` accepts a configuration with `key`; if it rejects this key, `test` is
-/// reported as skipped.
-pub(crate) fn accepts(test: &str, key: &str, env: &TestEnv, config: &Config) -> bool {
-    let file = env.file("checked.toml");
-    fs::write(&file, config.text()).unwrap();
-    let output = Command::new(PROGRAM).arg("check").arg("-c").arg(&file).output().unwrap();
-    if output.status.success() {
-        return true;
-    }
-    let problems = printed(&output);
-    assert!(problems.contains(key), "{problems}\n{}", config.text());
-    skip(test, &format!("this version rejects {key}"));
-    false
 }
 
 /// Bytes that do not compress and do not repeat, the same in each run.

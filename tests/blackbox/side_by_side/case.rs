@@ -57,8 +57,6 @@ const OBSERVE: &str = "\n[observe]\nbind = \"{ip}:8404\"\ncontrol = \"{folder}/c
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Case {
     pub(super) name: &'static str,
-    /// Keys that this version of evenkeel may not have.
-    pub(super) needs: &'static [&'static str],
     /// The proxies, or the inside of `stream`.
     pub(super) config: &'static str,
 }
@@ -78,7 +76,7 @@ impl Case {
             return skip(name, &format!("not installed: {program} (tests/run installs it)"));
         }
         let env = TestEnv::new();
-        let Some(toml) = self.converted(original, &env) else { return };
+        let toml = self.converted(original, &env);
         let evenkeel = {
             let _balancer = Balancer::start_text(&env, &toml);
             scene(&env)
@@ -100,9 +98,9 @@ impl Case {
         filled(&text, env)
     }
 
-    /// The configuration of evenkeel; none: this version does not have one of its keys.
+    /// The configuration of evenkeel.
     #[track_caller]
-    fn converted(&self, original: Original, env: &TestEnv) -> Option<String> {
+    fn converted(&self, original: Original, env: &TestEnv) -> String {
         let file = env.file("original.conf");
         fs::write(&file, self.text(original, env)).unwrap();
         let output = Command::new(PROGRAM).arg("convert").arg(&file).output().unwrap();
@@ -113,15 +111,8 @@ impl Case {
         }
         let file = write_config(env, &toml);
         let check = Command::new(PROGRAM).arg("check").arg("-c").arg(file).output().unwrap();
-        if check.status.success() {
-            return Some(toml);
-        }
-        let problems = printed(&check);
-        let is_expected = |line: &str| self.needs.iter().any(|key| line.contains(key));
-        let other = problems.lines().find(|line| line.contains("toml:") && !is_expected(line));
-        assert!(!self.needs.is_empty() && other.is_none(), "{problems}\n{toml}");
-        skip(self.name, &format!("this version does not have {}", self.needs.join(", ")));
-        None
+        assert!(check.status.success(), "{}\n{toml}", printed(&check));
+        toml
     }
 }
 

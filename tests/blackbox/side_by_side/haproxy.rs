@@ -32,7 +32,7 @@ listen y
     server a {ip}:9001
     server b {ip}:9002
 ";
-    let case = Case { name: "servers_take_turns_by_weight", needs: &[], config };
+    let case = Case { name: "servers_take_turns_by_weight", config };
     same(case, |env| {
         let _servers = ["a", "b", "c"].map(|name| naming(env, name));
         let weighted = names_at(env.port(8001), 12);
@@ -58,7 +58,7 @@ listen down
     bind {ip}:8002
     server a {ip}:9001 check inter 100ms fall 1
 ";
-    let case = Case { name: "a_client_that_no_server_can_serve_gets_nothing", needs: &[], config };
+    let case = Case { name: "a_client_that_no_server_can_serve_gets_nothing", config };
     same(case, |env| [8001, 8002].map(|port| name_at(env.port(port))));
 }
 
@@ -75,8 +75,7 @@ frontend x
 backend b
     server a {ip}:9001
 ";
-    let case =
-        Case { name: "rules_on_client_addresses_refuse_the_same_clients", needs: &[], config };
+    let case = Case { name: "rules_on_client_addresses_refuse_the_same_clients", config };
     same(case, |env| {
         let _server = naming(env, "a");
         [1, 9, 15, 16, 200].map(|number| name_from(client_address(number), env.port(8001)))
@@ -91,7 +90,7 @@ listen x
     maxconn 2
     server a {ip}:9001
 ";
-    let case = Case { name: "a_frontend_at_its_limit_lets_clients_wait", needs: &[], config };
+    let case = Case { name: "a_frontend_at_its_limit_lets_clients_wait", config };
     same(case, |env| {
         let _server = answering(env, "a");
         let (first, second) = (open(env.port(8001)), open(env.port(8001)));
@@ -118,8 +117,7 @@ listen y
     timeout queue 200ms
     server a {ip}:9002 maxconn 1
 ";
-    let case =
-        Case { name: "a_full_server_queues_clients_until_the_queue_timeout", needs: &[], config };
+    let case = Case { name: "a_full_server_queues_clients_until_the_queue_timeout", config };
     same(case, |env| {
         let _servers = (answering(env, "a"), answering(env, "b"));
         let first = open(env.port(8001));
@@ -149,7 +147,7 @@ listen x
     server b {ip}:9002
     server c {ip}:9003
 ";
-    let case = Case { name: "leastconn_levels_the_open_sessions", needs: &[], config };
+    let case = Case { name: "leastconn_levels_the_open_sessions", config };
     same(case, |env| {
         let _servers = ["a", "b", "c"].map(|name| answering(env, name));
         let sessions: Vec<_> = (0..9).map(|_| open(env.port(8001))).collect();
@@ -175,7 +173,7 @@ listen y
     server b {ip}:9002
     server c {ip}:9003
 ";
-    let case = Case { name: "a_client_keeps_its_server_by_source_address", needs: &[], config };
+    let case = Case { name: "a_client_keeps_its_server_by_source_address", config };
     same(case, |env| {
         let _servers = ["a", "b", "c"].map(|name| naming(env, name));
         [8001, 8002].map(|port| {
@@ -203,7 +201,7 @@ listen x
     server b {ip}:9002 check backup
     server c {ip}:9003 check backup
 ";
-    let case = Case { name: "a_backup_serves_while_the_others_are_down", needs: &[], config };
+    let case = Case { name: "a_backup_serves_while_the_others_are_down", config };
     same(case, |env| {
         let mut a = naming(env, "a");
         let mut others = ["b", "c"].map(|name| naming(env, name));
@@ -232,7 +230,7 @@ frontend x
     bind {ip}:8001
     default_backend by-status
 ";
-    let case = Case { name: "a_server_whose_check_fails_gets_no_client", needs: &[], config };
+    let case = Case { name: "a_server_whose_check_fails_gets_no_client", config };
     same(case, |env| {
         let answer = |status: &'static str, name: &'static str| {
             Server::start(env.port(port_of(name)), move |mut stream| {
@@ -261,8 +259,7 @@ listen x
     default-server inter 100ms rise 1 fall 1 on-marked-down shutdown-sessions
     server a {ip}:9001 check
 ";
-    let case =
-        Case { name: "the_sessions_of_a_server_end_when_it_is_marked_down", needs: &[], config };
+    let case = Case { name: "the_sessions_of_a_server_end_when_it_is_marked_down", config };
     same(case, |env| {
         let mut server = answering(env, "a");
         until("the server is up", || answers(env.port(8001)));
@@ -288,7 +285,7 @@ listen tunnel
     timeout tunnel 20s
     server a {ip}:9001
 ";
-    let case = Case { name: "an_idle_session_ends", needs: &[], config };
+    let case = Case { name: "an_idle_session_ends", config };
     same(case, |env| {
         let _server = answering(env, "a");
         let short = open(env.port(8001));
@@ -308,7 +305,7 @@ listen x
     timeout server-fin 20s
     server a {ip}:9001
 ";
-    let case = Case { name: "half_a_connection_goes_on_until_its_timeout", needs: &[], config };
+    let case = Case { name: "half_a_connection_goes_on_until_its_timeout", config };
     same(case, |env| {
         // It answers after the client has shut down.
         let _server = Server::start(env.port(9001), |mut stream| {
@@ -334,7 +331,7 @@ frontend x
 backend b
     server a {ip}:9001
 ";
-    let case = Case { name: "a_client_is_limited_to_its_connections", needs: &[], config };
+    let case = Case { name: "a_client_is_limited_to_its_connections", config };
     same(case, |env| {
         let _server = answering(env, "a");
         let held = (open(env.port(8001)), open(env.port(8001)));
@@ -359,7 +356,7 @@ backend first
 backend second
     server b {ip}:9002
 ";
-    let case = Case { name: "the_port_of_the_client_chooses_the_backend", needs: &[], config };
+    let case = Case { name: "the_port_of_the_client_chooses_the_backend", config };
     same(case, |env| {
         let _servers = ["a", "b"].map(|name| naming(env, name));
         [8001, 8002].map(|port| name_at(env.port(port)))
@@ -374,7 +371,7 @@ listen x
     bind {ip}:8005
     server a {ip}:9001
 ";
-    let case = Case { name: "a_range_of_ports_is_listened_on", needs: &["not a port"], config };
+    let case = Case { name: "a_range_of_ports_is_listened_on", config };
     same(case, |env| {
         let _server = naming(env, "a");
         [8001, 8002, 8003, 8005].map(|port| name_at(env.port(port)))
@@ -389,11 +386,7 @@ listen x
     bind {ip}:8002
     server a {other}
 ";
-    let case = Case {
-        name: "a_server_without_a_port_gets_that_of_the_client",
-        needs: &["no port"],
-        config,
-    };
+    let case = Case { name: "a_server_without_a_port_gets_that_of_the_client", config };
     same(case, |env| {
         let at = |port| (other_ip(env), port).into();
         let _servers = (Server::naming("one", at(8001)), Server::naming("two", at(8002)));
@@ -418,8 +411,7 @@ backend b
 backend c
     server c {ip}:9003
 ";
-    let needs = &["sni", "preface_timeout"];
-    let case = Case { name: "tls_server_names_choose_backends", needs, config };
+    let case = Case { name: "tls_server_names_choose_backends", config };
     same(case, |env| {
         let _servers = ["a", "b", "c"].map(|name| answering(env, name));
         ["ONE.example", "x.two.example", "two.example", "other.example"].map(|name| {
@@ -442,9 +434,8 @@ listen v2
     bind {ip}:8002 accept-proxy
     server b {ip}:9001 send-proxy-v2
 ";
-    let needs = &["send_proxy", "proxy_protocol"];
     let name = "servers_learn_the_address_of_the_client_from_the_proxy_header";
-    same(Case { name, needs, config }, |env| {
+    same(Case { name, config }, |env| {
         // It sends back what it gets, so the client sees the header.
         let _server = Server::echo(env.port(9001));
         let line = |port: u16, request: &[u8]| {
@@ -479,7 +470,7 @@ listen redis
     server a {ip}:9001 check
     server b {ip}:9002 check
 ";
-    let case = Case { name: "a_dialogue_finds_the_master", needs: &["exchange"], config };
+    let case = Case { name: "a_dialogue_finds_the_master", config };
     same(case, |env| {
         let _servers =
             (with_role(env, "a", "role:slave\r\n"), with_role(env, "b", "role:master\r\n"));
@@ -497,7 +488,7 @@ listen back
     bind {ip}:8001
     server front {folder}/front.sock
 ";
-    let case = Case { name: "a_path_is_an_address_on_both_sides", needs: &["unix"], config };
+    let case = Case { name: "a_path_is_an_address_on_both_sides", config };
     same(case, |env| {
         let _server = naming(env, "a");
         name_at(env.port(8001))

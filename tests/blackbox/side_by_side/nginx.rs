@@ -22,8 +22,7 @@ fn an_upstream_takes_turns_by_weight() {
 upstream u { server {ip}:9001 weight=3; server {ip}:9002; server {ip}:9003 down; }
 server { listen {ip}:8001; proxy_pass u; }
 ";
-    let needs = &["errors"];
-    let case = Case { name: "an_upstream_takes_turns_by_weight", needs, config };
+    let case = Case { name: "an_upstream_takes_turns_by_weight", config };
     same(case, |env| {
         let _servers = ["a", "b", "c"].map(|name| naming(env, name));
         let names = names_at(env.port(8001), 12);
@@ -37,7 +36,7 @@ fn least_conn_levels_the_open_sessions() {
 upstream u { least_conn; server {ip}:9001 max_fails=0; server {ip}:9002 max_fails=0; }
 server { listen {ip}:8001; proxy_pass u; }
 ";
-    let case = Case { name: "least_conn_levels_the_open_sessions", needs: &[], config };
+    let case = Case { name: "least_conn_levels_the_open_sessions", config };
     same(case, |env| {
         let _servers = ["a", "b"].map(|name| answering(env, name));
         let sessions: Vec<_> = (0..8).map(|_| open(env.port(8001))).collect();
@@ -53,7 +52,7 @@ upstream u { server {ip}:9001 max_fails=0; server {ip}:9002 max_fails=0; }
 server { listen {ip}:8001; proxy_pass u; }
 server { listen {ip}:8002; proxy_pass {ip}:9001; }
 ";
-    let case = Case { name: "a_server_that_refuses_is_passed_over", needs: &[], config };
+    let case = Case { name: "a_server_that_refuses_is_passed_over", config };
     same(case, |env| {
         let _server = naming(env, "b");
         (names_at(env.port(8001), 6), name_at(env.port(8002)))
@@ -71,7 +70,7 @@ server {
     deny all;
 }
 ";
-    let case = Case { name: "allow_and_deny_refuse_the_same_clients", needs: &[], config };
+    let case = Case { name: "allow_and_deny_refuse_the_same_clients", config };
     same(case, |env| {
         let _server = naming(env, "a");
         [1, 9, 15, 16, 200].map(|number| name_from(client_address(number), env.port(8001)))
@@ -88,7 +87,7 @@ server {
     limit_conn clients 2;
 }
 ";
-    let case = Case { name: "a_client_is_limited_to_its_connections", needs: &[], config };
+    let case = Case { name: "a_client_is_limited_to_its_connections", config };
     same(case, |env| {
         let _server = answering(env, "a");
         let place = || {
@@ -112,7 +111,7 @@ fn an_idle_session_ends_after_proxy_timeout() {
     let config = "
 server { listen {ip}:8001; proxy_pass {ip}:9001; proxy_timeout 300ms; }
 ";
-    let case = Case { name: "an_idle_session_ends_after_proxy_timeout", needs: &[], config };
+    let case = Case { name: "an_idle_session_ends_after_proxy_timeout", config };
     same(case, |env| {
         let _server = answering(env, "a");
         let session = open(env.port(8001));
@@ -131,8 +130,7 @@ map $ssl_preread_server_name $target {
 }
 server { listen {ip}:8001; ssl_preread on; proxy_pass $target; }
 ";
-    let needs = &["sni", "preface_timeout"];
-    let case = Case { name: "a_map_of_server_names_chooses_upstreams", needs, config };
+    let case = Case { name: "a_map_of_server_names_chooses_upstreams", config };
     same(case, |env| {
         let _servers = ["a", "b", "c"].map(|name| answering(env, name));
         ["one.example", "x.two.example", "other.example"].map(|name| {

@@ -1,6 +1,6 @@
 //! SRV names, and answers that are too long.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, MessageType};
@@ -83,8 +83,8 @@ fn an_alias_of_an_srv_name_is_followed() {
 
 #[test]
 fn at_most_1024_addresses_of_a_name_and_records_of_an_srv_name_are_used() {
-    let address = |n: u16| HostAddress::from(IpAddr::from([10, 0, (n >> 8) as u8, n as u8]));
-    let answer = Answer::new((0..1500).map(address).collect(), TTL.1);
+    let address = |n| HostAddress::from(IpAddr::from(Ipv4Addr::from_bits(n)));
+    let answer = Answer::new((0x0a00_0000..0x0a00_0000 + 1500).map(address).collect(), TTL.1);
     assert_eq!((answer.addresses.len(), answer.left_out), (1024, 476));
     let record = |port| SrvRecord { target: "a.".to_owned(), port, priority: 1, weight: 1 };
     let answer = SrvAnswer::new((1..=1500).map(record).collect(), TTL.1).unwrap();
