@@ -88,7 +88,7 @@ fn after_stopping_no_ready_follows_and_the_last_reload_has_not_failed() {
     assert_eq!(exchange(&client, b"in"), b"in");
     assert_eq!(supervisor.next(), "READY=1");
     // A file so large that SIGTERM comes while it is read.
-    balancer.rewrite(&(config.text() + &"# \n".repeat(600_000)));
+    balancer.rewrite(&(config.text() + &"# \n".repeat(300_000)));
     balancer.signal(Signal::SIGHUP);
     assert_eq!(supervisor.next(), "RELOADING=1");
     balancer.signal(Signal::SIGTERM);
