@@ -105,6 +105,10 @@ impl Comparison {
                 value.and_then(Value::as_table).cloned().unwrap_or_default()
             };
             match key.kind {
+                // An empty table is a setting too.
+                Kind::Table(_) if is_optional(key) && was.is_some() != is.is_some() => {
+                    self.key(key, path, item, was, is);
+                }
                 Kind::Table(inner) => {
                     let (was, is) = (
                         was.and_then(Value::as_table).unwrap_or(&none),
@@ -214,14 +218,21 @@ fn written(section: &Section, prefix: &str, table: &Table, found: &mut Vec<Strin
     for key in section.keys {
         let path = format!("{prefix}{}", key.name);
         match (&key.kind, table.get(key.name)) {
-            (Kind::Table(inner), Some(Value::Table(table))) => {
+            (Kind::Table(inner), Some(Value::Table(table)))
+                if !(table.is_empty() && is_optional(key)) =>
+            {
                 written(inner, &format!("{path}."), table, found);
             }
-            (Kind::Table(_) | Kind::Named(_) | Kind::Tables(_), _) | (_, None) => {}
+            (Kind::Named(_) | Kind::Tables(_), _) | (_, None) => {}
+            (Kind::Table(_), _) if !is_optional(key) => {}
             (_, Some(_)) if path == "name" => {}
             (_, value) => found.push(format!("{path} = {}", shown(value))),
         }
     }
+}
+
+fn is_optional(key: &Key) -> bool {
+    key.presence == Presence::Optional
 }
 
 fn default_of(key: &Key) -> Option<Value> {
@@ -327,6 +338,24 @@ address = "b:80"
             format!("server b/s2: {}", key("weight", "100", "50")),
         ];
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn an_optional_table_is_a_setting_even_if_it_is_empty() {
+        let with = |rest: &str| lines(&[("interval = \"2s\"", rest)]);
+        let tls = |new: &str| [format!("backend b: {}", key("health.tls", "not set", new))];
+        assert_eq!(with("tls = {}"), tls("{}"));
+        assert_eq!(with("tls = { verify = true }"), tls("{ verify = true }"));
+        assert!(with("http = {}").is_empty(), "its default");
+        let new = OLD.replace("interval = \"2s\"", "tls = {}");
+        let found = differences(&new, OLD);
+        let removed = ("health.tls".to_owned(), "{}".to_owned(), "not set".to_owned());
+        let (key, old, new) = removed;
+        assert_eq!(found[0].change, Change::Key { key, old, new });
+        let backend = "[backend.c]\nhealth.tls = {}\n[backend.b.health]";
+        let added = lines(&[("[backend.b.health]", backend)]);
+        let keys = Change::Added("health.tls = {}".to_owned());
+        assert_eq!(added, [format!("backend c: {keys:?}")]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Health checks whose keys do not go together.
 
+use super::addresses::ServerAddress;
 use super::backend_settings::BackendSettings;
 use super::enums::{Check, SendProxy};
 use super::problems::{Sink, Span};
@@ -46,6 +47,16 @@ pub(super) fn check(backend: &BackendSettings, sink: &Sink<'_>) {
     if let Some((_, span)) = health.tls.as_ref().filter(|_| health.check == Check::Off) {
         let text = "health.tls is not used with check = \"off\"; write check = \"tcp\", or remove \
                     this";
+        sink.push_at(*span, text);
+    }
+    let unix = backend.servers.iter().find(|one| matches!(one.address, ServerAddress::Unix(_)));
+    let unnamed = health.tls.as_ref().filter(|(tls, _)| tls.name.is_none());
+    if let (Some(server), Some((_, span)), true) = (unix, unnamed, health.check != Check::Off) {
+        let text = format!(
+            "health.tls has no name, and server {:?} is a unix socket, which has none either; add \
+             name = \"www.example.org\" to it",
+            server.name
+        );
         sink.push_at(*span, text);
     }
 }

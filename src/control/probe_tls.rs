@@ -21,23 +21,27 @@ static VERIFYING: ArcSwapOption<ClientConfig> = ArcSwapOption::const_empty();
 /// Any certificate is accepted.
 static ACCEPTING: OnceLock<Result<Arc<ClientConfig>, Error>> = OnceLock::new();
 
-/// Reads the root certificates of this machine, if a health check verifies: at the start, and again
-/// at each reload. It reads some 300 KB from the disk, so that no probe does it. If it fails, those
-/// that were read before stay.
+/// Reads the root certificates of this machine, for [`put_in_force`]: at the start, and again at
+/// each reload. They are some 300 KB on the disk, so that no probe reads them. None: no health
+/// check verifies.
 ///
 /// # Errors
 /// There are none. For the operator, a line for each backend.
-pub fn load_roots(config: &Config) -> Result<(), Vec<String>> {
+pub fn load_roots(config: &Config) -> Result<Option<Arc<ClientConfig>>, Vec<String>> {
     let line = |(span, problem): (Span, String)| config.locate(span) + &problem;
-    match find_roots(config) {
-        Ok(None) => {}
-        Ok(Some(client)) => VERIFYING.store(Some(Arc::new(client))),
-        Err(problems) => return Err(problems.into_iter().map(line).collect()),
-    }
-    Ok(())
+    let roots = find_roots(config);
+    let roots = roots.map_err(|problems| problems.into_iter().map(line).collect::<Vec<_>>())?;
+    Ok(roots.map(Arc::new))
 }
 
-/// The same, without putting them in force. None: no health check verifies.
+/// From now on, probes verify by these root certificates. None: no probe verifies.
+pub fn put_in_force(roots: Option<Arc<ClientConfig>>) {
+    if roots.is_some() {
+        VERIFYING.store(roots);
+    }
+}
+
+/// As [`load_roots`].
 ///
 /// # Errors
 /// There are none. For the operator, a problem for each backend.

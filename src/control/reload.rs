@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
@@ -27,6 +29,8 @@ pub struct NewConfig {
     pub config: Config,
     /// For names that had no answer before.
     pub found: Found,
+    /// The root certificates for probes that verify.
+    pub roots: Option<Arc<ClientConfig>>,
 }
 
 /// Names to look up.
@@ -99,10 +103,10 @@ pub async fn read(
         let lines = |problems: config::Problems| problems.lines().collect::<Vec<_>>();
         let config = config::load(&path).map_err(lines)?;
         config::on_this_machine(&config, &LocalAddresses::now()).map_err(lines)?;
-        probe_tls::load_roots(&config).map(|()| config)
+        probe_tls::load_roots(&config).map(|roots| (config, roots))
     };
     let loaded = spawn_blocking(load).await;
-    let config = match loaded {
+    let (config, roots) = match loaded {
         Ok(loaded) => loaded?,
         Err(error) => return Err(vec![format!("the file could not be read: {error}")]),
     };
@@ -118,7 +122,7 @@ pub async fn read(
     names.hosts.retain(|host| !known.hosts.contains(host));
     names.srv.retain(|name| !known.srv.contains(name));
     let found = resolve(&resolver, names).await;
-    Ok(NewConfig { config, found })
+    Ok(NewConfig { config, found, roots })
 }
 
 /// Looks up all of `names`, and the targets of SRV names, for 5 s at most. A name without an answer

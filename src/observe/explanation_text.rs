@@ -16,7 +16,7 @@ pub(super) fn text(explanation: &Explanation) -> String {
     };
     let verdict = match explanation.verdict {
         Verdict::Admitted => "admitted",
-        Verdict::Depends => "the address of the client decides",
+        Verdict::Depends => "depends (see the rules)",
         Verdict::Waits => "waits in the backlog of the kernel",
         Verdict::Refused => "refused",
     };

@@ -50,7 +50,11 @@ impl Prepared {
         };
         config::on_this_machine(config, &LocalAddresses::now())
             .map_err(|problems| Failure::configuration(problems.lines().collect()))?;
-        let mut failed = probe_tls::load_roots(config).err().unwrap_or_default();
+        let mut failed = Vec::new();
+        match probe_tls::load_roots(config) {
+            Ok(roots) => probe_tls::put_in_force(roots),
+            Err(lines) => failed.extend(lines),
+        }
         let bound = match listeners::bind(config, workers, &Bound::new()) {
             Ok(bound) => bound,
             Err(unbound) => {

@@ -26,7 +26,8 @@ pub struct Explanation {
 pub enum Verdict {
     /// It is admitted.
     Admitted,
-    /// The address of the client decides, and none is given.
+    /// Something decides that is not given: the address of the client, the peer that sends its
+    /// PROXY header, or its server name.
     Depends,
     /// It waits in the backlog of the kernel.
     Waits,

@@ -266,6 +266,38 @@ fn an_srv_name_without_records_at_the_start_supplies_servers_when_it_has_some() 
 }
 
 #[test]
+fn an_srv_name_without_a_record_is_named_by_a_reload_and_its_dry_run() {
+    let env = TestEnv::new();
+    let dns = dns_of(&env);
+    let one = Server::naming("1", env.port(9001));
+    let before = Config::new(&env).global(&dns.resolver()).server("1", one.address);
+    let balancer = Balancer::start(&env, &before);
+    let more = format!(
+        "[frontend.more]\nbind = [\"{}\"]\nbackend = \"more\"\n[backend.more]\nsrv = \"{NAME}\"\n",
+        env.port(8001)
+    );
+    let with_srv = before.clone().backend("srv = \"_x._tcp.web.test\"").more(&more);
+    balancer.rewrite(&with_srv.text());
+    let plan = balancer.control_ok(&["reload", "--dry-run"]);
+    for (item, name) in [
+        ("backend web: srv: not set -> \"_x._tcp.web.test\"", "_x._tcp.web.test"),
+        ("backend more: added, srv = \"_http._tcp.web.test\"", NAME),
+    ] {
+        let line = format!("{item}; SRV name {name} has no usable record: it supplies no server\n");
+        assert!(plan.contains(&line), "{line} in {plan}");
+    }
+    let answer = balancer.control_ok(&["reload"]);
+    let names = format!("; SRV names without a usable record: {NAME}, _x._tcp.web.test\n");
+    assert!(answer.ends_with(&names), "{answer}");
+    dns.set_srv(NAME, &[(1, 1, 9001, "a.test.")]);
+    dns.set_srv("_x._tcp.web.test", &[(1, 1, 9002, "a.test.")]);
+    until("both have a record", || {
+        !balancer.control_ok(&["reload"]).contains("without a usable record")
+    });
+    assert!(!balancer.control_ok(&["reload", "--dry-run"]).contains("no usable record"));
+}
+
+#[test]
 fn wrong_records_are_left_out() {
     let env = TestEnv::new();
     let dns = dns_of(&env);

@@ -186,6 +186,36 @@ fn a_file_of_networks_that_has_changed_is_named() {
 }
 
 #[test]
+fn a_file_of_balancers_in_front_that_has_changed_is_named() {
+    let env = TestEnv::new();
+    let a = Server::naming("a", env.port(9001));
+    fs::write(env.file("front"), "192.0.2.0/24\n").unwrap();
+    let lines = "proxy_protocol = \"required\"\nproxy_protocol_from = { file = \"front\" }";
+    let config = Config::new(&env).frontend(lines).server("a", a.address);
+    let balancer = Balancer::start(&env, &config);
+    assert_eq!(plan(&balancer), NOTHING);
+    fs::write(env.file("front"), "127.0.0.0/8\n").unwrap();
+    let line = "frontend web: proxy_protocol_from: the networks in front have changed\n";
+    assert!(plan(&balancer).contains(line), "{}", plan(&balancer));
+}
+
+#[test]
+fn an_optional_table_that_is_added_or_removed_is_a_change() {
+    let env = TestEnv::new();
+    let a = Server::naming("a", env.port(9001));
+    let config = Config::new(&env).server("a", a.address).health("check = \"tcp\"");
+    let with_tls = config.clone().health("check = \"tcp\"\ntls = {}");
+    let balancer = Balancer::start(&env, &config);
+    let change = "a reload would change:\n  backend web: health.tls: ";
+    balancer.rewrite(&with_tls.text());
+    assert_eq!(plan(&balancer), format!("{change}not set -> {{}}\n"));
+    balancer.reload(&with_tls);
+    assert_eq!(plan(&balancer), NOTHING);
+    balancer.rewrite(&config.text());
+    assert_eq!(plan(&balancer), format!("{change}{{}} -> not set\n"));
+}
+
+#[test]
 fn a_balancer_that_drains_or_will_drain_plans_no_reload_and_does_none() {
     let env = TestEnv::new();
     let a = Server::echo(env.port(9001));

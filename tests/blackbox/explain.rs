@@ -181,6 +181,83 @@ fn a_rule_that_refuses_a_client_is_named_and_no_token_is_taken() {
 }
 
 #[test]
+fn each_backend_of_a_routed_frontend_is_explained_once() {
+    let env = TestEnv::new();
+    let (config, servers) = three_naming(&env);
+    let backend = |name: &str, server: &Server| {
+        format!(
+            "[backend.{name}.health]\ncheck = \"off\"\n[[backend.{name}.server]]\n\
+             name = \"{name}\"\naddress = \"{}\"\n",
+            server.address
+        )
+    };
+    let routes: Vec<String> = (1..=6).map(|n| format!("\"{n}.many.test\" = \"many\"")).collect();
+    let routes = format!(
+        "sni = {{ \"one.test\" = \"few\", \"web.test\" = \"web\", {} }}\n\
+         alpn = {{ h2 = \"few\", mqtt = \"many\" }}",
+        routes.join(", ")
+    );
+    let config = config.frontend(&routes).server("a", servers[0].address);
+    let more = backend("few", &servers[1]) + &backend("many", &servers[2]);
+    let config = config.more(&more);
+    let balancer = Balancer::start(&env, &config);
+    let clients = |explanation: &Value| -> Vec<(String, String)> {
+        let backends = explanation["backends"].as_array().unwrap().iter();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        backends.map(|one| (text(&one["name"]), text(&one["clients"]))).collect()
+    };
+    let (few, many) = (
+        "clients with the server name one.test; clients with the protocol h2",
+        "clients with the server name 1.many.test, 2.many.test, 3.many.test, 4.many.test, \
+         5.many.test, ...; clients with the protocol ...",
+    );
+    let pair = |name: &str, clients: &str| (name.to_owned(), clients.to_owned());
+    let explanation = explained(&balancer, "");
+    let web = "clients with the server name web.test; all other clients";
+    assert_eq!(clients(&explanation), [pair("web", web), pair("few", few), pair("many", many)]);
+    let keys = |explanation: &Value| -> Vec<String> {
+        let rules = explanation["rules"].as_array().unwrap().iter();
+        rules.map(|rule| rule["key"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(keys(&explanation), ["global.sessions_max"]);
+    let without = config.text().replace("\nbackend = \"web\"\n", "\n");
+    balancer.rewrite(&without);
+    balancer.control_ok(&["reload"]);
+    let explanation = explained(&balancer, "127.0.0.1");
+    let web = "clients with the server name web.test";
+    assert_eq!(clients(&explanation)[0], pair("web", web));
+    let reset = "not set: a connection that no sni or alpn matches is reset";
+    assert_eq!(rule(&explanation, "backend"), ("depends", reset));
+    assert_eq!(keys(&explanation), ["global.sessions_max", "backend"]);
+}
+
+#[test]
+fn a_frontend_with_proxy_headers_checks_the_peer_and_the_limits_first() {
+    let env = TestEnv::new();
+    let (config, servers) = three_naming(&env);
+    let rules = "deny = [\"127.8.9.0/24\"]\nclients_max = 1\nrate.sessions = \"3/h\"\n\
+                 sessions_max = 50";
+    let proxy = "proxy_protocol = \"required\"\nproxy_protocol_from = [\"127.0.0.0/8\"]";
+    let config = config.frontend(rules).server("a", servers[0].address);
+    let balancer = Balancer::start(&env, &config);
+    let keys = || {
+        let explanation = explained(&balancer, "127.8.0.1");
+        let rules = explanation["rules"].as_array().unwrap().iter();
+        rules.map(|rule| rule["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let of_clients = ["deny", "rate.sessions", "clients_max"];
+    let limits = ["global.sessions_max", "sessions_max"];
+    assert_eq!(keys(), [&of_clients[..], &limits].concat());
+    balancer.reload(&config.frontend(proxy));
+    assert_eq!(keys(), [&["proxy_protocol_from"][..], &limits, &of_clients].concat());
+    let explanation = explained(&balancer, "127.8.0.1");
+    let (verdict, why) = rule(&explanation, "proxy_protocol_from");
+    assert_eq!(verdict, "depends");
+    assert!(why.contains("CLIENT is the address in its PROXY header"), "{why}");
+    assert_eq!(explained(&balancer, "127.8.9.1")["verdict"], "refused");
+}
+
+#[test]
 fn every_server_that_is_not_chosen_has_a_reason() {
     let env = TestEnv::new();
     let (config, servers) = three_naming(&env);

@@ -12,6 +12,7 @@ use evenkeel::sys::child::die_with_parent;
 
 use crate::common::balancer::{PROGRAM, printed, run_command};
 use crate::common::client::reset;
+use crate::common::metrics::Metrics;
 use crate::common::wait::holds_for;
 use crate::common::{Balancer, Config, Server, TestEnv, skip, until};
 use crate::health_exchange::{MASTER, until_logged};
@@ -246,6 +247,37 @@ fn without_root_certificates_verification_is_refused() {
     let authority = Authority::new();
     fs::rename(authority.file(&env), env.file("missing.pem")).unwrap();
     balancer.reload(&verifying);
+    until_logged(&balancer, "server web/a is down: TLS handshake: invalid peer certificate");
+}
+
+#[test]
+fn a_dry_run_or_a_rejected_reload_does_not_change_the_root_certificates() {
+    let env = TestEnv::new();
+    let authority = Authority::new();
+    let server = authority.issue(&["web.test"]).serve(env.port(9001), ok);
+    let taken = Server::echo(env.port(8002));
+    let tls = "{ verify = true, name = \"web.test\" }";
+    let config = Config::new(&env).health(&health("http", tls)).server("a", server.address);
+    let balancer = start_with_roots(&env, &config, &authority.file(&env));
+    let passes = |what: &str| {
+        let passed = |metrics: &Metrics| {
+            metrics.sum("evenkeel_probes_total", &[("server", "a"), ("result", "passed")])
+        };
+        // One probe may be under way.
+        let before = passed(&balancer.metrics());
+        balancer.metrics_until(what, |metrics| passed(metrics) >= before + 3.0);
+        assert!(!balancer.application_log().contains("is down"), "{}", balancer.application_log());
+    };
+    passes("it is up");
+    Authority::new().file(&env);
+    balancer.control_ok(&["reload", "--dry-run"]);
+    passes("it is up after the dry run");
+    let more = format!("[frontend.taken]\nbind = [\"{}\"]\nbackend = \"web\"\n", taken.address);
+    balancer.rewrite(&config.clone().more(&more).text());
+    let output = balancer.control(&["reload"]);
+    assert!(!output.status.success(), "{}", printed(&output));
+    passes("it is up after the rejected reload");
+    balancer.reload(&config);
     until_logged(&balancer, "server web/a is down: TLS handshake: invalid peer certificate");
 }
 

@@ -102,11 +102,11 @@ impl BackendState {
 }
 
 /// Backups of the file: used after every priority of an SRV name.
-const BACKUP: u16 = u16::MAX;
+pub(super) const BACKUP: u16 = u16::MAX;
 
 /// In which order servers are used if those before are down: 0 for servers that are no backups and
 /// for the lowest priority of an SRV name, then its other priorities, then backups.
-fn rank_of(server: &ServerState) -> u16 {
+pub(super) fn rank_of(server: &ServerState) -> u16 {
     match server.config.srv_rank {
         Some(rank) => rank,
         None if server.config.backup => BACKUP,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::config::{AdminState, Balance};
 use crate::control::cluster::backend::BackendState;
+use crate::control::cluster::build::{BACKUP, rank_of};
 use crate::control::cluster::server::ServerState;
 use crate::control::cluster::state::Cluster;
 use crate::shared::choice::{self, Choice};
@@ -14,17 +15,19 @@ use crate::shared::table::Backend;
 use crate::terms::ServerId;
 
 impl Cluster {
-    /// What a client gets at `backend`, as it is in the table in force. `clients`: which clients
-    /// are sent there. None: the cluster does not have it.
+    /// What a client gets at each of `reachable`, as it is in the table in force, in the order of
+    /// the file. `reachable`: by name, with the clients that are sent there.
     #[must_use]
     pub fn explain(
         &self,
-        backend: &Backend,
-        clients: &str,
+        reachable: &HashMap<&str, (&Backend, String)>,
         client: Option<IpAddr>,
-    ) -> Option<BackendExplanation> {
-        let state = self.backends.iter().find(|known| known.name == backend.settings.name)?;
-        Some(Decision::new(state, backend, client).explanation(clients))
+    ) -> Vec<BackendExplanation> {
+        let of = |state: &BackendState| {
+            let (backend, clients) = reachable.get(&*state.name)?;
+            Some(Decision::new(state, backend, client).explanation(clients))
+        };
+        self.backends.iter().filter_map(of).collect()
     }
 }
 
@@ -226,15 +229,20 @@ impl<'a> Decision<'a> {
                 detail => format!("down: {detail}"),
             };
         }
-        let others_up = self
-            .state
-            .servers
-            .iter()
-            .any(|other| !other.config.backup && self.scheduled.contains(&other.id()));
-        match (server.config.backup, others_up) {
-            (true, true) => "backup: used if all others are down".to_owned(),
-            (true, false) => "backup: backups = \"first\", and another one comes first".to_owned(),
-            (false, _) => "more endpoints than a rotation can hold".to_owned(),
+        let scheduled = self.state.servers.iter().filter(|one| self.scheduled.contains(&one.id()));
+        let (rank, in_use) = (rank_of(server), scheduled.map(rank_of).min());
+        match in_use {
+            Some(in_use) if rank == BACKUP && in_use == BACKUP => {
+                "backup: backups = \"first\", and another one comes first"
+            }
+            Some(in_use) if rank == BACKUP && in_use < rank => {
+                "backup: used if all others are down"
+            }
+            Some(in_use) if in_use < rank => {
+                "a higher SRV priority: used if all lower ones are down"
+            }
+            _ => "more endpoints than a rotation can hold",
         }
+        .to_owned()
     }
 }

@@ -73,6 +73,13 @@ impl Cluster {
         self.records.contains_key(name)
     }
 
+    /// SRV names for which DNS has never had a usable record, each once.
+    #[must_use]
+    pub fn without_records(&self) -> Vec<String> {
+        let names: BTreeSet<&str> = self.srv_names().filter(|name| !self.knows_srv(name)).collect();
+        names.into_iter().map(str::to_owned).collect()
+    }
+
     /// Whether these are the records that the SRV name has.
     #[must_use]
     pub fn has_records(&self, name: &str, records: &[SrvRecord]) -> bool {

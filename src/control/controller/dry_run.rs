@@ -77,6 +77,7 @@ impl Controller {
                 let name = ServerName { backend: backend.clone(), server: server.clone() };
                 self.note(&name, change, fresh)
             }
+            Item::Backend(name) => self.note_of_records(name, change, fresh),
             _ => String::new(),
         };
         match (item, change) {
@@ -86,6 +87,22 @@ impl Controller {
             (_, Change::Added(keys)) => format!("{item}: added, {keys}{note}"),
             (_, Change::Removed) => format!("{item}: removed{note}"),
             (_, Change::Reordered) => format!("{item}: its servers are in another order"),
+        }
+    }
+
+    /// What the texts do not say about a change of a backend: that DNS has no record for a new SRV
+    /// name.
+    fn note_of_records(&self, name: &str, change: &Change, fresh: &NewConfig) -> String {
+        let is_new = match change {
+            Change::Added(_) => true,
+            Change::Key { key, .. } => key == "srv",
+            Change::Removed | Change::Reordered => false,
+        };
+        let known = |name: &str| fresh.found.srv.contains_key(name) || self.cluster.knows_srv(name);
+        let backend = fresh.config.backends.iter().find(|one| is_new && *one.name == *name);
+        match backend.and_then(|backend| backend.srv.as_deref()).filter(|name| !known(name)) {
+            Some(srv) => format!("; SRV name {srv} has no usable record: it supplies no server"),
+            None => String::new(),
         }
     }
 
@@ -149,7 +166,11 @@ fn changed_files(old: &Config, new: &Config) -> Vec<String> {
     for new in &new.frontends {
         let known = old.frontends.iter().find(|old| old.name == new.name);
         let Some(old) = known else { continue };
-        for (key, was, is) in [("allow", &old.allow, &new.allow), ("deny", &old.deny, &new.deny)] {
+        for (key, was, is) in [
+            ("allow", &old.allow, &new.allow),
+            ("deny", &old.deny, &new.deny),
+            ("proxy_protocol_from", &old.proxy_protocol_from, &new.proxy_protocol_from),
+        ] {
             let path = |list: &config::Networks| list.file.as_ref().map(|(path, _)| path.clone());
             if let Some(file) = path(is).filter(|_| path(was) == path(is) && !was.has_same(is)) {
                 let name = &new.name;

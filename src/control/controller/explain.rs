@@ -1,11 +1,11 @@
 //! What happens to a client that connects now: for `evenkeel explain`. Nothing is counted, and no
 //! turn or token is taken.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Networks, nearest};
+use crate::config::{Networks, ProxyProtocol, nearest};
 use crate::control::controller::state::Controller;
 use crate::shared::clients::{ClientKey, ClientRefusal, ClientRules};
 use crate::shared::explanation::{Explanation, RuleExplanation, Verdict};
@@ -15,6 +15,9 @@ use crate::shared::table::{Backend, Frontend};
 
 /// Names that an error lists.
 const NAMES_SHOWN: usize = 20;
+
+/// Routes that are named for each backend.
+const ROUTES_SHOWN: usize = 5;
 
 impl Controller {
     /// What happens to a client of a frontend. None: any client.
@@ -39,15 +42,12 @@ impl Controller {
             return Err(format!("there is no frontend {frontend:?}; {remedy}"));
         };
         let rules = self.rules(found, client.map(|client| client.to_canonical()));
-        let backends = reachable(found);
-        let backends = backends
-            .iter()
-            .filter_map(|(clients, backend)| self.cluster.explain(backend, clients, client));
+        let backends = self.cluster.explain(&reachable(found), client);
         Ok(Explanation {
             frontend: frontend.to_owned(),
             client,
             verdict: rules.iter().map(|rule| rule.verdict).max().unwrap_or(Verdict::Admitted),
-            backends: backends.collect(),
+            backends,
             rules,
         })
     }
@@ -58,6 +58,12 @@ impl Controller {
         let now = self.shared.phase.since_start(Instant::now());
         let mut rules = Vec::new();
         rules.extend(self.phase_rule());
+        // A session is counted before its PROXY header is read, which has the client.
+        let reads_header = settings.proxy_protocol == ProxyProtocol::Required;
+        if reads_header {
+            rules.push(peer_rule(&settings.proxy_protocol_from));
+            rules.extend(self.limit_rules(frontend));
+        }
         rules.extend(list_rule("deny", &settings.deny, client, false));
         rules.extend(list_rule("allow", &settings.allow, client, true));
         if let Some(rate) = settings.rate.sessions {
@@ -68,10 +74,21 @@ impl Controller {
             rules.push(rule("rate.sessions", verdict, why));
         }
         rules.extend(client_rules(frontend, client, now));
-        if settings.sessions_max.is_some() {
+        if !reads_header {
+            rules.extend(self.limit_rules(frontend));
+        }
+        if frontend.backend.is_none() {
+            let why = "not set: a connection that no sni or alpn matches is reset";
+            rules.push(rule("backend", Verdict::Depends, why.to_owned()));
+        }
+        rules
+    }
+
+    fn limit_rules(&self, frontend: &Frontend) -> Vec<RuleExplanation> {
+        let mut rules = vec![limit_rule("global.sessions_max", &self.shared.sessions)];
+        if frontend.settings.sessions_max.is_some() {
             rules.push(limit_rule("sessions_max", &frontend.shared.sessions));
         }
-        rules.push(limit_rule("global.sessions_max", &self.shared.sessions));
         rules
     }
 
@@ -89,20 +106,62 @@ impl Controller {
     }
 }
 
-/// The backends that a frontend can reach, each with the clients that are sent there.
-fn reachable(frontend: &Frontend) -> Vec<(String, Arc<Backend>)> {
+/// The backends that a frontend can reach by name, each with the clients that are sent there.
+fn reachable(frontend: &Frontend) -> HashMap<&str, (&Backend, String)> {
     let settings = &frontend.settings;
-    let named = |name: &str| frontend.backends().find(|backend| *backend.settings.name == *name);
-    let mut reachable = Vec::new();
-    for (what, routes) in [("server name", &settings.sni), ("protocol", &settings.alpn)] {
-        for route in routes {
-            let clients = format!("clients with the {what} {}", route.name);
-            reachable.extend(named(&route.backend).map(|backend| (clients, Arc::clone(backend))));
-        }
+    let mut clients: HashMap<&str, Clients<'_>> = HashMap::new();
+    for route in &settings.sni {
+        clients.entry(&*route.backend).or_default().server_names.push(&*route.name);
     }
-    let clients = if reachable.is_empty() { "every client" } else { "all other clients" };
-    reachable.extend(frontend.backend.as_ref().map(|it| (clients.to_owned(), Arc::clone(it))));
+    for route in &settings.alpn {
+        clients.entry(&*route.backend).or_default().protocols.push(&*route.name);
+    }
+    if let Some(backend) = &frontend.backend {
+        clients.entry(&*backend.settings.name).or_default().others = true;
+    }
+    let is_routed = settings.is_routed();
+    let text = |backend: &str| {
+        clients.get(backend).map_or_else(String::new, |clients| clients.text(is_routed))
+    };
+    let mut reachable = HashMap::new();
+    for backend in frontend.backends() {
+        let name = &*backend.settings.name;
+        reachable.entry(name).or_insert_with(|| (&**backend, text(name)));
+    }
     reachable
+}
+
+/// The clients of a backend.
+#[derive(Debug, Default)]
+struct Clients<'a> {
+    server_names: Vec<&'a str>,
+    protocols: Vec<&'a str>,
+    /// Those that no route matches.
+    others: bool,
+}
+
+impl Clients<'_> {
+    /// `is_routed`: whether the frontend has routes.
+    fn text(&self, is_routed: bool) -> String {
+        let mut room = ROUTES_SHOWN;
+        let mut parts = Vec::new();
+        for (what, names) in [("server name", &self.server_names), ("protocol", &self.protocols)] {
+            let shown = &names[..names.len().min(room)];
+            room -= shown.len();
+            let list = match (shown.len(), names.len()) {
+                (_, 0) => continue,
+                (0, _) => "...".to_owned(),
+                (shown_count, all) if shown_count < all => format!("{}, ...", shown.join(", ")),
+                _ => shown.join(", "),
+            };
+            parts.push(format!("clients with the {what} {list}"));
+        }
+        if self.others {
+            let all = if is_routed { "all other clients" } else { "every client" };
+            parts.push(all.to_owned());
+        }
+        parts.join("; ")
+    }
 }
 
 fn rule(key: &str, verdict: Verdict, why: String) -> RuleExplanation {
@@ -119,8 +178,7 @@ fn list_rule(
     if !list.is_listed() {
         return None;
     }
-    let file = list.file.as_ref().map(|(path, _)| format!(" of {}", path.display()));
-    let networks = format!("its networks{}", file.unwrap_or_default());
+    let networks = networks_of(list);
     let Some(client) = client else {
         return Some(rule(key, Verdict::Depends, format!("{networks} decide: give CLIENT")));
     };
@@ -130,6 +188,19 @@ fn list_rule(
     };
     let verdict = if is_in == wanted { Verdict::Admitted } else { Verdict::Refused };
     Some(rule(key, verdict, format!("{client} is in {word} of {networks}")))
+}
+
+fn networks_of(list: &Networks) -> String {
+    let file = list.file.as_ref().map(|(path, _)| format!(" of {}", path.display()));
+    format!("its networks{}", file.unwrap_or_default())
+}
+
+/// `proxy_protocol_from`. The peer is not given.
+fn peer_rule(list: &Networks) -> RuleExplanation {
+    let networks = networks_of(list);
+    let why =
+        format!("the peer must be in one of {networks}; CLIENT is the address in its PROXY header");
+    rule("proxy_protocol_from", Verdict::Depends, why)
 }
 
 /// `clients_max` and `rate.per_client`.

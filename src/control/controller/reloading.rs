@@ -10,6 +10,7 @@ use crate::control::cluster::Bound;
 use crate::control::controller::events::Read;
 use crate::control::controller::state::Controller;
 use crate::control::listeners::{self, Unbound};
+use crate::control::probe_tls;
 use crate::control::reload::{self, Names, NewConfig};
 use crate::control::sources;
 use crate::shared::phase::Phase;
@@ -28,8 +29,8 @@ const REJECTED: &str = "reload rejected, the old configuration stays active";
 /// Problems of a file that an answer lists; the log has all of them.
 const PROBLEMS_ANSWERED: usize = 3;
 
-/// Servers that the answer to a reload lists, of each kind.
-const SERVERS_SHOWN: usize = 10;
+/// Servers and names that the answer to a reload lists, of each kind.
+const NAMES_SHOWN: usize = 10;
 
 impl Controller {
     /// A reload is requested. All requests that come while one is under way share one more.
@@ -161,12 +162,13 @@ impl Controller {
     }
 
     fn commit(&mut self, fresh: NewConfig, bound: Bound) -> String {
-        let NewConfig { mut config, found } = fresh;
+        let NewConfig { mut config, found, roots } = fresh;
         let kept = reload::keep_until_restart(&self.config, &mut config);
         if !kept.is_empty() {
             tracing::warn!("changed, and effective after a restart: {}", kept.join(", "));
         }
         sources::warn(&config);
+        probe_tls::put_in_force(roots);
         self.resolver.set_servers(&config.global.resolver.0);
         self.cluster.add_records(found.records());
         self.cluster.merge(&config, found.addresses(), &LocalAddresses::now(), Instant::now());
@@ -192,12 +194,13 @@ impl Controller {
         if !kept.is_empty() {
             rest = format!("; takes effect at the next start: {}", kept.join(", "));
         }
-        let servers = [
+        let named = [
             ("set by the operator, differently from the file", self.cluster.overridden()),
             ("down, as their names have no address", self.cluster.without_address()),
+            ("SRV names without a usable record", self.cluster.without_records()),
         ];
-        for (what, servers) in servers.iter().filter(|(_, servers)| !servers.is_empty()) {
-            let (names, more) = first(servers, SERVERS_SHOWN, ", ");
+        for (what, names) in named.iter().filter(|(_, names)| !names.is_empty()) {
+            let (names, more) = first(names, NAMES_SHOWN, ", ");
             let others = if more > 0 { ", ..." } else { "" };
             rest.push_str(&format!("; {what}: {names}{others}"));
         }

@@ -1,5 +1,7 @@
 //! SRV names: what their records do to the servers of a backend.
 
+use std::collections::HashMap;
+
 use super::*;
 
 const NAME: &str = "_http._tcp.web.test";
@@ -43,6 +45,17 @@ impl Scene {
         for name in servers.iter().filter(|name| name.starts_with(host)) {
             self.probe(name, true);
         }
+    }
+
+    /// Why a client gets a server, or does not.
+    fn why(&mut self, name: &str) -> String {
+        self.version += 1;
+        let table = self.cluster.table(self.version, &Bound::new());
+        let backend = table.frontends[0].backend.as_ref().unwrap();
+        let reachable = HashMap::from([("web", (&**backend, String::new()))]);
+        let explanation = self.cluster.explain(&reachable, None).swap_remove(0);
+        let server = explanation.servers.into_iter().find(|server| server.name == name);
+        server.unwrap().why
     }
 
     fn weight_of(&self, name: &str) -> u32 {
@@ -174,4 +187,28 @@ fn a_target_that_leads_back_to_its_backend_is_not_used() {
     scene.dns("a.x.", &["127.0.0.1"]);
     assert_eq!(scene.addresses("a.x:80"), [""; 0]);
     assert!(scene.changes()[0].contains("leads back"));
+}
+
+#[test]
+fn the_reason_of_a_server_that_waits_for_others_is_its_rank() {
+    let backup = server("spare", "backup = true");
+    let written = [(1, 1, 80, "a.x"), (2, 1, 80, "b.x"), (3, 1, 80, "c.x")];
+    let mut scene = Scene::supplied_by(&backup, &written);
+    for (host, address) in [("a.x", "10.0.0.1"), ("b.x", "10.0.0.2"), ("c.x", "10.0.0.3")] {
+        scene.comes_up(host, address);
+    }
+    let priority = "a higher SRV priority: used if all lower ones are down";
+    let spare = "backup: used if all others are down";
+    assert_eq!(scene.why("b.x:80"), priority);
+    assert_eq!(scene.why("spare"), spare);
+    for _ in 0..3 {
+        scene.probe("a.x:80", false);
+    }
+    assert_eq!(scene.picked(), ["b.x:80"]);
+    assert_eq!(scene.why("c.x:80"), priority);
+    assert_eq!(scene.why("spare"), spare);
+    for name in ["b.x:80", "c.x:80"] {
+        scene.order(name, AdminState::Maint);
+    }
+    assert_eq!(scene.picked(), ["spare"]);
 }
