@@ -60,6 +60,15 @@ fn every_valid_configuration_is_accepted() {
 }
 
 #[test]
+fn the_names_that_supply_servers_are_counted_too() {
+    let name = "unix-sockets-with-headers-and-srv.toml";
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/valid");
+    let output = check_in(&folder, OsStr::new(name));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(said, format!("{name}: valid: 1 frontend, 1 backend, 1 server and 1 SRV name\n"));
+}
+
+#[test]
 fn what_this_machine_lacks_is_a_warning() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let _taken = TcpListener::bind(taken).unwrap();

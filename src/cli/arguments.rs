@@ -210,10 +210,12 @@ pub(super) struct FileArguments {
 pub(super) struct RunArguments {
     #[command(flatten)]
     pub(super) config: FileArguments,
-    /// Address to listen on, IP:PORT, instead of a configuration file; may be repeated.
+    /// Address to listen on, IP:PORT, IP:FIRST-LAST or unix:PATH, instead of a configuration file;
+    /// may be repeated.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "file", requires = "server")]
     pub(super) bind: Vec<String>,
-    /// Server, IP:PORT or HOST:PORT, instead of a configuration file; may be repeated.
+    /// Server, IP[:PORT], HOST[:PORT] or unix:PATH, instead of a configuration file; may be
+    /// repeated.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "file", requires = "bind")]
     pub(super) server: Vec<String>,
 }

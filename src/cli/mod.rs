@@ -130,8 +130,10 @@ fn check(file: Option<&Path>) -> Outcome {
         complain(&format_args!("{place}{kind}: {text} (looked up on this machine)"));
     }
     let servers = config.backends.iter().map(|backend| backend.servers.len()).sum();
+    let srv = config.backends.iter().filter(|backend| backend.srv.is_some()).count();
+    let srv = if srv == 0 { String::new() } else { format!(" and {}", counted(srv, "SRV name")) };
     let line = format!(
-        "{}: valid: {}, {}, {}\n",
+        "{}: valid: {}, {}, {}{srv}\n",
         file.unwrap_or_else(|| Path::new(FILE)).display(),
         counted(config.frontends.len(), "frontend"),
         counted(config.backends.len(), "backend"),

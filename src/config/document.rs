@@ -10,6 +10,9 @@ use super::values::duration_text;
 /// Columns of the example.
 const COLUMNS: usize = 100;
 
+/// Columns of the text of the reference.
+const REFERENCE_COLUMNS: usize = 120;
+
 /// `deploy/evenkeel.example.toml`: every key with its default.
 #[must_use]
 pub fn example() -> String {
@@ -62,27 +65,43 @@ fn section(out: &mut String, key: &Key, parent: &str, name: &str) {
 
 /// A comment, wrapped.
 fn comment(out: &mut String, text: &str) {
-    let mut line = String::from("#");
-    for word in text.split_whitespace() {
-        if line.chars().count() + 1 + word.chars().count() > COLUMNS {
-            out.push_str(&format!("{line}\n"));
-            line = String::from("#");
-        }
-        line.push(' ');
-        line.push_str(word);
+    for line in wrapped(text, COLUMNS - "# ".len()) {
+        out.push_str(format!("# {line}").trim_end());
+        out.push('\n');
     }
-    out.push_str(&format!("{line}\n"));
+}
+
+/// A text as lines of at most so many columns; an empty text is one line.
+fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= columns => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// A paragraph of the reference.
+fn paragraph(text: &str) -> String {
+    wrapped(text, REFERENCE_COLUMNS).join("\n")
 }
 
 /// `docs/configuration.md`: every key with its type, its default and its text.
 #[must_use]
 pub fn reference() -> String {
-    let mut out = format!("# Configuration\n\n{}\n\n", joined(Config::SECTION.text));
-    out.push_str(
+    let mut out = format!("# Configuration\n\n{}\n\n", paragraph(&joined(Config::SECTION.text)));
+    out.push_str(&paragraph(
         "`evenkeel schema --reference` prints this page. If the default is `-`, the key is not \
          set. [evenkeel.example.toml](../deploy/evenkeel.example.toml) is a file with every key. \
-         `evenkeel schema` prints a JSON schema for editors.\n",
-    );
+         `evenkeel schema` prints a JSON schema for editors.",
+    ));
+    out.push('\n');
     for section in Config::SECTION.all().iter().skip(1) {
         write_section(&mut out, section).ok();
     }
@@ -91,7 +110,11 @@ pub fn reference() -> String {
 
 fn write_section(out: &mut String, section: &Section) -> std::fmt::Result {
     let Section { path, text, keys } = section;
-    writeln!(out, "\n## {path}\n\n{}\n\n| key | type | default | meaning |", joined(text))?;
+    writeln!(
+        out,
+        "\n## {path}\n\n{}\n\n| key | type | default | meaning |",
+        paragraph(&joined(text))
+    )?;
     writeln!(out, "|---|---|---|---|")?;
     for key in keys.iter().filter(|key| key.section().is_none()) {
         let default = match key.presence {

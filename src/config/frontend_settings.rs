@@ -49,7 +49,8 @@ section! {
         /// `allow`, `deny`, `rate` and `clients_max` use the client address in it.
         proxy_protocol: ProxyProtocol = Default(Kind::Words(ProxyProtocol::WORDS), r#""off""#);
         /// Networks from which a PROXY header is accepted, as in `allow`: the balancers in front.
-        /// Connections from other addresses are reset.
+        /// Connections from other addresses are reset. Clients of a unix socket are always
+        /// believed.
         proxy_protocol_from: Networks = Default(Kind::Networks, "[]");
         /// Maximum number of sessions of this frontend; at the limit, new connections wait in the
         /// kernel's backlog. Not set: `global.sessions_max` is the only limit.

@@ -10,7 +10,7 @@ const LOGGED: &str = "remove it: every session is logged";
 
 /// Keywords with their parts joined by `_`, and what to do about each.
 const KEYWORDS: &[(&str, &str)] = &[
-    ("acl", "write another frontend for another backend: evenkeel does not look at requests"),
+    ("acl", "write allow, deny, sni or alpn, in a frontend: evenkeel does not look at requests"),
     ("check", "write check in [backend.NAME.health]"),
     ("chroot", "remove it: deploy/evenkeel.service isolates the process"),
     ("cookie", NOT_HTTP),
@@ -29,16 +29,21 @@ const KEYWORDS: &[(&str, &str)] = &[
     ("mode", "remove it: everything is TCP"),
     ("nbthread", "write workers, in [global]"),
     ("option", "write a key of its own; evenkeel.example.toml shows every key"),
-    ("option_dontlognull", LOGGED),
-    ("option_forwardfor", NOT_HTTP),
+    ("option_dontlognull", "write empty = false, in [observe.log]"),
+    (
+        "option_forwardfor",
+        "write send_proxy = \"v2\", in a backend, for servers that read the PROXY protocol",
+    ),
     ("option_httpchk", "write check = \"http\", in [backend.NAME.health]"),
     ("option_httplog", LOGGED),
+    ("option_tcp_check", "write check = \"tcp\" or \"exchange\", in [backend.NAME.health]"),
     ("option_tcplog", LOGGED),
     ("slowstart", "write slow_start = \"30s\", in a backend"),
     ("stats", "write bind, in [observe]"),
     ("stats_socket", "write control, in [observe]"),
     ("stick", "write balance = \"source\", in a backend"),
     ("stick_table", "write balance = \"source\", in a backend"),
+    ("tcp_check", "write exchange, in [backend.NAME.health]"),
     ("timeout", "write idle_timeout, in a frontend, or connect_timeout, in a backend"),
     ("timeout_check", "write timeout = \"2s\", in [backend.NAME.health]"),
     ("timeout_client", "write idle_timeout = \"30s\", in a frontend"),
@@ -47,7 +52,10 @@ const KEYWORDS: &[(&str, &str)] = &[
     ("timeout_queue", "write queue_timeout = \"5s\", in a backend"),
     ("timeout_server", "write idle_timeout = \"30s\", in a frontend"),
     ("timeout_tunnel", "write idle_timeout = \"1h\", in a frontend"),
-    ("use_backend", "write backend = \"NAME\", in a frontend: the choice is not by request"),
+    (
+        "use_backend",
+        "write backend = \"NAME\", in a frontend, or sni and alpn for a choice by ClientHello",
+    ),
 ];
 
 /// What to do about a keyword, however its parts are joined; none: it is not one.

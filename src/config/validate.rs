@@ -39,7 +39,10 @@ pub(super) fn check(config: &Config, sink: &Sink<'_>) {
         servers(backend, sink);
         health_rules::check(backend, sink);
         let is_unix = |server: &Server| matches!(server.address, ServerAddress::Unix(_));
-        let all_unix = !backend.servers.is_empty() && backend.servers.iter().all(is_unix);
+        // The targets of an SRV name have ports.
+        let all_unix = backend.srv.is_none()
+            && !backend.servers.is_empty()
+            && backend.servers.iter().all(is_unix);
         if backend.health.port.is_some() && all_unix {
             let name = shown(&backend.name);
             let text = format!("health.port of backend {name}, whose servers are unix sockets");
@@ -87,11 +90,14 @@ pub fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a == b || (a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && wildcard)
 }
 
-/// Somebody must be believed where a PROXY header is required, and only there.
+/// Somebody must be believed where a PROXY header is required, and only there. Clients of a unix
+/// socket always are.
 fn believed_peers(frontend: &FrontendSettings, sink: &Sink<'_>) {
     let name = shown(&frontend.name);
+    let is_unix = |(bind, _): &(BindAddress, Span)| matches!(bind, BindAddress::Unix(_));
+    let all_unix = !frontend.bind.is_empty() && frontend.bind.iter().all(is_unix);
     match (frontend.proxy_protocol, frontend.proxy_protocol_from.is_listed()) {
-        (ProxyProtocol::Required, false) => {
+        (ProxyProtocol::Required, false) if !all_unix => {
             let text = format!(
                 "frontend {name} requires a PROXY header and believes nobody; add \
                  proxy_protocol_from = [\"192.0.2.1\"] with the addresses of the balancers in front"

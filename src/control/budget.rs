@@ -1,7 +1,7 @@
 //! The limit of sessions: how many the descriptors of this process can hold beside those that the
 //! configuration takes, at the start and at each reload; and the memory for bytes in flight.
 
-use crate::config::{self, Check, Config, Observe};
+use crate::config::{self, BackendSettings, Check, Config, Observe};
 use crate::control::resolve::{MULTICAST_SOCKETS_MAX, is_local};
 use crate::sys::buffer::BUFFER_SIZE;
 use crate::sys::pipe::PipeLimits;
@@ -166,9 +166,13 @@ impl Budget {
         let Observe { bind, control, .. } = &config.observe;
         let [http, orders] = self.observe_connections;
         let observe = usize::from(bind.is_some()) * http + usize::from(control.is_some()) * orders;
-        let servers = config.backends.iter().flat_map(|backend| &backend.servers);
+        // The targets of an SRV name may be in .local as well.
         let is_local = |server: &config::Server| server.address.host().is_some_and(is_local);
-        let multicast = if servers.clone().any(is_local) { MULTICAST_SOCKETS_MAX } else { 0 };
+        let asks = |backend: &BackendSettings| {
+            backend.srv.is_some() || backend.servers.iter().any(is_local)
+        };
+        let asks = config.backends.iter().any(|backend| asks(backend));
+        let multicast = if asks { MULTICAST_SOCKETS_MAX } else { 0 };
         let others = probes.sum::<usize>() + observe + multicast;
         RESERVE + others as u64 + self.workers as u64 * each
     }
@@ -258,6 +262,22 @@ mod tests {
             ServerAddress::Name { host, port: 81 };
         let of = |addresses| budget(1, 0).reserve(&config, |_| addresses);
         assert_eq!((of(0), of(64)), (of(1), of(1) + 63));
+    }
+
+    #[test]
+    fn names_in_local_and_srv_names_reserve_the_sockets_of_multicast_dns() {
+        let mut config = config("\"auto\"");
+        let of = |config: &Config| budget(1, 0).reserve(config, |_| 1);
+        let without = of(&config);
+        let backend = std::sync::Arc::make_mut(&mut config.backends[0]);
+        backend.srv = Some("_web._tcp.example".to_owned());
+        let multicast = MULTICAST_SOCKETS_MAX as u64;
+        assert_eq!(of(&config), without + multicast + 1, "and a probe of its target");
+        let backend = std::sync::Arc::make_mut(&mut config.backends[0]);
+        backend.srv = None;
+        let host = "pi.local".to_owned();
+        backend.servers[0].address = ServerAddress::Name { host, port: 81 };
+        assert_eq!(of(&config), without + multicast);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::sys::stat::Mode;
+use nix::unistd::{AccessFlags, access};
 
 use crate::sys::socket_file::{self, SocketFile, SocketFileError};
 
@@ -30,13 +31,17 @@ pub(super) fn bind(
     Ok((sockets, file))
 }
 
-/// Whether the path is free, or has the socket of a process that is gone.
+/// Whether the path is free, or has the socket of a process that is gone; and whether this user may
+/// create a file there.
 ///
 /// # Errors
 /// It cannot be bound; for the operator.
 pub(super) fn trial(path: &Path) -> io::Result<()> {
     let folder = path.parent().unwrap_or_else(|| Path::new("/"));
-    let checked = socket_file::examine(path).and_then(|_| Ok(std::fs::metadata(folder).map(drop)?));
+    let checked = socket_file::examine(path).and_then(|_| {
+        access(folder, AccessFlags::W_OK | AccessFlags::X_OK).map_err(io::Error::from)?;
+        Ok(())
+    });
     checked.map_err(|error| explain(path, &error))
 }
 

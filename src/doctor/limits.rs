@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::config::{self, Config, ServerAddress};
+use crate::config::{self, BackendSettings, Config, ServerAddress};
 use crate::control::budget::Budget;
 use crate::doctor::finding::Finding;
 use crate::observe::CONNECTIONS_MAX;
@@ -22,11 +22,14 @@ use crate::sys::pipe::size_of_each;
 struct Needs {
     /// The largest backlog of the frontends.
     backlog: u64,
-    /// The number of server addresses: each has its own range of local ports.
-    servers: u64,
+    /// The number of pairs of source and server address: each has its own range of local ports.
+    pairs: u64,
     /// The ports of frontends, and of servers on this machine.
     local_ports: Vec<u16>,
 }
+
+/// So many pairs have ports for every session: the address of each client is a source.
+const PAIRS_ENOUGH: u64 = 1 << 32;
 
 /// A limit below this is worth a warning if nobody has chosen it.
 const SESSIONS_FEW: u32 = 1000;
@@ -41,8 +44,29 @@ impl Needs {
         local_ports.sort_unstable();
         local_ports.dedup();
         let backlogs = config.frontends.iter().map(|frontend| u64::from(frontend.backlog));
-        Self { backlog: backlogs.max().unwrap_or(0), servers: servers.count() as u64, local_ports }
+        let pairs = config.backends.iter().map(|backend| pairs(backend)).sum();
+        Self { backlog: backlogs.max().unwrap_or(0), pairs, local_ports }
     }
+}
+
+/// The pairs of source and server address of a backend. How many addresses a host name or an SRV
+/// name has is not known here: one.
+fn pairs(backend: &BackendSettings) -> u64 {
+    let sources = |is_usable: &dyn Fn(IpAddr) -> bool| {
+        let usable = backend.source.addresses().filter(|(source, _)| is_usable(source.ip()));
+        (usable.count() as u64).max(1)
+    };
+    let servers = backend.servers.iter().map(|server| match &server.address {
+        ServerAddress::Ip(address) => {
+            let is_ipv4 = address.ip().to_canonical().is_ipv4();
+            sources(&|source| source.is_ipv4() == is_ipv4)
+        }
+        ServerAddress::Name { .. } => sources(&|_| true),
+        ServerAddress::Unix(_) => 0,
+    });
+    let srv = backend.srv.iter().map(|_| sources(&|_| true));
+    let pairs = servers.chain(srv).sum();
+    if backend.source.client().is_some() && pairs > 0 { PAIRS_ENOUGH } else { pairs }
 }
 
 /// `rings`: whether a ring can be made here.
@@ -52,7 +76,7 @@ impl Needs {
 pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Finding>> {
     let defaults = defaults()?;
     let needs = config.map_or_else(
-        || Needs { servers: 0, local_ports: Vec::new(), ..Needs::of(&defaults) },
+        || Needs { pairs: 0, local_ports: Vec::new(), ..Needs::of(&defaults) },
         Needs::of,
     );
     let config = config.unwrap_or(&defaults);
@@ -90,7 +114,7 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
     findings.extend([
         read("net.core.somaxconn", &|text| Some(somaxconn(text.parse().ok()?, needs.backlog))),
         read("net.ipv4.ip_local_port_range", &|text| {
-            Some(port_range(&range(text)?, sessions.into(), needs.servers))
+            Some(port_range(&range(text)?, sessions.into(), needs.pairs))
         }),
         read("net.ipv4.ip_local_port_range", &|text| {
             Some(own_ports(&range(text)?, reserved.trim(), &needs.local_ports))
@@ -181,22 +205,28 @@ fn range(text: &str) -> Option<RangeInclusive<u16>> {
 /// The recommended range if there are too few ports: all but those that services listen on.
 const WIDE: RangeInclusive<u16> = 10_240..=65_535;
 
-/// A session needs a local port for the address of its server. After the close, the side that
-/// closed first keeps it for another minute (TIME-WAIT).
-fn port_range(range: &RangeInclusive<u16>, sessions: u64, servers: u64) -> Finding {
+/// A session needs a local port for its source and the address of its server. After the close, the
+/// side that closed first keeps it for another minute (TIME-WAIT).
+fn port_range(range: &RangeInclusive<u16>, sessions: u64, pairs: u64) -> Finding {
     let subject = "net.ipv4.ip_local_port_range";
     let ports = range.len() as u64;
     let text = format!(
-        "{} to {}, enough for {ports} concurrent sessions with each server address",
+        "{} to {}, enough for {ports} concurrent sessions from each source to each server address",
         range.start(),
         range.end()
     );
-    if servers > 0 && ports * servers < sessions {
-        let text = format!("{text}; {servers} addresses are too few for {sessions} sessions");
+    if pairs > 0 && ports * pairs < sessions {
+        let text = format!(
+            "{text}; {pairs} pairs of source and server are too few for {sessions} sessions"
+        );
         let remedy = if ports < WIDE.len() as u64 {
             format!("sysctl -w {subject}=\"{} {}\"", WIDE.start(), WIDE.end())
         } else {
-            format!("lower global.sessions_max to {}, or add servers", ports * servers)
+            format!(
+                "lower global.sessions_max to {}, or add servers, or addresses to \
+                 backend.NAME.source",
+                ports * pairs
+            )
         };
         return Finding::warning(subject, text, remedy);
     }
@@ -214,12 +244,12 @@ fn own_ports(range: &RangeInclusive<u16>, reserved: &str, ports: &[u16]) -> Find
             matches!((low, high), (Ok(low), Ok(high)) if (low..=high).contains(&port))
         })
     };
-    let at_risk: Vec<_> =
-        ports.iter().filter(|port| range.contains(port) && !held(**port)).collect();
+    let at_risk: Vec<u16> =
+        ports.iter().copied().filter(|port| range.contains(port) && !held(*port)).collect();
     if at_risk.is_empty() {
         return Finding::ok(subject, "no outgoing connection can take a port of the configuration");
     }
-    let list = at_risk.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let list = runs(&at_risk);
     let all = if reserved.is_empty() { list.clone() } else { format!("{reserved},{list}") };
     Finding::warning(
         subject,
@@ -229,6 +259,17 @@ fn own_ports(range: &RangeInclusive<u16>, reserved: &str, ports: &[u16]) -> Find
         ),
         format!("sysctl -w net.ipv4.ip_local_reserved_ports={all}"),
     )
+}
+
+/// Ports in ascending order, as the kernel reads them: `80,33000-37000`.
+fn runs(ports: &[u16]) -> String {
+    let runs = ports.chunk_by(|port, next| port.checked_add(1) == Some(*next));
+    let runs = runs.filter_map(|run| match run {
+        [] => None,
+        [port] => Some(port.to_string()),
+        [first, .., last] => Some(format!("{first}-{last}")),
+    });
+    runs.collect::<Vec<_>>().join(",")
 }
 
 fn congestion_control(name: &str) -> Finding {
@@ -340,6 +381,28 @@ mod tests {
     }
 
     #[test]
+    fn sources_multiply_ports_and_unix_servers_need_none() {
+        let pairs = |backend: &str| {
+            let head = "[frontend.f]\nbind = [\"127.0.0.1:80\"]\nbackend = \"b\"\n[backend.b]\n";
+            let config = config::parse(&format!("{head}{backend}"), "x.toml").unwrap();
+            Needs::of(&config).pairs
+        };
+        let server = |number: u32, address: &str| {
+            format!("[[backend.b.server]]\nname = \"s{number}\"\naddress = \"{address}\"\n")
+        };
+        let both = server(1, "192.0.2.1:80") + &server(2, "unix:/run/x.sock");
+        assert_eq!(pairs(&both), 1);
+        assert_eq!(pairs(&server(2, "unix:/run/x.sock")), 0);
+        let sources = "source = [\"192.0.2.8\", \"192.0.2.9\", \"2001:db8::1\"]\n";
+        assert_eq!(pairs(&format!("{sources}{both}")), 2, "those of its family");
+        let srv = "srv = \"_web._tcp.example\"\n";
+        assert_eq!(pairs(srv), 1);
+        assert_eq!(pairs(&format!("{srv}{sources}")), 3);
+        let client = pairs(&format!("source = \"client\"\n{both}"));
+        assert_eq!(port_range(&(32768..=60999), 1 << 20, client).verdict, Verdict::Ok);
+    }
+
+    #[test]
     fn a_configured_port_that_is_ephemeral_and_not_reserved_is_a_warning() {
         let range = 32768..=60999;
         assert_eq!(own_ports(&range, "", &[80, 8080]).verdict, Verdict::Ok);
@@ -349,6 +412,10 @@ mod tests {
             finding.remedy.as_deref(),
             Some("sysctl -w net.ipv4.ip_local_reserved_ports=9000,40001")
         );
+        let ports: Vec<u16> = [80, 33_000].into_iter().chain(40_000..=41_000).collect();
+        let text = own_ports(&range, "40500", &ports).text;
+        assert!(text.contains(" 33000,40000-40499,40501-41000 "), "{text}");
+        assert_eq!(runs(&[1, 2, 65_534, 65_535]), "1-2,65534-65535");
     }
 
     #[test]

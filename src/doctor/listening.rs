@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -12,18 +13,24 @@ use crate::sys::address::Address;
 /// The state of a listening socket in /proc/net/tcp (`TCP_LISTEN`, proc(5)).
 const LISTEN: &str = "0A";
 
+/// The flags of a listening socket in /proc/net/unix (`__SO_ACCEPTCON`).
+const ACCEPTS: &str = "00010000";
+
 /// A listening socket.
 #[derive(Debug, PartialEq, Eq)]
 struct Listening {
     inode: String,
-    /// The user that made it.
+    /// The user that made it; of a unix socket, the owner of its file.
     user: u32,
 }
 
 /// The process id of an evenkeel that listens on `address`, or on a wildcard address that takes its
-/// place. None: another program does, or it is not known to this user, or it is a unix socket.
+/// place. None: another program does, or it is not known to this user.
 pub(super) fn evenkeel_at(address: &Address) -> Option<u32> {
-    let sockets = listening_at(address.for_client(None)?);
+    let sockets = match address {
+        Address::Ip(address) => listening_at(*address),
+        Address::Unix(path) => listening_at_path(path),
+    };
     if sockets.is_empty() {
         return None;
     }
@@ -48,6 +55,24 @@ fn listening_at(address: SocketAddr) -> Vec<Listening> {
         listens.then_some(Listening { inode, user })
     });
     found.collect()
+}
+
+/// The sockets that listen at a path, in this network namespace.
+fn listening_at_path(path: &Path) -> Vec<Listening> {
+    let user = fs::symlink_metadata(path).map_or(0, |file| file.uid());
+    // Names of other sockets may not be UTF-8.
+    let bytes = fs::read("/proc/net/unix").unwrap_or_default();
+    let inodes = bytes.split(|byte| *byte == b'\n').filter_map(|line| inode_at(line, path));
+    inodes.map(|inode| Listening { inode, user }).collect()
+}
+
+/// The inode of a line of /proc/net/unix, if it is of a socket that listens at `path`:
+/// `0000000000000000: 00000002 00000000 00010000 0001 01 12345 /run/web.sock`.
+fn inode_at(line: &[u8], path: &Path) -> Option<String> {
+    let fields = line.strip_suffix(path.as_os_str().as_bytes())?.strip_suffix(b" ")?;
+    let fields: Vec<&str> = str::from_utf8(fields).ok()?.split_whitespace().collect();
+    let [_, _, _, flags, _, _, inode] = fields[..] else { return None };
+    (flags == ACCEPTS).then(|| inode.to_owned())
 }
 
 /// An address of /proc/net/tcp: `0100007F:1F90`, words of 32 bits in the order of the machine.
@@ -84,6 +109,7 @@ fn has_one_of(pid: u32, sockets: &[Listening]) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;
 
@@ -113,5 +139,25 @@ mod tests {
             drop(listener);
             assert!(listening_at(address).is_empty());
         }
+    }
+
+    #[test]
+    fn a_unix_socket_that_listens_is_found_by_its_whole_path() {
+        let folder = std::env::temp_dir();
+        let path = folder.join(format!("evenkeel listening {}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let _client = UnixStream::connect(&path).unwrap();
+        let sockets = listening_at_path(&path);
+        fs::remove_file(&path).unwrap();
+        let [socket] = &sockets[..] else { panic!("{sockets:?}") };
+        assert_eq!(socket.user, nix::unistd::geteuid().as_raw());
+        assert!(has_one_of(std::process::id(), &sockets));
+        assert_eq!(evenkeel_at(&Address::Unix(path.as_path().into())), None, "this is a test");
+        let end = path.file_name().unwrap();
+        for part in [Path::new(end), Path::new("listening"), Path::new("")] {
+            assert_eq!(listening_at_path(part), [], "{}", part.display());
+        }
+        drop(listener);
+        assert_eq!(listening_at_path(&path), []);
     }
 }

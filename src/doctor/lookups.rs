@@ -16,15 +16,16 @@ use crate::config::{
 use crate::control::listeners;
 use crate::control::probe_tls;
 use crate::control::reload::{Found, Names, resolve_within};
-use crate::control::resolve::{Answer, Resolver};
+use crate::control::resolve::{Answer, Resolver, is_local};
 use crate::control::sources;
 use crate::doctor::listening;
 use crate::run::identity;
 use crate::sys::address::Address;
 use crate::sys::local_addresses::LocalAddresses;
 
-/// How long DNS may take for all names together: `check` is interactive.
-const RESOLVE_MAX: Duration = Duration::from_secs(2);
+/// How long the lookups of all names together may take: `check` is interactive. A name that
+/// multicast DNS does not answer, which takes 2 s, is then asked for in DNS.
+const RESOLVE_MAX: Duration = Duration::from_secs(5);
 
 /// Something that this machine does not have, or that is to be known about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,9 +118,11 @@ fn name_problems(
     let name = &server.name;
     let Some(answer) = answers.get(host) else {
         let seconds = RESOLVE_MAX.as_secs();
+        let asked =
+            if is_local(host) { "multicast DNS, DNS and /etc/hosts" } else { "DNS and /etc/hosts" };
         return vec![format!(
-            "host name {host} has no address (DNS and /etc/hosts were asked, for {seconds} s at \
-             most); correct it, or expect server {name} to be down"
+            "host name {host} has no address ({asked} were asked, for {seconds} s at most); \
+             correct it, or expect server {name} to be down"
         )];
     };
     let mut problems = Vec::new();

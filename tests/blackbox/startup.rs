@@ -241,7 +241,9 @@ fn an_invalid_file_is_refused_with_all_its_problems() {
 fn check_and_doctor_say_that_the_running_evenkeel_uses_its_addresses() {
     let env = TestEnv::new();
     let server = Server::naming("a", env.port(9001));
-    let config = Config::new(&env).server("a", server.address);
+    let unix = format!("unix:{}", env.file("web.sock").display());
+    let more = format!("[frontend.unix]\nbind = [\"{unix}\"]\nbackend = \"web\"");
+    let config = Config::new(&env).server("a", server.address).more(&more);
     let balancer = Balancer::start(&env, &config);
     // A frontend below the address that the balancer has, and a program that is not evenkeel.
     let taken = Server::naming("b", env.port(9002));
@@ -255,7 +257,7 @@ fn check_and_doctor_say_that_the_running_evenkeel_uses_its_addresses() {
     let said = String::from_utf8(check.stderr).unwrap();
     assert!(check.status.success(), "{said}");
     let doctor = String::from_utf8(examine("doctor").stdout).unwrap();
-    for address in [env.frontend(), env.observe()] {
+    for address in [env.frontend().to_string(), env.observe().to_string(), unix] {
         let note =
             format!("{address} is in use by the running evenkeel (process {})", balancer.pid());
         let line = said.lines().find(|line| line.contains(&note));
@@ -265,5 +267,5 @@ fn check_and_doctor_say_that_the_running_evenkeel_uses_its_addresses() {
     }
     let warning = format!("warning: {} is in use; stop the program", taken.address);
     assert!(said.contains(&warning), "{said}");
-    assert_eq!(said.lines().count(), 3, "{said}");
+    assert_eq!(said.lines().count(), 4, "{said}");
 }

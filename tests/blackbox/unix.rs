@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{getsockopt, sockopt::AcceptConn};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::common::balancer::run_command;
+use crate::common::balancer::{printed, run_command};
 use crate::common::wait::{TIMEOUT, until, until_some};
 use crate::common::{Balancer, Config, Server, TestEnv, client, skip};
 
@@ -606,9 +606,21 @@ fn after_a_change_of_user_the_socket_belongs_to_that_user_and_is_removed() {
         "[frontend.second]\nbind = [\"unix:{}\"]\nbackend = \"web\"",
         env.file("second.sock").display()
     );
-    balancer.reload(&config.more(&second));
+    let config = config.more(&second);
+    balancer.reload(&config);
     let at = SockAddr::unix(env.file("second.sock")).unwrap();
     assert_eq!(fetch(&at).unwrap(), "a");
+    // A directory of root: a dry run promises nothing that a reload cannot do.
+    fs::create_dir(env.file("closed")).unwrap();
+    fs::set_permissions(env.file("closed"), fs::Permissions::from_mode(0o755)).unwrap();
+    let closed = second.replace("second", "closed").replace("closed.sock", "closed/web.sock");
+    balancer.rewrite(&config.more(&closed).text());
+    for arguments in [&["reload", "--dry-run"][..], &["reload"]] {
+        let output = balancer.control(arguments);
+        assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
+        let remedy = "allow the user of evenkeel to write in the directory";
+        assert!(printed(&output).contains(remedy), "{}", printed(&output));
+    }
     balancer.signal(Signal::SIGTERM);
     assert!(balancer.wait().success());
     assert!(!path.exists() && !env.file("second.sock").exists());
