@@ -244,7 +244,7 @@ mod tests {
         }
         assert_eq!(bytes("50494e470d0a").as_deref(), Some(&b"PING\r\n"[..]));
         assert_eq!(bytes("ff00").as_deref(), Some(&[255, 0][..]));
-        assert_eq!(bytes("f").or(bytes("xx")), None);
+        assert_eq!(bytes("f").or_else(|| bytes("xx")), None);
     }
 
     #[test]
