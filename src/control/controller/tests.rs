@@ -103,7 +103,7 @@ impl Scene {
         let control = move || {
             let resolver = Resolver::new();
             tokio_uring::start(async move {
-                let running = run(Parts {
+                let parts = Parts {
                     signals: Signals::new().unwrap(),
                     config,
                     cluster,
@@ -121,8 +121,8 @@ impl Scene {
                     requests: requests_receiver,
                     ended: has_ended,
                     started,
-                });
-                Box::pin(running).await
+                };
+                Box::pin(run(parts)).await
             })
         };
         let thread = std::thread::spawn(control);
