@@ -23,6 +23,8 @@ pub(crate) struct Setup {
     /// Address of evenkeel's metrics; its control socket is off without one.
     pub(crate) observe: Option<SocketAddr>,
     pub(crate) feature: Feature,
+    /// The `ClientHello` before each request, if there is one.
+    pub(crate) hello: &'static [u8],
     /// The address to listen on; loopback otherwise.
     pub(crate) listen: Option<IpAddr>,
     pub(crate) host: Host,
@@ -42,6 +44,7 @@ impl Setup {
             probes: None,
             observe: None,
             feature: Feature::RoundRobin,
+            hello: &[],
             listen: None,
             host: Host::default(),
             group: None,

@@ -54,12 +54,16 @@ pub(crate) fn answer(responder: u8, length: usize) -> Vec<u8> {
     std::iter::once(responder).chain((0..251u8).cycle()).take(length).collect()
 }
 
-/// Opens a connection, performs one exchange and compares every byte of the answer. Returns the
-/// connection and the number of the responder.
-pub(crate) fn verified(address: SocketAddr, exchange: Exchange) -> io::Result<(TcpStream, u8)> {
+/// Opens a connection, performs one exchange behind `hello`, and compares every byte of the answer.
+/// Returns the connection and the number of the responder.
+pub(crate) fn verified(
+    address: SocketAddr,
+    hello: &[u8],
+    exchange: Exchange,
+) -> io::Result<(TcpStream, u8)> {
     let mut connection = TcpStream::connect(address)?;
     connection.set_read_timeout(Some(Duration::from_secs(5)))?;
-    connection.write_all(&exchange.request())?;
+    connection.write_all(&[hello, &exchange.request()].concat())?;
     let mut received = vec![0; exchange.down as usize];
     connection.read_exact(&mut received)?;
     let responder = received.first().copied().unwrap_or(0);
@@ -81,7 +85,7 @@ pub(crate) fn open_idle(
 ) -> io::Result<()> {
     while connections.len() < count {
         let exchange = Exchange { up: 116, down: 128, last: false };
-        let (connection, _) = verified(address, exchange).map_err(|error| {
+        let (connection, _) = verified(address, &[], exchange).map_err(|error| {
             io::Error::other(format!("idle session {}: {error}", connections.len() + 1))
         })?;
         SockRef::from(&connection).set_linger(Some(Duration::ZERO))?;

@@ -70,9 +70,9 @@ impl Bench {
     pub(crate) fn features(&self) -> io::Result<()> {
         let hello: &'static [u8] = client_hello()?.leak(); // of a few hundred bytes, once
         let comparisons = Feature::ALL.map(|(feature, name, title)| {
-            let setup = Setup { feature, ..self.layout().setup };
-            let layout = Layout { setup, ..self.layout() };
             let hello = if feature == Feature::ServerName { hello } else { &[] };
+            let setup = Setup { feature, hello, ..self.layout().setup };
+            let layout = Layout { setup, ..self.layout() };
             let load = Load { hello, ..connections(64) };
             Comparison::throughput(name.to_owned(), title.to_owned(), load, layout)
         });

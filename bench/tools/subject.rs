@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 
 use crate::configuration::{self, Setup};
 use crate::exchange::{Exchange, verified};
+use crate::features::Feature;
 
 /// The program of a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,7 +191,9 @@ impl Installation {
             fs::write(group.join("cgroup.procs"), running.process().to_string())?;
         }
         // With many servers the first two, which are different responders, are enough.
-        wait_until_it_answers(&mut running, setup.servers.len().min(2)).map_err(|error| {
+        // By the client's address, all connections of the bench go to one.
+        let servers = if setup.feature == Feature::Source { 1 } else { setup.servers.len().min(2) };
+        wait_until_it_answers(&mut running, servers, setup.hello).map_err(|error| {
             let text = fs::read_to_string(&log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
             let end = lines[lines.len().saturating_sub(5)..].join("\n    ");
@@ -322,7 +325,7 @@ impl Drop for Running {
     }
 }
 
-fn wait_until_it_answers(running: &mut Running, servers: usize) -> io::Result<()> {
+fn wait_until_it_answers(running: &mut Running, servers: usize, hello: &[u8]) -> io::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     // Long enough for splice(2): what is fast must also be correct.
     let exchange = Exchange { up: 1000, down: 4 << 20, last: true };
@@ -330,7 +333,7 @@ fn wait_until_it_answers(running: &mut Running, servers: usize) -> io::Result<()
         if let Some(status) = running.child.try_wait()? {
             return Err(io::Error::other(format!("it ended at its start ({status})")));
         }
-        let answers = (0..servers).map(|_| verified(running.address, exchange));
+        let answers = (0..servers).map(|_| verified(running.address, hello, exchange));
         let numbers = answers.map(|answer| answer.map(|(_, number)| number));
         let problem = match numbers.collect::<io::Result<Vec<u8>>>() {
             Ok(mut numbers) => {
