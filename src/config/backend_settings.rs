@@ -70,7 +70,8 @@ section! {
         fast_open: bool = Default(Kind::Flag, "false");
         /// Send servers a PROXY header of version "v1" or "v2" before the first byte of the client:
         /// it has the client's address and the address that the client connected to. Servers must
-        /// expect it (nginx: `listen 80 proxy_protocol`).
+        /// expect it (nginx: `listen 80 proxy_protocol`). Set `health.send_proxy` too, unless
+        /// probes go to a port that does not expect it.
         send_proxy: SendProxy = Default(Kind::Words(SendProxy::WORDS), r#""off""#);
         /// Health checks.
         health: Health = Default(Kind::Table(Health::SECTION), "");

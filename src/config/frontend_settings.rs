@@ -48,8 +48,9 @@ section! {
         /// balancer in front sends; one without it is closed. The log, `balance = "source"`,
         /// `allow`, `deny`, `rate` and `clients_max` use the client address in it.
         proxy_protocol: ProxyProtocol = Default(Kind::Words(ProxyProtocol::WORDS), r#""off""#);
-        /// Networks from which a PROXY header is accepted, as in `allow`: the balancers in front.
-        /// Connections from other addresses are reset. Clients of a unix socket are always
+        /// Networks from which a PROXY header is accepted: the balancers in front. Written as
+        /// `allow`, but an empty array means nobody, so that `proxy_protocol = "required"` needs
+        /// one. Connections from other addresses are reset. Clients of a unix socket are always
         /// believed.
         proxy_protocol_from: Networks = Default(Kind::Networks, "[]");
         /// Maximum number of sessions of this frontend; at the limit, new connections wait in the

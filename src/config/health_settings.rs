@@ -25,9 +25,9 @@ section! {
     /// Health checks of the servers of a backend.
     "backend.NAME.health" => Health {
         /// "tcp": connect, and close with a reset before the handshake is complete, as HAProxy
-        /// does: most server programs never see the connection. "http": send a request and check
-        /// the status. "exchange": send bytes and expect bytes. "off": no checks; every server
-        /// counts as up.
+        /// does: most server programs never see the connection (a server at a unix socket sees an
+        /// empty one). "http": send a request and check the status. "exchange": send bytes and
+        /// expect bytes. "off": no checks; every server counts as up.
         check: Check = Default(Kind::Words(Check::WORDS), r#""tcp""#);
         /// Time between two probes of a server that is up.
         interval: Duration = Default(PROBE_INTERVAL, r#""2s""#);

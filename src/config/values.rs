@@ -148,6 +148,9 @@ pub(super) fn socket_path(text: &str, example: &str) -> Parsed<()> {
              started in; write an absolute path, such as {example:?}"
         ));
     }
+    if text.split('/').any(|part| part == "..") {
+        return Err("a path with \"..\"; write it without".to_owned());
+    }
     if text.len() > PATH_MAX {
         return Err(format!("longer than {PATH_MAX} bytes; write a shorter path"));
     }

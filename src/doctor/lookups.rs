@@ -51,9 +51,17 @@ pub fn look_up(config: &Config) -> io::Result<Vec<Warning>> {
     let observe = config.observe.bind.map(|(address, span)| (address.into(), span));
     for (bind, span) in binds.chain(observe) {
         // One problem for a range.
-        let problem = |one: Address| listeners::try_bind(&one).err().map(|problem| (one, problem));
-        let Some((address, problem)) = bind.addresses().find_map(problem) else { continue };
-        let user = listening::evenkeel_at(&address);
+        let problem = |one: Address| {
+            // A trial of a unix socket in use would be a session there.
+            let user = if one.is_unix() { listening::evenkeel_at(&one) } else { None };
+            if user.is_some() {
+                return Some((one, String::new(), user));
+            }
+            let problem = listeners::try_bind(&one).err()?;
+            let user = listening::evenkeel_at(&one);
+            Some((one, problem, user))
+        };
+        let Some((address, problem, user)) = bind.addresses().find_map(problem) else { continue };
         let is_note = user.is_some();
         let text = match user {
             Some(pid) => format!("{address} is in use by the running evenkeel (process {pid})"),

@@ -19,6 +19,7 @@ use crate::proxy::timer_wheel::Tick;
 use crate::proxy::user_data;
 use crate::proxy::worker::Running;
 use crate::shared::orders::WorkerOrder;
+use crate::shared::queue::Waiter;
 use crate::shared::sessions::{SessionId, SessionInfo};
 use crate::sys::ring::completion::Completion;
 use crate::terms::{Direction, End};
@@ -129,6 +130,22 @@ impl Running {
             }
             session.on_routed(choice, now, &mut SessionIo { context, sockets, key });
             sockets.count(session, context);
+        }
+    }
+
+    /// A new table is in force: tells every session of this worker that waits in a queue. The
+    /// control thread has told those that were the first when it published the table, but a session
+    /// may have joined a queue by an older table after that, even one that no table has now.
+    pub(super) fn tell_queued(&mut self) {
+        let worker = self.worker.index;
+        for slot in 0..self.sessions.capacity() {
+            if let Some((key, live)) = self.sessions.at(slot)
+                && matches!(live.session.state(), State::Queued(_))
+            {
+                let Key { slot, generation } = key;
+                let waiter = Waiter { worker, slot, generation };
+                self.worker.shared.order(worker, WorkerOrder::ServerFree(waiter));
+            }
         }
     }
 

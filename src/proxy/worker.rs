@@ -188,14 +188,9 @@ impl Running {
         if table.version != self.context.table.version || self.is_new {
             self.is_new = false;
             self.listeners.follow(table);
-            // The control thread has told those that waited when it published the table. A session
-            // may have joined a queue by the old table after that.
-            let frontends = self.context.table.frontends.iter().chain(&table.frontends);
-            for backend in frontends.flat_map(|frontend| frontend.backends()) {
-                self.worker.shared.tell_first(&backend.queue);
-            }
             self.context.table = Arc::clone(table);
             self.worker.shared.acknowledge(self.worker.index, table.version);
+            self.tell_queued();
         }
     }
 

@@ -136,7 +136,14 @@ address = "{dead}"
             }
         }
         let stopped = AtomicBool::new(false);
-        let stays_open = [self.frontend, self.narrow].map(|at| TcpStream::connect(at).unwrap());
+        // Each has its server before other clients come: the others of `narrow` have to wait.
+        let stays_open = [self.frontend, self.narrow].map(|at| {
+            let mut client = TcpStream::connect(at).unwrap();
+            client.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
+            client.write_all(b"?").unwrap();
+            client.read_exact(&mut [0]).unwrap();
+            client
+        });
         thread::scope(|scope| {
             let stop = StopOnDrop(&stopped);
             scope.spawn(|| self.run_until(&stopped));

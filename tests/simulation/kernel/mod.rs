@@ -213,7 +213,12 @@ impl Simulated {
         assert_eq!(self.closes, [1, self.attempts], "closes: {self:?}");
         for direction in Direction::BOTH {
             let peer = self.peer(direction.sink());
-            assert_eq!(session.sent(direction), peer.got, "{direction:?}: sent and arrived");
+            // A session that ends before it knows that it is connected has not counted the bytes
+            // that went with the SYN.
+            let is_early = direction == Direction::In && session.connect_took().is_none();
+            if !is_early || peer.got != u64::from(self.early) {
+                assert_eq!(session.sent(direction), peer.got, "{direction:?}: sent and arrived");
+            }
             let lost = peer.got - session.delivered(direction);
             assert!(
                 lost == 0 || peer.saw_reset,

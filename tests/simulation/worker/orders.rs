@@ -33,9 +33,12 @@ impl Worker {
                 self.listeners.push(Listening::new(listener, frontend));
             }
         }
-        let frontends = self.table.frontends.iter().chain(&table.frontends);
-        for backend in frontends.flat_map(|frontend| frontend.backends()) {
-            context.shared.tell_first(&backend.queue);
+        for key in &self.keys {
+            if self.sessions.get(*key).is_some_and(|live| live.is_queued()) {
+                let Key { slot, generation } = *key;
+                let waiter = Waiter { worker: self.handle.index, slot, generation };
+                context.shared.order(self.handle.index, WorkerOrder::ServerFree(waiter));
+            }
         }
         context.shared.acknowledge(self.handle.index, table.version);
         self.table = table;
