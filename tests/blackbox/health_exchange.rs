@@ -64,6 +64,16 @@ fn trickle(mut stream: &TcpStream, bytes: &[u8]) {
     }
 }
 
+/// A probe has passed, and none before it took the server down.
+#[track_caller]
+fn assert_passes(balancer: &Balancer<'_>) {
+    balancer.metrics_until("a probe has passed", |metrics| {
+        metrics.sum("evenkeel_probes_total", &[("result", "passed")]) >= 1.0
+    });
+    let log = balancer.application_log();
+    assert!(!log.contains("is down"), "{log}");
+}
+
 #[test]
 fn a_dialogue_goes_on_step_by_step_however_small_the_pieces_are() {
     let env = TestEnv::new();
@@ -113,11 +123,7 @@ fn every_byte_can_be_sent_and_expected() {
         }
     });
     let balancer = Balancer::start(&env, &config);
-    balancer.metrics_until("a probe has passed", |metrics| {
-        metrics.sum("evenkeel_probes_total", &[("result", "passed")]) >= 1.0
-    });
-    let log = balancer.application_log();
-    assert!(!log.contains("is down"), "{log}");
+    assert_passes(&balancer);
 }
 
 #[test]
@@ -134,11 +140,7 @@ fn a_step_that_sends_drops_what_came_before_and_another_one_continues() {
         line(&stream);
     });
     let balancer = Balancer::start(&env, &config);
-    balancer.metrics_until("a probe has passed", |metrics| {
-        metrics.sum("evenkeel_probes_total", &[("result", "passed")]) >= 1.0
-    });
-    let log = balancer.application_log();
-    assert!(!log.contains("is down"), "{log}");
+    assert_passes(&balancer);
 }
 
 #[test]
