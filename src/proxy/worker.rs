@@ -31,8 +31,8 @@ use crate::shared::table::Table;
 use crate::sys::buffer::BUFFER_SIZE;
 use crate::sys::buffer_queue::BufferLinks;
 use crate::sys::pipe::{PipeLimits, Pipes};
-use crate::sys::ring::Ring;
 use crate::sys::ring::completion::Completion;
+use crate::sys::ring::{Ring, RingError};
 use crate::sys::thread::pin;
 use crate::terms::{End, Reason, WorkerIndex};
 
@@ -164,8 +164,7 @@ impl Running {
     pub(super) fn run(&mut self) {
         while !(self.listeners.is_empty() && self.sessions.is_empty() && self.is_draining()) {
             if let Err(error) = self.wait() {
-                // A ring that cannot be entered serves nobody; a supervisor starts a new process.
-                panic_of_worker(self.worker.index, &error);
+                error.end_process();
             }
             self.now = Tick::START.after(self.context.ring.now());
             self.follow_table();
@@ -212,7 +211,7 @@ impl Running {
     }
 
     /// Submits, and waits for a completion, or until something else needs attention.
-    fn wait(&mut self) -> io::Result<()> {
+    fn wait(&mut self) -> Result<(), RingError> {
         let drain = match self.worker.shared.phase.load() {
             Phase::Draining(deadline) => {
                 Some(self.now.after(deadline.saturating_duration_since(Instant::now())))
@@ -319,9 +318,4 @@ impl Running {
         self.context.ring.cancel(UserData::Wake.pack());
         self.context.ring.finish(Duration::from_secs(1));
     }
-}
-
-#[expect(clippy::panic, reason = "a half-dead process would swallow its share of the clients")]
-fn panic_of_worker(index: WorkerIndex, error: &io::Error) -> ! {
-    panic!("worker {}: the ring cannot be entered: {error}", index.0)
 }

@@ -108,7 +108,8 @@ impl std::error::Error for RingProblem {}
 /// # Errors
 /// The likely cause, with its remedy.
 pub fn ring_available() -> Result<(), RingProblem> {
-    let entered = small_ring().and_then(|mut ring| ring.wait(Duration::ZERO, Some(Duration::ZERO)));
+    let entered =
+        small_ring().and_then(|mut ring| Ok(ring.wait(Duration::ZERO, Some(Duration::ZERO))?));
     entered.map_err(|error| RingProblem::of(&error))
 }
 

@@ -37,6 +37,7 @@ mod queue;
 mod relay;
 mod reload;
 mod resets;
+mod ring_errors;
 mod rotation;
 mod sessions;
 mod side_by_side;

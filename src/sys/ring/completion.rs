@@ -8,6 +8,7 @@ use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, cqueue};
 use nix::errno::Errno;
 
+use super::shortage::{Next, PAUSE, RingError, errno_of};
 use super::{ACCEPT, NOBODY, Ring, SEND, WAIT_TIMER};
 use crate::sys::buffer::BufferId;
 use crate::sys::socket::Socket;
@@ -34,9 +35,9 @@ impl Ring {
     /// may return early. Times are those of [`Ring::now`]; `now` is when that was last read.
     ///
     /// # Errors
-    /// The ring cannot be entered. What a later turn recovers from (a signal, a full completion
-    /// queue) is not reported.
-    pub fn wait(&mut self, now: Duration, until: Option<Duration>) -> io::Result<()> {
+    /// The ring has to end. What a later turn recovers from (a signal, a full completion queue, no
+    /// memory for a moment) is not reported.
+    pub fn wait(&mut self, now: Duration, until: Option<Duration>) -> Result<(), RingError> {
         self.buffers.end_turn();
         self.buffers.provide();
         // What was done without the ring has completed already.
@@ -58,11 +59,9 @@ impl Ring {
             }
         };
         self.recycle();
+        let outcome = self.handle_enter(answer);
         self.alone = self.uring.completion().len() == 1;
-        match answer.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)) {
-            Ok(_) | Err(Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
+        outcome
     }
 
     /// Submits what was pushed and waits for a completion.
@@ -72,6 +71,57 @@ impl Ring {
         let flags = (self.waiting | EnterFlags::GETEVENTS).bits();
         // SAFETY: the call has no argument that could hold a pointer.
         unsafe { self.uring.submitter().enter::<()>(entries, 1, flags, None) }
+    }
+
+    /// Submits what was pushed, so that there is room for more. The caller repeats it: an entry is
+    /// never dropped.
+    pub(super) fn submit(&mut self) {
+        let answer = self.uring.submitter().submit();
+        self.recycle();
+        if let Err(error) = self.handle_enter(answer) {
+            error.end_process();
+        }
+    }
+
+    /// Drops the addresses of connects once the kernel has taken every entry.
+    pub(super) fn recycle(&mut self) {
+        if !self.connects.is_empty() && self.uring.submission().is_empty() {
+            self.connects.clear();
+        }
+    }
+
+    /// Handles the result of a call of `io_uring_enter(2)`. If the kernel had no memory for a
+    /// request, the ring waits for other completions for a moment: what is in flight continues.
+    ///
+    /// # Errors
+    /// The ring has to end.
+    pub(super) fn handle_enter(&mut self, answer: io::Result<usize>) -> Result<(), RingError> {
+        if answer.is_ok() && self.enters.are_clean() {
+            return Ok(()); // without a look at the clock
+        }
+        let now = self.now();
+        match self.enters.judge(answer, now) {
+            Next::Continue => Ok(()),
+            Next::Pause => self.pause(),
+            Next::Fail(error) => Err(error),
+        }
+    }
+
+    /// Waits for one more completion than there are, without a submission.
+    fn pause(&mut self) -> Result<(), RingError> {
+        let wanted = u32::try_from(self.uring.completion().len()).unwrap_or(u32::MAX);
+        let time = Timespec::from(PAUSE);
+        let args = SubmitArgs::new().timespec(&time);
+        let flags = (self.waiting | EnterFlags::GETEVENTS | EnterFlags::EXT_ARG).bits();
+        // SAFETY: `args`, and the time that it points to, live until the call has returned.
+        let answer = unsafe {
+            self.uring.submitter().enter(0, wanted.saturating_add(1), flags, Some(&args))
+        };
+        match answer {
+            Err(error) if errno_of(&error) == Errno::EBADR => Err(self.enters.completions_lost()),
+            // The next call reports what else may be wrong.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// The next completion, if there is one.
@@ -136,7 +186,7 @@ impl Ring {
     pub fn finish(&mut self, time: Duration) {
         let until = self.now() + time;
         while self.in_flight > 0 && self.now() < until {
-            drop(self.wait(self.now(), Some(until)));
+            self.wait(self.now(), Some(until)).ok();
             while let Some(completion) = self.completion() {
                 if let Some(buffer) = completion.buffer {
                     self.buffers.release(buffer);

@@ -7,6 +7,7 @@
 mod buffers;
 pub mod completion;
 mod setup;
+mod shortage;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,8 @@ use crate::sys::wait_timer::WaitTimer;
 use crate::sys::waker::Waker;
 
 pub use setup::{RingFeatures, RingSize};
+use shortage::Enters;
+pub use shortage::RingError;
 
 /// The only buffer group.
 const GROUP: u16 = 0;
@@ -80,6 +83,7 @@ pub struct Ring {
     accepts_many: bool,
     /// How the ring waits.
     waiting: EnterFlags,
+    enters: Enters,
     wait_timer: WaitTimer,
     /// When the clock of the ring began.
     started: Instant,
@@ -144,6 +148,7 @@ impl Ring {
             done: VecDeque::with_capacity(8),
             accepts_many: !version.is_some_and(KernelVersion::invents_descriptors),
             waiting,
+            enters: Enters::default(),
             wait_timer: WaitTimer::new(WAIT_TIMER, NOBODY),
             started: Instant::now(),
         })
@@ -311,19 +316,6 @@ impl Ring {
             self.submit();
         }
     }
-
-    fn submit(&mut self) {
-        // Whatever the result is, the push is tried again: an entry is never dropped.
-        drop(self.uring.submitter().submit());
-        self.recycle();
-    }
-
-    /// Drops the addresses of connects once the kernel has taken every entry.
-    fn recycle(&mut self) {
-        if !self.connects.is_empty() && self.uring.submission().is_empty() {
-            self.connects.clear();
-        }
-    }
 }
 
 impl fmt::Debug for Ring {
@@ -335,7 +327,7 @@ impl fmt::Debug for Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         // Closes are entries too.
-        self.submit();
+        drop(self.uring.submitter().submit());
         if self.in_flight > 0 {
             // A ring ends asynchronously: the kernel may write into the buffers for a while.
             self.buffers.leave_mapped();
