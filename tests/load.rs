@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use common::client::{connect, exchange, fetch, shut_down};
+use common::process::resident_kib;
 use common::server::echo;
 use common::wait::{pause, until};
 use common::{Balancer, Config, Server, TestEnv};
@@ -34,7 +35,7 @@ fn many_reloads_under_load_fail_no_connection_and_leak_nothing() {
     // Memory that is allocated once; the reloads must not allocate more.
     round(&env, &AtomicBool::new(true));
     balancer.assert_no_leaks();
-    let before = memory(balancer.pid(), "VmRSS");
+    let before = resident_kib(balancer.pid());
     let (stopped, served) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
@@ -55,7 +56,7 @@ fn many_reloads_under_load_fail_no_connection_and_leak_nothing() {
     assert_eq!(metrics.sum("evenkeel_reloads_total", &[("outcome", "failed")]), 0.0);
     assert!(served.into_inner() > 200);
     // The allocator keeps some memory.
-    until("the memory is released", || memory(balancer.pid(), "VmRSS") < before + 8 * 1024);
+    until("the memory is released", || resident_kib(balancer.pid()) < before + 8 * 1024);
 }
 
 /// Connects until `stopped`, at least once. Every connection must be served.
@@ -94,7 +95,7 @@ fn a_client_that_stops_reading_uses_little_memory_and_does_not_slow_others() {
     let other = connect(env.frontend());
     (&other).write_all(b"e").unwrap();
     let alone = exchanges(&other);
-    let before = memory(balancer.pid(), "VmRSS");
+    let before = resident_kib(balancer.pid());
     let mut stopped = connect(env.frontend());
     stopped.write_all(b"d").unwrap();
     // It reads the first MiB of 256, and then stops.
@@ -105,7 +106,7 @@ fn a_client_that_stops_reading_uses_little_memory_and_does_not_slow_others() {
         if window >= 10 && beside * 4 > alone {
             break;
         }
-        highest = highest.max(memory(balancer.pid(), "VmRSS"));
+        highest = highest.max(resident_kib(balancer.pid()));
         beside = beside.max(exchanges(&other));
     }
     assert!(highest < before + 4 * 1024, "{before} KiB before, {highest} KiB then");
@@ -134,11 +135,4 @@ fn rest_of(mut stream: &TcpStream) -> usize {
             }
         }
     }
-}
-
-/// A value of `/proc/PID/status`, in KiB.
-fn memory(pid: u32, key: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap()
 }

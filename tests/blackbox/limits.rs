@@ -6,10 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use socket2::SockRef;
 
 use crate::common::balancer::{PROGRAM, write_config};
-use crate::common::client::{connect, exchange, is_reset, set_timeouts};
+use crate::common::client::{connect, exchange, fill, is_reset, set_timeouts};
 use crate::common::process::{Descriptors, ticks};
 use crate::common::wait::{TIMEOUT, holds_for, until, until_some};
 use crate::common::{Balancer, Config, Server, TestEnv};
@@ -258,20 +257,7 @@ fn clients_that_do_not_read_leave_buffers_to_others() {
     let config = Config::new(&env).global("buffers = \"256KiB\"");
     let balancer = Balancer::start(&env, &config.server("a", server.address));
     let stopped: Vec<TcpStream> = (0..12).map(|_| connect(env.frontend())).collect();
-    for client in &stopped {
-        SockRef::from(client).set_recv_buffer_size(16 * 1024).unwrap();
-        client.set_nonblocking(true).unwrap();
-    }
-    // They write until the kernel takes no more, and do not read the echo.
-    let fill = |mut client: &TcpStream| {
-        (0..).take_while(|_| client.write(&[9; 64 * 1024]).is_ok()).count()
-    };
-    let mut rounds_full = 0;
-    until("all socket buffers are full", || {
-        let written: usize = stopped.iter().map(fill).sum();
-        rounds_full = if written == 0 { rounds_full + 1 } else { 0 };
-        rounds_full == 50
-    });
+    fill(&stopped, 16 * 1024);
     let other = connect(env.frontend());
     for _ in 0..20 {
         assert_eq!(exchange(&other, b"some bytes"), b"some bytes");

@@ -9,7 +9,8 @@ use std::process::Command;
 use socket2::{Domain, Socket, Type};
 
 use crate::common::balancer::{PROGRAM, write_config};
-use crate::common::client::{connect, exchange};
+use crate::common::client::{connect, exchange, fill};
+use crate::common::process::resident_kib;
 use crate::common::server::echo;
 use crate::common::wait::{until, until_some};
 use crate::common::{Balancer, Config, Server, TestEnv, skip};
@@ -160,4 +161,25 @@ fn three_thousand_readers_that_stop_fit_into_a_cgroup_of_64_mib() {
     assert_eq!(balancer.metrics().closed("exhausted"), 0.0, "every session goes on");
     assert!(balancer.runs());
     drop(readers);
+}
+
+#[test]
+fn memory_returns_to_within_a_tenth_of_what_it_was_before_a_peak() {
+    let env = TestEnv::exclusive();
+    let server = Server::echo(env.port(9001));
+    let balancer = Balancer::start(&env, &Config::new(&env).server("a", server.address));
+    let peak = |sessions: usize| {
+        let clients: Vec<TcpStream> = (0..sessions).map(|_| connect(env.frontend())).collect();
+        fill(&clients, 4096);
+        let highest = resident_kib(balancer.pid());
+        drop(clients);
+        balancer.assert_no_leaks();
+        highest
+    };
+    // What the program allocates once.
+    peak(5);
+    let before = resident_kib(balancer.pid());
+    let highest = peak(300);
+    assert!(highest > before, "{before} KiB before, {highest} KiB at the peak");
+    until("memory is released", || resident_kib(balancer.pid()) <= before * 11 / 10);
 }

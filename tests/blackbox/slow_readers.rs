@@ -6,12 +6,10 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::thread;
 
-use socket2::SockRef;
-
 use crate::common::balancer::{PROGRAM, write_config};
-use crate::common::client::{Ending, connect, exchange, read_to_end, shut_down};
+use crate::common::client::{Ending, connect, exchange, fill, read_to_end, shut_down};
 use crate::common::server::BlackHole;
-use crate::common::wait::{TIMEOUT, holds_for, until};
+use crate::common::wait::{TIMEOUT, holds_for};
 use crate::common::{Balancer, Config, Server, TestEnv};
 
 /// Starts the balancer with 2,048 descriptors, which allow about 780 sessions.
@@ -20,23 +18,6 @@ fn start_with_2048_descriptors<'a>(env: &'a TestEnv, config: &Config) -> Balance
     command.args(["--nofile=2048:2048", PROGRAM, "run", "-c"]);
     command.arg(write_config(env, &config.text()));
     Balancer::start_command(env, command)
-}
-
-/// Writes from all clients until the kernel takes no more bytes.
-fn fill(clients: &[TcpStream]) {
-    for client in clients {
-        SockRef::from(client).set_recv_buffer_size(4096).unwrap();
-        client.set_nonblocking(true).unwrap();
-    }
-    let write = |mut client: &TcpStream| {
-        (0..).take_while(|_| client.write(&[9; 64 * 1024]).is_ok()).count()
-    };
-    let mut rounds_full = 0;
-    until("all socket buffers are full", || {
-        let written: usize = clients.iter().map(write).sum();
-        rounds_full = if written == 0 { rounds_full + 1 } else { 0 };
-        rounds_full == 20
-    });
 }
 
 fn has_sessions(balancer: &Balancer<'_>) -> bool {
@@ -54,7 +35,7 @@ fn five_hundred_clients_that_write_and_never_read_do_not_slow_others() {
         assert_eq!(exchange(client, b"before"), b"before");
     }
     let stopped: Vec<TcpStream> = (0..500).map(|_| connect(env.frontend())).collect();
-    fill(&stopped);
+    fill(&stopped, 4096);
     for client in &established {
         assert_eq!(exchange(client, &[7; 30_000]), [7; 30_000]);
     }

@@ -1,12 +1,12 @@
 //! Clients, and operations of a TCP peer that the standard library lacks.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::wait::TIMEOUT;
+use super::wait::{TIMEOUT, holds_for};
 
 /// Connects. Reads and writes have a timeout.
 #[track_caller]
@@ -54,6 +54,8 @@ pub(crate) fn read_to_end(mut stream: &TcpStream) -> (Vec<u8>, Ending) {
             Ok(0) => return (bytes, Ending::Orderly),
             Ok(count) => bytes.extend_from_slice(&chunk[..count]),
             Err(error) if is_reset(&error) => return (bytes, Ending::Reset),
+            // A debugger, or a machine that was suspended: a read with a timeout does not resume.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => panic!("after {} bytes: {error}", bytes.len()),
         }
     }
@@ -74,7 +76,7 @@ pub(crate) fn connect_and_read(address: SocketAddr) -> (Vec<u8>, Ending) {
 }
 
 pub(crate) fn is_reset(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }
 
 /// Connects, sends nothing, and reads the whole answer.
@@ -105,4 +107,24 @@ pub(crate) fn exchange(mut stream: &TcpStream, message: &[u8]) -> Vec<u8> {
     let mut answer = vec![0; message.len()];
     stream.read_exact(&mut answer).unwrap();
     answer
+}
+
+/// Writes from all clients, which do not read, until the kernel takes no more bytes.
+#[track_caller]
+pub(crate) fn fill(clients: &[TcpStream], receive_buffer: usize) {
+    for client in clients {
+        SockRef::from(client).set_recv_buffer_size(receive_buffer).unwrap();
+        client.set_nonblocking(true).unwrap();
+    }
+    let write = |mut client: &TcpStream| {
+        (0..).take_while(|_| client.write(&[9; 64 * 1024]).is_ok()).count()
+    };
+    let mut rounds_full = 0;
+    let mut is_full = || {
+        let written: usize = clients.iter().map(write).sum();
+        rounds_full = if written == 0 { rounds_full + 1 } else { 0 };
+        rounds_full == 50
+    };
+    // Gigabytes may pass: on a busy machine that takes longer than one timeout.
+    assert!((0..10).any(|_| !holds_for(TIMEOUT, || !is_full())), "socket buffers are not full");
 }

@@ -132,7 +132,7 @@ pub(super) fn other_ip(env: &TestEnv) -> IpAddr {
 
 /// A running HAProxy or nginx. Dropping it kills the process.
 #[derive(Debug)]
-struct Process(Child);
+pub(super) struct Process(Child);
 
 impl Process {
     #[track_caller]
@@ -151,6 +151,13 @@ impl Process {
                 command
             }
         };
+        Self::ready(env, command)
+    }
+
+    /// Starts `command`, and waits until it listens on the address for metrics. Every program here
+    /// binds all its addresses before it serves one.
+    #[track_caller]
+    pub(super) fn ready(env: &TestEnv, mut command: Command) -> Self {
         let log = fs::File::create(env.file("original.log")).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         die_with_parent(&mut command);
@@ -158,12 +165,15 @@ impl Process {
         until("the balancer is ready", || {
             if let Some(status) = process.0.try_wait().unwrap() {
                 let log = fs::read_to_string(env.file("original.log")).unwrap_or_default();
-                panic!("it has ended ({status}):\n{log}\n{text}");
+                panic!("{command:?} has ended ({status}):\n{log}");
             }
-            // Both bind every address before they serve one.
             TcpStream::connect(env.observe()).is_ok()
         });
         process
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.0.id()
     }
 }
 

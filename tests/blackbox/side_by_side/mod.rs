@@ -9,4 +9,5 @@
 mod case;
 mod clients;
 mod haproxy;
+mod losses;
 mod nginx;

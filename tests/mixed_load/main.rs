@@ -1,0 +1,140 @@
+//! Mixed load for as long as wanted, while servers die, the configuration is reloaded and clients
+//! reset and stop reading. Every byte is checked, and every end needs a reason.
+//!
+//! `EVENKEEL_SOAK` sets the time in seconds; `tests/soak` sets it from minutes and hours.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "../common/mod.rs"]
+#[expect(dead_code, reason = "other suites use the rest")]
+mod common;
+
+mod client;
+mod report;
+mod server;
+mod stream;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use client::Clients;
+use common::process::resident_kib;
+use common::wait::{pause, until};
+use common::{Balancer, Config, TestEnv};
+use report::Report;
+use server::Mortal;
+use stream::mixed;
+
+/// Sessions at a time.
+const CLIENTS: u64 = 48;
+
+/// How long a server stays dead, and between two events.
+const BETWEEN_EVENTS: Duration = Duration::from_millis(300);
+
+/// Runs of at least this length check that memory is flat: before, the allocator still grows.
+const FLAT_AFTER: Duration = Duration::from_secs(60);
+
+fn duration() -> Duration {
+    let seconds = std::env::var("EVENKEEL_SOAK").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(6))
+}
+
+/// Three servers; the weights and the number of servers change with `round`.
+fn config(env: &TestEnv, round: u64) -> Config {
+    let mut config = Config::new(env).workers(2).log("sessions = false").quick_health("tcp");
+    config = config.backend("retries = 3");
+    for (index, name) in ["a", "b", "c"].into_iter().enumerate() {
+        let port = 9001 + u16::try_from(index).unwrap();
+        // The second and third server come and go.
+        if index > 0 && mixed(round + index as u64).is_multiple_of(4) {
+            continue;
+        }
+        let weight = 50 + mixed(round ^ index as u64) % 100;
+        config = config.server_with(name, env.port(port), &format!("weight = {weight}"));
+    }
+    config
+}
+
+#[test]
+fn mixed_load_loses_no_byte_and_no_session_without_a_reason() {
+    let time = duration();
+    let env = TestEnv::exclusive();
+    let report = Arc::new(Report::default());
+    let deaths = Arc::new(AtomicU64::new(0));
+    let mortal = |port| Mortal::start(env.port(port), Arc::clone(&deaths), Arc::clone(&report));
+    // The first one never dies, so that a session always finds a server.
+    let (_immortal, mut mortals) = (mortal(9001), [mortal(9002), mortal(9003)]);
+    let balancer = Balancer::start(&env, &config(&env, 0));
+    let clients = Clients {
+        frontend: env.frontend(),
+        deaths: Arc::clone(&deaths),
+        report: Arc::clone(&report),
+        stopped: AtomicBool::new(false),
+        connections: AtomicU64::new(0),
+    };
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}, {} s", time.as_secs());
+    let mut memory = Vec::new();
+    thread::scope(|scope| {
+        let handles: Vec<_> = (0..CLIENTS)
+            .map(|index| {
+                let clients = &clients;
+                scope.spawn(move || clients.run(mixed(seed ^ index << 32)))
+            })
+            .collect();
+        let (started, mut random) = (Instant::now(), seed);
+        while started.elapsed() < time {
+            random = mixed(random);
+            let mortal = &mut mortals[usize::from(random & 1 == 0)];
+            if random >> 8 & 3 == 0 {
+                mortal.die();
+                pause(BETWEEN_EVENTS);
+                mortal.revive();
+                report.count("deaths of servers", 1);
+            } else {
+                balancer.rewrite(&config(&env, random >> 16).text());
+                balancer.signal(Signal::SIGHUP);
+                report.count("reloads", 1);
+            }
+            pause(BETWEEN_EVENTS);
+            memory.push((started.elapsed(), resident_kib(balancer.pid())));
+        }
+        clients.stopped.store(true, Ordering::Relaxed);
+        handles.into_iter().for_each(|handle| handle.join().unwrap());
+    });
+    let metrics = balancer.assert_no_leaks();
+    let mut summary = report.to_string();
+    let opened = metrics.value("evenkeel_sessions_total", &[]);
+    writeln!(summary, "{opened:>12} sessions of the balancer").unwrap();
+    println!("{summary}");
+    report.assert_nothing_wrong();
+    for reason in ["exhausted", "no_server", "drain_timeout", "killed", "idle_timeout"] {
+        assert_eq!(metrics.closed(reason), 0.0, "{reason}");
+    }
+    assert_eq!(metrics.sum("evenkeel_reloads_total", &[("outcome", "failed")]), 0.0);
+    let connections = clients.connections.load(Ordering::Relaxed);
+    assert!(opened >= report.of("sessions complete") as f64, "{opened}");
+    assert!(report.of("sessions complete") > connections / 2, "of {connections} connections");
+    assert_flat(&memory, time);
+    let before = memory.first().unwrap().1;
+    until("memory is released", || resident_kib(balancer.pid()) < before + 16 * 1024);
+}
+
+/// Resident memory in the last quarter is at most 2 % above that of the second quarter.
+fn assert_flat(memory: &[(Duration, u64)], time: Duration) {
+    if time < FLAT_AFTER {
+        return;
+    }
+    let highest = |from: u32, to: u32| {
+        let within = |at: Duration| time * from / 4 <= at && at < time * to / 4;
+        memory.iter().filter(|(at, _)| within(*at)).map(|(_, kib)| *kib).max().unwrap()
+    };
+    let (early, late) = (highest(1, 2), highest(3, 4));
+    println!("{early:>12} KiB resident in the second quarter, {late} KiB in the last");
+    assert!(late * 100 <= early * 102, "{early} KiB in the second quarter, {late} KiB in the last");
+}
