@@ -64,12 +64,10 @@ impl Schedule {
         });
         let weights = reduce(weights.collect());
         let endpoints: Vec<_> = shares.into_iter().flat_map(|(endpoints, _)| endpoints).collect();
-        let rotation = match balance {
-            Balance::Source => {
-                maglev::table(endpoints.iter().map(|one| &**one).zip(weights.iter().copied()))
-            }
-            _ => rotation(&weights),
-        };
+        let mut rotation = rotation(&weights);
+        if balance == Balance::Source {
+            rotation = maglev::table(endpoints.iter().map(|one| &**one), &weights, rotation);
+        }
         let mut blocks: Vec<Arc<LoadBlock>> = Vec::new();
         let loads = endpoints.iter().zip(&weights).map(|(endpoint, weight)| {
             let (block, index) = endpoint.load.place();
@@ -144,7 +142,7 @@ impl Schedule {
 }
 
 /// The turns of each endpoint, spread evenly.
-fn rotation(weights: &[u64]) -> Vec<u16> {
+pub(super) fn rotation(weights: &[u64]) -> Vec<u16> {
     let mut turns: Vec<(u64, u16)> = Vec::new();
     for (index, weight) in weights.iter().enumerate() {
         let Ok(index) = u16::try_from(index) else { break };
