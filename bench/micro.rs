@@ -1,5 +1,6 @@
 //! Micro-benchmarks of what runs for each session or each change: `cargo bench`. `cargo test` runs
-//! them with small numbers and without a table, to show that they work.
+//! them with small numbers and without a table, to show that they work. `cargo bench --bench micro
+//! -- leastconn 1000` runs the rows whose names contain both words.
 //!
 //! Figures are nanoseconds of one operation: the median of the rounds, minimum and maximum. They
 //! show whether a part became slower on the same machine; `bench/run` measures what clients see.
@@ -37,6 +38,10 @@ const THREADS_MAX: usize = 8;
 const ALGORITHMS: [Balance; 5] =
     [Balance::RoundRobin, Balance::LeastConn, Balance::Random, Balance::Source, Balance::First];
 
+/// Sessions of each server that stay open in the rows that say so: each operation ends one of
+/// them, whichever it is, and begins another one.
+const OPEN: u32 = 16;
+
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
 struct Effort {
@@ -55,8 +60,13 @@ fn main() {
     for balance in ALGORITHMS {
         for servers in [2, 100, 1000] {
             for threads in THREADS {
-                picks(balance, servers, threads, effort);
+                picks(balance, servers, threads, 0, effort);
             }
+        }
+    }
+    for servers in [2, 100, 1000] {
+        for threads in THREADS {
+            picks(Balance::LeastConn, servers, threads, OPEN, effort);
         }
     }
     for sessions in [100, 10_000] {
@@ -72,15 +82,21 @@ fn is_measuring() -> bool {
     std::env::args().any(|argument| argument == "--bench")
 }
 
-/// A session's place is taken and given back, in all threads at once.
-fn picks(balance: Balance, servers: u32, threads: usize, effort: Effort) {
+/// Whether the arguments ask for this row.
+fn is_wanted(name: &str) -> bool {
+    std::env::args().skip(1).all(|word| word.starts_with("--") || name.contains(&word))
+}
+
+/// A session's place is taken and given back, in all threads at once, while `open` sessions of each
+/// server stay open.
+fn picks(balance: Balance, servers: u32, threads: usize, open: u32, effort: Effort) {
+    let among = if open > 0 { format!(", {open} open") } else { String::new() };
+    let name = format!("{}, {servers} servers{among}, {threads} threads", balance.word());
+    if !is_wanted(&name) {
+        return;
+    }
     let backend = Arc::new(backend(balance, servers));
-    // A scan of 1,000 servers takes a microsecond.
-    let operations = if balance == Balance::LeastConn {
-        effort.operations / servers.div_ceil(10)
-    } else {
-        effort.operations
-    };
+    let operations = effort.operations;
     let shared = Arc::new(shared_state());
     let rounds = (0..effort.rounds).map(|_| {
         let start = Arc::new(Barrier::new(threads));
@@ -90,11 +106,23 @@ fn picks(balance: Balance, servers: u32, threads: usize, effort: Effort) {
                 let start = Arc::clone(&start);
                 thread::spawn(move || {
                     let local = Rc::new(WorkerHandle::new(shared, WorkerIndex(index)));
+                    let pick = |client| {
+                        let client = || Some(Ipv4Addr::from_bits(client).into());
+                        choose(&backend, client, &[], &local)
+                    };
+                    let mut sessions: Vec<_> =
+                        (0..servers * open).skip(index).step_by(threads).map(pick).collect();
                     start.wait();
                     let began = Instant::now();
                     for client in 0..operations {
-                        let client = || Some(Ipv4Addr::from_bits(client).into());
-                        drop(black_box(choose(&backend, client, &[], &local)));
+                        if sessions.is_empty() {
+                            drop(black_box(pick(client)));
+                        } else {
+                            let ends = (client.wrapping_mul(2_654_435_761) >> 8) as usize;
+                            let ends = ends % sessions.len();
+                            drop(sessions.swap_remove(ends));
+                            sessions.push(black_box(pick(client)));
+                        }
                     }
                     began.elapsed()
                 })
@@ -104,13 +132,16 @@ fn picks(balance: Balance, servers: u32, threads: usize, effort: Effort) {
         times.max().unwrap_or_default()
     });
     // With more threads than cores they take turns: the figure is of all threads together.
-    let name = format!("{}, {servers} servers, {threads} threads", balance.word());
     #[expect(clippy::cast_possible_truncation, reason = "8 at most")]
     print(&name, rounds.collect(), operations * threads as u32);
 }
 
 /// A deadline is moved on, as each byte of a session does; now and then the clock moves.
 fn deadlines(sessions: u32, effort: Effort) {
+    let name = format!("timer wheel, {sessions} sessions");
+    if !is_wanted(&name) {
+        return;
+    }
     let mut wheel = TimerWheel::new();
     let mut now = Tick::START;
     let mut due = Vec::new();
@@ -127,11 +158,14 @@ fn deadlines(sessions: u32, effort: Effort) {
         }
         began.elapsed()
     });
-    print(&format!("timer wheel, {sessions} sessions"), rounds.collect(), effort.operations);
+    print(&name, rounds.collect(), effort.operations);
 }
 
 /// What a reload and what each change of a server's state costs the control thread.
 fn tables(servers: u32, effort: Effort) {
+    if !is_wanted(&format!("a table of {servers} servers")) {
+        return;
+    }
     let few = (effort.operations / 1000 / servers.max(10)).max(1);
     let text = configuration(servers);
     let timed = |operation: &mut dyn FnMut()| -> Vec<Duration> {

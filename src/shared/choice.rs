@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config::Balance;
+use crate::shared::load::NEVER;
 use crate::shared::maglev;
 use crate::shared::schedule::Schedule;
 use crate::shared::server::Endpoint;
@@ -68,16 +69,16 @@ fn draws(schedule: &Schedule) -> Vec<f64> {
 fn chances(schedule: &Schedule) -> Vec<f64> {
     let draws = draws(schedule);
     let load = |index: usize| {
-        if has_room(&schedule.endpoints[index]) { schedule.relative_load(index) } else { f64::MAX }
+        if has_room(&schedule.endpoints[index]) { schedule.key(index) } else { NEVER }
     };
-    let mut order: Vec<(f64, usize)> = (0..draws.len()).map(|index| (load(index), index)).collect();
-    order.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    let mut order: Vec<(u64, usize)> = (0..draws.len()).map(|index| (load(index), index)).collect();
+    order.sort_unstable();
     let mut chances = vec![0.0; draws.len()];
     let mut heavier = 1.0;
-    for group in order.chunk_by(|(a, _), (b, _)| a.total_cmp(b).is_eq()) {
+    for group in order.chunk_by(|(a, _), (b, _)| a == b) {
         let of_group: f64 = group.iter().map(|(_, index)| draws[*index]).sum();
         heavier -= of_group;
-        for (_, index) in group.iter().filter(|(load, _)| *load < f64::MAX) {
+        for (_, index) in group.iter().filter(|(load, _)| *load < NEVER) {
             // It is drawn with a heavier one, first or second; or with one of its own group, first.
             chances[*index] = draws[*index] * (2.0 * heavier + of_group);
         }

@@ -185,6 +185,11 @@ impl Backend {
         self.turn.fetch_add(1, Ordering::Relaxed).wrapping_add(self.turn_offset)
     }
 
+    /// Takes further turns.
+    pub fn skip_turns(&self, turns: usize) {
+        self.turn.fetch_add(turns, Ordering::Relaxed);
+    }
+
     /// The turn that [`Backend::next_turn`] takes next.
     #[must_use]
     pub fn turn(&self) -> usize {

@@ -23,7 +23,9 @@ pub(super) struct Registry {
     servers: u32,
     endpoints: u32,
     tasks: u32,
-    loads: Loads,
+    /// By backend, for the life of the process: the search of leastconn is over those of one
+    /// backend.
+    loads: HashMap<Arc<str>, Loads>,
     /// By backend, for the life of the process: what queues there keeps its place over a reload.
     queues: HashMap<Arc<str>, Arc<Queue>>,
     removed: Vec<Removed>,
@@ -41,7 +43,7 @@ struct Removed {
 
 impl Registry {
     pub(super) fn new(workers: usize) -> Self {
-        let (loads, queues, removed) = (Loads::default(), HashMap::new(), Vec::new());
+        let (loads, queues, removed) = (HashMap::new(), HashMap::new(), Vec::new());
         Self { workers, servers: 0, endpoints: 0, tasks: 0, loads, queues, removed }
     }
 
@@ -93,7 +95,8 @@ impl Registry {
     ) -> Arc<Endpoint> {
         let id = EndpointId { server: server.id, number: self.endpoints };
         self.endpoints += 1;
-        Arc::new(Endpoint::new(id, address, Arc::clone(server), self.loads.take()))
+        let load = self.loads.entry(Arc::clone(&server.backend)).or_default().take();
+        Arc::new(Endpoint::new(id, address, Arc::clone(server), load))
     }
 
     /// The id of a task that probes an endpoint.

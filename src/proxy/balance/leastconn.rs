@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::shared::schedule::Schedule;
 use crate::shared::server::Endpoint;
+use crate::shared::table::Backend;
 
 /// How often the least loaded endpoint that is not full may have become full meanwhile, before the
 /// others are offered in their order.
@@ -12,24 +12,31 @@ const TRIES: usize = 4;
 /// Offers the least loaded endpoint, then the least loaded ones that are not full. Endpoints with
 /// the same load take turns.
 pub(super) fn offer<T>(
-    schedule: &Schedule,
+    backend: &Backend,
     turn: usize,
     take: &mut impl FnMut(&Arc<Endpoint>) -> Option<T>,
 ) -> Option<T> {
-    let Schedule { endpoints, .. } = schedule;
+    let schedule = &backend.schedule;
+    let endpoints = &schedule.endpoints;
     let start = turn % endpoints.len();
-    let least = schedule.least_loaded(start, |_| true)?;
-    if let Some(taken) = take(&endpoints[least]) {
-        return Some(taken);
-    }
     // Endpoints that were offered and not taken: more than these are not remembered.
-    let mut refused = [least; TRIES];
-    for tries in 1..TRIES {
+    let mut refused = [usize::MAX; TRIES];
+    for tries in 0..TRIES {
         let may = |index: usize| {
-            !refused[..tries].contains(&index) && endpoints[index].shared.sessions.room() > 0
+            let has_room = || endpoints[index].shared.sessions.room() > 0;
+            tries == 0 || (!refused[..tries].contains(&index) && has_room())
         };
-        let index = schedule.least_loaded(start, may)?;
+        let index = match schedule.least_loaded(start, may) {
+            Some(index) => index,
+            None if tries > 0 => return None,
+            // A newer table has none of these endpoints.
+            None => break,
+        };
         if let Some(taken) = take(&endpoints[index]) {
+            if index != start {
+                // The next session begins after this endpoint, so that ties alternate.
+                backend.skip_turns((index + endpoints.len() - start) % endpoints.len());
+            }
             return Some(taken);
         }
         refused[tries] = index;

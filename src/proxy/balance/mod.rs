@@ -42,7 +42,7 @@ pub(super) fn offer<T>(
     let schedule = &backend.schedule;
     match backend.settings.balance {
         Balance::RoundRobin | Balance::Source => schedule.walk(position).find_map(take),
-        Balance::LeastConn => leastconn::offer(schedule, position, &mut take),
+        Balance::LeastConn => leastconn::offer(backend, position, &mut take),
         Balance::Random => random::order(schedule, position, worker).find_map(take),
         Balance::First => first::order(schedule).find_map(take),
     }

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
 use std::time::Instant;
 
 use crate::config::{BackendSettings, Balance};
@@ -41,7 +43,7 @@ fn backend(balance: Balance, servers: &[(u32, Option<u32>)]) -> Backend {
             cells: PerWorker::new(1),
             queue: Arc::new(Queue::new(1, 0)),
         };
-        let address = SocketAddr::from(([192, 0, 2, u8::try_from(number).unwrap()], 80));
+        let address = SocketAddr::from(([192, 0, 2, number.to_le_bytes()[0]], 80));
         let id = EndpointId { server: id, number };
         let endpoint = Endpoint::new(id, address, Arc::new(shared), loads.take());
         (vec![Arc::new(endpoint)], *weight)
@@ -127,6 +129,125 @@ fn leastconn_takes_turns_among_equals() {
         servers.push(server);
     }
     assert_eq!(servers, [0, 1, 2, 0, 1, 2]);
+}
+
+#[test]
+fn leastconn_takes_turns_among_equals_while_others_are_busy() {
+    for count in [3, 100] {
+        let mut scene = Scene::new(Balance::LeastConn, &vec![EVEN; count]);
+        scene.begin(count);
+        // Servers 0 and 1 have no session: the next ones alternate.
+        scene.end(0);
+        scene.end(1);
+        let mut servers = Vec::new();
+        for _ in 0..6 {
+            let server = scene.begin(1)[0];
+            scene.end(server);
+            servers.push(server);
+        }
+        assert_eq!(servers, [0, 1, 0, 1, 0, 1], "of {count} servers");
+    }
+}
+
+#[test]
+fn leastconn_among_many_servers_chooses_as_among_few() {
+    let weights = [100, 200, 300, 50, 1000];
+    let servers: Vec<_> = (0..150).map(|number| (weights[number % 5], None)).collect();
+    let mut scene = Scene::new(Balance::LeastConn, &servers);
+    for step in 0..3000 {
+        let before = scene.loads();
+        let chosen = scene.begin(1)[0] as usize;
+        let relative = |server: usize| f64::from(before[server]) / f64::from(servers[server].0);
+        let least = (0..servers.len()).map(relative).fold(f64::MAX, f64::min);
+        assert!(relative(chosen) <= least, "step {step}: {chosen}");
+        if step % 3 == 2 {
+            let ends = scene.permits[step * 7 % scene.permits.len()].endpoint().id.number;
+            scene.end(ends);
+        }
+    }
+}
+
+#[test]
+fn leastconn_passes_over_full_servers_among_many() {
+    let limit = |number: usize| (number % 2 == 0).then(|| u32::try_from(number / 20).unwrap());
+    let servers: Vec<_> = (0..100).map(|number| (100, limit(number))).collect();
+    let mut scene = Scene::new(Balance::LeastConn, &servers);
+    scene.begin(1000);
+    let loads = scene.loads();
+    let unlimited = || loads.iter().skip(1).step_by(2);
+    assert!(unlimited().max().unwrap() - unlimited().min().unwrap() <= 1, "{loads:?}");
+    for number in (0..100).step_by(2) {
+        assert_eq!(Some(loads[number]), limit(number), "server {number}");
+    }
+    scene.end(42);
+    assert_eq!(scene.begin(1), [42]);
+}
+
+#[test]
+fn a_new_table_keeps_the_loads_and_knows_other_weights_and_servers() {
+    let mut scene = Scene::new(Balance::LeastConn, &[EVEN; 100]);
+    scene.begin(300);
+    assert!(scene.loads().iter().all(|load| *load == 3));
+    // Server 7 goes down, and server 9 gets twice its weight.
+    let shares = |without: u32| {
+        let endpoints = scene.backend.schedule.endpoints.iter().cloned();
+        let stay = endpoints.filter(|one| one.id.number != without);
+        stay.map(|one| (vec![Arc::clone(&one)], if one.id.number == 9 { 200 } else { 100 }))
+            .collect::<Vec<_>>()
+    };
+    let (all, fewer) = (shares(u32::MAX), shares(7));
+    let old = std::mem::take(&mut scene.backend.schedule);
+    scene.backend.schedule = Schedule::new(Balance::LeastConn, fewer);
+    assert_eq!(scene.begin(3), [9, 9, 9], "3 of 100 are as many as 6 of 200");
+    scene.end(7);
+    scene.end(7);
+    scene.end(8);
+    assert_eq!(scene.begin(1), [8], "server 7 is not in the table");
+    // A worker may still have the table before.
+    let new = std::mem::replace(&mut scene.backend.schedule, old);
+    scene.end(8);
+    assert_eq!(scene.begin(1), [8]);
+    drop(new);
+    scene.backend.schedule = Schedule::new(Balance::LeastConn, all);
+    assert_eq!(scene.begin(2), [7, 7], "what it had is still counted");
+}
+
+#[test]
+fn no_server_exceeds_its_limit_and_all_loads_balance_while_workers_choose_at_once() {
+    let servers: Vec<_> = (0..100).map(|number| (100, (number < 50).then_some(3))).collect();
+    let backend = backend(Balance::LeastConn, &servers);
+    let endpoints = &backend.schedule.endpoints;
+    let loads = || endpoints.iter().map(|endpoint| endpoint.load.read()).collect::<Vec<_>>();
+    let (held, most, pause) = (AtomicUsize::new(0), AtomicU32::new(0), Barrier::new(5));
+    let run = |seed: usize| {
+        let (worker, mut permits) = (worker(), Vec::new());
+        for step in 0..5_000 {
+            if step % 5 < 3 && permits.len() < 200 {
+                permits.extend(choose(&backend, || None, &[], &worker).ok());
+            } else if !permits.is_empty() {
+                drop(permits.swap_remove(step * (seed + 7) % permits.len()));
+            }
+            let limited = endpoints[..50].iter();
+            let active = limited.map(|endpoint| endpoint.shared.sessions.active()).max();
+            most.fetch_max(active.unwrap(), Ordering::Relaxed);
+        }
+        held.fetch_add(permits.len(), Ordering::Relaxed);
+        pause.wait();
+        pause.wait();
+    };
+    let at_pause = thread::scope(|scope| {
+        for seed in 0..4 {
+            let run = &run;
+            scope.spawn(move || run(seed));
+        }
+        pause.wait();
+        let loads = loads();
+        pause.wait();
+        loads
+    });
+    assert_eq!(most.load(Ordering::Relaxed), 3, "sessions of a server with a limit");
+    assert_eq!(at_pause.iter().sum::<u32>() as usize, held.load(Ordering::Relaxed));
+    assert!(loads().iter().all(|load| *load == 0));
 }
 
 #[test]
