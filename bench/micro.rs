@@ -114,16 +114,7 @@ fn picks(balance: Balance, servers: u32, threads: usize, open: u32, effort: Effo
                         (0..servers * open).skip(index).step_by(threads).map(pick).collect();
                     start.wait();
                     let began = Instant::now();
-                    for client in 0..operations {
-                        if sessions.is_empty() {
-                            drop(black_box(pick(client)));
-                        } else {
-                            let ends = (client.wrapping_mul(2_654_435_761) >> 8) as usize;
-                            let ends = ends % sessions.len();
-                            drop(sessions.swap_remove(ends));
-                            sessions.push(black_box(pick(client)));
-                        }
-                    }
+                    (0..operations).for_each(|client| replace(&mut sessions, client, pick));
                     began.elapsed()
                 })
             })
@@ -134,6 +125,18 @@ fn picks(balance: Balance, servers: u32, threads: usize, open: u32, effort: Effo
     // With more threads than cores they take turns: the figure is of all threads together.
     #[expect(clippy::cast_possible_truncation, reason = "8 at most")]
     print(&name, rounds.collect(), operations * threads as u32);
+}
+
+/// Ends one of the open sessions, if there are any, and begins another one; else one that ends at
+/// once.
+fn replace<T>(sessions: &mut Vec<T>, client: u32, pick: impl Fn(u32) -> T) {
+    if sessions.is_empty() {
+        drop(black_box(pick(client)));
+        return;
+    }
+    let ends = (client.wrapping_mul(2_654_435_761) >> 8) as usize % sessions.len();
+    drop(sessions.swap_remove(ends));
+    sessions.push(black_box(pick(client)));
 }
 
 /// A deadline is moved on, as each byte of a session does; now and then the clock moves.
