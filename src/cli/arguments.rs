@@ -152,6 +152,16 @@ pub(super) enum Command {
         #[command(flatten)]
         control: ControlArguments,
     },
+    /// Replace the binary of a running balancer without losing a connection, and print the result.
+    ///
+    /// The running process starts the file that is now at its path, with the same arguments, and
+    /// passes its listening sockets. If the new process does not start, nothing changes. Else the
+    /// old one accepts no new connections, and its sessions continue until the drain times out.
+    #[command(after_help = "Example: evenkeel upgrade")]
+    Upgrade {
+        #[command(flatten)]
+        control: ControlArguments,
+    },
     /// Show which server a client would get now, and why.
     ///
     /// Shows the rules that a connection meets, the algorithm, and for each server why it is chosen

@@ -10,6 +10,7 @@ use clap::CommandFactory;
 
 use crate::config::{self, AdminState, Config, Observe};
 use crate::control::signals;
+use crate::control::upgrade::Start;
 use crate::convert::{self, Format};
 use crate::doctor::lookups::{self, Warning};
 use crate::observe::{admin, application_log};
@@ -77,6 +78,9 @@ fn dispatch(command: Command) -> Outcome {
         Command::Reload { control, .. } => {
             ask(&control, |socket| admin::order(socket, Order::Reload))
         }
+        Command::Upgrade { control } => {
+            ask(&control, |socket| admin::order(socket, Order::Upgrade))
+        }
         Command::Explain { frontend, client, json, control } => {
             ask(&control, |socket| admin::explain(socket, &frontend, client, json))
         }
@@ -97,6 +101,11 @@ fn start(arguments: &RunArguments) -> Outcome {
     if let Err(error) = signals::block() {
         return failed(&format!("signals cannot be blocked ({error})"));
     }
+    // Before anything opens a descriptor or starts a thread.
+    let mut start = match Start::of_this_process() {
+        Ok(start) => start,
+        Err(why) => return failed(&why),
+    };
     let config = if arguments.bind.is_empty() {
         load(arguments.config.file.as_deref())
     } else {
@@ -104,11 +113,15 @@ fn start(arguments: &RunArguments) -> Outcome {
     };
     let config = match config {
         Ok(config) => config,
-        Err(problems) => return refused(&problems),
+        Err(problems) => {
+            start.fail(&problems.to_string());
+            return refused(&problems);
+        }
     };
-    match run::run(config) {
+    match run::run(config, &mut start) {
         Ok(()) => Outcome::Done,
         Err(failure) => {
+            start.fail(&failure.to_string());
             application_log::write_final(&format!("{failure}\n"));
             if failure.is_configuration() { Outcome::Refused } else { Outcome::Failed }
         }

@@ -51,6 +51,18 @@ impl Health {
         Self { rise, fall, up: false, decided: true, against: 0 }
     }
 
+    /// An endpoint with the history that another process has seen.
+    #[must_use]
+    pub const fn restored(rise: u32, fall: u32, up: bool, decided: bool, against: u32) -> Self {
+        Self { rise, fall, up, decided, against }
+    }
+
+    /// Consecutive probes that contradict its state.
+    #[must_use]
+    pub const fn against(&self) -> u32 {
+        self.against
+    }
+
     /// Whether it is up.
     #[must_use]
     pub const fn is_up(&self) -> bool {

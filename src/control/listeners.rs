@@ -38,6 +38,16 @@ pub struct Unbound {
 /// # Errors
 /// Every address that cannot be bound; then nothing has changed.
 pub fn bind(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unbound> {
+    let listeners = bind_new(config, workers, bound)?;
+    change_options(config, &listeners, bound);
+    Ok(listeners)
+}
+
+/// As [`bind`], without a change of those that are in `bound`: another process uses them as well.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_new(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unbound> {
     let mut wanted = Vec::new();
     for frontend in &config.frontends {
         let options = ListenOptions::of(frontend);
@@ -70,13 +80,23 @@ pub fn bind(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unb
     if !failed.lines.is_empty() {
         return Err(failed);
     }
-    for (address, _, options) in known {
+    for (address, ..) in known {
         if let Some(listener) = bound.get(&address) {
-            change(listener, options);
             listeners.insert(address, Arc::clone(listener));
         }
     }
     Ok(listeners)
+}
+
+/// Gives those of `listeners` that are in `bound` the options of `config`.
+pub fn change_options(config: &Config, listeners: &Bound, bound: &Bound) {
+    for frontend in &config.frontends {
+        let options = ListenOptions::of(frontend);
+        for address in frontend.bind.iter().flat_map(|(bind, _)| bind.addresses()) {
+            let listener = listeners.get(&address).filter(|_| bound.contains_key(&address));
+            listener.into_iter().for_each(|listener| change(listener, options));
+        }
+    }
 }
 
 /// Whether every address of `config` could be bound; nothing is bound afterwards.
@@ -146,7 +166,7 @@ fn bind_alone(address: SocketAddr) -> io::Result<()> {
     socket.bind(&address.into())
 }
 
-fn bind_shared(address: SocketAddr) -> io::Result<Socket> {
+pub(super) fn bind_shared(address: SocketAddr) -> io::Result<Socket> {
     let socket = plain(address)?;
     socket.set_reuse_port(true)?;
     // Accepted sockets inherit it, which saves a system call for each session.

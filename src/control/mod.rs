@@ -20,3 +20,4 @@ pub mod controller;
 pub mod signals;
 pub mod sources;
 mod unix_listeners;
+pub mod upgrade;

@@ -5,15 +5,23 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
+use crate::sys::descriptors;
+
 const READY: &str = "READY=1\n";
 const STOPPING: &str = "STOPPING=1\n";
+const BARRIER: &[u8] = b"BARRIER=1\n";
+
+/// For the service manager to read what was sent.
+const BARRIER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The service manager.
 #[derive(Debug)]
@@ -25,6 +33,8 @@ pub struct Notifier {
     unsent: Vec<String>,
     /// The last status that was sent.
     status: String,
+    /// The service manager listens to this process.
+    is_main: bool,
 }
 
 impl Notifier {
@@ -35,7 +45,7 @@ impl Notifier {
             let opened = open(&name);
             opened.inspect_err(|error| tracing::warn!("NOTIFY_SOCKET cannot be used: {error}")).ok()
         });
-        Self { socket, unsent: Vec::new(), status: String::new() }
+        Self { socket, unsent: Vec::new(), status: String::new(), is_main: true }
     }
 
     /// Serving: the end of the start, and of each reload.
@@ -62,11 +72,35 @@ impl Notifier {
         self.send_unsent();
     }
 
+    /// Another process is the main one from now on: the service manager waits for its end, and
+    /// listens to it. Only the main process may say so (`NotifyAccess=main`).
+    pub fn main_process(&mut self, pid: u32) {
+        self.unsent.push(format!("MAINPID={pid}\n"));
+        self.send_unsent();
+    }
+
+    /// Nothing more is sent for this process but what is unsent: another one is the main process.
+    pub fn leave(&mut self) {
+        self.is_main = false;
+    }
+
+    /// Waits until the service manager has handled all messages (`sd_notify_barrier(3)`), but not
+    /// long: it must learn of the new main process before this one is gone.
+    pub fn wait(&mut self) {
+        self.send_unsent();
+        let Some((socket, address)) = self.socket.take() else { return };
+        let waited = barrier(&socket, &address);
+        if let Err(error) = waited {
+            tracing::debug!("the service manager does not say that it has read: {error}");
+        }
+    }
+
     /// One line for `systemctl status`, sent when it differs from the last one. Sends the changes
     /// of state again that found the queue full, so it is to be called now and then.
     pub fn status(&mut self, line: &str) {
         self.send_unsent();
-        if self.unsent.is_empty()
+        if self.is_main
+            && self.unsent.is_empty()
             && self.status != line
             && self.send(&format!("STATUS={}\n", one_line(line)))
         {
@@ -95,6 +129,16 @@ impl Notifier {
             Ok(_) => true,
         }
     }
+}
+
+/// Sends one end of a pair; the service manager closes it after all messages before it.
+fn barrier(socket: &UnixDatagram, address: &SocketAddr) -> io::Result<()> {
+    let (mut ours, theirs) = UnixStream::pair()?;
+    descriptors::send_to(socket, address, BARRIER, theirs.as_fd())?;
+    drop(theirs);
+    ours.set_read_timeout(Some(BARRIER_TIMEOUT))?;
+    ours.read(&mut [0])?;
+    Ok(())
 }
 
 /// A path, or `@` and the name of an abstract socket.

@@ -13,7 +13,7 @@ pub enum Signal {
     /// SIGTERM, SIGINT, SIGQUIT, SIGUSR1 (HAProxy's soft stop): drain; while draining, stop.
     End,
     /// SIGUSR2
-    HandOver,
+    Upgrade,
 }
 
 /// Receives the signals of this process.
@@ -53,7 +53,7 @@ impl Signals {
             _ = self.interrupt.recv() => Signal::End,
             _ = self.quit.recv() => Signal::End,
             _ = self.user1.recv() => Signal::End,
-            _ = self.user2.recv() => Signal::HandOver,
+            _ = self.user2.recv() => Signal::Upgrade,
         }
     }
 

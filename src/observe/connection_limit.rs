@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::shared::orders::Request;
+use crate::shared::state::{Observing, SharedState};
 
 /// After an accept that failed, most likely because no descriptor is left: prevents a busy loop.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -18,6 +19,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long a connection without a request is kept while others wait: a request arrives at once or
 /// never, and a probe of a supervisor must not time out.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// For answers to be sent once a new process has the socket.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// When the request of a connection has arrived: from then on it has more time.
 #[derive(Debug, Clone, Default)]
@@ -42,14 +46,17 @@ pub(super) struct ConnectionLimit {
     pub(super) answer_timeout: Option<Duration>,
 }
 
-/// Serves accepted connections until the control thread drops its receiver of requests; dropped, it
+/// Serves accepted connections until the control thread drops its receiver of requests, or a new
+/// process has the socket: then those that are open are returned, so that they end. Dropped, it
 /// ends every connection.
 pub(super) async fn serve<S, A, C>(
     limit: ConnectionLimit,
     control: &mpsc::Sender<Request>,
+    shared: &SharedState,
     accept: impl Fn() -> A,
     converse: impl Fn(S, RequestArrived) -> C,
-) where
+) -> OpenConnections
+where
     A: Future<Output = io::Result<S>>,
     C: Future<Output = ()> + Send + 'static,
 {
@@ -73,9 +80,32 @@ pub(super) async fn serve<S, A, C>(
             }
         }
     };
-    tokio::select! {
-        () = serving => {}
-        () = control.closed() => {}
+    let mut observing = shared.observing.subscribe();
+    let handed_over = tokio::select! {
+        biased; // nothing is accepted any more once a new process has the socket
+        changed = observing.wait_for(|served| *served != Observing::Here) => changed.is_ok(),
+        () = control.closed() => false,
+        () = serving => false,
+    };
+    OpenConnections(handed_over.then_some(connections.tasks))
+}
+
+/// Connections that are open when the socket is given up.
+#[derive(Debug)]
+#[must_use = "they end when it is dropped"]
+pub(super) struct OpenConnections(Option<JoinSet<()>>);
+
+impl OpenConnections {
+    /// Whether a new process has the socket.
+    pub(super) const fn are_handed_over(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Waits until their answers are sent, but not long.
+    pub(super) async fn finish(self) {
+        let Some(mut tasks) = self.0 else { return };
+        let all = async { while tasks.join_next().await.is_some() {} };
+        drop(timeout(FINISH_TIMEOUT, all).await);
     }
 }
 

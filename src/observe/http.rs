@@ -67,12 +67,15 @@ pub async fn serve(
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let router = router(control.clone(), shared);
+    let router = router(control.clone(), Arc::clone(&shared));
     let accept = || async { Ok(listener.accept().await?.0) };
     let converse = |stream, arrived| converse(stream, arrived, router.clone());
     let answer_timeout = Some(ANSWER_TIMEOUT);
     let limit = ConnectionLimit { name: "observe.bind", max: CONNECTIONS_MAX, answer_timeout };
-    connection_limit::serve(limit, &control, accept, converse).await;
+    let open = connection_limit::serve(limit, &control, &shared, accept, converse).await;
+    // A new process may have it.
+    drop(listener);
+    open.finish().await;
     Ok(())
 }
 

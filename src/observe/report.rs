@@ -294,7 +294,7 @@ impl FrontendReport {
 impl ServerReport {
     fn new(server: &ServerStatus) -> Self {
         let cells = &server.shared.cells;
-        let passed = server.probes.results[ProbeResult::Passed as usize].read();
+        let passed = server.probes.sum(|cell| cell.results[ProbeResult::Passed as usize].read());
         Self {
             backend: server.backend.to_string(),
             name: server.shared.name.to_string(),
@@ -316,7 +316,7 @@ impl ServerReport {
             connect_failures: cells.sum(|cell| total(&cell.connect_failures)),
             retries: cells.sum(|cell| total(&cell.retries)),
             probes_passed: passed,
-            probes_failed: total(&server.probes.results).saturating_sub(passed),
+            probes_failed: server.probes.sum(|cell| total(&cell.results)).saturating_sub(passed),
             last_probe: server.last_probe.detail.clone(),
             last_probe_ms: server.last_probe.duration.map(millis),
         }

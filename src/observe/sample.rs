@@ -54,6 +54,8 @@ pub(super) fn snapshot() -> Snapshot {
         uptime: Duration::from_secs(3725),
         table_version: 7,
         reloads_done: 2,
+        upgrades_done: 1,
+        upgrades_failed: 0,
         reloads_failed: 1,
         sessions_max: 1000,
         frontends: vec![frontend],
@@ -120,6 +122,7 @@ pub(super) async fn control(mut requests: mpsc::Receiver<Request>) {
             Request::Order(order, sender) => {
                 let outcome = match order {
                     Order::Reload => Ok("reloaded".to_owned()),
+                    Order::Upgrade => Ok("upgraded".to_owned()),
                     Order::SetState(name, _) | Order::SetWeight(name, _)
                         if name.server != "web1" =>
                     {

@@ -62,6 +62,8 @@ pub enum Accepted {
 pub struct Gate {
     accept: State,
     draining: bool,
+    /// Another process accepts from the same socket.
+    handed_over: bool,
     /// While draining: the next connection is taken only after the last one has a session.
     fds_low: bool,
     /// While draining: the backlog was found empty.
@@ -88,12 +90,25 @@ impl Gate {
     /// Nothing is armed.
     #[must_use]
     pub const fn new() -> Self {
-        Self { accept: State::Idle, draining: false, fds_low: false, empty: false }
+        Self {
+            accept: State::Idle,
+            draining: false,
+            handed_over: false,
+            fds_low: false,
+            empty: false,
+        }
     }
 
     /// The listener is not wanted any more: what waits in its backlog is still accepted.
     pub const fn drain(&mut self) {
         self.draining = true;
+    }
+
+    /// Another process accepts from the same socket. What waits in the backlog is still accepted
+    /// here as long as there is room: the kernel may have announced it to this accept alone. With
+    /// no room, the other process accepts it.
+    pub const fn hand_over(&mut self) {
+        (self.draining, self.handed_over) = (true, true);
     }
 
     /// Whether [`Gate::drain`] was called.
@@ -129,7 +144,8 @@ impl Gate {
             State::Cancelling | State::Draining | State::Stopped => return Action::Nothing,
             State::One | State::Many if self.draining => (State::Cancelling, Action::Cancel),
             State::Idle if self.draining => {
-                if self.empty {
+                let full = room == 0 || parked > 0 || starved || self.fds_low;
+                if self.empty || (self.handed_over && full) {
                     (State::Stopped, Action::Stop)
                 } else if starved || (self.fds_low && parked > 0) {
                     return Action::Nothing;

@@ -65,6 +65,8 @@ struct ListenSocket {
     /// In the user data of its accepts.
     id: u32,
     listener: Arc<Listener>,
+    /// The place of its socket there.
+    slot: usize,
     /// None once it is closed.
     socket: Option<Arc<OwnedFd>>,
     frontend: Arc<Frontend>,
@@ -107,28 +109,34 @@ impl Listeners {
             }
         }
         for socket in self.sockets.iter_mut().filter(|socket| !socket.gate.is_draining()) {
-            match wanted.remove(&Arc::as_ptr(&socket.listener)) {
+            match wanted.get(&Arc::as_ptr(&socket.listener)) {
                 Some((_, frontend)) => socket.frontend = Arc::clone(frontend),
                 None => socket.gate.drain(),
             }
+        }
+        for socket in &self.sockets {
+            wanted.remove(&Arc::as_ptr(&socket.listener));
         }
         if wanted.is_empty() {
             return;
         }
         for (listener, frontend) in &table.listeners {
             let is_new = wanted.contains_key(&Arc::as_ptr(listener));
-            let Some(socket) = listener.socket(self.worker.index).filter(|_| is_new) else {
+            if !is_new {
                 continue;
-            };
-            self.sockets.push(ListenSocket {
-                id: self.next_id,
-                listener: Arc::clone(listener),
-                socket: Some(socket),
-                frontend: Arc::clone(frontend),
-                gate: Gate::new(),
-                parked: VecDeque::new(),
-            });
-            self.next_id = self.next_id.wrapping_add(1);
+            }
+            for (slot, socket) in listener.sockets_of(self.worker.index) {
+                self.sockets.push(ListenSocket {
+                    id: self.next_id,
+                    listener: Arc::clone(listener),
+                    slot,
+                    socket: Some(socket),
+                    frontend: Arc::clone(frontend),
+                    gate: Gate::new(),
+                    parked: VecDeque::new(),
+                });
+                self.next_id = self.next_id.wrapping_add(1);
+            }
         }
     }
 
@@ -136,7 +144,11 @@ impl Listeners {
     pub(super) fn drain(&mut self, over: bool) {
         self.touched = true;
         for socket in &mut self.sockets {
-            socket.gate.drain();
+            if socket.listener.is_handed_over() {
+                socket.gate.hand_over();
+            } else {
+                socket.gate.drain();
+            }
             if over {
                 let cell = socket.frontend.shared.cells.of(self.worker.index);
                 cell.refused[Refusal::Limit as usize].add(socket.parked.len() as u64);
@@ -223,7 +235,7 @@ impl Listeners {
             let room = self.worker.shared.sessions.room();
             let room = room.min(socket.frontend.shared.sessions.room());
             let action = socket.gate.next(Situation { room, parked: socket.parked.len(), starved });
-            socket.act(action, context, &self.worker);
+            socket.act(action, context);
             full |= !socket.parked.is_empty() || (room == 0 && !socket.gate.is_draining());
         }
         self.sockets.retain(|socket| !socket.gate.is_stopped() || !socket.parked.is_empty());
@@ -289,16 +301,16 @@ impl ListenSocket {
         self.listener.address.port()
     }
 
-    fn act(&mut self, action: Action, context: &mut WorkerContext, worker: &WorkerHandle) {
+    fn act(&mut self, action: Action, context: &mut WorkerContext) {
         let user_data = UserData::Accept(self.id).pack();
         let Some(socket) = &self.socket else { return };
         match action {
             Action::Nothing => {}
             Action::ArmOne => context.ring.accept(socket, user_data, false),
-            // All workers accept from one unix socket. The kernel wakes the one that has waited for
+            // Several workers accept from one socket. The kernel wakes the one that has waited for
             // longest: a multishot accept would never lose the first place.
             Action::ArmMany => {
-                let many = !self.listener.address.is_unix();
+                let many = !self.listener.is_shared();
                 context.ring.accept(socket, user_data, many);
             }
             Action::Cancel => context.ring.cancel_accept(user_data),
@@ -310,7 +322,7 @@ impl ListenSocket {
             }
             // No shutdown(2), which would stop the socket for every process that shares it.
             Action::Stop => {
-                self.listener.close(worker.index);
+                self.listener.close(self.slot);
                 self.socket = None;
             }
         }

@@ -9,15 +9,18 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{self, Receiver};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::{self, spawn_blocking};
+use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::control::budget::{self, Memory};
 use crate::control::cluster::Cluster;
-use crate::control::controller;
+use crate::control::controller::{self, UpgradeParts};
 use crate::control::reload::{self, Names};
 use crate::control::resolve::Resolver;
 use crate::control::signals::Signals;
 use crate::control::sources;
+use crate::control::upgrade::{Inherited, Start, Taken, Takeover};
 use crate::observe::{admin, application_log, http, log};
 use crate::proxy::PIPES_PER_WORKER;
 use crate::proxy::worker::Worker;
@@ -47,6 +50,9 @@ const EVENTS_WAITING: usize = 4096;
 /// Requests in the channel to the control thread; a sender waits while it is full.
 const REQUESTS_WAITING: usize = 64;
 
+/// How long HTTP and the control socket may take to send the answers under way.
+const OBSERVERS_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How long the session log may take to write the remaining records at the end.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -54,13 +60,16 @@ const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// It could not start, or had to stop.
-pub fn run(config: Config) -> Result<(), Failure> {
+pub fn run(config: Config, start: &mut Start) -> Result<(), Failure> {
     let started = Instant::now();
     // Dropped last: every line is written, whatever the outcome.
     let mut application_log = application_log::init(config.observe.log.format);
     features::ring_available()
         .map_err(|problem| Failure::of(format!("evenkeel: {problem}; see `evenkeel doctor`")))?;
-    let prepared = Prepared::new(&config)?;
+    if start.takeover.is_none() {
+        start.inherited = Inherited::from_service_manager();
+    }
+    let prepared = Prepared::new(&config, std::mem::take(&mut start.inherited))?;
     // No other thread exists yet, so that limits and privileges hold for all threads.
     limits::raise_locked_memory();
     prepared.drop_privileges(&config)?;
@@ -71,7 +80,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         Failure::of(limits::no_ring("evenkeel: the control thread", &error, workers, sessions))
     })?;
     let (records, writer) = start_log(&config)?.unzip();
-    let outcome = runtime.block_on(control(config, prepared, records, started));
+    let outcome = runtime.block_on(control(config, prepared, records, started, start));
     // Tasks of the control thread hold the shared state, and with it the channel to the log.
     drop(runtime);
     if let Some(writer) = writer {
@@ -93,6 +102,7 @@ async fn control(
     mut prepared: Prepared,
     records: Option<Records>,
     started: Instant,
+    start: &mut Start,
 ) -> Result<(), Failure> {
     let mut signals =
         Signals::new().map_err(|error| Failure::of(format!("evenkeel: signals: {error}")))?;
@@ -107,8 +117,23 @@ async fn control(
     prepared.count_names(&config, &found);
     sources::warn(&config);
     let mut cluster = Cluster::new(prepared.workers);
+    let known = start.takeover.as_ref().and_then(Takeover::state).map(|state| &state.cluster);
+    if let Some(known) = known {
+        cluster.restore_orders(known, started);
+    }
+    let mut addresses = found.addresses();
     cluster.add_records(found.records());
-    cluster.merge(&config, found.addresses(), &LocalAddresses::now(), started);
+    // What DNS does not answer now has its last good answer.
+    if let Some(known) = known {
+        cluster.add_records(known.records());
+        for (host, answer) in known.answers() {
+            addresses.entry(host).or_insert(answer);
+        }
+    }
+    cluster.merge(&config, addresses, &LocalAddresses::now(), started);
+    if let Some(known) = known {
+        cluster.restore_health(known, started);
+    }
     let table = cluster.table(1, &prepared.bound);
 
     let (events_sender, events) = channel::bounded(EVENTS_WAITING);
@@ -122,6 +147,12 @@ async fn control(
         shared.phase.store(Phase::Stopped);
         shared.wake();
     })?;
+    for extra in std::mem::take(&mut prepared.extras) {
+        if let Err(error) = extra.listen() {
+            tracing::warn!("a worker accepts no clients of an address: {error}");
+        }
+    }
+    let taken = take_over(start, &mut prepared, &shared, &config).await;
     tracing::info!(
         "evenkeel {} runs: {} workers, {} sessions at most; {}",
         env!("CARGO_PKG_VERSION"),
@@ -129,7 +160,12 @@ async fn control(
         prepared.sessions_max,
         where_it_listens(&config, prepared.http.is_some())
     );
+    let observed = prepared.observed();
+    let observed =
+        observed.map_err(|error| Failure::of(format!("evenkeel: no descriptor: {error}")))?;
+    let upgrade = UpgradeParts { program: start.program.take(), observed, taken };
     let Prepared { bound, budget, http, admin, .. } = prepared;
+    let (requests, observers) = observe(http, admin, &shared);
     let parts = controller::Parts {
         config,
         cluster,
@@ -140,11 +176,49 @@ async fn control(
         found,
         signals,
         events,
-        requests: observe(http, admin, &shared),
+        requests,
         ended,
         started,
+        upgrade,
     };
-    Box::pin(controller::run(parts)).await.map_err(|line| Failure::of(format!("evenkeel: {line}")))
+    let outcome = Box::pin(controller::run(parts)).await;
+    for observer in observers {
+        // Answers under way are sent.
+        drop(timeout(OBSERVERS_TIMEOUT, observer).await);
+    }
+    outcome.map_err(|line| Failure::of(format!("evenkeel: {line}")))
+}
+
+/// Tells the old process of an upgrade that this one accepts; returns when the old one has stopped.
+/// If that one is gone, what was accepted meanwhile is served, and then this process ends too.
+async fn take_over(
+    start: &mut Start,
+    prepared: &mut Prepared,
+    shared: &SharedState,
+    config: &Config,
+) -> Option<Taken> {
+    let Some(takeover) = start.takeover.take() else {
+        prepared.own(config);
+        return None;
+    };
+    takeover.note().iter().for_each(|note| tracing::warn!("{note}"));
+    let unused = std::mem::take(&mut prepared.unused);
+    let ready = spawn_blocking(move || takeover.ready(unused)).await;
+    match ready.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        Ok(taken) => {
+            prepared.own(config);
+            let Taken { pid, version, .. } = &taken;
+            tracing::info!("replaces process {pid} (evenkeel {version})");
+            Some(taken)
+        }
+        Err(error) => {
+            tracing::error!("the old process has not handed over ({error}); draining");
+            let deadline = Instant::now() + config.global.drain_timeout;
+            shared.phase.store(Phase::Draining(deadline));
+            shared.wake();
+            None
+        }
+    }
 }
 
 /// Serves HTTP and the control socket in the runtime of the control thread, until the receiver of
@@ -153,24 +227,30 @@ fn observe(
     http: Option<TcpListener>,
     admin: Option<admin::Socket>,
     shared: &Arc<SharedState>,
-) -> mpsc::Receiver<Request> {
+) -> (mpsc::Receiver<Request>, Vec<task::JoinHandle<()>>) {
     let (sender, requests) = mpsc::channel(REQUESTS_WAITING);
+    let mut observers = Vec::new();
     if let Some(listener) = http {
-        watch("observe.bind", http::serve(listener, sender.clone(), Arc::clone(shared)));
+        let serve = http::serve(listener, sender.clone(), Arc::clone(shared));
+        observers.push(watch("observe.bind", serve));
     }
     if let Some(socket) = admin {
-        watch("observe.control", admin::serve(socket, sender, Arc::clone(shared)));
+        let serve = admin::serve(socket, sender, Arc::clone(shared));
+        observers.push(watch("observe.control", serve));
     }
-    requests
+    (requests, observers)
 }
 
 /// Reports a service that ends before the process does.
-fn watch(key: &'static str, serve: impl Future<Output = io::Result<()>> + 'static) {
+fn watch(
+    key: &'static str,
+    serve: impl Future<Output = io::Result<()>> + 'static,
+) -> task::JoinHandle<()> {
     tokio_uring::spawn(async move {
         if let Err(error) = serve.await {
             tracing::error!("{key} is not served: {error}");
         }
-    });
+    })
 }
 
 /// For the operator: the addresses of the frontends, and that of the status page.

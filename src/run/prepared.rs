@@ -1,14 +1,19 @@
 //! Every step that can fail, before anything is started: limits, accounts, addresses.
 
+use std::io;
 use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use crate::config::{self, Config, Span};
 use crate::control::budget::Budget;
 use crate::control::cluster::Bound;
+use crate::control::controller::Observed;
 use crate::control::listeners;
 use crate::control::probe_tls;
 use crate::control::reload::Found;
 use crate::control::sources;
+use crate::control::upgrade::{Extra, Inherited, Offered, Role};
 use crate::observe::{CONNECTIONS_MAX, admin};
 use crate::proxy::PIPES_PER_WORKER;
 use crate::run::failure::Failure;
@@ -26,16 +31,22 @@ pub(super) struct Prepared {
     pub(super) bound: Bound,
     pub(super) http: Option<TcpListener>,
     pub(super) admin: Option<admin::Socket>,
+    /// Sockets that listen when nothing can fail any more.
+    pub(super) extras: Vec<Extra>,
+    /// Those of `bound` that another process has bound.
+    taken: Bound,
+    /// Offers of the old process that are not used.
+    pub(super) unused: Vec<usize>,
 }
 
 impl Prepared {
-    pub(super) fn new(config: &Config) -> Result<Self, Failure> {
+    pub(super) fn new(config: &Config, mut inherited: Inherited) -> Result<Self, Failure> {
         let descriptors = limits::raise_descriptors().map_err(Failure::of)?;
         let cores = limits::cores();
         let workers = config.global.workers.map_or(cores.len(), |number| number.get() as usize);
         let mut wrong = Vec::new();
         let budget = Budget {
-            descriptors,
+            descriptors: descriptors.saturating_sub(inherited.surplus(workers)),
             workers,
             pipes_per_worker: PIPES_PER_WORKER,
             observe_connections: CONNECTIONS_MAX,
@@ -55,7 +66,9 @@ impl Prepared {
             Ok(roots) => probe_tls::put_in_force(roots),
             Err(lines) => failed.extend(lines),
         }
-        let bound = match listeners::bind(config, workers, &Bound::new()) {
+        let taken = inherited.listeners(config, workers);
+        let (taken, extras) = taken.map_err(Failure::of)?;
+        let bound = match listeners::bind_new(config, workers, &taken) {
             Ok(bound) => bound,
             Err(unbound) => {
                 failed.extend(unbound.lines);
@@ -63,7 +76,9 @@ impl Prepared {
             }
         };
         let http = config.observe.bind.and_then(|(address, span)| {
-            let listener = listeners::bind_observe(address)
+            let listener = inherited
+                .observe(address)
+                .map_or_else(|| listeners::bind_observe(address), Ok)
                 .map_err(|error| listeners::explain(&address.into(), &error));
             let remedy = "; or set observe.bind to another address, or to false";
             let listener = listener.map_err(|problem| problem + remedy);
@@ -71,7 +86,10 @@ impl Prepared {
             required(config, (span, optional), "observe.bind", listener, &mut failed)
         });
         let admin = config.observe.control.as_ref().and_then(|(path, span)| {
-            let socket = admin::bind(path).map_err(|error| error.to_string());
+            let socket = match inherited.control(path) {
+                Some((socket, file)) => Ok(admin::Socket::inherited(socket, file, path)),
+                None => admin::bind(path).map_err(|error| error.to_string()),
+            };
             // Traffic does not depend on the control socket: a default that fails is a warning.
             required(config, (*span, true), "observe.control", socket, &mut failed)
         });
@@ -84,7 +102,20 @@ impl Prepared {
         if !failed.is_empty() {
             return Err(Failure::cannot(failed));
         }
-        Ok(Self { cores, workers, budget, sessions_max, identity, bound, http, admin })
+        let unused = inherited.unused();
+        Ok(Self {
+            cores,
+            workers,
+            budget,
+            sessions_max,
+            identity,
+            bound,
+            http,
+            admin,
+            extras,
+            taken,
+            unused,
+        })
     }
 
     /// Counts the addresses of host names: each is probed, so that an automatic `sessions_max` is
@@ -97,6 +128,26 @@ impl Prepared {
             Ok(max) => self.sessions_max = max,
             Err(line) => tracing::warn!("{line}"),
         }
+    }
+
+    /// The sockets of `observe.bind` and `observe.control`, for an upgrade.
+    pub(super) fn observed(&self) -> io::Result<Vec<Observed>> {
+        let http = self.http.as_ref().map(|http| (Role::Observe, http.as_fd(), None));
+        let admin = self.admin.as_ref();
+        let admin = admin.map(|one| (Role::Control, one.descriptor(), one.file_identity()));
+        let copy = |(role, socket, file): (Role, BorrowedFd<'_>, _)| {
+            let socket = Arc::new(socket.try_clone_to_owned()?);
+            Ok(Observed { offered: Offered { role, file }, socket })
+        };
+        http.into_iter().chain(admin).map(copy).collect()
+    }
+
+    /// No other process uses the sockets any more: they get the options of the configuration, and
+    /// the files of unix sockets are removed at the end.
+    pub(super) fn own(&mut self, config: &Config) {
+        listeners::change_options(config, &self.bound, &self.taken);
+        self.bound.values().for_each(|listener| listener.own_file());
+        self.admin.iter_mut().for_each(admin::Socket::own_file);
     }
 
     /// The core that a worker is pinned to.

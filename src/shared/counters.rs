@@ -41,31 +41,45 @@ impl Count {
     }
 }
 
-/// One padded `T` for each worker.
+/// One padded `T` for each worker, and one for the processes that this one has replaced.
 #[derive(Debug)]
-pub struct PerWorker<T>(Box<[CachePadded<T>]>);
+pub struct PerWorker<T> {
+    cells: Box<[CachePadded<T>]>,
+    carried: CachePadded<T>,
+}
 
 impl<T: Default> PerWorker<T> {
     /// Cells for `workers` workers, all zero.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self((0..workers).map(|_| CachePadded::new(T::default())).collect())
+        let cells = (0..workers).map(|_| CachePadded::new(T::default())).collect();
+        Self { cells, carried: CachePadded::default() }
     }
 
     /// The cell that only `worker` writes.
     #[inline]
     pub fn of(&self, worker: WorkerIndex) -> &T {
-        &self.0[worker.0]
+        &self.cells[worker.0]
+    }
+
+    /// The cells of the workers.
+    pub fn cells(&self) -> impl Iterator<Item = &T> {
+        self.cells.iter().map(|cell| &**cell)
+    }
+
+    /// What the processes before this one have counted. Only the control thread writes it.
+    pub fn carried(&self) -> &T {
+        &self.carried
     }
 
     /// All cells, to be summed.
-    pub fn cells(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().map(|cell| &**cell)
+    pub fn all(&self) -> impl Iterator<Item = &T> {
+        self.cells().chain([self.carried()])
     }
 
-    /// The sum of one number over all workers.
+    /// The sum of one number over all workers and the processes before this one.
     pub fn sum(&self, of: impl Fn(&T) -> u64) -> u64 {
-        self.cells().fold(0, |sum, cell| sum.wrapping_add(of(cell)))
+        self.all().fold(0, |sum, cell| sum.wrapping_add(of(cell)))
     }
 }
 
@@ -103,6 +117,11 @@ impl Histogram {
         let bucket = BOUNDS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS.len());
         self.buckets[bucket].add(1);
         self.sum.add(nanos.saturating_add(500) / 1000);
+    }
+
+    /// Every bucket, then the sum.
+    pub fn counts(&self) -> impl Iterator<Item = &Count> {
+        self.buckets.iter().chain([&self.sum])
     }
 }
 

@@ -36,6 +36,8 @@ pub enum Order {
     SetWeight(ServerName, u32),
     /// As SIGHUP; the answer comes when the reload has ended.
     Reload,
+    /// As SIGUSR2; the answer comes when the new process is in charge, or has not started.
+    Upgrade,
 }
 
 /// BACKEND/SERVER.

@@ -73,7 +73,7 @@ impl ServerShared {
     #[must_use]
     pub fn connect_durations(&self) -> HistogramSum {
         let mut sum = HistogramSum::default();
-        self.cells.cells().for_each(|cell| sum.add(&cell.connect_duration));
+        self.cells.all().for_each(|cell| sum.add(&cell.connect_duration));
         sum
     }
 }

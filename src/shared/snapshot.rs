@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{AdminState, Balance, BindAddress};
-use crate::shared::counters::{Count, Histogram};
+use crate::shared::counters::{Count, Histogram, PerWorker};
 use crate::shared::phase::Phase;
 use crate::shared::queue::Queue;
 use crate::shared::server::ServerShared;
@@ -25,6 +25,10 @@ pub struct Snapshot {
     pub reloads_done: u64,
     /// Reloads that changed nothing: a bad file, an address in use, too few descriptors.
     pub reloads_failed: u64,
+    /// Upgrades that led to this process.
+    pub upgrades_done: u64,
+    /// Upgrades that changed nothing: the new process did not start.
+    pub upgrades_failed: u64,
     /// `global.sessions_max` in force.
     pub sessions_max: u32,
     /// In the order of the file.
@@ -124,9 +128,12 @@ impl LastProbe {
     }
 }
 
-/// The results of the probes of one server; only the control thread writes them.
+/// The results of the probes of one server: one cell, of the control thread, and what is carried.
+pub type ProbeCounts = PerWorker<ProbeCell>;
+
+/// Results of probes.
 #[derive(Debug, Default)]
-pub struct ProbeCounts {
+pub struct ProbeCell {
     /// By [`ProbeResult`].
     pub results: [Count; ProbeResult::ALL.len()],
     /// From connect to answer.

@@ -11,8 +11,9 @@ use crossbeam::channel::Sender;
 use crossbeam::queue::SegQueue;
 use crossbeam::utils::CachePadded;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
-use crate::shared::counters::{PerWorker, WorkerCell};
+use crate::shared::counters::{Count, PerWorker, WorkerCell};
 use crate::shared::events::WorkerEvent;
 use crate::shared::limit::Limit;
 use crate::shared::orders::WorkerOrder;
@@ -27,6 +28,27 @@ use crate::terms::WorkerIndex;
 /// Orders that a worker has not carried out yet; an operator gives few.
 type Mailbox = SegQueue<WorkerOrder>;
 
+/// Counters of the processes that this one has replaced. Only the control thread writes them.
+#[derive(Debug)]
+pub struct Carried {
+    /// Of their workers: worker n of a process is carried by worker n modulo the workers here.
+    pub workers: PerWorker<WorkerCell>,
+    /// Session records that could not be written.
+    pub unwritten: Count,
+}
+
+/// Which process serves HTTP and the control socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Observing {
+    /// This one.
+    Here,
+    /// A new process has the sockets. Answers under way are still sent.
+    HandedOver {
+        /// It also has the file of the control socket, which must not be removed.
+        control: bool,
+    },
+}
+
 /// The state that the planes share.
 #[derive(Debug)]
 pub struct SharedState {
@@ -38,6 +60,10 @@ pub struct SharedState {
     pub sessions: Limit,
     /// Counters of workers.
     pub cells: PerWorker<WorkerCell>,
+    /// What the processes before this one have counted of themselves.
+    pub carried: Carried,
+    /// Whether HTTP and the control socket are served here, or by a new process.
+    pub observing: watch::Sender<Observing>,
     /// From the workers to the control thread.
     pub events: Sender<WorkerEvent>,
     /// Session records, to the log; none: not logged.
@@ -69,6 +95,8 @@ impl SharedState {
             phase,
             sessions: Limit::new(Some(sessions_max)),
             cells: PerWorker::new(workers),
+            carried: Carried { workers: PerWorker::new(workers), unwritten: Count::default() },
+            observing: watch::Sender::new(Observing::Here),
             events,
             records,
             wakers,

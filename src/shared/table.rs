@@ -3,10 +3,8 @@
 //! What must outlive a table (counters, the position in the rotation, listening sockets) is held
 //! by `Arc` and handed from one table to the next.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam::utils::CachePadded;
 
@@ -14,13 +12,11 @@ use crate::config::{BackendSettings, FrontendSettings, ProxyProtocol};
 use crate::shared::clients::Clients;
 use crate::shared::counters::{FrontendCell, PerWorker};
 use crate::shared::limit::Limit;
+pub use crate::shared::listener::Listener;
 use crate::shared::queue::Queue;
 use crate::shared::rate::Bucket;
 use crate::shared::routes::{ClientHello, Routes};
 use crate::shared::schedule::Schedule;
-use crate::sys::address::Address;
-use crate::sys::socket_file::SocketFile;
-use crate::terms::WorkerIndex;
 
 /// The state in force.
 #[derive(Debug)]
@@ -94,72 +90,6 @@ impl FrontendShared {
             clients: Clients::default(),
         }
     }
-}
-
-/// One address that a frontend listens on: one SO_REUSEPORT socket for each worker; or one unix
-/// socket, of which each worker has a descriptor.
-#[derive(Debug)]
-pub struct Listener {
-    /// The address.
-    pub address: Address,
-    /// By worker; none once the worker has closed its own.
-    sockets: Vec<Mutex<Option<Arc<OwnedFd>>>>,
-    /// Of a unix socket that is not removed yet.
-    file: Mutex<Option<SocketFile>>,
-}
-
-impl Listener {
-    /// Listening sockets in blocking mode, one for each worker.
-    #[must_use]
-    pub fn new(address: impl Into<Address>, sockets: Vec<OwnedFd>) -> Self {
-        let slot = |socket| Mutex::new(Some(Arc::new(socket)));
-        let sockets = sockets.into_iter().map(slot).collect();
-        Self { address: address.into(), sockets, file: Mutex::default() }
-    }
-
-    /// With the file of a unix socket.
-    #[must_use]
-    pub fn with_file(self, file: SocketFile) -> Self {
-        Self { file: Mutex::new(Some(file)), ..self }
-    }
-
-    /// Removes the file of a unix socket: no further client can connect. Clients that wait in the
-    /// backlog are still accepted.
-    pub fn remove_file(&self) {
-        lock(&self.file).take();
-    }
-
-    /// Gives the file of a unix socket to the user that the process becomes, so that this user can
-    /// remove it.
-    ///
-    /// # Errors
-    /// Not permitted.
-    pub fn give_to(&self, user: u32, group: u32) -> io::Result<()> {
-        lock(&self.file).as_ref().map_or(Ok(()), |file| file.give_to(user, group))
-    }
-
-    /// The socket of a worker; none if it is closed.
-    #[must_use]
-    pub fn socket(&self, worker: WorkerIndex) -> Option<Arc<OwnedFd>> {
-        self.sockets.get(worker.0).and_then(|slot| lock(slot).clone())
-    }
-
-    /// All sockets that are not closed.
-    pub fn sockets(&self) -> impl Iterator<Item = Arc<OwnedFd>> {
-        self.sockets.iter().filter_map(|slot| lock(slot).clone())
-    }
-
-    /// Gives up the socket of a worker: it is closed once the worker has dropped its own reference.
-    pub fn close(&self, worker: WorkerIndex) {
-        if let Some(slot) = self.sockets.get(worker.0) {
-            lock(slot).take();
-        }
-    }
-}
-
-fn lock<T>(slot: &Mutex<Option<T>>) -> MutexGuard<'_, Option<T>> {
-    // Nothing panics while it is held, and a panic would end the process.
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A backend in force.

@@ -27,6 +27,39 @@ struct Sets {
     inheritable: u32,
 }
 
+/// Programs that this thread starts have `CAP_NET_ADMIN`, if this thread has it: otherwise a
+/// program of a user that is not root starts without.
+///
+/// # Errors
+/// The kernel does not permit it.
+pub fn pass_net_admin_on() -> io::Result<()> {
+    let mut header = Header { version: VERSION_3, process: 0 };
+    let none = Sets { effective: 0, permitted: 0, inheritable: 0 };
+    let mut sets = [none, none];
+    // SAFETY: the kernel reads and writes a header and, with this version, writes two sets; both
+    // are as its header file declares them, and live until the call returns.
+    let answer = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if sets[0].permitted & NET_ADMIN == 0 {
+        return Ok(());
+    }
+    sets[0].inheritable |= NET_ADMIN;
+    // SAFETY: as in `keep_net_admin`.
+    let answer = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let (raise, capability) = (libc::PR_CAP_AMBIENT_RAISE, NET_ADMIN.trailing_zeros());
+    // SAFETY: it changes a set of capabilities of this thread, and reads no memory.
+    let answer = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, raise, capability, 0, 0) };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Runs `change`, which changes the user from root to another one, and keeps `CAP_NET_ADMIN` and
 /// no other capability.
 ///

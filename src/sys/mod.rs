@@ -17,6 +17,7 @@ pub mod waker;
 
 pub mod capability;
 pub mod child;
+pub mod descriptors;
 pub mod features;
 pub mod kernel_version;
 pub mod local_addresses;

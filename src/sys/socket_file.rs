@@ -17,6 +17,8 @@ pub struct SocketFile {
     path: PathBuf,
     /// Device and inode of the file that was created.
     identity: (u64, u64),
+    /// Dropping removes it.
+    owned: bool,
 }
 
 /// Why a unix socket cannot be bound.
@@ -119,12 +121,41 @@ pub fn listen(
     umask(before);
     bound?;
     let made = fs::symlink_metadata(path)?;
-    let file = SocketFile { path: path.to_owned(), identity: (made.dev(), made.ino()) };
+    let file =
+        SocketFile { path: path.to_owned(), identity: (made.dev(), made.ino()), owned: true };
     socket.listen(backlog)?;
     Ok((socket.into(), file))
 }
 
 impl SocketFile {
+    /// The file of a listening socket that another process has bound; see [`SocketFile::own`].
+    ///
+    /// # Errors
+    /// The path does not have that file any more.
+    pub fn adopt(path: &Path, identity: (u64, u64)) -> Result<Self, SocketFileError> {
+        let found = fs::symlink_metadata(path)?;
+        if !found.file_type().is_socket() || (found.dev(), found.ino()) != identity {
+            return Err(SocketFileError::InUse);
+        }
+        Ok(Self { path: path.to_owned(), identity, owned: false })
+    }
+
+    /// Device and inode.
+    #[must_use]
+    pub const fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+
+    /// Leaves the file there: another process owns it now.
+    pub fn keep(mut self) {
+        self.owned = false;
+    }
+
+    /// The process that has bound it has given it up: dropping it removes the file.
+    pub const fn own(&mut self) {
+        self.owned = true;
+    }
+
     /// Gives the file to a user and a group, so that they may remove it. A link that somebody has
     /// put there is not followed.
     ///
@@ -137,6 +168,9 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
         if ours && let Err(error) = fs::remove_file(&self.path) {

@@ -51,3 +51,4 @@ mod tls_server;
 mod transparent;
 mod zones;
 mod unix;
+mod upgrade;

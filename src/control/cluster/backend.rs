@@ -25,7 +25,7 @@ pub(super) struct BackendState {
     pub(super) name: Arc<str>,
     pub(super) config: Arc<config::BackendSettings>,
     pub(super) servers: Vec<ServerState>,
-    departed: Departed,
+    pub(super) departed: Departed,
     pub(super) turn: Arc<CachePadded<AtomicUsize>>,
     pub(super) queue: Arc<Queue>,
     /// As it is in the newest table.

@@ -19,6 +19,17 @@ impl Departed {
         }
     }
 
+    /// The names.
+    pub(super) fn names(&self) -> &[String] {
+        &self.0
+    }
+
+    /// Names that another process has noted.
+    pub(super) fn restore(&mut self, names: Vec<String>) {
+        self.0 = names;
+        self.0.truncate(RECORDS_MAX);
+    }
+
     /// A server is new in the backend: it is still down if it was when it left.
     pub(super) fn recall(&mut self, server: &mut ServerState, health: &config::Health) {
         let Some(index) = self.0.iter().position(|name| *name == server.config.name) else {

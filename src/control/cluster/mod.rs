@@ -22,7 +22,9 @@ mod supply;
 mod orders;
 mod status;
 mod explain;
+mod carry;
 
+pub use carry::ClusterState;
 pub use change::{Change, ChangeKind, UpCount};
 pub use input::{ADDRESSES_MAX, Answers, Bound, HostAddress, ProbeReport, ProbeTarget};
 pub use srv::{RECORDS_MAX, Records, SrvRecord};

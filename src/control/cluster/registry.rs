@@ -78,7 +78,7 @@ impl Registry {
             cells: PerWorker::new(self.workers),
             queue: self.queue(backend),
         };
-        (Arc::new(shared), Arc::default())
+        (Arc::new(shared), Arc::new(ProbeCounts::new(1)))
     }
 
     /// The queue of a backend.
@@ -108,6 +108,15 @@ impl Registry {
     /// Remembers a server that was removed at that time, and went up or down at `since`.
     pub(super) fn remove(&mut self, status: ServerStatus, since: Instant, removed: Instant) {
         self.removed.push(Removed { status, since, removed });
+    }
+
+    /// The counters of removed servers that still have sessions.
+    pub(super) fn removed_counters(
+        &self,
+    ) -> impl Iterator<Item = (&Arc<ServerShared>, &Arc<ProbeCounts>)> {
+        let statuses = self.removed.iter().map(|removed| &removed.status);
+        let busy = statuses.filter(|status| status.shared.sessions.active() > 0);
+        busy.map(|status| (&status.shared, &status.probes))
     }
 
     /// Forgets the removed servers that no session and no table holds.

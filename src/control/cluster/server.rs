@@ -14,6 +14,7 @@ use crate::control::health::Health;
 use crate::shared::server::ServerShared;
 use crate::shared::snapshot::{LastProbe, ProbeCounts, ProbeResult, ServerStatus};
 use crate::sys::address::Address;
+use crate::terms::WorkerIndex;
 
 /// Shown in place of a probe's result while the host name has no address.
 const NO_ADDRESS: &str = "no address";
@@ -30,7 +31,7 @@ pub(super) struct ServerState {
     /// One for each address; none while the host name has no address.
     pub(super) endpoints: Vec<EndpointState>,
     /// Addresses that were down when they left DNS, oldest first: as many as an answer has at most.
-    departed: Vec<Address>,
+    pub(super) departed: Vec<Address>,
     /// When it went up or down.
     pub(super) since: Instant,
     pub(super) slow_start: SlowStart,
@@ -251,8 +252,9 @@ impl ServerState {
         let ProbeReport { result, detail, duration, verdict, .. } = report;
         let (was_up, several) = (self.is_up(), self.endpoints.len() > 1);
         let endpoint = &mut self.endpoints[index];
-        self.probes.results[result as usize].add(1);
-        self.probes.duration.record(duration);
+        let probes = self.probes.of(WorkerIndex(0));
+        probes.results[result as usize].add(1);
+        probes.duration.record(duration);
         // Without a verdict, the failure is one of this machine.
         let answered = result != ProbeResult::Timeout && verdict.is_some();
         let duration = answered.then_some(duration);

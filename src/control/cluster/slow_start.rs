@@ -28,6 +28,11 @@ impl SlowStart {
         *self = Self { came_up: Some(now), part: STEP };
     }
 
+    /// Since when its weight grows; none: it has its whole weight.
+    pub(super) const fn came_up(&self) -> Option<Instant> {
+        self.came_up
+    }
+
     /// Lets the weight grow over `time` since the server came up; whether that changed it.
     pub(super) fn grow(&mut self, time: Duration, now: Instant) -> bool {
         let Some(came_up) = self.came_up else { return false };

@@ -13,6 +13,7 @@ use crate::control::cluster::ProbeReport;
 use crate::control::reload::NewConfig;
 use crate::control::resolve::{Resolved, SrvAnswer};
 use crate::control::signals::{Signal, Signals};
+use crate::control::upgrade::Successor;
 use crate::shared::events::{FailedConnects, WorkerEvent};
 use crate::shared::orders::Request;
 use crate::shared::plan::ReloadPlan;
@@ -35,6 +36,10 @@ pub(super) enum Event {
     Resolved(Resolved),
     Supplied(Resolved<SrvAnswer>),
     Read(Box<Read>),
+    /// A new process accepts, or has not started.
+    Upgraded(Result<Successor, String>),
+    /// An earlier process has sent its counters, or has ended.
+    Counted,
     Tick,
     /// Every worker has ended.
     Ended,
@@ -95,6 +100,8 @@ pub(super) struct Events {
     resolved: mpsc::UnboundedReceiver<Resolved>,
     supplied: mpsc::UnboundedReceiver<Resolved<SrvAnswer>>,
     read: mpsc::UnboundedReceiver<Read>,
+    upgraded: mpsc::UnboundedReceiver<Result<Successor, String>>,
+    counted: mpsc::UnboundedReceiver<()>,
     tick: Interval,
     ended: oneshot::Receiver<()>,
 }
@@ -106,6 +113,8 @@ pub(super) struct Senders {
     pub(super) resolved: mpsc::UnboundedSender<Resolved>,
     pub(super) supplied: mpsc::UnboundedSender<Resolved<SrvAnswer>>,
     pub(super) read: mpsc::UnboundedSender<Read>,
+    pub(super) upgraded: mpsc::UnboundedSender<Result<Successor, String>>,
+    pub(super) counted: mpsc::UnboundedSender<()>,
 }
 
 impl Events {
@@ -124,6 +133,8 @@ impl Events {
         let (resolved_sender, resolved) = mpsc::unbounded_channel();
         let (supplied_sender, supplied) = mpsc::unbounded_channel();
         let (read_sender, read) = mpsc::unbounded_channel();
+        let (upgraded_sender, upgraded) = mpsc::unbounded_channel();
+        let (counted_sender, counted) = mpsc::unbounded_channel();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let senders = Senders {
@@ -131,9 +142,22 @@ impl Events {
             resolved: resolved_sender,
             supplied: supplied_sender,
             read: read_sender,
+            upgraded: upgraded_sender,
+            counted: counted_sender,
         };
-        let events =
-            Self { signals, requests, workers, probed, resolved, supplied, read, tick, ended };
+        let events = Self {
+            signals,
+            requests,
+            workers,
+            probed,
+            resolved,
+            supplied,
+            read,
+            upgraded,
+            counted,
+            tick,
+            ended,
+        };
         Ok((events, senders))
     }
 
@@ -148,6 +172,8 @@ impl Events {
             Some(resolved) = self.resolved.recv() => Event::Resolved(resolved),
             Some(supplied) = self.supplied.recv() => Event::Supplied(supplied),
             Some(read) = self.read.recv() => Event::Read(Box::new(read)),
+            Some(outcome) = self.upgraded.recv() => Event::Upgraded(outcome),
+            Some(()) = self.counted.recv() => Event::Counted,
             _ = self.tick.tick() => Event::Tick,
             _ = &mut self.ended => Event::Ended,
         }

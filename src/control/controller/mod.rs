@@ -7,9 +7,11 @@ mod dry_run;
 mod explain;
 mod names;
 mod worker_events;
+mod upgrading;
 mod run;
 
-pub use run::{Parts, run};
+pub use run::{Parts, UpgradeParts, run};
+pub use upgrading::Observed;
 
 #[cfg(test)]
 mod tests;

@@ -38,6 +38,12 @@ impl Controller {
         if self.is_ending() {
             return refuse(answer, DRAINING);
         }
+        if self.upgrading.running.is_some() {
+            return refuse(
+                answer,
+                "no reload: an upgrade is under way; try again when it has ended",
+            );
+        }
         let Some(path) = self.config.file.clone() else {
             // The service manager that sent SIGHUP waits for both, whatever the outcome.
             self.notifier.reloading();
@@ -117,6 +123,8 @@ impl Controller {
             if let Some(running) = &mut self.reloading.running {
                 running.extend(next);
             }
+        } else if let Some(answer) = self.upgrading.next.take() {
+            self.want_upgrade(answer);
         }
     }
 

@@ -15,16 +15,19 @@ use crate::control::budget::Budget;
 use crate::control::cluster::{Bound, Cluster, ProbeReport};
 use crate::control::controller::events::{Event, Events};
 use crate::control::controller::state::{Controller, Reloading};
+use crate::control::controller::upgrading::{Observed, Upgrading};
 use crate::control::notify::Notifier;
 use crate::control::prober::Prober;
 use crate::control::reload::Found;
 use crate::control::resolve::Resolver;
 use crate::control::signals::{Signal, Signals};
+use crate::control::upgrade::{Program, Taken};
 use crate::shared::events::WorkerEvent;
 use crate::shared::orders::{Order, Request};
 use crate::shared::phase::Phase;
 use crate::shared::snapshot::Snapshot;
 use crate::shared::state::SharedState;
+use crate::shared::totals::Totals;
 
 /// Results of probes that make one table, at most.
 const PROBES_AT_ONCE: usize = 1024;
@@ -60,6 +63,19 @@ pub struct Parts {
     pub ended: oneshot::Receiver<()>,
     /// The program's start.
     pub started: Instant,
+    /// For upgrades.
+    pub upgrade: UpgradeParts,
+}
+
+/// What upgrades need.
+#[derive(Debug, Default)]
+pub struct UpgradeParts {
+    /// What is started; none: it is not known.
+    pub program: Option<Program>,
+    /// The sockets of `observe.bind` and `observe.control`.
+    pub observed: Vec<Observed>,
+    /// The upgrade that led to this process.
+    pub taken: Option<Taken>,
 }
 
 /// Runs within a runtime of tokio-uring until every worker has ended after a drain or a stop.
@@ -68,6 +84,11 @@ pub struct Parts {
 /// It could not start; or a worker ended by itself, or did not end in time. For the operator.
 pub async fn run(parts: Parts) -> Result<(), String> {
     let Parts { signals, events, requests, ended, .. } = parts;
+    let UpgradeParts { program, observed, taken } = parts.upgrade;
+    // Workers that got a socket of their own at the end of the start find it with a new table.
+    let stale = taken.is_some();
+    let taken = taken.unwrap_or_default();
+    let known = taken.state.unwrap_or_default();
     let (mut events, senders) = Events::new(signals, events, requests, ended)
         .map_err(|error| format!("the control thread: {error}"))?;
     let mut controller = Controller {
@@ -85,9 +106,25 @@ pub async fn run(parts: Parts) -> Result<(), String> {
         budget: parts.budget,
         resolver: parts.resolver,
         started: parts.started,
-        reloading: Reloading::default(),
+        reloading: Reloading {
+            done: known.reloads_done,
+            failed: known.reloads_failed,
+            ..Reloading::default()
+        },
+        upgrading: Upgrading {
+            program,
+            observed,
+            done: known.upgrades_done + u64::from(taken.pid != 0),
+            failed: known.upgrades_failed,
+            running: None,
+            next: None,
+            earlier: taken.earlier,
+            ended: Totals::default(),
+            publisher: None,
+            asked_to_end: false,
+        },
         retired: VecDeque::new(),
-        stale: false,
+        stale,
         notifier: Notifier::from_environment(),
         accept_logged: None,
         source_logged: None,
@@ -96,10 +133,13 @@ pub async fn run(parts: Parts) -> Result<(), String> {
         drain_at: None,
         stopped: None,
     };
+    controller.follow_earlier();
     controller.follow_names(parts.found);
     controller.set_targets();
     controller.log_changes();
-    controller.notifier.ready();
+    if !controller.is_ending() {
+        controller.notifier.ready();
+    }
     let outcome = controller.serve(&mut events).await;
     controller.prober.set_targets(Vec::new());
     outcome
@@ -109,11 +149,12 @@ impl Controller {
     async fn serve(&mut self, events: &mut Events) -> Result<(), String> {
         loop {
             match events.next().await {
+                Event::Signal(Signal::Reload) if self.defer_reload() => {}
                 Event::Signal(Signal::Reload) => self.want_reload(None),
                 Event::Signal(Signal::End) => self.end(),
-                Event::Signal(Signal::HandOver) => {
-                    tracing::warn!("SIGUSR2: handing over to a new binary is not supported yet");
-                }
+                Event::Signal(Signal::Upgrade) => self.want_upgrade(None),
+                Event::Upgraded(outcome) => self.on_upgraded(outcome),
+                Event::Counted => self.on_counted(),
                 Event::Request(request) => self.answer(request),
                 Event::Workers(batch) => self.on_worker_events(&batch)?,
                 Event::Probed(report) => self.on_probed(report, events),
@@ -148,6 +189,7 @@ impl Controller {
             }
             Request::PlanReload(answer) => self.plan_reload(answer),
             Request::Order(Order::Reload, answer) => self.want_reload(Some(answer)),
+            Request::Order(Order::Upgrade, answer) => self.want_upgrade(Some(answer)),
             Request::Order(Order::SetState(name, state), answer) => {
                 let outcome = self.cluster.set_state(&name, state, Instant::now());
                 self.finish_order(outcome, answer);
@@ -181,6 +223,8 @@ impl Controller {
             table_version: self.shared.table.load().version,
             reloads_done: self.reloading.done,
             reloads_failed: self.reloading.failed,
+            upgrades_done: self.upgrading.done,
+            upgrades_failed: self.upgrading.failed,
             sessions_max: self.shared.sessions.max(),
             frontends: self.cluster.frontend_statuses(),
             backends: self.cluster.backend_statuses(),
@@ -191,6 +235,10 @@ impl Controller {
     /// A signal to end: the first one starts the drain, after `drain_delay`; the second one stops
     /// at once.
     fn end(&mut self) {
+        if self.is_first_end_after_upgrade() {
+            return;
+        }
+        self.abandon_upgrade();
         if self.shared.phase.load() != Phase::Running || self.drain_at.is_some() {
             tracing::info!("stopping at once");
             self.stop();
@@ -230,6 +278,7 @@ impl Controller {
             self.retired.pop_front();
         }
         self.cluster.forget();
+        self.publish_totals();
         self.notify_status();
         self.ask_for_unserved();
         let now = Instant::now();
@@ -249,7 +298,8 @@ impl Controller {
         Ok(())
     }
 
-    fn on_ended(&self) -> Result<(), String> {
+    fn on_ended(&mut self) -> Result<(), String> {
+        self.publish_last();
         match self.shared.phase.load() {
             Phase::Running => Err("the workers ended without a signal to stop".to_owned()),
             Phase::Draining(_) | Phase::Stopped => {

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::control::budget::Budget;
 use crate::control::cluster::{Bound, Cluster};
 use crate::control::controller::events::Senders;
+use crate::control::controller::upgrading::Upgrading;
 use crate::control::notify::Notifier;
 use crate::control::prober::Prober;
 use crate::control::resolve::{Follower, Resolver};
@@ -44,6 +45,7 @@ pub(super) struct Controller {
     pub(super) senders: Senders,
     pub(super) started: Instant,
     pub(super) reloading: Reloading,
+    pub(super) upgrading: Upgrading,
     /// Tables that some worker may still read, each with the version of the one after it.
     pub(super) retired: VecDeque<(u64, Arc<Table>)>,
     /// The cluster has changed since the table in force was made.
@@ -116,6 +118,9 @@ impl Controller {
     }
 
     pub(super) fn set_targets(&mut self) {
+        if self.upgrading.publisher.is_some() {
+            return; // the new process probes
+        }
         self.prober.set_targets(self.cluster.probe_targets().collect());
     }
 

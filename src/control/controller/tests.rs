@@ -121,6 +121,7 @@ impl Scene {
                     requests: requests_receiver,
                     ended: has_ended,
                     started,
+                    upgrade: UpgradeParts::default(),
                 };
                 Box::pin(run(parts)).await
             })

@@ -8,6 +8,7 @@
 //! {"do":"kill","id":"0-12-3"}
 //! {"do":"reload"}
 //! {"do":"reload","dry_run":true}                          {"ok":{"problems":[],"changes":[...]}}
+//! {"do":"upgrade"}
 //! {"do":"explain","frontend":"http"}                      {"ok":{"frontend":"http",...}}
 //! ```
 //!

@@ -36,6 +36,7 @@ pub(super) enum Ask {
         #[serde(default, skip_serializing_if = "is_false")]
         dry_run: bool,
     },
+    Upgrade,
     Explain {
         frontend: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,6 +78,7 @@ impl Ask {
                 Err("not an order to the control thread".to_owned())
             }
             Self::Reload { dry_run: false } => Ok(Order::Reload),
+            Self::Upgrade => Ok(Order::Upgrade),
             Self::State { server, state } => {
                 Ok(Order::SetState(server_name(&server)?, state.into()))
             }
@@ -93,6 +95,7 @@ impl From<&Order> for Ask {
         let written = |name: &ServerName| format!("{}/{}", name.backend, name.server);
         match order {
             Order::Reload => Self::Reload { dry_run: false },
+            Order::Upgrade => Self::Upgrade,
             Order::SetWeight(name, weight) => {
                 Self::Weight { server: written(name), weight: *weight }
             }

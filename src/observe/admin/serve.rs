@@ -19,7 +19,7 @@ use crate::observe::report::Report;
 use crate::observe::session_report::SessionReport;
 use crate::shared::orders::{Request, WorkerOrder};
 use crate::shared::sessions::{SessionId, SessionInfo};
-use crate::shared::state::SharedState;
+use crate::shared::state::{Observing, SharedState};
 
 /// The longest request, in bytes.
 const REQUEST_MAX: u64 = 4096;
@@ -44,7 +44,7 @@ pub async fn serve(
     control: mpsc::Sender<Request>,
     shared: Arc<SharedState>,
 ) -> io::Result<()> {
-    let (listener, _remove_at_end) = socket.into_listener()?;
+    let (listener, mut file) = socket.into_listener()?;
     let accept = || async { Ok(listener.accept().await?.0) };
     let converse = |stream, arrived: RequestArrived| {
         let (control, shared) = (control.clone(), Arc::clone(&shared));
@@ -57,7 +57,14 @@ pub async fn serve(
     // An order is always answered.
     let (name, max) = ("control socket", CONNECTIONS_MAX);
     let limit = ConnectionLimit { name, max, answer_timeout: None };
-    connection_limit::serve(limit, &control, accept, converse).await;
+    let open = connection_limit::serve(limit, &control, &shared, accept, converse).await;
+    drop(listener);
+    let kept = *shared.observing.borrow() == Observing::HandedOver { control: true };
+    if let Some(file) = file.take_if(|_| kept && open.are_handed_over()) {
+        file.keep();
+    }
+    drop(file);
+    open.finish().await;
     Ok(())
 }
 

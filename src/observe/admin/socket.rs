@@ -2,7 +2,7 @@
 
 use std::fs::DirBuilder;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, lchown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,8 @@ use crate::sys::socket_file::{self, SocketFile, SocketFileError};
 #[derive(Debug)]
 pub struct Socket {
     listener: OwnedFd,
-    file: SocketFile,
+    /// None: it belongs to a service manager.
+    file: Option<SocketFile>,
     path: PathBuf,
     /// The folder, if it was created for the socket.
     folder: Option<PathBuf>,
@@ -34,10 +35,33 @@ pub fn bind(path: &Path) -> io::Result<Socket> {
     let folder = make_folder(path).map_err(|error| explain(path, &error.into()))?;
     let listening = socket_file::listen(path, Mode::S_IRUSR | Mode::S_IWUSR, BACKLOG);
     let (listener, file) = listening.map_err(|error| explain(path, &error))?;
-    Ok(Socket { listener, file, path: path.to_owned(), folder })
+    Ok(Socket { listener, file: Some(file), path: path.to_owned(), folder })
 }
 
 impl Socket {
+    /// One that another process has bound at `path`.
+    #[must_use]
+    pub fn inherited(listener: OwnedFd, file: Option<SocketFile>, path: &Path) -> Self {
+        Self { listener, file, path: path.to_owned(), folder: None }
+    }
+
+    /// The process that has bound it has given its file up.
+    pub fn own_file(&mut self) {
+        self.file.iter_mut().for_each(SocketFile::own);
+    }
+
+    /// Its descriptor.
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Device and inode of its file.
+    #[must_use]
+    pub fn file_identity(&self) -> Option<(u64, u64)> {
+        self.file.as_ref().map(SocketFile::identity)
+    }
+
     /// Gives the socket (and the folder, if it was made for it) to the user that the process
     /// becomes, so that this user can use and remove it. To be called before privileges are
     /// dropped.
@@ -47,7 +71,9 @@ impl Socket {
     pub fn give_to(&self, user: u32, group: u32) -> io::Result<()> {
         let failed = |error: io::Error| explain(&self.path, &error.into());
         // The socket first: once the folder is given away, another file may be in its place.
-        self.file.give_to(user, group).map_err(failed)?;
+        if let Some(file) = &self.file {
+            file.give_to(user, group).map_err(failed)?;
+        }
         match &self.folder {
             Some(folder) => lchown(folder, Some(user), Some(group)).map_err(failed),
             None => Ok(()),
@@ -55,7 +81,9 @@ impl Socket {
     }
 
     /// For the runtime, with what removes the file.
-    pub(super) fn into_listener(self) -> io::Result<(tokio::net::UnixListener, SocketFile)> {
+    pub(super) fn into_listener(
+        self,
+    ) -> io::Result<(tokio::net::UnixListener, Option<SocketFile>)> {
         let listener = UnixListener::from(self.listener);
         listener.set_nonblocking(true)?;
         Ok((tokio::net::UnixListener::from_std(listener)?, self.file))

@@ -46,8 +46,9 @@ pub fn render(snapshot: &Snapshot, shared: &SharedState) -> String {
             record_server(server);
         }
         record_global(snapshot);
-        for (index, cell) in shared.cells.cells().enumerate() {
-            record_worker(index, cell);
+        let carried = shared.carried.workers.cells();
+        for (index, (cell, carried)) in shared.cells.cells().zip(carried).enumerate() {
+            record_worker(index, cell, carried);
         }
         record_log(shared);
         if let Ok(process) = &process {
@@ -161,7 +162,7 @@ fn record_frontend(status: &FrontendStatus) {
     let name = ("frontend", &*status.name);
     let cells = &status.shared.cells;
     let counts = cells
-        .cells()
+        .all()
         .map(SessionCounts::read)
         .fold(SessionCounts::default(), |sum, one| sum.add(&one));
     counter(&names::SESSIONS, &[name], counts.opened);
@@ -236,13 +237,16 @@ fn record_server(server: &Named<'_>) {
     }
     for result in ProbeResult::ALL {
         let labels = [backend, name, ("result", result.name())];
-        counter(&names::PROBES, &labels, status.probes.results[result as usize].read());
+        let probes = status.probes.sum(|cell| cell.results[result as usize].read());
+        counter(&names::PROBES, &labels, probes);
     }
 }
 
 fn record_global(snapshot: &Snapshot) {
     counter(&names::RELOADS, &[("outcome", "done")], snapshot.reloads_done);
     counter(&names::RELOADS, &[("outcome", "failed")], snapshot.reloads_failed);
+    counter(&names::UPGRADES, &[("outcome", "done")], snapshot.upgrades_done);
+    counter(&names::UPGRADES, &[("outcome", "failed")], snapshot.upgrades_failed);
     gauge(&names::TABLE_VERSION, &[], snapshot.table_version);
     gauge(&names::SESSIONS_MAX, &[], snapshot.sessions_max.into());
     gauge(&names::DRAINING, &[], (snapshot.phase != Phase::Running).into());
@@ -250,28 +254,32 @@ fn record_global(snapshot: &Snapshot) {
     gauge(&names::BUILD_INFO, &built, 1);
 }
 
-fn record_worker(index: usize, cell: &WorkerCell) {
+fn record_worker(index: usize, cell: &WorkerCell, carried: &WorkerCell) {
     let index = index.to_string();
     let labels = [("worker", &*index)];
-    let count = |metric: &Metric, value: &Count| counter(metric, &labels, value.read());
+    let count = |metric: &Metric, of: fn(&WorkerCell) -> &Count| {
+        counter(metric, &labels, of(cell).read().wrapping_add(of(carried).read()));
+    };
     let level = |metric: &Metric, value: &Count| gauge(metric, &labels, value.read());
-    count(&names::WORKER_TURNS, &cell.turns);
-    count(&names::WORKER_COMPLETIONS, &cell.completions);
-    count(&names::WORKER_STALE_COMPLETIONS, &cell.stale_completions);
-    count(&names::WORKER_CQ_OVERFLOWS, &cell.cq_overflows);
-    count(&names::ACCEPT_ERRORS, &cell.accept_errors);
+    count(&names::WORKER_TURNS, |cell| &cell.turns);
+    count(&names::WORKER_COMPLETIONS, |cell| &cell.completions);
+    count(&names::WORKER_STALE_COMPLETIONS, |cell| &cell.stale_completions);
+    count(&names::WORKER_CQ_OVERFLOWS, |cell| &cell.cq_overflows);
+    count(&names::ACCEPT_ERRORS, |cell| &cell.accept_errors);
     level(&names::ACCEPT_PAUSED, &cell.accept_paused);
     level(&names::BUFFERS_IN_USE, &cell.buffers_in_use);
     level(&names::BUFFERS, &cell.buffers);
     level(&names::BUFFERS_STALLED, &cell.buffers_stalled);
-    count(&names::BUFFER_WAITS, &cell.buffer_waits);
+    count(&names::BUFFER_WAITS, |cell| &cell.buffer_waits);
     level(&names::PIPES_IN_USE, &cell.pipes_in_use);
-    count(&names::SPLICE_FALLBACKS, &cell.splice_fallbacks);
+    count(&names::SPLICE_FALLBACKS, |cell| &cell.splice_fallbacks);
 }
 
 fn record_log(shared: &SharedState) {
-    let queue_full = shared.cells.sum(|cell| cell.log_drops.read());
-    let write_failed = shared.records.as_ref().map_or(0, Records::unwritten);
+    let drops = |cell: &WorkerCell| cell.log_drops.read();
+    let queue_full = shared.cells.sum(drops).wrapping_add(shared.carried.workers.sum(drops));
+    let unwritten = shared.records.as_ref().map_or(0, Records::unwritten);
+    let write_failed = unwritten.wrapping_add(shared.carried.unwritten.read());
     for (reason, drops) in [("queue_full", queue_full), ("write_failed", write_failed)] {
         counter(&names::LOG_DROPS, &[("reason", reason)], drops);
     }
@@ -290,13 +298,13 @@ fn histograms(snapshot: &Snapshot, servers: &[Named<'_>]) -> [Family; 4] {
     let mut sessions = Family::new(names::SESSION_DURATION);
     for frontend in &snapshot.frontends {
         let mut sum = HistogramSum::default();
-        frontend.shared.cells.cells().for_each(|cell| sum.add(&cell.session_duration));
+        frontend.shared.cells.all().for_each(|cell| sum.add(&cell.session_duration));
         sessions.histogram(&[("frontend", &frontend.name)], &sum);
     }
     let mut queues = Family::new(names::QUEUE_DURATION);
     for backend in &snapshot.backends {
         let mut sum = HistogramSum::default();
-        backend.queue.waits.cells().for_each(|cell| sum.add(cell));
+        backend.queue.waits.all().for_each(|cell| sum.add(cell));
         queues.histogram(&[("backend", &backend.name)], &sum);
     }
     let mut connects = Family::new(names::CONNECT_DURATION);
@@ -305,7 +313,7 @@ fn histograms(snapshot: &Snapshot, servers: &[Named<'_>]) -> [Family; 4] {
         let (labels, status) = (server.labels(), server.status);
         connects.histogram(&labels, &status.shared.connect_durations());
         let mut sum = HistogramSum::default();
-        sum.add(&status.probes.duration);
+        status.probes.all().for_each(|cell| sum.add(&cell.duration));
         probes.histogram(&labels, &sum);
     }
     [sessions, queues, connects, probes]

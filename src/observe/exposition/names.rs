@@ -55,6 +55,8 @@ metrics! {
         "Time from the start of a health probe to its result.";
     RELOADS: "counter" "evenkeel_reloads_total"
         "Reloads, by outcome; a failed one changed nothing.";
+    UPGRADES: "counter" "evenkeel_upgrades_total"
+        "Changes of the running binary, by outcome; a failed one changed nothing.";
     TABLE_VERSION: "gauge" "evenkeel_table_version" "Version of the table in force.";
     SESSIONS_MAX: "gauge" "evenkeel_sessions_max" "Limit of sessions over all frontends.";
     DRAINING: "gauge" "evenkeel_draining" "1 while evenkeel drains: it accepts no new clients.";

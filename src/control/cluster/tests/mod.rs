@@ -189,7 +189,10 @@ fn a_probe_without_a_verdict_is_counted_and_changes_nothing() {
         assert!(!scene.report(task, None));
     }
     assert!(scene.status("a").up);
-    assert_eq!(scene.status("a").probes.results[ProbeResult::Error as usize].read(), 10);
+    assert_eq!(
+        scene.status("a").probes.sum(|cell| cell.results[ProbeResult::Error as usize].read()),
+        10
+    );
     assert!(scene.probe("a", false), "the first one with a verdict decides");
 }
 

@@ -1,0 +1,342 @@
+//! Upgrades, in the old process until the new one is in charge, and in the new one as long as
+//! processes before it have sessions.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::sync::oneshot;
+
+use crate::control::controller::state::Controller;
+use crate::control::upgrade::{
+    Offered, Offering, Predecessor, Program, Publisher, Role, START_TIMEOUT, State, Successor,
+    apply_totals, collect_totals,
+};
+use crate::shared::phase::Phase;
+use crate::shared::state::Observing;
+use crate::shared::table::Listener;
+use crate::shared::totals::Totals;
+use crate::sys::descriptors;
+
+const FAILED: &str = "upgrade failed, this process stays in charge";
+
+/// A socket of `observe.bind` or `observe.control`, to be passed on.
+#[derive(Debug)]
+pub struct Observed {
+    /// How it is offered.
+    pub offered: Offered,
+    /// A copy of its descriptor.
+    pub socket: Arc<OwnedFd>,
+}
+
+/// The state of upgrades.
+#[derive(Debug)]
+pub(super) struct Upgrading {
+    /// What is started; none: /proc was not there at the start.
+    pub(super) program: Option<Program>,
+    pub(super) observed: Vec<Observed>,
+    /// Upgrades that led to this process.
+    pub(super) done: u64,
+    /// Upgrades that changed nothing.
+    pub(super) failed: u64,
+    pub(super) running: Option<Running>,
+    /// An upgrade that begins when the reload under way has ended.
+    pub(super) next: Option<Answer>,
+    /// Processes before this one that may have sessions.
+    pub(super) earlier: Vec<Predecessor>,
+    /// The counters of those that have ended.
+    pub(super) ended: Totals,
+    /// To the process that has replaced this one.
+    pub(super) publisher: Option<Publisher>,
+    /// A signal to end has come since.
+    pub(super) asked_to_end: bool,
+}
+
+/// An upgrade that has begun.
+#[derive(Debug)]
+pub(super) struct Running {
+    answer: Answer,
+    /// Its shutdown ends the wait for the new process.
+    stream: UnixStream,
+    offered: Vec<Place>,
+    /// SIGHUP has come meanwhile: the process that is in charge afterwards reloads.
+    reload: bool,
+}
+
+/// A socket of the offer, and its listener if it is that of a frontend.
+type Place = (Role, Option<Arc<Listener>>);
+
+type Answer = Option<oneshot::Sender<Result<String, String>>>;
+
+impl Controller {
+    /// An upgrade is requested.
+    pub(super) fn want_upgrade(&mut self, answer: Answer) {
+        if self.is_ending() {
+            return refuse(answer, "no upgrade: evenkeel is draining");
+        }
+        if self.upgrading.running.is_some() || self.upgrading.next.is_some() {
+            return refuse(answer, "no upgrade: another one is under way");
+        }
+        if self.reloading.running.is_some() {
+            self.upgrading.next = Some(answer);
+            return;
+        }
+        match self.begin_upgrade() {
+            Ok((stream, offered)) => {
+                let running = Running { answer, stream, offered, reload: false };
+                self.upgrading.running = Some(running);
+            }
+            Err(why) => {
+                self.follow_earlier();
+                self.upgrade_failed(answer, &why);
+            }
+        }
+    }
+
+    /// Starts the thread that starts the new process.
+    fn begin_upgrade(&mut self) -> Result<(UnixStream, Vec<Place>), String> {
+        let program = self.upgrading.program.clone().ok_or("/proc is not mounted")?;
+        let (ours, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
+        let handle = ours.try_clone().map_err(|error| error.to_string())?;
+        let (offering, offered) = self.offering();
+        tracing::info!(
+            "upgrade: {} is started with {} sockets",
+            program.path().display(),
+            offering.sockets.len()
+        );
+        let sender = self.senders.upgraded.clone();
+        let run = move || {
+            let outcome = Successor::start(&program, &offering, ours, theirs, START_TIMEOUT);
+            drop(offering);
+            // Fails only while the process ends.
+            drop(sender.send(outcome));
+        };
+        let thread = thread::Builder::new().name("upgrade".to_owned()).spawn(run);
+        thread.map_err(|error| format!("no thread: {error}"))?;
+        Ok((handle, offered))
+    }
+
+    /// Every listening socket, once; and the streams of earlier processes.
+    fn offering(&mut self) -> (Offering, Vec<Place>) {
+        let mut sockets: Vec<(Offered, Arc<OwnedFd>)> = Vec::new();
+        let mut places = Vec::new();
+        for listener in self.bound.values() {
+            let offered = Offered { role: Role::Frontend, file: listener.file_identity() };
+            let mut known = Vec::new();
+            for socket in listener.sockets() {
+                // Workers may have copies of one socket.
+                let id = descriptors::identity(&*socket);
+                if !known.contains(&id) {
+                    known.push(id);
+                    sockets.push((offered, socket));
+                    places.push((offered.role, Some(Arc::clone(listener))));
+                }
+            }
+        }
+        let observed = self.upgrading.observed.iter();
+        places.extend(observed.clone().map(|one| (one.offered.role, None)));
+        sockets.extend(observed.map(|one| (one.offered, Arc::clone(&one.socket))));
+        let mut state = State::of(&self.cluster);
+        state.reloads_done = self.reloading.done;
+        state.reloads_failed = self.reloading.failed;
+        state.upgrades_done = self.upgrading.done;
+        state.upgrades_failed = self.upgrading.failed;
+        for earlier in &mut self.upgrading.earlier {
+            // Two must not read one stream.
+            earlier.pause();
+            let Ok(stream) = earlier.stream().as_fd().try_clone_to_owned() else { continue };
+            sockets.push((Offered { role: Role::Earlier, file: None }, Arc::new(stream)));
+            state.earlier.push(earlier.earlier());
+        }
+        (Offering { sockets, state }, places)
+    }
+
+    /// The new process accepts, or has not started.
+    pub(super) fn on_upgraded(&mut self, outcome: Result<Successor, String>) {
+        let Some(Running { answer, offered, reload, .. }) = self.upgrading.running.take() else {
+            return;
+        };
+        let outcome = outcome.and_then(|successor| {
+            // The new process drains when its stream ends without a word.
+            if self.is_ending() { Err("this process is ending".to_owned()) } else { Ok(successor) }
+        });
+        let handed = outcome.and_then(|successor| self.hand_over(successor, &offered));
+        match handed {
+            Ok((pid, done)) => {
+                tracing::info!("{done}");
+                if reload && let Err(error) = kill(pid, Signal::SIGHUP) {
+                    tracing::warn!("process {pid} does not reload: {error}");
+                }
+                drop(answer.map(|answer| answer.send(Ok(done))));
+            }
+            Err(why) => {
+                self.follow_earlier();
+                self.upgrade_failed(answer, &why);
+                if reload && !self.is_ending() {
+                    self.want_reload(None);
+                }
+            }
+        }
+    }
+
+    fn upgrade_failed(&mut self, answer: Answer, why: &str) {
+        self.upgrading.failed += 1;
+        let line = format!("{FAILED}: {}", why.trim_end().replace('\n', "; "));
+        tracing::error!("{line}");
+        drop(answer.map(|answer| answer.send(Err(line))));
+    }
+
+    /// Puts the new process in charge, and drains this one.
+    fn hand_over(
+        &mut self,
+        mut successor: Successor,
+        offered: &[Place],
+    ) -> Result<(Pid, String), String> {
+        if !successor.runs() {
+            return Err("the new process has ended as soon as it was ready".to_owned());
+        }
+        let (number, version) = (successor.pid(), successor.version.clone());
+        let pid = Pid::from_raw(i32::try_from(number).map_err(|error| error.to_string())?);
+        let unused = std::mem::take(&mut successor.unused);
+        // The service manager takes the word of its main process, and from now on that of the new
+        // one, which speaks once it has the first totals.
+        self.notifier.main_process(number);
+        let begun = Publisher::begin(successor.into_stream(), &self.totals());
+        let publisher = begun.map_err(|error| {
+            self.notifier.main_process(std::process::id());
+            format!("the new process is gone: {error}")
+        })?;
+        self.upgrading.publisher = Some(publisher);
+        self.notifier.leave();
+        let used = offered.iter().enumerate().filter(|(index, _)| !unused.contains(index));
+        let mut control = false;
+        for (_, (role, listener)) in used {
+            control |= *role == Role::Control;
+            // All sockets of an address are used, or none.
+            listener.iter().for_each(|listener| listener.hand_over());
+        }
+        self.upgrading.observed.clear();
+        self.upgrading.earlier.clear();
+        self.shared.observing.send_replace(Observing::HandedOver { control });
+        self.prober.set_targets(Vec::new());
+        self.followers.clear();
+        self.srv_followers.clear();
+        let sessions = self.shared.sessions.active();
+        let deadline = Instant::now() + self.config.global.drain_timeout;
+        self.remove_socket_files();
+        self.shared.phase.store(Phase::Draining(deadline));
+        self.shared.wake();
+        self.refuse_reloads();
+        let own = std::process::id();
+        Ok((
+            pid,
+            format!(
+                "upgraded: process {pid} (evenkeel {version}) has replaced process {own}, which \
+                 drains for {:?} at most; sessions: {sessions}",
+                self.config.global.drain_timeout
+            ),
+        ))
+    }
+
+    /// A signal to end while the new process is in charge: the first one changes nothing, since
+    /// this process drains already. Whether it was the first.
+    pub(super) fn is_first_end_after_upgrade(&mut self) -> bool {
+        if self.upgrading.publisher.is_none() || self.upgrading.asked_to_end {
+            return false;
+        }
+        self.upgrading.asked_to_end = true;
+        tracing::info!(
+            "draining already, since the upgrade; a second signal stops at once; sessions: {}",
+            self.shared.sessions.active()
+        );
+        true
+    }
+
+    /// This process ends: an upgrade that has begun ends too.
+    pub(super) fn abandon_upgrade(&mut self) {
+        if let Some(running) = &self.upgrading.running {
+            drop(running.stream.shutdown(std::net::Shutdown::Both));
+        }
+        if let Some(answer) = self.upgrading.next.take() {
+            refuse(answer, "no upgrade: evenkeel is draining");
+        }
+    }
+
+    /// SIGHUP during an upgrade: the process that is in charge afterwards reloads. Whether there is
+    /// an upgrade.
+    pub(super) fn defer_reload(&mut self) -> bool {
+        let running = self.upgrading.running.as_mut();
+        running.is_some_and(|running| {
+            tracing::info!("the reload follows when the upgrade has ended");
+            running.reload = true;
+            true
+        })
+    }
+
+    /// What this process has counted, with the processes before it that have ended.
+    fn totals(&self) -> Totals {
+        let mut totals = collect_totals(&self.cluster, &self.shared);
+        totals.merge(&self.upgrading.ended);
+        totals
+    }
+
+    /// Once in a while: tells the new process the counters.
+    pub(super) fn publish_totals(&mut self) {
+        if let Some(mut publisher) = self.upgrading.publisher.take() {
+            publisher.publish(|| self.totals());
+            self.upgrading.publisher = Some(publisher);
+        }
+    }
+
+    /// Every worker has ended: the new process learns the last counters.
+    pub(super) fn publish_last(&mut self) {
+        if let Some(publisher) = self.upgrading.publisher.take() {
+            publisher.finish(&self.totals());
+            self.notifier.wait();
+        }
+    }
+
+    /// Reads the counters of earlier processes from now on.
+    pub(super) fn follow_earlier(&mut self) {
+        for earlier in &mut self.upgrading.earlier {
+            if let Err(error) = earlier.follow(self.senders.counted.clone()) {
+                tracing::warn!("the counters of an earlier process are not read: {error}");
+            }
+        }
+        self.on_counted();
+    }
+
+    /// An earlier process has sent its counters, or has ended.
+    pub(super) fn on_counted(&mut self) {
+        let Self { upgrading, cluster, shared, .. } = self;
+        if upgrading.publisher.is_some() {
+            return; // the new process reads them
+        }
+        let all = std::mem::take(&mut upgrading.earlier).into_iter();
+        let (ended, live): (Vec<_>, Vec<_>) = all.partition(Predecessor::has_ended);
+        upgrading.earlier = live;
+        for one in ended {
+            let mut totals = one.totals();
+            let killed = totals.end_sessions();
+            if killed > 0 {
+                tracing::warn!(
+                    "an earlier process has ended before its sessions; they count as killed: \
+                     {killed}"
+                );
+            }
+            upgrading.ended.merge(&totals);
+        }
+        let mut totals = upgrading.ended.clone();
+        upgrading.earlier.iter().for_each(|one| totals.merge(&one.totals()));
+        apply_totals(&totals, cluster, shared);
+    }
+}
+
+fn refuse(answer: Answer, line: &str) {
+    tracing::warn!("{line}");
+    drop(answer.map(|answer| answer.send(Err(line.to_owned()))));
+}

@@ -1,0 +1,121 @@
+//! A process that this one has replaced and that still has sessions: its counters, and its end.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinHandle;
+
+use crate::control::upgrade::messages::STATE_MAX;
+use crate::control::upgrade::wire;
+use crate::shared::totals::Totals;
+
+/// Bytes that are read at once.
+const CHUNK: usize = 64 << 10;
+
+/// What was read from a predecessor, for the next process that reads from it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Earlier {
+    /// Its latest totals.
+    pub totals: Totals,
+    /// The part of its next message that was read.
+    pub unread: Vec<u8>,
+}
+
+/// A predecessor.
+#[derive(Debug)]
+pub struct Predecessor {
+    stream: Arc<UnixStream>,
+    reading: Arc<Mutex<Earlier>>,
+    /// Reads its totals while this process is in charge.
+    task: Option<JoinHandle<()>>,
+}
+
+impl Predecessor {
+    /// A predecessor that sends totals on `stream`.
+    ///
+    /// # Errors
+    /// The stream cannot be used.
+    pub fn new(stream: UnixStream, earlier: Earlier) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        let reading = Arc::new(Mutex::new(earlier));
+        Ok(Self { stream: Arc::new(stream), reading, task: None })
+    }
+
+    /// Reads what it sends, and says so in `changed`, until it ends or [`Predecessor::pause`].
+    ///
+    /// # Errors
+    /// The runtime cannot watch it.
+    pub fn follow(&mut self, changed: UnboundedSender<()>) -> io::Result<()> {
+        self.pause();
+        let stream = tokio::net::UnixStream::from_std(self.stream.try_clone()?)?;
+        let reading = Arc::clone(&self.reading);
+        self.task = Some(tokio_uring::spawn(async move {
+            while stream.readable().await.is_ok() {
+                let read = read(&stream, &mut lock(&reading));
+                if changed.send(()).is_err() || read.is_err() {
+                    break;
+                }
+            }
+        }));
+        Ok(())
+    }
+
+    /// Stops reading; what was read is kept.
+    pub fn pause(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+
+    /// Whether it has sent its last totals, or is gone.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.task.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    /// Its latest totals.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        lock(&self.reading).totals.clone()
+    }
+
+    /// What the next process needs to go on reading.
+    #[must_use]
+    pub fn earlier(&self) -> Earlier {
+        lock(&self.reading).clone()
+    }
+
+    /// The stream.
+    #[must_use]
+    pub fn stream(&self) -> Arc<UnixStream> {
+        Arc::clone(&self.stream)
+    }
+}
+
+fn lock(reading: &Mutex<Earlier>) -> MutexGuard<'_, Earlier> {
+    // Nothing panics while it is held, and a panic would end the process.
+    reading.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads what is there.
+///
+/// # Errors
+/// It is the end, or no message.
+fn read(stream: &tokio::net::UnixStream, earlier: &mut Earlier) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match stream.try_read(&mut chunk) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => earlier.unread.extend_from_slice(&chunk[..count]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        while let Some(totals) = wire::take(&mut earlier.unread, STATE_MAX)? {
+            earlier.totals = totals;
+        }
+    }
+}

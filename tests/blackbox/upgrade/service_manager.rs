@@ -1,0 +1,152 @@
+//! Upgrades under a service manager: the order of its messages, and sockets that it passes.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{self, UnixDatagram, UnixListener};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+use super::*;
+use crate::common::client::{connect, exchange};
+use crate::common::wait::TIMEOUT;
+use crate::common::{echoing, http};
+
+/// The receiver of `NOTIFY_SOCKET`, an abstract socket.
+struct Supervisor(UnixDatagram);
+
+impl Supervisor {
+    fn of(env: &TestEnv, command: &mut Command) -> Self {
+        let name = format!("evenkeel-test-{}-{}", std::process::id(), env.frontend().ip());
+        let address = net::SocketAddr::from_abstract_name(&name).unwrap();
+        let socket = UnixDatagram::bind_addr(&address).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+        command.env("NOTIFY_SOCKET", format!("@{name}"));
+        Self(socket)
+    }
+
+    /// The first line of the next message that is not a status.
+    #[track_caller]
+    fn next(&self) -> String {
+        loop {
+            let mut message = [0; 4096];
+            let length = self.0.recv(&mut message).unwrap();
+            let text = String::from_utf8_lossy(&message[..length]);
+            let first = text.lines().next().unwrap_or_default();
+            if !first.starts_with("STATUS=") {
+                return first.to_owned();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_main_process_changes_before_the_new_one_is_ready_and_the_old_one_is_not_stopping() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let mut command = run_command(&env, &config.text());
+    let supervisor = Supervisor::of(&env, &mut command);
+    let mut chain = Chain::of(Balancer::start_command(&env, command));
+    assert_eq!(supervisor.next(), "READY=1");
+    for number in 1..=2 {
+        chain.upgrade();
+        // Only the main process may name another one; then that one speaks.
+        assert_eq!(supervisor.next(), format!("MAINPID={}", chain.pid()));
+        let mut rest = [supervisor.next(), supervisor.next()];
+        rest.sort();
+        // The old process waits until what it sent was read, and says no more.
+        assert_eq!(rest, ["BARRIER=1", "READY=1"]);
+        chain.ended(number - 1);
+    }
+    chain.signal(2, Signal::SIGTERM);
+    assert_eq!(supervisor.next(), "STOPPING=1");
+    chain.ended(2);
+}
+
+#[test]
+fn an_upgrade_that_fails_says_nothing_to_the_service_manager() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let mut command = run_command(&env, &config.text());
+    let supervisor = Supervisor::of(&env, &mut command);
+    let chain = Chain::of(Balancer::start_command(&env, command));
+    assert_eq!(supervisor.next(), "READY=1");
+    chain.rewrite("junk");
+    chain.fails();
+    chain.rewrite(&config.text());
+    chain.first.signal(Signal::SIGHUP);
+    assert_eq!([supervisor.next(), supervisor.next()], ["RELOADING=1", "READY=1"]);
+}
+
+/// Starts evenkeel with descriptors from 3 on, as systemd passes sockets. For a test that runs
+/// alone: programs that others start meanwhile would have them too.
+fn with_passed<'a>(
+    env: &'a TestEnv,
+    config: &Config,
+    sockets: &[&dyn AsFd],
+    names: &str,
+) -> Chain<'a> {
+    let file = write_config(env, &config.text());
+    let numbers = sockets.iter().map(|socket| socket.as_fd().as_raw_fd()).zip(3..);
+    // First to numbers that nothing has: one of them may be 3 itself.
+    let first: String =
+        numbers.clone().map(|(from, to)| format!("{}<&{from} ", 200 + to)).collect();
+    let then: String = numbers.map(|(_, to)| format!("{to}<&{0} {0}<&- ", 200 + to)).collect();
+    let script = format!("export LISTEN_PID=$$; exec {first}; exec {then}; exec \"$@\"");
+    let mut command = Command::new("bash");
+    command.args(["-c", &script, "bash", PROGRAM, "run", "-c"]).arg(file);
+    command.env("LISTEN_FDS", sockets.len().to_string()).env("LISTEN_FDNAMES", names);
+    let closed_by_exec = |flags: FdFlag| {
+        for socket in sockets {
+            fcntl(socket.as_fd(), FcntlArg::F_SETFD(flags)).unwrap();
+        }
+    };
+    closed_by_exec(FdFlag::empty());
+    let chain = Chain::of(Balancer::start_command(env, command));
+    closed_by_exec(FdFlag::FD_CLOEXEC);
+    chain
+}
+
+fn bound(address: SocketAddr) -> TcpListener {
+    TcpListener::bind(address).unwrap()
+}
+
+#[test]
+fn sockets_of_a_service_manager_are_used_by_their_addresses() {
+    let env = TestEnv::exclusive();
+    let (config, _server) = echoing(&env);
+    let path = env.file("in.sock");
+    let more = format!("[frontend.path]\nbind = [\"unix:{}\"]\nbackend = \"web\"", path.display());
+    let config = config.workers(2).more(&more);
+    // Clients that came before evenkeel was started wait in the backlog.
+    let frontend = bound(env.frontend());
+    let early = connect(env.frontend());
+    let observe = bound(env.observe());
+    let unix = UnixListener::bind(&path).unwrap();
+    let control = UnixListener::bind(env.file("control.sock")).unwrap();
+    let other = bound(env.port(8009));
+    let sockets: [&dyn AsFd; 5] = [&frontend, &observe, &unix, &control, &other];
+    let mut chain = with_passed(&env, &config, &sockets, "web:status:path:control:other");
+    drop((observe, control, other));
+    assert_eq!(exchange(&early, b"early"), b"early");
+    chain.logged("(other) is not used");
+    chain.control_ok(&["status"]);
+    net::UnixStream::connect(&path).unwrap();
+    chain.upgrade();
+    chain.logged("process");
+    assert_eq!(exchange(&early, b"still"), b"still");
+    drop(early);
+    chain.ended(0);
+    let late = connect(env.frontend());
+    assert_eq!(exchange(&late, b"late"), b"late");
+    assert_eq!(http::get(env.observe(), "/readyz").unwrap().0, 200);
+    let environment = fs::read_to_string(format!("/proc/{}/environ", chain.pid())).unwrap();
+    assert!(!environment.contains("LISTEN_"), "{environment}");
+    drop(late);
+    chain.signal(1, Signal::SIGTERM);
+    chain.ended(1);
+    // The files are the service manager's.
+    assert!(path.exists() && env.file("control.sock").exists());
+    drop(frontend);
+    until("nobody listens any more", || TcpStream::connect(env.frontend()).is_err());
+}
