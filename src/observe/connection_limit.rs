@@ -180,6 +180,7 @@ impl Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::sample;
     use std::future::pending;
     use tokio::sync::oneshot;
     use tokio::sync::oneshot::error::TryRecvError;
@@ -196,7 +197,7 @@ mod tests {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let (control, _requests) = mpsc::channel(1);
+            let ((control, _requests), shared) = (mpsc::channel(1), sample::shared());
             let (arrivals, clients) = mpsc::channel::<Client>(8);
             let clients = tokio::sync::Mutex::new(clients);
             let accept = || async {
@@ -217,7 +218,7 @@ mod tests {
             });
             let limit = ConnectionLimit { name: "a socket", max: 2, answer_timeout };
             tokio::select! {
-                () = serve(limit, &control, accept, converse) => panic!("it has ended"),
+                _ = serve(limit, &control, &shared, accept, converse) => panic!("it has ended"),
                 () = look(ends) => {}
             }
         });

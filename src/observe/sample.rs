@@ -15,7 +15,7 @@ use crate::shared::plan::ReloadPlan;
 use crate::shared::queue::{Queue, Waiter};
 use crate::shared::server::ServerShared;
 use crate::shared::snapshot::{
-    BackendStatus, EndpointStatus, FrontendStatus, LastProbe, ServerStatus, Snapshot,
+    BackendStatus, EndpointStatus, FrontendStatus, LastProbe, ProbeCounts, ServerStatus, Snapshot,
 };
 use crate::shared::state::SharedState;
 use crate::shared::table::{FrontendShared, Table};
@@ -103,7 +103,7 @@ pub(super) fn server(name: &str, up: bool) -> ServerStatus {
         removed: None,
         since: Duration::from_secs(65),
         admin_since: Duration::from_secs(5),
-        probes: Arc::default(),
+        probes: Arc::new(ProbeCounts::new(1)),
         last_probe,
         connect_mean: up.then_some(Duration::from_micros(200)),
         shared: Arc::new(shared),

@@ -5,11 +5,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
 
 use crate::control::controller::state::Controller;
 use crate::control::upgrade::{
@@ -21,6 +22,10 @@ use crate::shared::state::Observing;
 use crate::shared::table::Listener;
 use crate::shared::totals::Totals;
 use crate::sys::descriptors;
+
+/// Between two looks whether the workers have stopped accepting, and how long they are waited for.
+const STOP_INTERVAL: Duration = Duration::from_millis(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 const FAILED: &str = "upgrade failed, this process stays in charge";
 
@@ -171,7 +176,7 @@ impl Controller {
                 if reload && let Err(error) = kill(pid, Signal::SIGHUP) {
                     tracing::warn!("process {pid} does not reload: {error}");
                 }
-                drop(answer.map(|answer| answer.send(Ok(done))));
+                self.answer_when_stopped(answer, done);
             }
             Err(why) => {
                 self.follow_earlier();
@@ -181,6 +186,22 @@ impl Controller {
                 }
             }
         }
+    }
+
+    /// Answers when the workers have given up every socket, so that no client that comes after the
+    /// answer is a session of this process.
+    fn answer_when_stopped(&self, answer: Answer, done: String) {
+        let Some(answer) = answer else { return };
+        let listeners: Vec<Arc<Listener>> = self.bound.values().cloned().collect();
+        tokio_uring::spawn(async move {
+            let stopped = async {
+                while listeners.iter().any(|listener| listener.sockets().next().is_some()) {
+                    sleep(STOP_INTERVAL).await;
+                }
+            };
+            drop(timeout(STOP_TIMEOUT, stopped).await);
+            drop(answer.send(Ok(done)));
+        });
     }
 
     fn upgrade_failed(&mut self, answer: Answer, why: &str) {

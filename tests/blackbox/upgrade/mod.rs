@@ -112,7 +112,7 @@ impl Drop for Chain<'_> {
         for process in &self.pids[1..] {
             // It may have ended, and its number may be another process's now.
             if stat(*process).is_some_and(|fields| fields[2] == group) {
-                drop(kill(pid(*process), Signal::SIGKILL));
+                kill(pid(*process), Signal::SIGKILL).ok();
             }
         }
     }
