@@ -7,6 +7,7 @@ mod dry_run;
 mod explain;
 mod names;
 mod worker_events;
+mod carried;
 mod upgrading;
 mod run;
 
