@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "run",
     "check",
     "demo",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 17] = [
     "maint",
     "weight",
     "reload",
+    "upgrade",
     "schema",
     "completions",
     "man",

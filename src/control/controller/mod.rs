@@ -8,11 +8,12 @@ mod explain;
 mod names;
 mod worker_events;
 mod carried;
+mod upgrade_state;
 mod upgrading;
 mod run;
 
 pub use run::{Parts, UpgradeParts, run};
-pub use upgrading::Observed;
+pub use upgrade_state::Observed;
 
 #[cfg(test)]
 mod tests;

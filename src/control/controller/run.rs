@@ -15,7 +15,7 @@ use crate::control::budget::Budget;
 use crate::control::cluster::{Bound, Cluster, ProbeReport};
 use crate::control::controller::events::{Event, Events};
 use crate::control::controller::state::{Controller, Reloading};
-use crate::control::controller::upgrading::{Observed, Upgrading};
+use crate::control::controller::upgrade_state::{Observed, Upgrading};
 use crate::control::notify::Notifier;
 use crate::control::prober::Prober;
 use crate::control::reload::Found;

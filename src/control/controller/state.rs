@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::control::budget::Budget;
 use crate::control::cluster::{Bound, Cluster};
 use crate::control::controller::events::Senders;
-use crate::control::controller::upgrading::Upgrading;
+use crate::control::controller::upgrade_state::Upgrading;
 use crate::control::notify::Notifier;
 use crate::control::prober::Prober;
 use crate::control::resolve::{Follower, Resolver};

@@ -1,5 +1,4 @@
-//! Upgrades, in the old process until the new one is in charge, and in the new one as long as
-//! processes before it have sessions.
+//! Upgrades, as the old process sees them: it stays in charge until the new one accepts.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -9,17 +8,16 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use crate::control::controller::state::Controller;
+use crate::control::controller::upgrade_state::{Answer, Place, Running};
 use crate::control::upgrade::{
-    Offered, Offering, Predecessor, Program, Publisher, Role, START_TIMEOUT, State, Successor,
+    Offered, Offering, Publisher, Role, START_TIMEOUT, State, Successor,
 };
 use crate::shared::phase::Phase;
 use crate::shared::state::Observing;
 use crate::shared::table::Listener;
-use crate::shared::totals::Totals;
 use crate::sys::descriptors;
 
 /// Between two looks whether the workers have stopped accepting, and how long they are waited for.
@@ -27,54 +25,6 @@ const STOP_INTERVAL: Duration = Duration::from_millis(2);
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 const FAILED: &str = "upgrade failed, this process stays in charge";
-
-/// A socket of `observe.bind` or `observe.control`, to be passed on.
-#[derive(Debug)]
-pub struct Observed {
-    /// How it is offered.
-    pub offered: Offered,
-    /// A copy of its descriptor.
-    pub socket: Arc<OwnedFd>,
-}
-
-/// The state of upgrades.
-#[derive(Debug)]
-pub(super) struct Upgrading {
-    /// What is started; none: /proc was not there at the start.
-    pub(super) program: Option<Program>,
-    pub(super) observed: Vec<Observed>,
-    /// Upgrades that led to this process.
-    pub(super) done: u64,
-    /// Upgrades that changed nothing.
-    pub(super) failed: u64,
-    pub(super) running: Option<Running>,
-    /// An upgrade that begins when the reload under way has ended.
-    pub(super) next: Option<Answer>,
-    /// Processes before this one that may have sessions.
-    pub(super) earlier: Vec<Predecessor>,
-    /// The counters of those that have ended.
-    pub(super) ended: Totals,
-    /// To the process that has replaced this one.
-    pub(super) publisher: Option<Publisher>,
-    /// A signal to end has come since.
-    pub(super) asked_to_end: bool,
-}
-
-/// An upgrade that has begun.
-#[derive(Debug)]
-pub(super) struct Running {
-    answer: Answer,
-    /// Its shutdown ends the wait for the new process.
-    stream: UnixStream,
-    offered: Vec<Place>,
-    /// SIGHUP has come meanwhile: the process that is in charge afterwards reloads.
-    reload: bool,
-}
-
-/// A socket of the offer, and its listener if it is that of a frontend.
-type Place = (Role, Option<Arc<Listener>>);
-
-type Answer = Option<oneshot::Sender<Result<String, String>>>;
 
 impl Controller {
     /// An upgrade is requested.

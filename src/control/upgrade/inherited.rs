@@ -10,33 +10,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use socket2::{SockRef, Socket, Type};
 
 use crate::config::Config;
 use crate::control::cluster::Bound;
 use crate::control::listen_options::ListenOptions;
 use crate::control::listeners;
-use crate::control::upgrade::messages::Offered;
+use crate::control::upgrade::messages::{Offered, Role};
 use crate::shared::table::Listener;
 use crate::sys::address::Address;
 use crate::sys::descriptors;
 use crate::sys::socket_file::SocketFile;
 use crate::terms::WorkerIndex;
-
-/// The use of a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// `frontend.F.bind`
-    Frontend,
-    /// `observe.bind`
-    Observe,
-    /// `observe.control`
-    Control,
-    /// The counters of an earlier process.
-    Earlier,
-}
 
 /// Sockets that are not used yet.
 #[derive(Debug, Default)]

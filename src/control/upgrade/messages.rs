@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::upgrade::inherited::Role;
-
 /// Of the messages before the state, and of their order.
 pub(super) const PROTOCOL: u32 = 1;
 
@@ -25,6 +23,20 @@ pub(super) struct Offer {
     pub(super) version: String,
     /// In the order of their descriptors.
     pub(super) sockets: Vec<Offered>,
+}
+
+/// The use of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// `frontend.F.bind`
+    Frontend,
+    /// `observe.bind`
+    Observe,
+    /// `observe.control`
+    Control,
+    /// The counters of an earlier process.
+    Earlier,
 }
 
 /// A socket that is offered.

@@ -26,8 +26,8 @@ mod takeover;
 mod wire;
 
 pub use count::{apply as apply_totals, collect as collect_totals};
-pub use inherited::{Extra, Inherited, Role};
-pub use messages::Offered;
+pub use inherited::{Extra, Inherited};
+pub use messages::{Offered, Role};
 pub use predecessor::{Earlier, Predecessor};
 pub use program::Program;
 pub use publisher::Publisher;

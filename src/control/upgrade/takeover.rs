@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::dup2_stdin;
 
-use crate::control::upgrade::inherited::{Inherited, Role};
-use crate::control::upgrade::messages::{OFFER_MAX, Offer, PROTOCOL, Report, STATE_MAX};
+use crate::control::upgrade::inherited::Inherited;
+use crate::control::upgrade::messages::{OFFER_MAX, Offer, PROTOCOL, Report, Role, STATE_MAX};
 use crate::control::upgrade::predecessor::{Earlier, Predecessor};
 use crate::control::upgrade::program::{Program, VARIABLE};
 use crate::control::upgrade::state::State;
