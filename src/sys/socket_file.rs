@@ -1,13 +1,15 @@
 //! Listening unix sockets and their files.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, lchown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, fchmod, umask};
+use nix::unistd::{Gid, Uid, fchownat};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// The file of a listening unix socket. Dropping it removes the file, unless another process has
@@ -156,13 +158,24 @@ impl SocketFile {
         self.owned = true;
     }
 
-    /// Gives the file to a user and a group, so that they may remove it. A link that somebody has
-    /// put there is not followed.
+    /// Gives the file to a user and a group, so that they may remove it. What somebody else has put
+    /// there instead, such as a link to a file of root, is not given away.
     ///
     /// # Errors
-    /// Not permitted.
+    /// Not permitted, or another file has the path.
     pub fn give_to(&self, user: u32, group: u32) -> io::Result<()> {
-        lchown(&self.path, Some(user), Some(group))
+        let flags = (OFlag::O_PATH | OFlag::O_NOFOLLOW).bits();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(&self.path)?;
+        let found = file.metadata()?;
+        // A second name would be that of a socket of somebody else, linked here.
+        let ours = found.file_type().is_socket()
+            && found.nlink() == 1
+            && (found.dev(), found.ino()) == self.identity;
+        if !ours {
+            return Err(io::Error::other("another file has taken its place"));
+        }
+        let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+        Ok(fchownat(&file, "", Some(user), Some(group), AtFlags::AT_EMPTY_PATH)?)
     }
 }
 
@@ -239,6 +252,28 @@ mod tests {
         let path = folder.0.join("x.sock");
         let _theirs = UnixListener::bind(&path).unwrap();
         assert!(matches!(listen(&path, Mode::S_IRUSR, 8), Err(SocketFileError::InUse)));
+    }
+
+    #[test]
+    fn only_the_socket_itself_is_given_away() {
+        let folder = Folder::new("give");
+        let (path, other) = (folder.0.join("x.sock"), folder.0.join("other"));
+        let (_socket, file) = listen(&path, Mode::S_IRUSR, 8).unwrap();
+        let (user, group) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        file.give_to(user, group).unwrap();
+        fs::hard_link(&path, &other).unwrap();
+        file.give_to(user, group).unwrap_err();
+        fs::remove_file(&path).unwrap();
+        let _theirs = UnixListener::bind(&path).unwrap();
+        file.give_to(user, group).unwrap_err();
+        fs::rename(&other, &path).unwrap();
+        file.give_to(user, group).unwrap();
+        for make in [|at: &Path| fs::write(at, ""), |at: &Path| std::os::unix::fs::symlink("x", at)]
+        {
+            fs::remove_file(&path).unwrap();
+            make(&path).unwrap();
+            file.give_to(user, group).unwrap_err();
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod network_namespace;
 mod balancing;
 mod chains;
 mod connects;
+mod control_socket;
 mod dry_run;
 mod discovery;
 mod endings;
