@@ -10,7 +10,7 @@ use std::io;
 use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
 
 use crate::config::{Config, Span};
-use crate::sys::capability::keep_net_admin;
+use crate::sys::capability::{Capabilities, keep_only};
 
 /// A user and a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,29 +93,40 @@ fn ids(table: &str, name: &str) -> Option<(u32, u32)> {
     Some((id, fields.next().and_then(|group| group.parse().ok()).unwrap_or(0)))
 }
 
-/// Changes to `identity` for good. To be called before another thread exists: each thread has its
-/// own user, group and capabilities. A `transparent` process keeps `CAP_NET_ADMIN`, which it needs
-/// to connect from the addresses of its clients, and no other capability.
+/// Changes to `identity` for good, if there is one, and gives up every capability that is not
+/// needed after the start. To be called before another thread exists: each thread has its own user,
+/// group and capabilities. A `transparent` process keeps `CAP_NET_ADMIN`, which it needs to connect
+/// from the addresses of its clients.
 ///
 /// # Errors
 /// Not permitted: a line for the operator.
-pub(super) fn assume(identity: Identity, transparent: bool) -> Result<(), String> {
-    let Identity { user, group } = identity;
-    let gid = Gid::from_raw(group);
+pub(super) fn assume(identity: Option<Identity>, transparent: bool) -> Result<(), String> {
     let change = || -> io::Result<()> {
+        let Some(Identity { user, group }) = identity else { return Ok(()) };
+        let gid = Gid::from_raw(group);
         setgroups(&[gid])?;
         setgid(gid)?;
         Ok(setuid(Uid::from_raw(user))?)
     };
-    // Root keeps all of its capabilities anyway.
-    let changed = if transparent && user != 0 { keep_net_admin(change) } else { change() };
-    changed.map_err(|error| {
-        let more = if transparent { ", CAP_NET_ADMIN for source = \"client\"," } else { "" };
-        format!(
-            "evenkeel: cannot become user {user}, group {group}: {error}; allow CAP_SETUID{more} \
-             and CAP_SETGID where this runs, or leave global.user and global.group out"
-        )
-    })
+    let stays = identity.is_none_or(|identity| identity.user == 0);
+    let needed = Capabilities::needed(stays, transparent);
+    let changed =
+        Capabilities::permitted().and_then(|permitted| keep_only(&permitted.and(&needed), change));
+    match (changed, identity) {
+        (Ok(()), _) => Ok(()),
+        (Err(error), None) => {
+            tracing::warn!("not every capability that is not needed is given up: {error}");
+            Ok(())
+        }
+        (Err(error), Some(Identity { user, group })) => {
+            let more = if transparent { ", CAP_NET_ADMIN for source = \"client\"," } else { "" };
+            Err(format!(
+                "evenkeel: cannot become user {user}, group {group}: {error}; allow \
+                 CAP_SETUID{more} and CAP_SETGID where this runs, or leave global.user and \
+                 global.group out"
+            ))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -156,17 +156,27 @@ impl Prepared {
     }
 
     pub(super) fn drop_privileges(&self, config: &Config) -> Result<(), Failure> {
-        let Some(identity) = self.identity else { return Ok(()) };
+        if let Some(identity) = self.identity {
+            self.give_sockets_to(identity, config)?;
+        }
+        let transparent = config.backends.iter().any(|backend| backend.source.client().is_some());
+        identity::assume(self.identity, transparent).map_err(Failure::of)
+    }
+
+    fn give_sockets_to(
+        &self,
+        identity::Identity { user, group }: identity::Identity,
+        config: &Config,
+    ) -> Result<(), Failure> {
         if let (Some(socket), Some((_, span))) = (&self.admin, &config.observe.control) {
-            let given = socket.give_to(identity.user, identity.group);
+            let given = socket.give_to(user, group);
             given.map_err(|error| Failure::of(format!("{}{error}", config.locate(*span))))?;
         }
         for (address, listener) in &self.bound {
-            let given = listener.give_to(identity.user, identity.group);
+            let given = listener.give_to(user, group);
             given.map_err(|error| Failure::of(format!("evenkeel: {address}: {error}")))?;
         }
-        let transparent = config.backends.iter().any(|backend| backend.source.client().is_some());
-        identity::assume(identity, transparent).map_err(Failure::of)
+        Ok(())
     }
 }
 

@@ -1,82 +1,126 @@
-//! Capabilities of the calling thread, and of the threads that it starts (capabilities(7)).
+//! Capabilities of the calling thread, and of the threads and programs that it starts
+//! (capabilities(7)).
 
+use std::fmt;
 use std::io;
 
-use nix::libc;
+use caps::errors::CapsError;
+use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::prctl;
 
-/// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h: two words for each set.
-const VERSION_3: u32 = 0x2008_0522;
+/// What a process that does not change its user may need after its start, if it has it.
+const USED: [Capability; 4] = [
+    // A reload may add a port below 1024.
+    Capability::CAP_NET_BIND_SERVICE,
+    // Root may read files and connect to unix sockets of every user.
+    Capability::CAP_DAC_OVERRIDE,
+    // Rings are not charged to RLIMIT_MEMLOCK.
+    Capability::CAP_IPC_LOCK,
+    // Pipes are not limited by fs.pipe-user-pages-soft.
+    Capability::CAP_SYS_RESOURCE,
+];
 
-/// `CAP_NET_ADMIN` of linux/capability.h.
-const NET_ADMIN: u32 = 1 << 12;
+/// Connects from the addresses of clients (`IP_TRANSPARENT`).
+const TRANSPARENT: Capability = Capability::CAP_NET_ADMIN;
 
-/// `struct __user_cap_header_struct`; the process 0 is the calling thread.
-#[repr(C)]
-struct Header {
-    version: u32,
-    process: libc::c_int,
+/// A set of capabilities.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities(CapsHashSet);
+
+impl Capabilities {
+    /// The permitted capabilities of this thread.
+    ///
+    /// # Errors
+    /// A sandbox forbids capget(2).
+    pub fn permitted() -> io::Result<Self> {
+        caps::read(None, CapSet::Permitted).map(Self).map_err(other)
+    }
+
+    /// Those that a process needs after its start. It stays the same user, or else becomes another
+    /// one; it is `transparent` if it connects from the addresses of its clients.
+    #[must_use]
+    pub fn needed(stays: bool, transparent: bool) -> Self {
+        let used = USED.into_iter().filter(|_| stays);
+        Self(used.chain(transparent.then_some(TRANSPARENT)).collect())
+    }
+
+    /// Those in both sets.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        Self(&self.0 & &other.0)
+    }
 }
 
-/// `struct __user_cap_data_struct`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Sets {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
+impl fmt::Display for Capabilities {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut names: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        names.sort_unstable();
+        out.write_str(if names.is_empty() { "none" } else { "" })?;
+        out.write_str(&names.join(", "))
+    }
 }
 
-/// Programs that this thread starts have `CAP_NET_ADMIN`, if this thread has it: otherwise a
-/// program of a user that is not root starts without.
+/// Runs `change`, which may change the user from root to another one. Then this thread has the
+/// capabilities `kept`, which it must have now, in each of its sets, and no other. The ambient set
+/// keeps them for a program that it executes. The bounding set stays as it is if `CAP_SETPCAP` is
+/// missing; then the user is not root, and `no_new_privs` makes it meaningless.
 ///
 /// # Errors
-/// The kernel does not permit it.
-pub fn pass_net_admin_on() -> io::Result<()> {
-    let mut header = Header { version: VERSION_3, process: 0 };
-    let none = Sets { effective: 0, permitted: 0, inheritable: 0 };
-    let mut sets = [none, none];
-    // SAFETY: the kernel reads and writes a header and, with this version, writes two sets; both
-    // are as its header file declares them, and live until the call returns.
-    let answer = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) };
-    if answer != 0 {
-        return Err(io::Error::last_os_error());
+/// That of `change`; a sandbox forbids it.
+pub fn keep_only(kept: &Capabilities, change: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let Capabilities(kept) = kept;
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(other)? {
+        for capability in &caps::read(None, CapSet::Bounding).map_err(other)? - kept {
+            caps::drop(None, CapSet::Bounding, capability).map_err(other)?;
+        }
     }
-    if sets[0].permitted & NET_ADMIN == 0 {
-        return Ok(());
+    // Beyond a change of user: setuid(2) clears the permitted set of a process that was root.
+    if !kept.is_empty() {
+        prctl::set_keepcaps(true)?;
     }
-    sets[0].inheritable |= NET_ADMIN;
-    // SAFETY: as in `keep_net_admin`.
-    let answer = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
-    if answer != 0 {
-        return Err(io::Error::last_os_error());
+    change()?;
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        // A sandbox may forbid capset(2), even where there is nothing to change.
+        if caps::read(None, set).map_err(other)? != *kept {
+            caps::set(None, set, kept).map_err(other)?;
+        }
     }
-    let (raise, capability) = (libc::PR_CAP_AMBIENT_RAISE, NET_ADMIN.trailing_zeros());
-    // SAFETY: it changes a set of capabilities of this thread, and reads no memory.
-    let answer = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, raise, capability, 0, 0) };
-    if answer != 0 {
-        return Err(io::Error::last_os_error());
+    if !kept.is_empty() {
+        prctl::set_keepcaps(false)?;
+    }
+    for capability in kept {
+        // A program that is executed reports what it is missing; this one has it.
+        drop(caps::raise(None, CapSet::Ambient, *capability));
     }
     Ok(())
 }
 
-/// Runs `change`, which changes the user from root to another one, and keeps `CAP_NET_ADMIN` and
-/// no other capability.
-///
-/// # Errors
-/// That of `change`; EPERM: this process does not have the capability.
-pub fn keep_net_admin(change: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-    prctl::set_keepcaps(true)?;
-    change()?;
-    let header = Header { version: VERSION_3, process: 0 };
-    let low = Sets { effective: NET_ADMIN, permitted: NET_ADMIN, inheritable: 0 };
-    let high = Sets { effective: 0, permitted: 0, inheritable: 0 };
-    let sets = [low, high];
-    // SAFETY: the kernel reads a header and, with this version, two sets; both are as its header
-    // file declares them, and live until the call returns.
-    let answer = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
-    if answer != 0 {
-        return Err(io::Error::last_os_error());
+fn other(error: CapsError) -> io::Error {
+    io::Error::other(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_user_needs_one_capability_at_most() {
+        assert_eq!(Capabilities::needed(false, false).to_string(), "none");
+        assert_eq!(Capabilities::needed(false, true).to_string(), "CAP_NET_ADMIN");
     }
-    Ok(prctl::set_keepcaps(false)?)
+
+    #[test]
+    fn a_thread_keeps_what_it_needs_of_what_it_has() {
+        let kept = std::thread::spawn(|| {
+            let held = Capabilities::permitted().unwrap();
+            let kept = held.and(&Capabilities::needed(true, false));
+            keep_only(&kept, || Ok(())).unwrap();
+            for set in [CapSet::Effective, CapSet::Inheritable, CapSet::Ambient] {
+                assert_eq!(caps::read(None, set).unwrap(), kept.0, "{set:?}");
+            }
+            (Capabilities::permitted().unwrap(), kept)
+        });
+        let (permitted, kept) = kept.join().unwrap();
+        assert_eq!(permitted, kept);
+    }
 }
