@@ -25,6 +25,9 @@ fn doctor_reports_every_subject_and_fails_if_one_has_failed() {
         "net.ipv4.tcp_congestion_control",
         "net.ipv4.tcp_migrate_req",
         "fs.pipe-max-size",
+        "privileges",
+        "Landlock",
+        "seccomp",
     ] {
         let found = text.lines().any(|line| {
             ["ok ", "warning ", "failed "].iter().any(|verdict| line.starts_with(verdict))

@@ -78,6 +78,14 @@ section! {
         user: Option<(String, Span)> = Optional(Kind::Text(&ACCOUNT), r#""evenkeel""#);
         /// Group to switch to. Not set: the group of `user`.
         group: Option<(String, Span)> = Optional(Kind::Text(&ACCOUNT), r#""evenkeel""#);
+        /// Confine the process with Landlock, if the kernel has it: every file can be read, but
+        /// none written, created or removed, except unix sockets in the directories that
+        /// `observe.control` and `bind` name at the start, and only programs in the directory of
+        /// evenkeel can be executed.
+        landlock: bool = Default(Kind::Flag, "true");
+        /// Confine the process with a seccomp filter, if the kernel has it: system calls that
+        /// evenkeel does not make fail.
+        seccomp: bool = Default(Kind::Flag, "true");
         /// DNS servers, instead of those of /etc/resolv.conf; port 53 if none is written. The
         /// search list and the options of that file still apply. If one fails, the next is asked.
         resolver: (Vec<SocketAddr>, Span) =

@@ -191,6 +191,8 @@ pub fn keep_until_restart(running: &Config, new: &mut Config) -> Vec<&'static st
         ("global.buffers", was.buffers != wants.buffers),
         ("global.user", account(&was.user) != account(&wants.user)),
         ("global.group", account(&was.group) != account(&wants.group)),
+        ("global.landlock", was.landlock != wants.landlock),
+        ("global.seccomp", was.seccomp != wants.seccomp),
         ("observe.bind", !bind),
         ("observe.control", path(running) != path(new)),
         ("observe.log.format", running.observe.log.format != new.observe.log.format),

@@ -7,6 +7,7 @@ use std::path::Path;
 use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, access};
 
+use crate::sys::landlock;
 use crate::sys::socket_file::{self, SocketFile, SocketFileError};
 
 /// Every user may connect, as to a TCP port; the permissions of the directory restrict that.
@@ -31,18 +32,38 @@ pub(super) fn bind(
     Ok((sockets, file))
 }
 
-/// Whether the path is free, or has the socket of a process that is gone; and whether this user may
-/// create a file there.
+/// Whether the path is free, or has the socket of a process that is gone; and whether this process
+/// may create a file there.
 ///
 /// # Errors
 /// It cannot be bound; for the operator.
 pub(super) fn trial(path: &Path) -> io::Result<()> {
-    let folder = path.parent().unwrap_or_else(|| Path::new("/"));
-    let checked = socket_file::examine(path).and_then(|_| {
-        access(folder, AccessFlags::W_OK | AccessFlags::X_OK).map_err(io::Error::from)?;
-        Ok(())
-    });
-    checked.map_err(|error| explain(path, &error))
+    let checked =
+        socket_file::examine(path).and_then(|_| Ok(access_folder(path).map_err(io::Error::from)?));
+    checked.map_err(|error| explain(path, &error))?;
+    if landlock::may_create_in(folder(path)) { Ok(()) } else { Err(confined(path)) }
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().unwrap_or_else(|| Path::new("/"))
+}
+
+/// Whether the user of this process may create a file there; a sandbox is not asked.
+fn access_folder(path: &Path) -> nix::Result<()> {
+    access(folder(path), AccessFlags::W_OK | AccessFlags::X_OK)
+}
+
+/// A reload wants a directory that the process could not know of when it confined itself.
+fn confined(path: &Path) -> io::Error {
+    let allowed = landlock::creates_in().into_iter().flatten();
+    let allowed: Vec<String> = allowed.map(|folder| folder.display().to_string()).collect();
+    let allowed = if allowed.is_empty() { "no directory".to_owned() } else { allowed.join(", ") };
+    io::Error::other(format!(
+        "unix:{} cannot be bound: Landlock allows this process to create sockets in {allowed} \
+         only, as configured at its start; restart evenkeel, or set global.landlock = false and \
+         restart it",
+        path.display()
+    ))
 }
 
 /// Why a path cannot be bound, and the remedy.
@@ -57,6 +78,10 @@ fn explain(path: &Path, error: &SocketFileError) -> io::Error {
             path.display()
         ),
         SocketFileError::Failed(error) => match error.kind() {
+            io::ErrorKind::PermissionDenied if access_folder(path).is_ok() => {
+                "the user may, so that a sandbox denies it, such as the Landlock that an upgrade \
+                 inherits (global.landlock): restart evenkeel, or choose another path"
+            }
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 "allow the user of evenkeel to write in the directory, or choose another path"
             }

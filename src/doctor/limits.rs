@@ -69,17 +69,14 @@ fn pairs(backend: &BackendSettings) -> u64 {
     if backend.source.client().is_some() && pairs > 0 { PAIRS_ENOUGH } else { pairs }
 }
 
-/// `rings`: whether a ring can be made here.
-///
-/// # Errors
-/// No configuration is given, and the default one cannot be made.
-pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Finding>> {
-    let defaults = defaults()?;
+/// What `config` needs, or, without one, what the `defaults` need. `rings`: whether a ring can be
+/// made here.
+pub(super) fn examine(config: Option<&Config>, defaults: &Config, rings: bool) -> Vec<Finding> {
     let needs = config.map_or_else(
-        || Needs { pairs: 0, local_ports: Vec::new(), ..Needs::of(&defaults) },
+        || Needs { pairs: 0, local_ports: Vec::new(), ..Needs::of(defaults) },
         Needs::of,
     );
-    let config = config.unwrap_or(&defaults);
+    let config = config.unwrap_or(defaults);
     let cores = limits::cores().len();
     let wanted = config.global.workers.map(|workers| workers.get() as usize);
     let workers = wanted.unwrap_or(cores);
@@ -126,11 +123,14 @@ pub(super) fn examine(config: Option<&Config>, rings: bool) -> io::Result<Vec<Fi
             Some(pipe_pages(text.parse().ok()?, each / page_size()?, workers))
         }),
     ]);
-    Ok(findings)
+    findings
 }
 
 /// Every key at its default. Its addresses are placeholders.
-fn defaults() -> io::Result<Config> {
+///
+/// # Errors
+/// It cannot be made.
+pub(super) fn defaults() -> io::Result<Config> {
     let (bind, server) = ("127.0.0.1:80".to_owned(), "127.0.0.1:81".to_owned());
     config::from_arguments(&[bind], &[server])
         .map_err(|problems| io::Error::other(problems.to_string()))

@@ -18,7 +18,7 @@ use crate::control::probe_tls;
 use crate::control::reload::{Found, Names, resolve_within};
 use crate::control::resolve::{Answer, Resolver, is_local};
 use crate::control::sources;
-use crate::doctor::listening;
+use crate::doctor::{confinement, listening};
 use crate::run::identity;
 use crate::sys::address::Address;
 use crate::sys::local_addresses::LocalAddresses;
@@ -72,6 +72,9 @@ pub fn look_up(config: &Config) -> io::Result<Vec<Warning>> {
     let mut warn = |subject, span, text| {
         warnings.push(Warning { subject, span, text, is_note: false });
     };
+    for (span, problem) in confinement::needs_restart(config) {
+        warn("address", span, problem);
+    }
     for (span, problem) in identity::missing(config) {
         warn("account", span, problem);
     }

@@ -4,6 +4,7 @@
 //! One line for each finding: ok, warning (evenkeel works, and could work better or longer), or
 //! failed (evenkeel does not run, or not as configured). The last two name a remedy.
 
+mod confinement;
 mod fast_open;
 mod finding;
 mod kernel;
@@ -25,7 +26,9 @@ use crate::sys::features::ring_available;
 pub fn doctor(out: &mut dyn Write, config: Option<&Config>) -> io::Result<bool> {
     let available = ring_available();
     let mut findings = kernel::examine(available);
-    findings.extend(limits::examine(config, available.is_ok())?);
+    let defaults = limits::defaults()?;
+    findings.extend(limits::examine(config, &defaults, available.is_ok()));
+    findings.extend(confinement::examine(config.unwrap_or(&defaults)));
     if let Some(config) = config {
         findings.extend(fast_open::examine(config));
         findings.extend(lookups::look_up(config)?.iter().map(|warning| {

@@ -36,6 +36,7 @@ use crate::sys::waker::Waker;
 use crate::sys::zone::Shown;
 use crate::terms::WorkerIndex;
 
+pub(crate) mod confinement;
 mod failure;
 pub(crate) mod identity;
 pub(crate) mod limits;
@@ -73,6 +74,7 @@ pub fn run(config: Config, start: &mut Start) -> Result<(), Failure> {
     // No other thread exists yet, so that limits and privileges hold for all threads.
     limits::raise_locked_memory();
     prepared.drop_privileges(&config)?;
+    confinement::confine(&config);
     application_log.start().map_err(|error| Failure::of(format!("evenkeel: no log: {error}")))?;
 
     let (workers, sessions) = (prepared.workers, prepared.sessions_max);

@@ -10,6 +10,7 @@ mod access;
 mod network_namespace;
 mod balancing;
 mod chains;
+mod confinement;
 mod connects;
 mod control_socket;
 mod dry_run;

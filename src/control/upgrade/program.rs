@@ -10,10 +10,6 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use nix::unistd::geteuid;
-
-use crate::sys::capability::pass_net_admin_on;
-
 /// Set for a process whose standard input is the socket of an old process.
 pub(super) const VARIABLE: &str = "EVENKEEL_UPGRADE";
 
@@ -70,11 +66,6 @@ impl Program {
     /// # Errors
     /// There is no such file, or it cannot be executed.
     pub(super) fn start(&self, socket: OwnedFd) -> io::Result<Child> {
-        // The programs of root have every capability.
-        let passed = if geteuid().is_root() { Ok(()) } else { pass_net_admin_on() };
-        if let Err(error) = passed {
-            tracing::debug!("CAP_NET_ADMIN is not passed on: {error}");
-        }
         let mut command = Command::new(&self.path);
         if let [name, arguments @ ..] = &*self.arguments {
             command.arg0(name).args(arguments);
