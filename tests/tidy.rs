@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use house::{PLANES, Source, Text, root, sources, texts};
+use house::{PLANES, Source, Text, dependencies, root, sources, texts};
 
 /// The rooms of `src`, lowest row first: folders, and files beside them. A file imports from its
 /// own room and from lower rows. The rooms of one row do not import each other.
@@ -293,6 +293,50 @@ fn scripts_can_be_run_and_stop_at_the_first_failure() {
         }
     }
     none(broken);
+}
+
+#[test]
+fn dependencies_follow_the_rules_of_deny_toml() {
+    let (rules, packages) = (dependencies::Rules::read(), dependencies::packages());
+    assert!(packages.len() > 50, "{} packages", packages.len());
+    let wrong = [rules.licences(&packages), rules.duplicates(&packages)];
+    none(wrong.into_iter().flatten().chain(dependencies::foreign(&packages)));
+}
+
+#[test]
+fn a_dependency_that_breaks_a_rule_is_found() {
+    let rules = dependencies::Rules {
+        allowed: vec!["MIT".to_owned(), "Zlib".to_owned()],
+        skipped: vec![("a".to_owned(), "1".to_owned()), ("b".to_owned(), "0.1".to_owned())],
+    };
+    for (expression, is_allowed) in [
+        ("MIT", true),
+        ("GPL-3.0 OR MIT", true),
+        ("GPL-3.0/MIT", true),
+        ("(GPL-3.0 OR MIT) AND Zlib", true),
+        ("GPL-3.0 OR MIT AND Zlib", true),
+        ("GPL-3.0", false),
+        ("MIT AND GPL-3.0", false),
+        ("(GPL-3.0 OR MIT) AND ISC", false),
+        ("MIT WITH exception", false),
+        ("MIT Zlib", false),
+        ("", false),
+    ] {
+        assert_eq!(rules.allows(expression), is_allowed, "{expression}");
+    }
+    let package = |name: &str, version: &str| dependencies::Package {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        licence: "MIT".to_owned(),
+        source: String::new(),
+    };
+    let fine = [package("a", "1.0.0"), package("a", "2.0.0"), package("b", "0.1.7")];
+    assert_eq!(rules.duplicates(&fine), Vec::<String>::new());
+    assert_eq!(rules.duplicates(&fine[..2]), ["b 0.1 is not used"]);
+    let third = [&fine[..], &[package("a", "10.0.0")]].concat();
+    assert_eq!(rules.duplicates(&third), ["a: 2.0.0, 10.0.0"]);
+    let foreign = dependencies::Package { source: "git+https://x".to_owned(), ..fine[0].clone() };
+    assert_eq!(dependencies::foreign(&[foreign]), ["a: git+https://x"]);
 }
 
 /// Fails with a list of all violations.

@@ -1,5 +1,7 @@
 //! Reads the source of the project for the rules in `tests/tidy.rs`.
 
+pub(crate) mod dependencies;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
