@@ -1,4 +1,4 @@
-//! What a running evenkeel may still do: no_new_privs, capabilities, Landlock, seccomp.
+//! What a running evenkeel may still do: `no_new_privs`, capabilities, Landlock, seccomp.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
