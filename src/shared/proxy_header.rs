@@ -2,7 +2,7 @@
 //! (<https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>).
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ppp::v1;
 use ppp::v2::{Builder, Command, Protocol, Type, Version};
@@ -46,9 +46,10 @@ impl ProxyTlvs {
     pub const UNIQUE_ID_MAX: usize = 128;
 }
 
-/// The header of a connection from `source` to `destination`. If one of them is not known, or they
-/// are of two families, it says so ("UNKNOWN", or LOCAL), and the server uses the address that it
-/// sees: so does the header of a health check.
+/// The header of a connection from `source` to `destination`. Of two families, the IPv4 address is
+/// written as an IPv4-mapped one, as HAProxy does. If one of them is not known, the header says so
+/// ("UNKNOWN", or LOCAL), and the server uses the address that it sees: so does the header of a
+/// health check.
 #[must_use]
 pub fn header(
     version: ProxyVersion,
@@ -59,12 +60,23 @@ pub fn header(
     let canonical =
         |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     let addresses = source.map(canonical).zip(destination.map(canonical));
-    let addresses = addresses.filter(|(source, to)| source.is_ipv4() == to.is_ipv4());
+    let addresses = addresses.map(|(source, to)| {
+        if source.is_ipv4() == to.is_ipv4() { (source, to) } else { (mapped(source), mapped(to)) }
+    });
     match version {
         ProxyVersion::V1 => addresses.map_or(v1::Addresses::Unknown, Into::into).to_string().into(),
         // It is far below the length that the builder refuses.
         ProxyVersion::V2 => binary(addresses, tlvs).unwrap_or_default(),
     }
+}
+
+/// As IPv6: an IPv4 address as an IPv4-mapped one.
+const fn mapped(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    SocketAddr::new(IpAddr::V6(ip), address.port())
 }
 
 fn binary(addresses: Option<(SocketAddr, SocketAddr)>, tlvs: &ProxyTlvs) -> io::Result<Vec<u8>> {
@@ -111,9 +123,24 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_are_not_known_or_of_two_families_are_not_named() {
+    fn addresses_of_two_families_are_both_written_as_ipv6() {
+        let line = "PROXY TCP6 2001:db8::1 ::ffff:192.0.2.1 1 2\r\n";
+        assert_eq!(text("[2001:db8::1]:1", "192.0.2.1:2"), line);
+        let line = "PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2\r\n";
+        assert_eq!(text("192.0.2.1:1", "[::1]:2"), line);
+        let tlvs = ProxyTlvs { authority: Some(b"a".as_slice().into()), unique_id: None };
+        let [client, mapped] = ["2001:db8::1", "::ffff:192.0.2.1"]
+            .map(|ip| ip.parse::<std::net::Ipv6Addr>().unwrap().octets());
+        let ports = [0, 1, 0, 2];
+        let tlv = [2, 0, 1, b'a'];
+        let whole = [SIGNATURE, &[0x21, 0x21, 0, 40], &client, &mapped, &ports, &tlv].concat();
+        assert_eq!(bytes("[2001:db8::1]:1", "192.0.2.1:2", &tlvs), whole);
+    }
+
+    #[test]
+    fn addresses_that_are_not_known_are_not_named() {
         let known = "192.0.2.1:1";
-        for (source, destination) in [("", known), (known, ""), ("", ""), (known, "[::1]:2")] {
+        for (source, destination) in [("", known), (known, ""), ("", "")] {
             assert_eq!(text(source, destination), "PROXY UNKNOWN\r\n");
             let tlvs = ProxyTlvs { authority: Some(b"a".as_slice().into()), unique_id: None };
             let local = [SIGNATURE, &[0x20, 0, 0, 0]].concat();

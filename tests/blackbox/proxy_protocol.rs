@@ -138,6 +138,24 @@ fn an_unknown_source_is_the_peer_itself() {
 }
 
 #[test]
+fn a_client_of_another_family_than_its_destination_is_named_all_the_same() {
+    let env = TestEnv::new();
+    let (config, _server) = seeing(&env);
+    let balancer = Balancer::start(&env, &config);
+    for (text, expected) in [
+        (
+            "PROXY TCP6 2001:db8::1 ::ffff:192.0.2.2 1 2\r\n",
+            "PROXY TCP6 2001:db8::1 ::ffff:192.0.2.2 1 2\r\n",
+        ),
+        ("PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2\r\n", "PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2\r\n"),
+    ] {
+        let client = sending(&env, text.as_bytes());
+        read(&client, expected.as_bytes());
+    }
+    balancer.assert_no_leaks();
+}
+
+#[test]
 fn a_peer_that_is_not_believed_is_reset_and_counted() {
     let env = TestEnv::new();
     let server = Server::echo(env.port(9001));

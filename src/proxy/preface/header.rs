@@ -46,6 +46,9 @@ fn begins(bytes: &[u8], prefix: &[u8]) -> bool {
 
 fn line(bytes: &[u8]) -> Progress<ProxyHeader> {
     let head = &bytes[..bytes.len().min(LINE_MAX)];
+    if !is_strict(head) {
+        return Progress::Invalid;
+    }
     if let Some(end) = head.windows(2).position(|pair| pair == b"\r\n") {
         let line = &head[..end + 2];
         if line.starts_with(b"PROXY UNKNOWN\r") || line.starts_with(b"PROXY UNKNOWN ") {
@@ -70,6 +73,23 @@ fn line(bytes: &[u8]) -> Progress<ProxyHeader> {
     } else {
         Progress::Invalid
     }
+}
+
+/// Whether the parts of a line that have come are not refused by the specification (2.1) where the
+/// parser accepts them: a port has only digits, and the carriage return is in front of the line
+/// feed and nowhere else.
+fn is_strict(head: &[u8]) -> bool {
+    if head.starts_with(b"PROXY UNKNOWN") {
+        // What follows is ignored.
+        return true;
+    }
+    let end = head.iter().position(|byte| *byte == b'\r').unwrap_or(head.len());
+    if head.get(end + 1).is_some_and(|byte| *byte != b'\n') {
+        return false;
+    }
+    let line = &head[..end];
+    let mut ports = line.split(|byte| *byte == b' ').skip(4).take(2);
+    ports.all(|port| port.iter().all(u8::is_ascii_digit))
 }
 
 fn complete(source: SocketAddr, destination: SocketAddr, length: usize) -> Progress<ProxyHeader> {
@@ -242,6 +262,21 @@ mod tests {
             b"PROXY TCP4 192.0.2.1 192.0.2.2 1 65536\r\n".to_vec(),
             b"PROXY TCP4 192.0.2.1 192.0.2.2 01 2\r\n".to_vec(),
             b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2 3\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 +1 2\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 1 +2\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 1 00\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 -1 2\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2 \r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.1 192.0.2.2  1 2\r\n".to_vec(),
+            b"PROXY TCP4  192.0.2.1 192.0.2.2 1 2\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.01 192.0.2.2 1 2\r\n".to_vec(),
+            b"PROXY TCP4\t192.0.2.1 192.0.2.2 1 2\r\n".to_vec(),
+            b"PROXY TCP4\r192.0.2.1 192.0.2.2 1 2\r\n".to_vec(),
+            b"PROXY TCP6 ::1%1 ::1 1 2\r\n".to_vec(),
+            b"PROXY tcp4 192.0.2.1 192.0.2.2 1 2\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 +".to_vec(),
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 1 +2".to_vec(),
+            b"PROXY TCP4\rGET".to_vec(),
             b"PROXY TCP4 192.0.2.256 192.0.2.2 1 2\r\n".to_vec(),
             b"PROXY TCP4 ::1 ::1 1 2\r\n".to_vec(),
             b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\nGET".to_vec(),

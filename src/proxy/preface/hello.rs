@@ -54,10 +54,14 @@ pub(super) fn read(bytes: &[u8], is_routed: impl Fn(&[u8]) -> bool) -> Progress<
     }
 }
 
-/// Whether bytes are the beginning of a record with a `ClientHello`, or may be.
+/// Whether bytes are the beginning of a record with a `ClientHello`, or may be. A header of a
+/// record that has no fragment, or one that is too long, is that of invalid TLS, whatever follows.
 fn is_tls(bytes: &[u8]) -> bool {
     let at = |index: usize, expected: u8| bytes.get(index).is_none_or(|byte| *byte == expected);
-    at(0, HANDSHAKE) && at(1, 3) && at(RECORD_HEADER, CLIENT_HELLO)
+    let has_fragment = bytes.first_chunk::<RECORD_HEADER>().is_none_or(|[.., high, low]| {
+        (1..=FRAGMENT_MAX).contains(&usize::from(u16::from_be_bytes([*high, *low])))
+    });
+    at(0, HANDSHAKE) && at(1, 3) && (!has_fragment || at(RECORD_HEADER, CLIENT_HELLO))
 }
 
 /// The body of the first handshake message, joined from its records.
@@ -287,7 +291,10 @@ mod tests {
             broken(26, 2),
             broken(6, 1),
             b"\x16\x03\x01\x00\x00".to_vec(),
+            b"\x16\x03\x01\x00\x00G".to_vec(),
+            b"\x16\x03\x01\x00\x00\x01".to_vec(),
             b"\x16\x03\x01\x40\x01".to_vec(),
+            b"\x16\x03\x01\x40\x01G".to_vec(),
             b"\x16\x03\x01\x00\x04\x01\x00\x00\x00\x16\x03\x01\x00\x01\x00".to_vec(),
             records(&hello(&extension(SERVER_NAME, b"\0\x09x")), 1000),
             records(&hello(b"\0\0\0"), 1000),

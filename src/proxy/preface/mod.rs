@@ -15,9 +15,11 @@ use crate::proxy::timer_wheel::Tick;
 use crate::sys::ring::Readiness;
 use crate::terms::{End, Reason, Side};
 
-/// Before the next look at a socket that is readable and has nothing new. The kernel does so for an
-/// urgent byte (RFC 6093), which no receive passes, and when its memory is scarce.
-const PAUSE: Duration = Duration::from_millis(10);
+/// Before the next look at a socket that is readable and has nothing new: a quarter of the time
+/// that the preface has taken so far, and this at least and at most. A unix socket is readable
+/// whatever `SO_RCVLOWAT` is (`unix_poll`); a TCP socket is with an urgent byte (RFC 6093), which
+/// no receive passes, and when the memory of the kernel is scarce.
+const PAUSE: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(250)];
 
 /// How far the bytes are that have come.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,6 +35,7 @@ pub(super) enum Progress<T> {
 impl Session {
     /// Reads as much of the preface as has come.
     pub(super) fn read_preface<I: Io>(&mut self, now: Tick, io: &mut I) -> Next {
+        let started = self.started;
         let State::Preface(preface) = &mut self.state else { return Next::Stay };
         preface.look_at = Tick::NEVER;
         match io.read_preface() {
@@ -46,7 +49,8 @@ impl Session {
                 Next::Stay
             }
             PrefaceRead::Unchanged => {
-                preface.look_at = now.after(PAUSE);
+                let pause = (now.since(started) / 4).clamp(PAUSE[0], PAUSE[1]);
+                preface.look_at = now.after(pause);
                 Next::Stay
             }
             PrefaceRead::Invalid => Next::abort(End::new(Reason::BadPreface, b"PR")),
