@@ -94,7 +94,8 @@ pub enum Reason {
     PrefaceTimeout,
     /// The PROXY header or the `ClientHello` is invalid.
     BadPreface,
-    /// The client that the PROXY header names may not connect, or not now.
+    /// The client that the PROXY header names may not connect, or not now; or no route of the
+    /// frontend matches, and it has no backend for what matches none.
     Refused,
     /// No server is up.
     NoServer,
@@ -207,9 +208,10 @@ impl fmt::Debug for Letters {
 /// `evenkeel_server_connect_failures_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConnectFailure {
-    /// ECONNREFUSED: nobody listens there. Of a unix socket also: there is none at that path, or
-    /// its backlog is full.
+    /// ECONNREFUSED: nobody listens there. Of a unix socket also: there is none at that path.
     Refused,
+    /// EAGAIN of a unix socket: its backlog is full. The server lives.
+    Busy,
     /// `connect_timeout` passed, or ETIMEDOUT.
     Timeout,
     /// No route, network or host down.
@@ -233,8 +235,9 @@ pub enum ConnectFailure {
 
 impl ConnectFailure {
     /// Every failure, in the order of declaration: `ALL[f as usize] == f`.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Refused,
+        Self::Busy,
         Self::Timeout,
         Self::Unreachable,
         Self::Denied,
@@ -246,10 +249,11 @@ impl ConnectFailure {
         Self::Other,
     ];
 
-    /// Whether this machine lacked something, which says nothing about the server.
+    /// Whether it does not speak for a server that is down: this machine lacked something, or the
+    /// server lives and is busy.
     #[must_use]
-    pub const fn is_ours(self) -> bool {
-        matches!(self, Self::NoPort | Self::NoSource | Self::Exhausted)
+    pub const fn spares_server(self) -> bool {
+        matches!(self, Self::Busy | Self::NoPort | Self::NoSource | Self::Exhausted)
     }
 
     /// The value of the label `reason`.
@@ -257,6 +261,7 @@ impl ConnectFailure {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Refused => "refused",
+            Self::Busy => "busy",
             Self::Timeout => "timeout",
             Self::Unreachable => "unreachable",
             Self::Denied => "denied",
@@ -301,6 +306,13 @@ impl Refusal {
             Self::BadProxyHeader => "bad_proxy_header",
         }
     }
+}
+
+/// A number with its noun: "1 worker", "2 workers".
+#[must_use]
+pub fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
 }
 
 /// A server, for the life of the process: never given to another one.

@@ -149,7 +149,7 @@ impl SessionRecord {
             Some(client) => write!(out, "{client} ")?,
             None => out.push_str("- "),
         }
-        write!(out, "{} {}/", Word(&self.frontend), Word(&self.backend))?;
+        write!(out, "{} {}/", Word(&self.frontend), Word(self.backend().unwrap_or("-")))?;
         match &self.server {
             Some(server) => write!(out, "{}", Word(server))?,
             None => out.push_str("<NOSRV>"),
@@ -169,7 +169,7 @@ impl SessionRecord {
             timestamp: self.time().to_string(),
             client: self.client().map(|client| client.to_string()),
             frontend: &self.frontend,
-            backend: &self.backend,
+            backend: self.backend(),
             server: self.server.as_deref(),
             connect_ms: self.connect.map(millis),
             duration_ms: millis(self.duration),
@@ -181,6 +181,11 @@ impl SessionRecord {
         };
         out.push_str(&serde_json::to_string(&record).map_err(|_| fmt::Error)?);
         Ok(())
+    }
+
+    /// The backend; none if the session ended before it was known.
+    fn backend(&self) -> Option<&str> {
+        Some(&*self.backend).filter(|name| !name.is_empty())
     }
 
     fn time(&self) -> humantime::Rfc3339Timestamp {
@@ -200,7 +205,7 @@ struct JsonRecord<'a> {
     timestamp: String,
     client: Option<String>,
     frontend: &'a str,
-    backend: &'a str,
+    backend: Option<&'a str>,
     server: Option<&'a str>,
     connect_ms: Option<f64>,
     duration_ms: f64,
@@ -272,6 +277,17 @@ mod tests {
         assert!(text.ends_with(" SC no_server 1\n"), "{text}");
         let json = line(&record, LogFormat::Json);
         assert!(json.contains(r#""server":null,"connect_ms":null,"#), "{json}");
+    }
+
+    #[test]
+    fn a_session_without_a_backend_has_no_backend_name() {
+        let end = End::new(Reason::Refused, b"PR");
+        let backend = Arc::from("");
+        let record = SessionRecord { backend, server: None, end, ..SessionRecord::sample() };
+        let text = line(&record, LogFormat::Text);
+        assert!(text.contains(" http -/<NOSRV> "), "{text}");
+        let json = line(&record, LogFormat::Json);
+        assert!(json.contains(r#""backend":null,"server":null,"#), "{json}");
     }
 
     #[test]

@@ -36,6 +36,8 @@ impl Session {
         }
         let Attempt { endpoint, timeout, introduces } = match choice {
             Ok(attempt) => attempt,
+            Err(PickError::NoRoute) => return Next::abort(End::new(Reason::Refused, b"PR")),
+            Err(PickError::ClientLeft) => return self.client_left(),
             Err(PickError::NoServer) => return Next::abort(End::new(Reason::NoServer, b"SC")),
             Err(PickError::AllFull) => return self.on_all_full(),
             Err(PickError::QueueFull) => return Self::on_queue_full(),

@@ -113,7 +113,12 @@ impl SessionSockets {
         self.follow_frontend(context, again);
         let hello = self.origin.as_ref().and_then(|origin| origin.hello.as_ref());
         let backend = self.frontend.as_ref().and_then(|frontend| frontend.backend_of(hello));
-        let backend = backend.ok_or(PickError::NoServer)?;
+        let backend = backend.ok_or(PickError::NoRoute)?;
+        if backend.settings.source.client().is_some() {
+            // A client that has left has no address any more, which is no failure of a server.
+            self.address = self.address.or_else(|| self.client.as_ref()?.peer().ok());
+            self.address.ok_or(PickError::ClientLeft)?;
+        }
         let timeout = backend.settings.connect_timeout;
         let introduces = backend.settings.send_proxy != SendProxy::Off;
         let address = || self.address.or_else(|| self.client.as_ref()?.peer().ok());

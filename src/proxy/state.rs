@@ -209,6 +209,10 @@ pub struct Attempt {
 /// Why no server could be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PickError {
+    /// No backend: the frontend has none for what the client asked for.
+    NoRoute,
+    /// The client has left, and its address, which the server is to see, is not known.
+    ClientLeft,
     /// No server is up.
     NoServer,
     /// Every server is at its `sessions_max`: the session waits in the queue.

@@ -84,8 +84,9 @@ const fn connected(result: Result<u32, Errno>) -> Result<(), ConnectFailure> {
 /// Why a connect failed: connect(2), and `ECANCELED` after its deadline.
 pub(super) const fn connect_failure(errno: Errno) -> ConnectFailure {
     match errno {
-        // Of a unix socket: there is no file, or the backlog of its listener is full (EAGAIN).
-        Errno::ECONNREFUSED | Errno::ENOENT | Errno::EAGAIN => ConnectFailure::Refused,
+        // ENOENT of a unix socket: there is no file.
+        Errno::ECONNREFUSED | Errno::ENOENT => ConnectFailure::Refused,
+        Errno::EAGAIN => ConnectFailure::Busy,
         Errno::ECANCELED | Errno::ETIMEDOUT => ConnectFailure::Timeout,
         Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EHOSTDOWN | Errno::ENETDOWN => {
             ConnectFailure::Unreachable

@@ -20,16 +20,16 @@ pub enum WorkerEvent {
 /// Failed connects of sessions to one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FailedConnects {
-    /// How many; 0: this machine was at fault each time.
+    /// How many; 0: each time this machine was at fault, or the server was busy.
     pub count: u32,
     /// How the last of them failed.
     pub last: ConnectFailure,
 }
 
 impl FailedConnects {
-    /// One more, if it is no fault of this machine.
+    /// One more, if the server may be down.
     pub const fn add(&mut self, failure: ConnectFailure) {
-        if !failure.is_ours() {
+        if !failure.spares_server() {
             self.count = self.count.saturating_add(1);
             self.last = failure;
         } else if self.count == 0 {

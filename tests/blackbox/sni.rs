@@ -207,11 +207,13 @@ fn what_matches_nothing_is_reset_if_there_is_no_default() {
     assert_eq!(served_by(&sending(&env, &bytes), &bytes), "a");
     let bytes = hello("", &["h2"]);
     assert_eq!(served_by(&sending(&env, &bytes), &bytes), "b");
-    balancer.session_ended("SC no_server");
+    let record = balancer.session_ended("PR refused");
+    assert!(record.contains(" web -/<NOSRV> -1/"), "{record}");
     let status = balancer.control_ok(&["status"]);
     assert!(status.contains("a, b"), "{status}");
     let metrics = balancer.assert_no_leaks();
-    assert_eq!((metrics.closed("no_server"), servers[0].accepted()), (3.0, 0));
+    assert_eq!((metrics.closed("refused"), servers[0].accepted()), (3.0, 0));
+    assert_eq!(metrics.closed("no_server"), 0.0);
 }
 
 #[test]

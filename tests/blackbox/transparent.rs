@@ -8,10 +8,13 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
+use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
 use crate::common::balancer::{PROGRAM, printed, write_config};
-use crate::common::client::{Ending, connect, connect_and_read, exchange, read_to_end, shut_down};
+use crate::common::client::{
+    Ending, connect, connect_and_read, exchange, read_to_end, reset, shut_down,
+};
 use crate::common::wait::{TIMEOUT, until};
 use crate::common::{Balancer, Config, Server, TestEnv, skip};
 use crate::machines::{Machines, TO_CLIENT, TO_SERVER, at_server};
@@ -203,6 +206,27 @@ fn a_client_of_another_family_than_its_server_has_no_source() {
     let labels = [("server", "a"), ("reason", "no_source")];
     assert!(balancer.metrics().sum("evenkeel_server_connect_failures_total", &labels) >= 1.0);
     balancer.assert_no_leaks();
+}
+
+#[test]
+fn a_client_that_has_left_is_no_failure_of_the_server() {
+    if !enter("a_client_that_has_left_is_no_failure_of_the_server") {
+        return;
+    }
+    let env = TestEnv::new();
+    let server = Server::echo(env.port(9001));
+    let config = Config::new(&env).backend("source = \"client\"");
+    let balancer = Balancer::start(&env, &config.server("a", server.address));
+    balancer.signal(Signal::SIGSTOP);
+    for _ in 0..5 {
+        reset(connect(env.frontend()));
+    }
+    balancer.signal(Signal::SIGCONT);
+    balancer.metrics_until("they are told", |metrics| metrics.closed("client_left") >= 5.0);
+    let metrics = balancer.assert_no_leaks();
+    assert_eq!(metrics.sum("evenkeel_server_connect_failures_total", &[]), 0.0);
+    assert_eq!(metrics.closed("client_left"), 5.0);
+    assert_eq!(server.accepted(), 0);
 }
 
 #[test]

@@ -145,7 +145,7 @@ impl Live {
             self.frontend = in_force.clone().or_else(|| self.frontend.take());
         }
         let backend = self.frontend.as_ref().and_then(|frontend| frontend.backend.clone());
-        let backend = &backend.ok_or(PickError::NoServer)?;
+        let backend = &backend.ok_or(PickError::NoRoute)?;
         let in_force = in_force.and_then(|frontend| frontend.backend.clone());
         let is_old = in_force.is_some_and(|one| !Arc::ptr_eq(&one, backend));
         assert!(!is_old || self.is_old && !again, "it goes by an old table: {self:?}");
@@ -206,6 +206,7 @@ impl Live {
                 let known = endpoints.iter().any(|endpoint| Arc::ptr_eq(endpoint, chosen));
                 assert!(known, "not in the table: {chosen:?}");
             }
+            Err(PickError::NoRoute | PickError::ClientLeft) => panic!("{choice:?}"),
             Err(PickError::NoServer) => assert!(endpoints.is_empty(), "there is one: {backend:?}"),
             Err(PickError::AllFull | PickError::QueueFull) => {
                 assert!(is_full(backend), "there is room: {backend:?}");
