@@ -9,6 +9,7 @@ use super::backend_settings::BackendSettings;
 use super::frontend_settings::FrontendSettings;
 use crate::sys::address::Address;
 use crate::sys::local_addresses::LocalAddresses;
+use crate::sys::socket_place::SocketPlace;
 
 /// Which backends lead to which, through servers that are frontends of this balancer.
 ///
@@ -16,8 +17,10 @@ use crate::sys::local_addresses::LocalAddresses;
 /// errors of the file. The addresses of host names are added, except those that close a cycle.
 #[derive(Debug)]
 pub struct Chains<'a> {
-    /// Frontends by the address that they listen on.
-    listening: HashMap<Address, &'a FrontendSettings>,
+    /// Frontends by the IP address that they listen on.
+    listening: HashMap<SocketAddr, &'a FrontendSettings>,
+    /// Frontends by the unix socket that they listen on, with its path.
+    listening_at: HashMap<SocketPlace, Reached<'a>>,
     /// For each backend, the ports that its clients connect to.
     ports: HashMap<&'a str, BTreeSet<u16>>,
     local: &'a LocalAddresses,
@@ -44,20 +47,29 @@ impl<'a> Chains<'a> {
         backends: impl IntoIterator<Item = &'b Arc<BackendSettings>> + Clone,
         local: &'a LocalAddresses,
     ) -> Self {
-        let mut listening: HashMap<Address, &FrontendSettings> = HashMap::new();
+        let mut listening: HashMap<SocketAddr, &FrontendSettings> = HashMap::new();
+        let mut listening_at: HashMap<SocketPlace, Reached<'_>> = HashMap::new();
         let mut ports: HashMap<&str, BTreeSet<u16>> = HashMap::new();
         for frontend in frontends {
             for address in frontend.bind.iter().flat_map(|(bind, _)| bind.addresses()) {
                 for (backend, _) in frontend.backends() {
                     ports.entry(backend).or_default().extend(address.port());
                 }
-                listening.entry(address).or_insert(&**frontend);
+                match &address {
+                    Address::Ip(ip) => {
+                        listening.entry(*ip).or_insert(frontend);
+                    }
+                    Address::Unix(path) => {
+                        let (place, bind) = (local.place_of(path), address.clone());
+                        listening_at.entry(place).or_insert(Reached { frontend, bind });
+                    }
+                }
             }
         }
         let names = backends.clone().into_iter().map(|backend| Arc::clone(&backend.name));
         let indices: HashMap<_, _> = names.zip(0..).collect();
         let next = vec![BTreeSet::new(); indices.values().max().map_or(0, |last| last + 1)];
-        let mut chains = Self { listening, ports, local, backends: indices, next };
+        let mut chains = Self { listening, listening_at, ports, local, backends: indices, next };
         for backend in backends {
             for server in &backend.servers {
                 if let Some(address) = server.address.fixed() {
@@ -77,19 +89,20 @@ impl<'a> Chains<'a> {
     /// The frontends that accept connections of `backend` to `address`: several if that has no port
     /// of its own, and clients of `backend` connect to several.
     fn all_reached(&self, backend: &str, address: &Address) -> impl Iterator<Item = Reached<'a>> {
-        let unix = address.is_unix().then(|| address.clone());
+        let unix = match address {
+            Address::Unix(path) => self.listening_at.get(&self.local.place_of(path)).cloned(),
+            Address::Ip(_) => None,
+        };
         let ports = self.ports.get(backend).filter(|_| address.lacks_port());
         let ports = ports.into_iter().flatten().map(|port| address.for_client(Some(*port)));
         let ips: Vec<SocketAddr> = ports.chain([address.for_client(None)]).flatten().collect();
         let by_ip = ips.into_iter().filter_map(|ip| {
-            let mut binds = self.local.accepting(ip).map(Address::Ip);
-            binds.find_map(|bind| self.listener(bind))
+            self.local.accepting(ip).find_map(|bind| {
+                let frontend = self.listening.get(&bind).copied()?;
+                Some(Reached { frontend, bind: Address::Ip(bind) })
+            })
         });
-        unix.into_iter().filter_map(|bind| self.listener(bind)).chain(by_ip)
-    }
-
-    fn listener(&self, bind: Address) -> Option<Reached<'a>> {
-        Some(Reached { frontend: self.listening.get(&bind).copied()?, bind })
+        unix.into_iter().chain(by_ip)
     }
 
     /// A frontend at `address`, if a connection of `backend` to it comes back to `backend`.

@@ -1,13 +1,20 @@
 //! The addresses of this machine, and which listening sockets accept a connection to an address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
 
-/// The addresses of the interfaces of this network namespace.
+use crate::sys::socket_place::SocketPlace;
+
+/// The addresses of the interfaces of this network namespace, and where unix sockets are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LocalAddresses(Vec<IpAddr>);
+pub struct LocalAddresses {
+    ips: Vec<IpAddr>,
+    /// Whether paths are looked up in the file system.
+    finds_paths: bool,
+}
 
 impl LocalAddresses {
     /// The present ones. If the kernel does not list them (no netlink in a sandbox), loopback alone
@@ -15,13 +22,20 @@ impl LocalAddresses {
     #[must_use]
     pub fn now() -> Self {
         let found = getifaddrs().into_iter().flatten();
-        Self::of(found.filter_map(|interface| ip_of(&interface.address?)))
+        let of = Self::of(found.filter_map(|interface| ip_of(&interface.address?)));
+        Self { finds_paths: true, ..of }
     }
 
-    /// These addresses, and those of loopback, which every machine has.
+    /// These addresses, and those of loopback, which every machine has. Paths are as written.
     #[must_use]
     pub fn of(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
-        Self(addresses.into_iter().collect())
+        Self { ips: addresses.into_iter().collect(), finds_paths: false }
+    }
+
+    /// Where the unix socket of a path is.
+    #[must_use]
+    pub fn place_of(&self, path: &Path) -> SocketPlace {
+        if self.finds_paths { SocketPlace::find(path) } else { SocketPlace::as_written(path) }
     }
 
     /// The addresses whose listening socket accepts a connection to `address`: that address, and
@@ -39,7 +53,7 @@ impl LocalAddresses {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let own = ip.is_loopback() || self.0.contains(&ip);
+        let own = ip.is_loopback() || self.ips.contains(&ip);
         let port = address.port();
         // As it is: with the zone of a link-local address.
         let exact = [address, (ip, port).into()];
@@ -99,8 +113,8 @@ mod tests {
     #[test]
     fn every_local_address_can_be_bound() {
         let local = LocalAddresses::now();
-        assert!(!local.0.is_empty(), "there is at least loopback");
-        for ip in local.0.iter().filter(|ip| ip.is_ipv4()) {
+        assert!(!local.ips.is_empty(), "there is at least loopback");
+        for ip in local.ips.iter().filter(|ip| ip.is_ipv4()) {
             UdpSocket::bind((*ip, 0)).unwrap();
         }
     }

@@ -11,6 +11,7 @@ pub mod pipe;
 pub mod ring;
 pub mod socket;
 pub mod socket_file;
+pub mod socket_place;
 pub mod socket_options;
 mod wait_timer;
 pub mod waker;
