@@ -32,8 +32,8 @@ pub struct Unbound {
     pub in_use: BTreeSet<Address>,
 }
 
-/// Listeners for every address of `config`; those in `bound` are used again, with the options of
-/// `config`. The new ones listen when this returns.
+/// Listeners for every address of `config`; those in `bound` that clients reach are used again,
+/// with the options of `config`. The new ones listen when this returns.
 ///
 /// # Errors
 /// Every address that cannot be bound; then nothing has changed.
@@ -56,7 +56,7 @@ pub fn bind_new(config: &Config, workers: usize, bound: &Bound) -> Result<Bound,
         }
     }
     let (known, new): (Vec<_>, Vec<_>) =
-        wanted.into_iter().partition(|(address, ..)| bound.contains_key(address));
+        wanted.into_iter().partition(|(address, ..)| is_kept(address, bound));
     let mut failed = Unbound { lines: Vec::new(), in_use: BTreeSet::new() };
     // First a trial of every address, so that none is bound if one fails.
     for (address, place, _) in &new {
@@ -106,11 +106,17 @@ pub fn change_options(config: &Config, listeners: &Bound, bound: &Bound) {
 pub fn try_all(config: &Config, bound: &Bound) -> Result<(), Vec<String>> {
     let mut failed = Unbound { lines: Vec::new(), in_use: BTreeSet::new() };
     for (bind, place) in config.frontends.iter().flat_map(|frontend| &frontend.bind) {
-        for address in bind.addresses().filter(|address| !bound.contains_key(address)) {
+        for address in bind.addresses().filter(|address| !is_kept(address, bound)) {
             failed.try_address(config, &address, *place, bound);
         }
     }
     if failed.lines.is_empty() { Ok(()) } else { Err(failed.lines) }
+}
+
+/// Whether clients still reach the listener of `bound` for an address: the file of a unix socket
+/// may have been removed or replaced.
+fn is_kept(address: &Address, bound: &Bound) -> bool {
+    bound.get(address).is_some_and(|listener| listener.is_reached())
 }
 
 /// The sockets of one address.

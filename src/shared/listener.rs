@@ -78,6 +78,12 @@ impl Listener {
         lock(&self.file).take();
     }
 
+    /// Whether its address leads to it: the file of a unix socket is still its own.
+    #[must_use]
+    pub fn is_reached(&self) -> bool {
+        lock(&self.file).as_ref().is_none_or(SocketFile::is_in_place)
+    }
+
     /// A new process accepts from these sockets, and owns the file of a unix socket.
     pub fn hand_over(&self) {
         self.handed_over.store(true, Ordering::Relaxed);

@@ -130,6 +130,13 @@ pub fn listen(
 }
 
 impl SocketFile {
+    /// Whether the path still has this file: another process may have removed or replaced it.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity)
+    }
+
     /// The file of a listening socket that another process has bound; see [`SocketFile::own`].
     ///
     /// # Errors
@@ -181,12 +188,10 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if !self.owned {
-            return;
-        }
-        let ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
-        if ours && let Err(error) = fs::remove_file(&self.path) {
+        if self.owned
+            && self.is_in_place()
+            && let Err(error) = fs::remove_file(&self.path)
+        {
             tracing::warn!("the socket {} cannot be removed: {error}", self.path.display());
         }
     }

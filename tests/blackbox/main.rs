@@ -54,3 +54,4 @@ mod transparent;
 mod zones;
 mod unix;
 mod upgrade;
+mod unix_paths;

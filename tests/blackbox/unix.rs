@@ -55,7 +55,7 @@ impl<'a> Scene<'a> {
 }
 
 /// A listening socket of the test.
-fn listen(address: &SockAddr, backlog: i32) -> Socket {
+pub(crate) fn listen(address: &SockAddr, backlog: i32) -> Socket {
     let listener = Socket::new(address.domain(), Type::STREAM, None).unwrap();
     listener.bind(address).unwrap();
     listener.listen(backlog).unwrap();
@@ -63,23 +63,23 @@ fn listen(address: &SockAddr, backlog: i32) -> Socket {
 }
 
 /// The frontend `unix`, beside the frontend of each test.
-fn frontend(env: &TestEnv, lines: &str) -> String {
+pub(crate) fn frontend(env: &TestEnv, lines: &str) -> String {
     let path = env.file("web.sock");
     format!("[frontend.unix]\nbind = [\"unix:{}\"]\nbackend = \"web\"\n{lines}\n", path.display())
 }
 
 /// A server at a unix socket.
-fn named(name: &str, path: &Path) -> String {
+pub(crate) fn named(name: &str, path: &Path) -> String {
     let path = path.display();
     format!("[[backend.web.server]]\nname = \"{name}\"\naddress = \"unix:{path}\"\n")
 }
 
 /// The address of the frontend `unix`.
-fn socket_of(env: &TestEnv) -> SockAddr {
+pub(crate) fn socket_of(env: &TestEnv) -> SockAddr {
     SockAddr::unix(env.file("web.sock")).unwrap()
 }
 
-fn dial(address: &SockAddr) -> io::Result<Socket> {
+pub(crate) fn dial(address: &SockAddr) -> io::Result<Socket> {
     let socket = Socket::new(address.domain(), Type::STREAM, None)?;
     socket.connect(address)?;
     socket.set_read_timeout(Some(TIMEOUT))?;
@@ -88,7 +88,7 @@ fn dial(address: &SockAddr) -> io::Result<Socket> {
 }
 
 #[track_caller]
-fn accept(listener: &Socket) -> Socket {
+pub(crate) fn accept(listener: &Socket) -> Socket {
     listener.set_nonblocking(true).unwrap();
     let (socket, _) = until_some("a connection arrives", || listener.accept().ok());
     socket.set_read_timeout(Some(TIMEOUT)).unwrap();
@@ -97,10 +97,10 @@ fn accept(listener: &Socket) -> Socket {
 }
 
 /// A server at `path` that sends `name` and ends; it listens as long as the value lives.
-struct Naming(Socket);
+pub(crate) struct Naming(Socket);
 
 impl Naming {
-    fn start(path: &Path, name: &'static str) -> Self {
+    pub(crate) fn start(path: &Path, name: &'static str) -> Self {
         Self::answering(path, move |mut stream| {
             drop(stream.write_all(name.as_bytes()));
             drop(stream.shutdown(Shutdown::Write));
@@ -130,7 +130,7 @@ impl Drop for Naming {
 }
 
 /// Connects, and reads the whole answer.
-fn fetch(address: &SockAddr) -> io::Result<String> {
+pub(crate) fn fetch(address: &SockAddr) -> io::Result<String> {
     let mut answer = String::new();
     dial(address)?.read_to_string(&mut answer)?;
     Ok(answer)
@@ -148,13 +148,13 @@ fn noise(mut seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// Sends `bytes` and shuts down.
-fn pour(mut socket: &Socket, bytes: &[u8]) {
+pub(crate) fn pour(mut socket: &Socket, bytes: &[u8]) {
     socket.write_all(bytes).unwrap();
     socket.shutdown(Shutdown::Write).unwrap();
 }
 
 /// Reads until the end.
-fn drain(mut socket: &Socket) -> Vec<u8> {
+pub(crate) fn drain(mut socket: &Socket) -> Vec<u8> {
     let mut bytes = Vec::new();
     socket.read_to_end(&mut bytes).unwrap();
     bytes
@@ -315,9 +315,9 @@ fn a_server_without_a_listener_is_replaced_by_another_one() {
         assert_eq!(fetch(&socket_of(&env)).unwrap(), "good");
     }
     let metrics = balancer.assert_no_leaks();
-    for server in ["m", "s", "f"] {
-        let refused = [("server", server), ("reason", "refused")];
-        let count = metrics.value("evenkeel_server_connect_failures_total", &refused);
+    for (server, reason) in [("m", "refused"), ("s", "refused"), ("f", "busy")] {
+        let failed = [("server", server), ("reason", reason)];
+        let count = metrics.value("evenkeel_server_connect_failures_total", &failed);
         assert!(count >= 2.0, "{server}: {count}");
     }
     assert_eq!(metrics.closed("done"), 8.0);

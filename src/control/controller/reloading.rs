@@ -2,6 +2,7 @@
 //! not at all.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -15,6 +16,7 @@ use crate::control::reload::{self, Names, NewConfig};
 use crate::control::sources;
 use crate::shared::phase::Phase;
 use crate::sys::local_addresses::LocalAddresses;
+use crate::terms::counted;
 
 /// An address that an earlier reload released is free once the workers have closed their sockets,
 /// which takes them a turn: after this pause it is tried again, so many times.
@@ -180,10 +182,16 @@ impl Controller {
         self.resolver.set_servers(&config.global.resolver.0);
         self.cluster.add_records(found.records());
         self.cluster.merge(&config, found.addresses(), &LocalAddresses::now(), Instant::now());
-        let gone = self.bound.iter().filter(|(address, _)| !bound.contains_key(address));
-        for (address, listener) in gone {
-            listener.remove_file();
-            self.reloading.released.insert(address.clone());
+        for (address, listener) in &self.bound {
+            match bound.get(address) {
+                Some(kept) if Arc::ptr_eq(kept, listener) => {}
+                // The file of its unix socket was removed by somebody else.
+                Some(_) => listener.remove_file(),
+                None => {
+                    listener.remove_file();
+                    self.reloading.released.insert(address.clone());
+                }
+            }
         }
         self.bound = bound;
         self.config = config;
@@ -195,9 +203,6 @@ impl Controller {
         }
         self.stale = true;
         self.settle();
-        let counted = |count: usize, noun: &str| {
-            format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-        };
         let mut rest = String::new();
         if !kept.is_empty() {
             rest = format!("; takes effect at the next start: {}", kept.join(", "));
