@@ -31,7 +31,7 @@ section! {
         bind: Vec<(BindAddress, Span)> =
             Required(Kind::List(&Kind::Text(&BIND)), r#"["0.0.0.0:80", "[::]:80"]"#);
         /// The backend whose servers get the sessions of this frontend. It may be left out if `sni`
-        /// or `alpn` is set: a connection that matches nothing is then reset.
+        /// or `alpn` is set: a connection that matches nothing is then reset (`refused`).
         backend: Option<(String, Span)> = RequiredUnlessRouted(Kind::Text(&REFERENCE), r#""web""#);
         /// Choose the backend by TLS server name (SNI): an exact name, or "*.name" for every name
         /// that ends so, of which the longest counts. evenkeel reads the name from the
@@ -98,8 +98,9 @@ section! {
 }
 
 section! {
-    /// Rates of new sessions, such as "1000/s", "60/m" or "100/h". The number is also the burst: so
-    /// many may come at once. A client beyond the rate is reset.
+    /// Rates of new sessions, such as "1000/s", "60/m", "100/h" or "20/10s" (20 in 10 s; a period
+    /// is "1s" to "1d"). The number is also the burst: so many may come at once. A client beyond
+    /// the rate is reset.
     "frontend.NAME.rate" => Rates {
         /// New sessions of all clients.
         sessions: Option<Rate> = Optional(Kind::Text(&RATE), r#""1000/s""#);

@@ -20,12 +20,14 @@ pub struct Rate {
 /// As the configuration writes it.
 impl fmt::Display for Rate {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = match self.period.as_secs() {
-            1 => "s",
-            60 => "m",
-            _ => "h",
-        };
-        write!(out, "{}/{unit}", self.count)
+        let period = duration_text(self.period);
+        let period = period.trim_matches('"');
+        write!(
+            out,
+            "{}/{}",
+            self.count,
+            period.strip_prefix('1').filter(|unit| is_unit(unit)).unwrap_or(period)
+        )
     }
 }
 
@@ -93,20 +95,28 @@ fn number_and_unit(text: &str) -> (&str, &str) {
     text.split_at(digits)
 }
 
-/// "1000/s", "60/m", "100/h".
+/// "1000/s", "60/m", "100/h", and with another period "20/10s".
 pub(super) fn rate(text: &str) -> Parsed<(u32, Duration)> {
-    const REMEDY: &str = "write a whole number and /s, /m or /h, such as \"1000/s\"";
-    let (number, unit) = number_and_unit(text);
-    let seconds = match unit {
-        "/s" => 1,
-        "/m" => 60,
-        "/h" => 60 * 60,
+    const REMEDY: &str =
+        "write a whole number and /s, /m, /h or a period, such as \"1000/s\" or \"20/10s\"";
+    const PERIOD: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+    let (number, rest) = number_and_unit(text);
+    let period = match rest.strip_prefix('/') {
+        Some(unit) if is_unit(unit) => duration(&format!("1{unit}"), &PERIOD)?,
+        Some(period) if period.starts_with(|c: char| c.is_ascii_digit()) => {
+            duration(period, &PERIOD).map_err(|problem| format!("its period is {problem}"))?
+        }
         _ => return Err(format!("not a rate; {REMEDY}")),
     };
     match number.parse() {
-        Ok(count @ 1..=10_000_000) => Ok((count, Duration::from_secs(seconds))),
-        _ => Err(format!("out of range; write \"1{unit}\" to \"10000000{unit}\"")),
+        Ok(count @ 1..=10_000_000) => Ok((count, period)),
+        _ => Err(format!("out of range; write \"1{rest}\" to \"10000000{rest}\"")),
     }
+}
+
+/// Whether a rate may have this unit without a number.
+fn is_unit(text: &str) -> bool {
+    matches!(text, "s" | "m" | "h")
 }
 
 /// The name of a frontend, a backend or a server. It is a label of the metrics and a part of
