@@ -143,10 +143,63 @@ fn the_time_of_a_conversion_grows_with_the_file_and_not_with_its_square() {
     let cases: [(Format, &dyn Fn(usize) -> String); 3] =
         [(Format::Haproxy, &servers), (Format::Haproxy, &proxies), (Format::Nginx, &upstreams)];
     for (format, text) in cases {
-        let (small, large) = (cost(format, &text(500)), cost(format, &text(8000)));
+        let (small, large) = (cost(format, &text(125)), cost(format, &text(2000)));
         // 16 times the file: 16 times the time, not 256 times.
         assert!(large < 64 * small, "{small} ns and {large} ns: {}", text(2));
     }
+}
+
+#[test]
+fn a_hostile_file_takes_little_time_and_its_messages_are_short() {
+    let many = |text: &str| text.repeat(200_000);
+    let word = "x".repeat(1 << 20);
+    for (format, text) in [
+        (Format::Nginx, many("{")),
+        (Format::Nginx, many("}")),
+        (Format::Nginx, many("a{")),
+        (Format::Nginx, many("a\n{\n;")),
+        (Format::Nginx, word.clone()),
+        (Format::Nginx, format!("stream {{ {word} 1; }}")),
+        (Format::Haproxy, many(".if 1\n")),
+        (Format::Haproxy, format!(".if {}1\n", many("!"))),
+        (Format::Haproxy, format!(".if {}1\n", many("1||"))),
+        (Format::Haproxy, format!(".alert \"{word}\"\n.{word}\n")),
+        (Format::Haproxy, format!("listen x\n {word}\n bind :80\n server {word} {word}:80\n")),
+    ] {
+        let before = processor_time();
+        let lines: Vec<String> = match convert(format, &text) {
+            Ok(conversion) => {
+                let notes = conversion.report.iter().map(ToString::to_string);
+                notes.chain(conversion.toml.lines().map(ToOwned::to_owned)).collect()
+            }
+            Err(refused) => refused.to_string().lines().map(ToOwned::to_owned).collect(),
+        };
+        let spent = Duration::from_nanos(processor_time() - before);
+        let start: String = text.chars().take(20).collect();
+        assert!(spent < Duration::from_secs(3), "{start:?}: {spent:?}");
+        let longest = lines.iter().map(String::len).max().unwrap_or_default();
+        assert!(longest <= 600, "{start:?}: {longest}");
+    }
+    let listed = refusal(Format::Nginx, &many("{\n"));
+    assert_eq!(listed.lines().count(), 101);
+    assert!(listed.ends_with("x.cfg: and 199900 more problems"), "{listed}");
+}
+
+#[test]
+fn a_result_that_evenkeel_would_not_read_is_refused() {
+    let server = |at: usize| format!(" server s{at} host-with-a-name-{at}.example.net:80\n");
+    let servers: String = (0..20_000).map(server).collect();
+    let text = format!("listen x\n bind :80\n timeout connect 1s\n{servers}");
+    let refused = refusal(Format::Haproxy, &text);
+    assert!(refused.contains("evenkeel reads at most 1048576"), "{refused}");
+    // Without the notes it is short enough.
+    let server = |at: usize| format!(" server s{at} s{at}:80 observe layer4\n");
+    let servers: String = (0..6000).map(server).collect();
+    let text = format!("listen x\n bind :80\n timeout connect 1s\n{servers}");
+    let conversion = convert(Format::Haproxy, &text).unwrap();
+    assert!(conversion.toml.len() <= 1 << 20 && conversion.report.len() >= 6000);
+    assert!(conversion.toml.starts_with("# The notes on lines are on standard error only"));
+    assert_eq!(problems(&conversion.toml), Vec::<String>::new());
 }
 
 #[test]

@@ -21,10 +21,16 @@ use std::path::Path;
 use keyword::{Table, Treatment};
 use report::Report;
 
+use crate::config;
+
 pub use report::{Kind, Note, Refused};
 
 /// The largest file that is read.
 const FILE_MAX: u64 = 4 * 1024 * 1024;
+
+/// Instead of the notes on lines, where the result would be longer than evenkeel reads.
+const LEFT_OUT: &str = "# The notes on lines are on standard error only: with them, this file \
+                        would be longer than evenkeel reads.\n";
 
 /// The balancer that a file was written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +119,20 @@ pub fn convert_text(
         return Err(Refused { problems });
     }
     let notes = report.notes();
-    let toml = write::write(&draft, &notes, &name);
+    let is_too_long = |toml: &str| toml.len() as u64 > config::FILE_MAX;
+    let mut toml = write::write(&draft, &notes, &name);
+    if is_too_long(&toml) {
+        let urgent: Vec<_> = notes.iter().filter(|(_, note)| note.is_urgent).cloned().collect();
+        toml = format!("{LEFT_OUT}{}", write::write(&draft, &urgent, &name));
+    }
+    if is_too_long(&toml) {
+        let (length, max) = (toml.len(), config::FILE_MAX);
+        let problem = format!(
+            "{name}: the result has {length} bytes, and evenkeel reads at most {max}; convert its \
+             sections in several files"
+        );
+        return Err(Refused { problems: vec![problem] });
+    }
     Ok(Conversion { toml, report: notes.into_iter().map(|(_, note)| note).collect() })
 }
 

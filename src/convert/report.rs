@@ -66,6 +66,9 @@ pub(super) struct Place {
     pub(super) line: usize,
 }
 
+/// Problems of a file that are listed; the rest is counted.
+const PROBLEMS_MAX: usize = 100;
+
 /// Collects notes and problems. Each is kept once.
 #[derive(Debug)]
 pub(super) struct Report {
@@ -115,6 +118,7 @@ impl Report {
     }
 
     fn add(&self, place: Place, kind: Kind, reason: String, is_urgent: bool) {
+        let reason = shortened(&reason);
         if !self.noted.borrow_mut().insert((place, reason.clone())) {
             return;
         }
@@ -128,7 +132,7 @@ impl Report {
 
     /// A line that is refused.
     pub(super) fn refuse(&self, place: Place, problem: impl Into<String>) {
-        let problem = problem.into();
+        let problem = shortened(&problem.into());
         if self.refused.borrow_mut().insert((place, problem.clone())) {
             self.problems.borrow_mut().push((place, problem));
         }
@@ -148,7 +152,12 @@ impl Report {
         let text = |(place, problem): &(Place, String)| {
             format!("{}:{}: {problem}", files[place.file].0, place.line)
         };
-        Err(Refused { problems: problems.iter().map(text).collect() })
+        let more = problems.len().saturating_sub(PROBLEMS_MAX);
+        let mut problems: Vec<String> = problems.iter().take(PROBLEMS_MAX).map(text).collect();
+        if more > 0 {
+            problems.push(format!("{}: and {more} more problems", files[0].0));
+        }
+        Err(Refused { problems })
     }
 
     /// The notes in the order of the input.
@@ -157,6 +166,15 @@ impl Report {
         notes.sort_by_key(|(place, _)| *place);
         notes
     }
+}
+
+/// A reason or a problem, without the length that words of the file may give it.
+fn shortened(text: &str) -> String {
+    const LENGTH_MAX: usize = 300;
+    let printable = |c: &char| !c.is_control();
+    let start: String = text.chars().filter(printable).take(LENGTH_MAX).collect();
+    let is_cut = text.chars().filter(printable).nth(LENGTH_MAX).is_some();
+    if is_cut { start + " ..." } else { start }
 }
 
 /// A line as a message shows it: without indentation, comment, passwords and great length.

@@ -300,8 +300,8 @@ fn rates_of_a_client_become_limits_where_they_say_the_same() {
          tcp-request connection track-sc0 src\n \
          tcp-request connection reject if { sc0_conn_rate gt 50 }\n default_backend a\n",
     );
-    has(&longer, &["rate.per_client = \"5/s\""]);
-    assert_eq!(differing(&longer), [9]);
+    has(&longer, &["rate.per_client = \"50/10s\""]);
+    assert_eq!(longer.report, []);
     let minute = frontend(
         " bind :1\n stick-table type ip size 1m expire 1m store conn_rate(1m)\n \
          tcp-request connection track-sc0 src\n \
@@ -309,8 +309,14 @@ fn rates_of_a_client_become_limits_where_they_say_the_same() {
     );
     has(&minute, &["rate.per_client = \"12/m\""]);
     assert_eq!(minute.report, []);
-    let slow = frontend(
+    let five = frontend(
         " bind :1\n stick-table type ip size 1m expire 1m store conn_rate(5m)\n \
+         tcp-request connection track-sc0 src\n \
+         tcp-request connection reject if { sc0_conn_rate gt 12 }\n default_backend a\n",
+    );
+    has(&five, &["rate.per_client = \"12/5m\""]);
+    let slow = frontend(
+        " bind :1\n stick-table type ip size 1m expire 1m store conn_rate(2d)\n \
          tcp-request connection track-sc0 src\n \
          tcp-request connection reject if { sc0_conn_rate gt 12 }\n default_backend a\n",
     );
@@ -665,6 +671,39 @@ fn the_server_name_of_a_tls_check_is_kept() {
     );
     has(&verified, &["tls = { verify = true, name = \"w.x\" }"]);
     assert_eq!(differing(&verified), [7]);
+}
+
+#[test]
+fn a_tls_check_of_a_unix_socket_gets_a_name() {
+    let text = " bind :1\n server a /run/a.sock check check-ssl verify none\n";
+    let plain = listen(text);
+    has(&plain, &["tls = { verify = false, name = \"localhost\" }"]);
+    assert_eq!(differing(&plain), [7]);
+    assert_eq!(super::problems(&plain.toml), Vec::<String>::new());
+    let verified = listen(&text.replace("verify none", "verify required ca-file /ca"));
+    lacks(&verified, "tls = ");
+    assert_eq!(reported(&verified), [7]);
+    assert_eq!(super::problems(&verified.toml), Vec::<String>::new());
+}
+
+#[test]
+fn the_control_socket_is_where_the_service_may_write() {
+    let text = |path: &str| {
+        format!(
+            "global\n stats socket {path} mode 660 level admin\nlisten x\n bind :1\n \
+             timeout connect 1s\n server a a:1\n"
+        )
+    };
+    for (path, expected) in [
+        ("/run/haproxy/admin.sock", "/run/evenkeel/control.sock"),
+        ("/run/evenkeel/../x", "/run/evenkeel/control.sock"),
+        ("unix@/run/evenkeel/own.sock", "/run/evenkeel/own.sock"),
+    ] {
+        let conversion = convert(Format::Haproxy, &text(path)).unwrap();
+        has(&conversion, &[&format!("control = \"{expected}\"")]);
+        assert!(differing(&conversion).contains(&2), "{path}");
+        assert_eq!(super::problems(&conversion.toml), Vec::<String>::new());
+    }
 }
 
 #[test]

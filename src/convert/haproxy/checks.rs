@@ -307,6 +307,20 @@ fn tls(checked: &[&Input], dialogue: &Dialogue, entries: &mut Vec<Entry>, report
         return;
     };
     let verifies = server.value("verify").is_some_and(|it| it == "required");
+    let name = server.value("check-sni").or(dialogue.name.as_deref());
+    // `evenkeel check` refuses a unix socket without a name.
+    let is_unix = |server: &&Input| matches!(server.address, Address::Path(_));
+    let unnamed = checked.iter().copied().find(is_unix).filter(|_| name.is_none());
+    if let Some(server) = unnamed.filter(|_| verifies) {
+        let reason = "health.tls verifies the name of the server, and a unix socket has none: the \
+                      probe does not use TLS";
+        return report.report(server.place, reason);
+    }
+    if let Some(server) = unnamed {
+        let reason = "health.tls: the probe of a unix socket sends the server name localhost";
+        report.near(server.place, reason);
+    }
+    let name = name.or_else(|| unnamed.map(|_| "localhost"));
     if verifies {
         let place = server.has("ca-file").then(|| server.place_of("ca-file"));
         report.near(
@@ -316,7 +330,7 @@ fn tls(checked: &[&Input], dialogue: &Dialogue, entries: &mut Vec<Entry>, report
         );
     }
     let mut parts = vec![format!("verify = {verifies}")];
-    if let Some(name) = server.value("check-sni").or(dialogue.name.as_deref()) {
+    if let Some(name) = name {
         parts.push(format!("name = {}", literal::quoted(name)));
     }
     entries.push(("tls", format!("{{ {} }}", parts.join(", "))));

@@ -81,9 +81,12 @@ fn is_stream(target: &str) -> bool {
     matches!(target, "stdout" | "stderr" | "/dev/stdout" | "/dev/stderr" | "fd@1" | "fd@2")
 }
 
-/// The first socket with a path becomes the control socket.
+/// The first socket with a path becomes the control socket: in the folder of evenkeel, the only one
+/// in which its systemd unit may write.
 fn control(sections: &Sections, settings: &mut Vec<Setting>, report: &Report) {
     const PATH_MAX: usize = 107;
+    const FOLDER: &str = "/run/evenkeel/";
+    const DEFAULT: &str = "/run/evenkeel/control.sock";
     let mut has_one = false;
     let sockets = sections.global.iter();
     for line in sockets.filter(|line| line.word(0) == "stats" && line.word(1) == "socket") {
@@ -97,7 +100,14 @@ fn control(sections: &Sections, settings: &mut Vec<Setting>, report: &Report) {
             report.report(line.place, "evenkeel has one control socket");
         } else {
             has_one = true;
-            report.near(line.place, "observe.control: the path is kept; level and mode are not");
+            let is_own = path.strip_prefix(FOLDER).is_some_and(|name| !name.contains('/'));
+            let (path, what) = if is_own {
+                (path, "the path is kept; level and mode are not".to_owned())
+            } else {
+                let remark = "the service may write only there; level and mode are not kept";
+                (DEFAULT, format!("{DEFAULT}, as {remark}"))
+            };
+            report.near(line.place, format!("observe.control: {what}"));
             let value = literal::quoted(path);
             settings.push(Setting { table: "observe", key: "control", value });
         }

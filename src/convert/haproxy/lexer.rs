@@ -185,6 +185,9 @@ fn escape(
     Ok(())
 }
 
+/// Conditional blocks in each other, at most (HAProxy: `MAXNESTED`).
+const BLOCKS_MAX: usize = 16;
+
 /// A conditional block that is open.
 #[derive(Debug)]
 struct Block {
@@ -204,6 +207,10 @@ fn conditional(
 ) {
     let outer = blocks.iter().rev().skip(usize::from(keyword != ".if")).all(|block| block.holds);
     match keyword {
+        ".if" if blocks.len() == BLOCKS_MAX => {
+            report.refuse(place, "more than 16 .if in each other; use fewer");
+            // Its lines are left out until its .endif, which closes the block around it.
+        }
         ".if" => {
             let holds = outer && condition(&rest.join(" "), environment);
             report.near(place, format!("the condition is taken as {holds}, once and for all"));
@@ -230,16 +237,18 @@ fn conditional(
 
 /// Whether a condition of `.if` holds for an HAProxy of today, with every feature.
 fn condition(text: &str, environment: &Environment<'_>) -> bool {
-    let text = text.trim();
-    if let Some((left, right)) = text.split_once("||") {
-        return condition(left, environment) || condition(right, environment);
-    }
-    if let Some((left, right)) = text.split_once("&&") {
-        return condition(left, environment) && condition(right, environment);
-    }
-    if let Some(inner) = text.strip_prefix('!') {
-        return !condition(inner, environment);
-    }
+    let all = |terms: &str| terms.split("&&").all(|term| term_holds(term, environment));
+    text.split("||").any(all)
+}
+
+/// Whether a term of a condition holds: `!defined(X)`.
+fn term_holds(term: &str, environment: &Environment<'_>) -> bool {
+    let text = term.trim_start_matches(|c: char| c == '!' || c.is_whitespace());
+    let negations = term[..term.len() - text.len()].matches('!').count();
+    predicate_holds(text.trim_end(), environment) != (negations % 2 == 1)
+}
+
+fn predicate_holds(text: &str, environment: &Environment<'_>) -> bool {
     let Some((name, arguments)) = text.split_once('(') else {
         return !matches!(text, "" | "0" | "false");
     };

@@ -72,9 +72,7 @@ pub(super) fn convert(
     let period = period(&table.1, &["conn_rate(", "sess_rate("])
         .ok_or("counters: the table stores no such rate")?;
     let entry = ("rate.per_client", rate(number, period)?);
-    let has_period = matches!(period, SECOND | MINUTE | HOUR);
-    let difference = if has_period { "" } else { "evenkeel counts over one second" };
-    Ok(Converted { entry, difference, lines })
+    Ok(Converted { entry, difference: "", lines })
 }
 
 /// A counter of the user's own: with a constant key it counts the connections of all clients.
@@ -88,24 +86,21 @@ fn counter(number: u64, key: &str, store: &str) -> Result<Converted, &'static st
     Ok(Converted { entry, difference, lines: BTreeSet::new() })
 }
 
-/// The periods that evenkeel has, in ms.
-const SECOND: u64 = 1000;
-const MINUTE: u64 = 60 * SECOND;
-const HOUR: u64 = 60 * MINUTE;
-
+/// `number` in `period` ms, with the same burst.
 fn rate(number: u64, period: u64) -> Result<String, &'static str> {
-    let scaled = number.checked_mul(SECOND).ok_or("the number is too large")?;
-    let text = match period {
-        MINUTE => format!("{number}/m"),
-        HOUR => format!("{number}/h"),
-        0 => String::new(),
-        _ if scaled < period || !scaled.is_multiple_of(period) => String::new(),
-        _ => format!("{}/s", scaled / period),
-    };
-    if text.is_empty() || number == 0 {
-        return Err("a rate over another period: evenkeel has rates of a second, minute or hour");
+    const SECOND: u64 = 1000;
+    const DAY: u64 = 86_400 * SECOND;
+    if number == 0 || number > 10_000_000 {
+        return Err("a rate of evenkeel is 1 to 10000000 in its period");
     }
-    Ok(literal::quoted(&text))
+    let unit = match period {
+        SECOND => "s".to_owned(),
+        60_000 => "m".to_owned(),
+        3_600_000 => "h".to_owned(),
+        SECOND..=DAY => literal::duration(period).trim_matches('"').to_owned(),
+        _ => return Err("a rate over another period: those of evenkeel are 1 s to 1 day"),
+    };
+    Ok(literal::quoted(&format!("{number}/{unit}")))
 }
 
 /// Whether a table has counters that no limit of evenkeel needs: those are lost.

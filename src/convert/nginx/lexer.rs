@@ -201,20 +201,23 @@ fn matching(folder: &Path, pattern: &str) -> Vec<PathBuf> {
 
 /// Whether a name fits a pattern with `*`.
 fn fits(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((begin, rest)) => {
-            let Some(name) = name.strip_prefix(begin) else { return false };
-            let mut starts = name.char_indices().map(|(at, _)| at).chain([name.len()]);
-            starts.any(|at| fits(rest, &name[at..]))
-        }
-    }
+    let Some((begin, rest)) = pattern.split_once('*') else { return pattern == name };
+    let (middle, end) = rest.rsplit_once('*').unwrap_or(("", rest));
+    let inner = name.strip_prefix(begin).and_then(|name| name.strip_suffix(end));
+    let Some(mut inner) = inner else { return false };
+    // Each part at its first place leaves the most for those behind it.
+    middle.split('*').all(|part| {
+        let found = inner.split_once(part);
+        found.map(|(_, behind)| inner = behind).is_some()
+    })
 }
 
 fn tokens(text: &str, file: usize, report: &Report) -> Vec<(Token, usize)> {
     let mut tokens = Vec::new();
     let mut chars = text.chars().peekable();
     let mut line = 1;
+    // The index of the last word.
+    let mut last_word = None;
     while let Some(c) = chars.next() {
         match c {
             '\n' => line += 1,
@@ -223,7 +226,7 @@ fn tokens(text: &str, file: usize, report: &Report) -> Vec<(Token, usize)> {
             ';' => tokens.push((Token::End, line)),
             '{' => {
                 tokens.push((Token::Open, line));
-                if is_script(&tokens) {
+                if is_script(&tokens, last_word) {
                     script(&mut chars, &mut line);
                     tokens.push((Token::Close, line));
                 }
@@ -249,6 +252,7 @@ fn tokens(text: &str, file: usize, report: &Report) -> Vec<(Token, usize)> {
                 if !is_closed {
                     report.refuse(Place { file, line: begin }, "a quote is not closed; add it");
                 }
+                last_word = Some(tokens.len());
                 tokens.push((Token::Word(word), begin));
             }
             c => {
@@ -268,6 +272,7 @@ fn tokens(text: &str, file: usize, report: &Report) -> Vec<(Token, usize)> {
                     in_variable &= next != '}';
                     if next == '\\' { escape(&mut chars, &mut word) } else { word.push(next) }
                 }
+                last_word = Some(tokens.len());
                 tokens.push((Token::Word(word), line));
             }
         }
@@ -288,12 +293,9 @@ fn escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, word: &mut Strin
 }
 
 /// Whether the block that has been opened is Lua.
-fn is_script(tokens: &[(Token, usize)]) -> bool {
-    let word = tokens.iter().rev().skip(1).find_map(|(token, _)| match token {
-        Token::Word(word) => Some(word),
-        _ => None,
-    });
-    word.is_some_and(|word| word.ends_with("_by_lua_block"))
+fn is_script(tokens: &[(Token, usize)], last_word: Option<usize>) -> bool {
+    let word = last_word.and_then(|index| tokens.get(index));
+    matches!(word, Some((Token::Word(word), _)) if word.ends_with("_by_lua_block"))
 }
 
 /// Skips to the brace that closes a script.
@@ -338,6 +340,19 @@ mod tests {
             read(text, Path::new("x"), &report);
             assert!(report.accepted().is_err(), "{text}");
         }
-        assert!(fits("*.stream.conf", "a.stream.conf") && !fits("*.stream.conf", "a.conf"));
+        for (pattern, name) in [
+            ("*.stream.conf", "a.stream.conf"),
+            ("a*b*c", "abc"),
+            ("*b*", "b"),
+            ("**", ""),
+            ("a", "a"),
+        ] {
+            assert!(fits(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in
+            [("*.stream.conf", "a.conf"), ("a*a", "a"), ("a*bc*c", "abc"), ("*b*", "a"), ("a", "b")]
+        {
+            assert!(!fits(pattern, name), "{pattern} {name}");
+        }
     }
 }

@@ -31,7 +31,11 @@ pub(super) const GLOBAL: &[Keyword] = &[
     report("uid, gid", "evenkeel takes the name of a user or group, not its number"),
     keep("hard-stop-after", "global.drain_timeout", ""),
     near("grace", "global.drain_delay", "/readyz answers 503 meanwhile"),
-    near("stats socket", "observe.control", "the path is kept; level and mode are not"),
+    near(
+        "stats socket",
+        "observe.control",
+        "below /run/evenkeel, where the service may write; level and mode are not kept",
+    ),
     drop(
         "stats timeout, stats maxconn, stats bind-process",
         "the control socket has its own limits",
