@@ -10,7 +10,7 @@ use super::bind_address::BindAddress;
 use super::bytes::bytes;
 use super::enums::Words;
 use super::networks::Networks;
-use super::problems::{Sink, Span, nearest};
+use super::problems::{Sink, Span, meant};
 use super::sources::{self, Sources};
 use super::values::{self, Parsed};
 
@@ -328,7 +328,7 @@ fn word(text: &str, words: &Words) -> Parsed<()> {
         return Ok(());
     }
     let remedy = format!("write {}", list(words.known));
-    Err(match nearest(text, words.known.iter().copied()) {
+    Err(match meant(text, words.known) {
         Some(near) => format!("unknown value; did you mean {near:?}?"),
         None => format!("unknown value; {remedy}"),
     })

@@ -172,6 +172,22 @@ pub fn nearest<'w>(word: &str, words: impl Iterator<Item = &'w str>) -> Option<&
         .map(|(_, known)| known)
 }
 
+/// The word that `text` probably means: the only one that begins so, or the nearest one if no other
+/// is as near.
+pub(super) fn meant<'w>(text: &str, known: &[&'w str]) -> Option<&'w str> {
+    let mut begin = known.iter().filter(|word| text.len() >= 3 && word.starts_with(text));
+    if let (Some(only), None) = (begin.next(), begin.next()) {
+        return Some(only);
+    }
+    let near = nearest(text, known.iter().copied())?;
+    let others = known.iter().copied().filter(|word| *word != near);
+    let is_as_near = |other: &str| {
+        let distance = |word: &str| strsim::damerau_levenshtein(&text.to_lowercase(), word);
+        distance(other) == distance(near)
+    };
+    (!others.into_iter().any(is_as_near)).then_some(near)
+}
+
 /// The TOML type of a value, with its article.
 pub(super) const fn toml_type(value: &DeValue<'_>) -> &'static str {
     match value {

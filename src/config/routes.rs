@@ -50,6 +50,14 @@ impl<'a> Field<'_, 'a> {
         let mut routes = Vec::new();
         for (name, value) in entries {
             let (offset, written): (usize, &str) = (name.span().start, name.get_ref());
+            if let Some(whole) = dotted(written, value.get_ref()) {
+                let key = self.key.name;
+                let text = format!(
+                    "{key} {whole}: a dot of a key without quotes begins a table; write {whole:?}"
+                );
+                self.sink.push(offset, text);
+                continue;
+            }
             let span = self.sink.span(offset);
             let problem = |text: &str| {
                 let text = format!("{} {}: {text}", self.key.name, shown(written));
@@ -78,6 +86,28 @@ impl<'a> Field<'_, 'a> {
         }
         Value::List(routes)
     }
+}
+
+/// Bytes of a name at which no further level is added to it.
+const NAME_SHOWN_MAX: usize = 100;
+
+/// The name that was probably meant by a key without quotes, whose dots TOML takes for tables:
+/// `www.example.org`. None: the value is no table.
+fn dotted(first: &str, value: &DeValue<'_>) -> Option<String> {
+    let DeValue::Table(first_table) = value else { return None };
+    let mut table = first_table;
+    let mut name = shown(first).trim_matches('"').to_owned();
+    // Each level of the file is one; a name has few.
+    while let Some((next, value)) = table.iter().next()
+        && name.len() < NAME_SHOWN_MAX
+    {
+        name = format!("{name}.{}", shown(next.get_ref()).trim_matches('"'));
+        match value.get_ref() {
+            DeValue::Table(inner) => table = inner,
+            _ => break,
+        }
+    }
+    Some(name)
 }
 
 #[cfg(test)]
@@ -116,6 +146,13 @@ mod tests {
             ("sni = { \"www.*.test\" = \"a\" }", "not a server name"),
             ("sni = { \"\" = \"a\" }", "not a server name"),
             ("sni = { \"b\u{fc}cher.test\" = \"a\" }", "not ASCII"),
+            (
+                "sni.www.a.test = \"a\"",
+                "x:3:5: sni www.a.test: a dot of a key without quotes begins a table; write \
+                 \"www.a.test\"",
+            ),
+            ("[frontend.f.sni]\ngit.\"a.b\" = \"a\"", "write \"git.a.b\""),
+            ("[frontend.f.sni]\ngit = {}", "sni git: a dot"),
             ("sni = { \"a.test\" = 5 }", "5 is no backend; write the name of one"),
             ("sni = { \"a.test\" = \"a\", \"A.TEST.\" = \"b\" }", "the same name as in line 3"),
             ("sni = { \"a.test\" = \"c\" }", "sni \"a.test\" = \"c\": no such backend; did you"),

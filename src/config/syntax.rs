@@ -76,6 +76,8 @@ fn report(text: &str, error: &Error, sink: &Sink<'_>) {
     let expected = message.rsplit_once(", expected `").and_then(|(_, rest)| rest.strip_suffix('`'));
     let what = if message.contains("recurs") {
         format!("{message}; use fewer levels of tables and arrays")
+    } else if let Some(word) = unquoted(text, offset).filter(|_| !message.starts_with("unclosed")) {
+        format!("text without quotes; write {}", shown(word))
     } else if at_end && message.starts_with("string values must be quoted") {
         "no value after =; write a value".to_owned()
     } else if let Some(expected) = expected {
@@ -84,6 +86,27 @@ fn report(text: &str, error: &Error, sink: &Sink<'_>) {
         format!("{message}; look for a missing value, quote, bracket or =")
     };
     sink.push(offset, format!("TOML syntax error: {what}"));
+}
+
+/// The word at an offset that needs quotes: an address, a name or a path, but no number. None: it
+/// is something else.
+fn unquoted(text: &str, offset: usize) -> Option<&str> {
+    let (line_start, line) = line_of(text, offset);
+    let at = offset - line_start;
+    let belongs = |c: char| c.is_alphanumeric() || ".:/_*%-".contains(c);
+    let before = line.get(..at)?;
+    let start = before
+        .rfind(|c| !belongs(c))
+        .map_or(0, |index| index + before[index..].chars().next().map_or(1, char::len_utf8));
+    let rest = &line[start..];
+    let word = &rest[..rest.find(|c| !belongs(c)).unwrap_or(rest.len())];
+    let is_key = rest[word.len()..].trim_start().starts_with('=');
+    let is_value = before[..start].trim_end().ends_with(['=', '[', ',']);
+    let is_text = word.contains(|c: char| c.is_alphabetic() || ":/*".contains(c))
+        || word.matches('.').count() > 1;
+    // A key has letters, digits, - and _; others need quotes.
+    let needs = if is_key { word.contains([':', '/', '*', '%']) } else { is_value && is_text };
+    (needs && !word.is_empty()).then_some(word)
 }
 
 /// Every line that HAProxy would understand, with what to write instead. The first is at `offset`.
