@@ -334,7 +334,61 @@ fn every_file_of_one_mebibyte_is_checked_in_bounded_time() {
 }
 
 fn is_warning(line: &str) -> bool {
-    line.contains(": warning: ") && line.ends_with(" (looked up on this machine)")
+    let here = [
+        " (looked up on this machine)",
+        " (looked up on this machine; here, `evenkeel run` would not start)",
+    ];
+    line.contains(": warning: ") && here.iter().any(|end| line.ends_with(end))
+}
+
+#[test]
+fn what_run_refuses_on_this_machine_is_said_by_check_which_accepts_the_file() {
+    let folder = Folder::new("here");
+    let file = |lines: &str, bind: &str| {
+        format!(
+            "{lines}\n[frontend.http]\nbind = [\"{bind}\"]\nbackend = \"web\"\n\
+             [backend.web.health]\ncheck = \"off\"\n\
+             [[backend.web.server]]\nname = \"web1\"\naddress = \"127.0.0.1:9\"\n"
+        )
+    };
+    let quiet = "[observe]\nbind = false\ncontrol = false";
+    let range = "127.0.0.1:20000-24095";
+    let many = "[global]\nworkers = 2\n";
+    let own = folder.path("here").display().to_string();
+    // A limit of descriptors that the ports of a range do not fit into.
+    let limited = |command: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -n 4096 && exec \"$0\" \"$@\"", EVENKEEL, command, "-c", "here"]);
+        output_of(shell.current_dir(&folder.0))
+    };
+    for (text, part) in [
+        (file(quiet, "192.0.2.77:8080"), "here:5:9: warning: 192.0.2.77:8080 is not an address"),
+        (
+            file(&format!("[global]\nsessions_max = 10000000\n{quiet}"), "127.0.0.1:0"),
+            "here:2:16: warning: sessions_max = 10000000 needs",
+        ),
+        (
+            file(&format!("[observe]\nbind = false\ncontrol = \"{own}\""), "127.0.0.1:0"),
+            "here:3:11: warning: control socket",
+        ),
+        (file(&format!("{many}{quiet}"), range), "here: warning: the limit of"),
+    ] {
+        // A port that is free, most likely.
+        let text = text.replace("127.0.0.1:0", &free_address());
+        fs::write(folder.path("here"), &text).unwrap();
+        let output = limited("check");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        let line = stderr.lines().find(|line| line.starts_with(part));
+        let line = line.unwrap_or_else(|| panic!("{part}: {stderr}"));
+        assert!(line.ends_with("here, `evenkeel run` would not start)"), "{line}");
+        let run = limited("run");
+        assert!(matches!(run.status.code(), Some(1 | 64)), "{part}: {run:?}");
+    }
+}
+
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 /// At least so many bytes of valid configuration.
@@ -350,21 +404,22 @@ fn valid_lines(bytes: usize) -> String {
     text
 }
 
-/// Runs `evenkeel check -c file` in `folder`; fails if it takes longer than 30 s.
+/// Runs `evenkeel check -c file` in `folder`.
 fn check_in(folder: &Path, file: &OsStr) -> Output {
-    let child = Command::new(EVENKEEL)
-        .args([OsStr::new("check"), OsStr::new("-c"), file])
-        .current_dir(folder)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(EVENKEEL);
+    command.args([OsStr::new("check"), OsStr::new("-c"), file]).current_dir(folder);
+    output_of(&mut command)
+}
+
+/// What a command prints; fails if it takes longer than 30 s.
+fn output_of(command: &mut Command) -> Output {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
     let (done, wait) = mpsc::channel();
     let reader = std::thread::spawn(move || done.send(child.wait_with_output()));
     let Ok(output) = wait.recv_timeout(Duration::from_secs(30)) else {
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
-        panic!("{}: not checked in 30 s", file.display());
+        panic!("{command:?}: not done in 30 s");
     };
     reader.join().unwrap().unwrap();
     output.unwrap()

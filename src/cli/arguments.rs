@@ -46,8 +46,9 @@ pub(super) enum Command {
     Run(RunArguments),
     /// Check a configuration file and report every problem, with its line and a remedy.
     ///
-    /// Also looks up addresses, accounts and host names on this machine, and prints a warning for
-    /// each that does not exist. Exit code: 0 if the file is valid, 64 if not.
+    /// Also looks up addresses, accounts, limits and host names on this machine, and prints a
+    /// warning for each problem; a warning says if `evenkeel run` would not start here. Exit code:
+    /// 0 if the file is valid, as it may be meant for another machine; 64 if not.
     #[command(after_help = "Example: evenkeel check -c evenkeel.toml")]
     Check(FileArguments),
     /// Start a balancer and three web servers on loopback; stop one without a failed request.
@@ -142,8 +143,10 @@ pub(super) enum Command {
     },
     /// Reload the configuration of a running balancer and print the result.
     ///
-    /// With --dry-run, nothing changes: prints what a reload would change. Exit code: 0 if the file
-    /// is valid, 64 if not, 1 if a reload would be rejected for another reason.
+    /// Exit code: 0 if the file is in force now, 1 if the reload was rejected, for whatever reason.
+    /// With --dry-run, nothing changes: prints what a reload would change. Exit code then: 0 if the
+    /// file is valid, 64 if not (as of `evenkeel check`), 1 if a reload would be rejected for
+    /// another reason.
     #[command(after_help = "Example: evenkeel reload --dry-run")]
     Reload {
         /// Print what would change, by name, and change nothing.

@@ -12,10 +12,11 @@ use crate::config::{self, AdminState, Config, Observe};
 use crate::control::signals;
 use crate::control::upgrade::Start;
 use crate::convert::{self, Format};
-use crate::doctor::lookups::{self, Warning};
+use crate::doctor::lookups::{self, Severity, Warning};
 use crate::observe::{admin, application_log};
 use crate::shared::orders::Order;
 use crate::shared::plan::ReloadPlan;
+use crate::terms::counted;
 use crate::{demo, doctor, run};
 use arguments::{
     Arguments, Command, ControlArguments, FileArguments, RunArguments, ServerArguments,
@@ -133,14 +134,21 @@ fn check(file: Option<&Path>) -> Outcome {
         Ok(config) => config,
         Err(problems) => return refused(&problems),
     };
+    for (span, text) in config::advice(&config) {
+        complain(&format_args!("{}warning: {text}", config.locate(span)));
+    }
     let warnings = match lookups::look_up(&config) {
-        Ok(warnings) => warnings,
+        Ok(warnings) => warnings.into_iter().chain(doctor::start::refusals(&config)),
         Err(error) => return failed(&error),
     };
-    for Warning { span, text, is_note, .. } in warnings {
+    for Warning { span, text, severity, .. } in warnings {
         let place = config.locate(span);
-        let kind = if is_note { "note" } else { "warning" };
-        complain(&format_args!("{place}{kind}: {text} (looked up on this machine)"));
+        let (kind, rest) = match severity {
+            Severity::Note => ("note", ""),
+            Severity::Warning => ("warning", ""),
+            Severity::Refused => ("warning", "; here, `evenkeel run` would not start"),
+        };
+        complain(&format_args!("{place}{kind}: {text} (looked up on this machine{rest})"));
     }
     let servers = config.backends.iter().map(|backend| backend.servers.len()).sum();
     let srv = config.backends.iter().filter(|backend| backend.srv.is_some()).count();
@@ -153,11 +161,6 @@ fn check(file: Option<&Path>) -> Outcome {
         counted(servers, "server"),
     );
     print(line.as_bytes())
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {noun}{plural}")
 }
 
 fn examine(file: Option<&Path>) -> Outcome {

@@ -15,6 +15,7 @@ use nix::fcntl::OFlag;
 use toml::de::DeTable;
 
 mod addresses;
+mod advice;
 mod arrays;
 mod backend_settings;
 mod bind_address;
@@ -44,6 +45,7 @@ mod values;
 mod zones;
 
 pub use addresses::{PORTS_MAX, ServerAddress, not_a_server};
+pub use advice::advice;
 pub use backend_settings::{BackendSettings, Server};
 pub use bind_address::BindAddress;
 pub use chains::{Chains, Reached};
@@ -243,7 +245,8 @@ fn open(path: &Path) -> io::Result<File> {
 fn cannot_read(error: &io::Error) -> String {
     let remedy = match error.kind() {
         io::ErrorKind::NotFound => {
-            "name an existing file with -c FILE, or use `run --bind ADDRESS --server ADDRESS`"
+            "name an existing file with -c FILE; without a file: `run --bind ADDRESS --server \
+             ADDRESS`, and `--control PATH` for the other commands"
         }
         io::ErrorKind::PermissionDenied => "make it readable for the user that evenkeel runs as",
         _ => "check that it is a regular file that can be read",

@@ -5,17 +5,16 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::config::{self, BackendSettings, Config, ServerAddress};
-use crate::control::budget::Budget;
 use crate::doctor::finding::Finding;
-use crate::observe::CONNECTIONS_MAX;
+use crate::doctor::start;
 use crate::proxy::PIPES_PER_WORKER;
 use crate::run::limits;
 use crate::sys::features::rings_that_fit;
 use crate::sys::pipe::size_of_each;
+use crate::terms::counted;
 
 /// What the configuration needs of this machine.
 #[derive(Debug)]
@@ -80,13 +79,8 @@ pub(super) fn examine(config: Option<&Config>, defaults: &Config, rings: bool) -
     let cores = limits::cores().len();
     let wanted = config.global.workers.map(|workers| workers.get() as usize);
     let workers = wanted.unwrap_or(cores);
-    let hard = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard);
-    let budget = Budget {
-        descriptors: hard,
-        workers,
-        pipes_per_worker: PIPES_PER_WORKER,
-        observe_connections: CONNECTIONS_MAX,
-    };
+    let budget = start::budget(config);
+    let hard = budget.descriptors;
     let sessions = budget.sessions_max(config, |_| 1);
     let fewest = config.global.sessions_max.map_or(SESSIONS_FEW, |(number, _)| number.get());
     let needed = budget.needed(config, |_| 1, fewest);
@@ -141,11 +135,13 @@ fn cores_finding(cores: usize, workers: Option<usize>) -> Finding {
     match workers {
         Some(workers) if workers > cores => Finding::warning(
             subject,
-            format!("{workers} workers share {cores} cores, and compete for CPU time"),
+            format!("{workers} workers share {}, and compete for CPU time", counted(cores, "core")),
             "global.workers = \"auto\"",
         ),
         Some(1) => Finding::ok(subject, format!("{cores} available, for one worker")),
-        Some(workers) => Finding::ok(subject, format!("{cores} available, for {workers} workers")),
+        Some(workers) => {
+            Finding::ok(subject, format!("{cores} available, for {}", counted(workers, "worker")))
+        }
         None => Finding::ok(subject, format!("{cores} available, one worker for each")),
     }
 }

@@ -1,11 +1,13 @@
 //! What a configuration needs of this machine: addresses, accounts and host names, each looked up.
 //!
-//! The configuration itself may be right and meant for another machine, so all of it are warnings.
+//! The configuration itself may be right and meant for another machine, so all of it are warnings;
+//! those that `evenkeel run` would refuse here say so.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use nix::unistd::geteuid;
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
@@ -30,14 +32,26 @@ const RESOLVE_MAX: Duration = Duration::from_secs(5);
 /// Something that this machine does not have, or that is to be known about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// "address", "account", "certificates", "name", "server" or "source".
+    /// "address", "account", "certificates", "control", "descriptors", "name", "server" or
+    /// "source".
     pub subject: &'static str,
     /// Where the configuration asks for it.
     pub span: Span,
     /// "what is wrong; what to do"
     pub text: String,
+    /// What it means for `evenkeel run` here.
+    pub severity: Severity,
+}
+
+/// What a finding means for `evenkeel run` on this machine, as this user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
     /// Nothing is wrong: the operator is only told.
-    pub is_note: bool,
+    Note,
+    /// It starts, and does not do all of what the configuration says.
+    Warning,
+    /// It does not start.
+    Refused,
 }
 
 /// Looks up what `config` needs of this machine.
@@ -62,41 +76,47 @@ pub fn look_up(config: &Config) -> io::Result<Vec<Warning>> {
             Some((one, problem, user))
         };
         let Some((address, problem, user)) = bind.addresses().find_map(problem) else { continue };
-        let is_note = user.is_some();
-        let text = match user {
-            Some(pid) => format!("{address} is in use by the running evenkeel (process {pid})"),
-            None => problem,
+        let (text, severity) = match user {
+            Some(pid) => {
+                let text = format!("{address} is in use by the running evenkeel (process {pid})");
+                (text, Severity::Note)
+            }
+            None => (problem, Severity::Refused),
         };
-        warnings.push(Warning { subject: "address", span, text, is_note });
+        warnings.push(Warning { subject: "address", span, text, severity });
     }
-    let mut warn = |subject, span, text| {
-        warnings.push(Warning { subject, span, text, is_note: false });
+    let mut add = |subject, span, text, severity| {
+        warnings.push(Warning { subject, span, text, severity });
     };
     for (span, problem) in confinement::needs_restart(config) {
-        warn("address", span, problem);
+        add("address", span, problem, Severity::Warning);
     }
+    // Who is not root keeps the account.
+    let of_account = if geteuid().is_root() { Severity::Refused } else { Severity::Warning };
     for (span, problem) in identity::missing(config) {
-        warn("account", span, problem);
+        add("account", span, problem, of_account);
     }
     if let Err(problems) = probe_tls::find_roots(config) {
         for (span, problem) in problems {
-            warn("certificates", span, problem);
+            add("certificates", span, problem, Severity::Refused);
         }
     }
     for (span, problem) in missing_interfaces(config) {
-        warn("server", span, problem);
+        add("server", span, problem, Severity::Refused);
     }
-    for backend in &config.backends {
-        for (span, problem) in sources::problems(backend) {
-            warn("source", span, problem);
-        }
+    let denied = sources::denied_all(config);
+    for (span, problem) in config.backends.iter().flat_map(|backend| sources::problems(backend)) {
+        let is_denied = denied.iter().any(|(_, text)| *text == problem);
+        let severity = if is_denied { Severity::Refused } else { Severity::Warning };
+        add("source", span, problem, severity);
     }
     let local = LocalAddresses::now();
     if let Err(problems) = on_this_machine(config, &local) {
         for problem in problems.iter() {
-            warn("server", problem.span, problem.text.clone());
+            add("server", problem.span, problem.text.clone(), Severity::Refused);
         }
     }
+    let mut warn = |subject, span, text| add(subject, span, text, Severity::Warning);
     let Found { hosts: answers, srv } = found(config)?;
     let mut chains = Chains::new(&config.frontends, &config.backends, &local);
     for backend in &config.backends {

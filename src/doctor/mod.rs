@@ -11,11 +11,13 @@ mod kernel;
 mod limits;
 mod listening;
 pub mod lookups;
+pub mod start;
 
 use std::io::{self, Write};
 
 use crate::config::Config;
 use crate::doctor::finding::Finding;
+use crate::doctor::lookups::Severity;
 use crate::sys::features::ring_available;
 
 /// Examine this machine and write the findings. `config` tells what is needed (none: the
@@ -33,7 +35,7 @@ pub fn doctor(out: &mut dyn Write, config: Option<&Config>) -> io::Result<bool> 
         findings.extend(fast_open::examine(config));
         findings.extend(lookups::look_up(config)?.iter().map(|warning| {
             let place = config.locate(warning.span);
-            if warning.is_note {
+            if warning.severity == Severity::Note {
                 return Finding::ok(warning.subject, format!("{place}{}", warning.text));
             }
             let (text, remedy) = warning.text.split_once("; ").unwrap_or((&warning.text, ""));

@@ -22,7 +22,7 @@ mod client;
 
 pub use client::{explain, kill, order, plan_reload, sessions, status, wait_for_sessions};
 pub use serve::{CONNECTIONS_MAX, serve};
-pub use socket::{Socket, bind};
+pub use socket::{Socket, bind, try_bind};
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::Mode;
+use nix::unistd::{AccessFlags, access};
 
 use crate::sys::socket_file::{self, SocketFile, SocketFileError};
 
@@ -36,6 +37,25 @@ pub fn bind(path: &Path) -> io::Result<Socket> {
     let listening = socket_file::listen(path, Mode::S_IRUSR | Mode::S_IWUSR, BACKLOG);
     let (listener, file) = listening.map_err(|error| explain(path, &error))?;
     Ok(Socket { listener, file: Some(file), path: path.to_owned(), folder })
+}
+
+/// Whether the control socket could be made at `path`; nothing is changed.
+///
+/// # Errors
+/// As [`bind`]; for the operator.
+pub fn try_bind(path: &Path) -> Result<(), String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    // A missing folder is made.
+    let existing = match folder {
+        Some(folder) if !folder.exists() => folder.parent(),
+        folder => folder,
+    };
+    let writable = AccessFlags::W_OK | AccessFlags::X_OK;
+    let checked = socket_file::examine(path).and_then(|_| {
+        existing.map_or(Ok(()), |folder| access(folder, writable)).map_err(io::Error::from)?;
+        Ok(())
+    });
+    checked.map_err(|error| explain(path, &error).to_string())
 }
 
 impl Socket {
