@@ -149,7 +149,7 @@ impl Control {
         }
         let hosts: Vec<String> = self.cluster.hosts().map(str::to_owned).collect();
         let Some(host) = pick(&hosts, random) else { return false };
-        self.cluster.resolved(&host, &addresses(random), &self.local, now)
+        self.cluster.resolved([(host.as_str(), addresses(random).as_slice())], &self.local, now)
     }
 
     /// Workers report failed connects, of an endpoint that may have left since.

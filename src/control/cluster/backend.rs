@@ -1,6 +1,6 @@
 //! One backend: its servers, and what changes them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
@@ -143,13 +143,14 @@ impl BackendState {
         }
     }
 
-    /// DNS has answered for a host name; whether a server of this backend changed: one of that
-    /// name, or one whose own address closes a cycle now, or no longer.
-    pub(super) fn resolved(&mut self, host: &str, update: &mut Update<'_>) -> bool {
+    /// DNS has answered for host names; whether a server of this backend changed: one of these
+    /// names, or one whose own address closes a cycle now, or no longer.
+    pub(super) fn resolved(&mut self, hosts: &HashSet<&str>, update: &mut Update<'_>) -> bool {
         let mut any = false;
         for index in 0..self.servers.len() {
             let server = &self.servers[index];
-            if server.host() == Some(host) || self.is_outdated(server, update) {
+            let is_answered = server.host().is_some_and(|host| hosts.contains(host));
+            if is_answered || self.is_outdated(server, update) {
                 any |= self.follow(index, update);
             }
         }

@@ -1,7 +1,7 @@
 //! The cluster: all frontends and backends, the events that change them, and the table that they
 //! make.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -150,24 +150,29 @@ impl Cluster {
         self.removed = known.into_values().collect();
     }
 
-    /// DNS has answered for a host name. Without an address that a server can have, the last good
-    /// answer holds. Returns whether an endpoint was added or removed, of any name: an address is
-    /// left out while it closes a cycle of frontends.
-    pub fn resolved(
+    /// DNS has answered for host names. Without an address that a server can have, the last good
+    /// answer of a name holds. Returns whether an endpoint was added or removed, of any name: an
+    /// address is left out while it closes a cycle of frontends.
+    pub fn resolved<'a>(
         &mut self,
-        host: &str,
-        addresses: &[HostAddress],
+        found: impl IntoIterator<Item = (&'a str, &'a [HostAddress])>,
         local: &LocalAddresses,
         now: Instant,
     ) -> bool {
-        let (addresses, others) = usable(addresses);
-        if !others.is_empty() {
-            self.note_unusable(host, &others);
+        let mut hosts = HashSet::new();
+        for (host, addresses) in found {
+            let (addresses, others) = usable(addresses);
+            if !others.is_empty() {
+                self.note_unusable(host, &others);
+            }
+            if !addresses.is_empty() && !self.has_answer(host, &addresses) {
+                self.answers.insert(host.to_owned(), addresses);
+                hosts.insert(host);
+            }
         }
-        if addresses.is_empty() || self.has_answer(host, &addresses) {
+        if hosts.is_empty() {
             return false;
         }
-        self.answers.insert(host.to_owned(), addresses);
         let Self { frontends, backends, answers, records, overrides, registry, changes, .. } = self;
         let served = frontends.iter().map(|frontend| &frontend.config);
         let configured = backends.iter().map(|backend| &backend.config);
@@ -176,7 +181,7 @@ impl Cluster {
             Update { answers, records, chains: &chains, overrides, registry, changes, now };
         let mut any = false;
         for backend in backends {
-            any |= backend.resolved(host, &mut update);
+            any |= backend.resolved(&hosts, &mut update);
         }
         self.find_tasks();
         any
@@ -197,11 +202,13 @@ impl Cluster {
         }
     }
 
-    /// DNS has no answer for a host name, and why. Servers that have an address keep it.
-    pub fn unanswered(&mut self, host: &str, why: &str) {
-        let servers = self.backends.iter_mut().flat_map(|backend| &mut backend.servers);
-        for server in servers.filter(|server| server.host() == Some(host)) {
-            server.note_unanswered(why);
+    /// DNS has no answer for these host names, each with the reason. Servers that have an address
+    /// keep it.
+    pub fn unanswered(&mut self, reasons: &HashMap<String, String>) {
+        for server in self.backends.iter_mut().flat_map(|backend| &mut backend.servers) {
+            if let Some(why) = server.host().and_then(|host| reasons.get(host)) {
+                server.note_unanswered(why);
+            }
         }
     }
 
@@ -291,12 +298,6 @@ impl Cluster {
     #[must_use]
     pub fn address_count(&self, host: &str) -> usize {
         self.answers.get(host).map_or(0, Vec::len)
-    }
-
-    /// Whether a server has that host name.
-    #[must_use]
-    pub fn has_host(&self, host: &str) -> bool {
-        self.hosts().any(|known| known == host)
     }
 
     /// Backend, server and endpoint, as long as they are in the configuration.

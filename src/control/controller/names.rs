@@ -1,7 +1,7 @@
 //! Host names and SRV names: which are followed, what their answers change, and when they are asked
 //! again before their TTL ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -37,47 +37,49 @@ impl Controller {
 
     /// One answer for a host name, and those that have come meanwhile: many make one table.
     pub(super) fn on_resolved(&mut self, first: Resolved, events: &mut Events) {
-        let mut moved = self.resolved(first);
-        for _ in 1..ANSWERS_AT_ONCE {
-            let Some(next) = events.another_answer() else { break };
-            moved |= self.resolved(next);
-        }
-        if moved {
+        let more = std::iter::from_fn(|| events.another_answer()).take(ANSWERS_AT_ONCE - 1);
+        let batch = std::iter::once(first).chain(more).collect();
+        if self.resolved(batch) {
             self.fit_sessions();
             self.stale = true;
         }
     }
 
-    /// Whether an endpoint was added or removed.
-    fn resolved(&mut self, Resolved { name: host, answer }: Resolved) -> bool {
-        if !self.cluster.has_host(&host) {
-            return false; // a reload or an SRV name has removed it meanwhile
-        }
-        match answer {
-            Ok(answer) => {
-                warn_of_addresses(&host, &answer);
-                let again = self.cluster.has_answer(&host, &answer.addresses);
-                let local = LocalAddresses::now();
-                let moved = self.cluster.resolved(&host, &answer.addresses, &local, Instant::now());
-                if again && !moved {
-                    tracing::info!("host name {host} is resolved again");
+    /// Whether an endpoint was added or removed. The names are looked up together: each alone would
+    /// cost a pass over all servers.
+    fn resolved(&mut self, batch: Vec<Resolved>) -> bool {
+        let (mut found, mut unanswered) = (Vec::new(), HashMap::new());
+        {
+            // A reload or an SRV name may have removed the others meanwhile.
+            let known: HashSet<&str> = self.cluster.hosts().collect();
+            for Resolved { name: host, answer } in batch {
+                if !known.contains(host.as_str()) {
+                    continue;
                 }
-                return moved;
-            }
-            Err(why) if self.cluster.knows(&host) => {
-                tracing::warn!(
-                    "host name {host} cannot be resolved: {why}; its last addresses stay in use"
-                );
-            }
-            Err(why) => {
-                tracing::warn!(
-                    "host name {host} has no address: {why}; its servers are down until it has \
-                     one (check the spelling)"
-                );
-                self.cluster.unanswered(&host, &why);
+                match answer {
+                    Ok(answer) => {
+                        warn_of_addresses(&host, &answer);
+                        if self.cluster.has_answer(&host, &answer.addresses) {
+                            tracing::info!("host name {host} is resolved again");
+                        }
+                        found.push((host, answer.addresses));
+                    }
+                    Err(why) if self.cluster.knows(&host) => tracing::warn!(
+                        "host name {host} cannot be resolved: {why}; its last addresses stay in use"
+                    ),
+                    Err(why) => {
+                        tracing::warn!(
+                            "host name {host} has no address: {why}; its servers are down until \
+                             it has one (check the spelling)"
+                        );
+                        unanswered.insert(host, why);
+                    }
+                }
             }
         }
-        false
+        self.cluster.unanswered(&unanswered);
+        let found = found.iter().map(|(host, addresses)| (host.as_str(), addresses.as_slice()));
+        self.cluster.resolved(found, &LocalAddresses::now(), Instant::now())
     }
 
     /// An answer for an SRV name.

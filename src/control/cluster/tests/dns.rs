@@ -2,10 +2,18 @@
 
 use std::net::IpAddr;
 
+use std::collections::HashMap;
+
 use super::*;
 
 pub(super) fn ips(addresses: &[&str]) -> Vec<HostAddress> {
     addresses.iter().map(|text| text.parse::<IpAddr>().unwrap().into()).collect()
+}
+
+impl Scene {
+    pub(super) fn unanswered(&mut self, host: &str, why: &str) {
+        self.cluster.unanswered(&HashMap::from([(host.to_owned(), why.to_owned())]));
+    }
 }
 
 #[test]
@@ -15,12 +23,12 @@ fn a_name_without_an_answer_is_a_server_that_is_down_until_a_probe_passes() {
     assert!(scene.picked().is_empty() && scene.cluster.probe_targets().next().is_none());
     assert_eq!(scene.cluster.without_address(), ["web/a"]);
     assert_eq!(scene.status("a").last_probe.detail, "no address");
-    scene.cluster.unanswered("pi", "no such name");
+    scene.unanswered("pi", "no such name");
     assert_eq!(scene.status("a").last_probe.detail, "no address: no such name");
     assert!(scene.dns("pi", &["10.0.0.1"]));
     assert!(scene.cluster.without_address().is_empty());
     assert_eq!(scene.status("a").last_probe.detail, "not probed yet");
-    scene.cluster.unanswered("pi", "no such name");
+    scene.unanswered("pi", "no such name");
     assert_eq!(scene.status("a").last_probe.detail, "not probed yet", "its last address holds");
     assert!(scene.picked().is_empty());
     assert!(scene.probe("a", true), "the first probe decides");

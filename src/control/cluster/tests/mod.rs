@@ -71,7 +71,7 @@ impl Scene {
     }
 
     fn dns(&mut self, host: &str, addresses: &[&str]) -> bool {
-        self.cluster.resolved(host, &dns::ips(addresses), &here(), self.now)
+        self.cluster.resolved([(host, dns::ips(addresses).as_slice())], &here(), self.now)
     }
 
     fn status(&self, name: &str) -> ServerStatus {

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use nix::time::{ClockId, clock_gettime};
+
 use super::*;
 
 const NAME: &str = "_http._tcp.web.test";
@@ -211,4 +213,34 @@ fn the_reason_of_a_server_that_waits_for_others_is_its_rank() {
         scene.order(name, AdminState::Maint);
     }
     assert_eq!(scene.picked(), ["spare"]);
+}
+
+/// Processor time of this thread.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
+}
+
+#[test]
+fn answers_for_many_targets_that_come_together_cost_one_pass_over_the_servers() {
+    let cost = |count: usize| {
+        let mut scene = Scene::supplied_by("", &[]);
+        let target = |at: usize| format!("t{at}.");
+        let record = |at: usize| SrvRecord { target: target(at), port: 80, priority: 1, weight: 1 };
+        let records: Vec<SrvRecord> = (0..count).map(record).collect();
+        assert!(scene.cluster.supplied(NAME, records, &here(), scene.now));
+        let address = |at: usize| {
+            let [.., high, low] = u32::try_from(at).unwrap().to_be_bytes();
+            vec![HostAddress::from(std::net::IpAddr::from([10, 0, high, low]))]
+        };
+        let found: Vec<_> = (0..count).map(|at| (target(at), address(at))).collect();
+        let answers = found.iter().map(|(host, addresses)| (host.as_str(), addresses.as_slice()));
+        let before = processor_time();
+        assert!(scene.cluster.resolved(answers, &here(), scene.now));
+        let spent = processor_time() - before;
+        assert!(scene.names().iter().all(|name| scene.addresses(name).len() == 1));
+        spent
+    };
+    let (small, large) = (cost(64), cost(1024));
+    // 16 times the targets: 16 times the time, not 256 times.
+    assert!(large < 64 * small, "{small:?} and {large:?}");
 }

@@ -120,7 +120,7 @@ fn with_probes_turned_off_a_server_shows_that_it_is_not_probed() {
 #[test]
 fn a_name_without_an_address_says_so_in_maint_too() {
     let mut scene = Scene::of(&at("a", "pi:80"));
-    scene.cluster.unanswered("pi", "no such name");
+    scene.unanswered("pi", "no such name");
     scene.order("a", AdminState::Maint);
     assert_eq!(scene.status("a").last_probe.detail, "no address: no such name");
 }
