@@ -5,6 +5,7 @@ use crate::config::{self, BackendSettings, Check, Config, Observe};
 use crate::control::resolve::{MULTICAST_SOCKETS_MAX, is_local};
 use crate::sys::buffer::BUFFER_SIZE;
 use crate::sys::pipe::PipeLimits;
+use crate::terms::counted;
 
 /// Standard streams, the log, DNS, timers: about 20 at once, and as many for what a reload adds
 /// before the old is closed.
@@ -101,8 +102,9 @@ impl Budget {
         if most == 0 {
             return Err(format!(
                 "evenkeel: the limit of {descriptors} file descriptors leaves none for sessions: \
-                 {workers} workers, listening sockets, probes and the rest of the program need \
-                 {reserve}; {remedy}, or lower global.workers"
+                 {}, listening sockets, probes and the rest of the program need \
+                 {reserve}; {remedy}, or lower global.workers",
+                counted(workers, "worker")
             ));
         }
         Ok(u32::try_from(most.min(SESSIONS_AUTO_MAX)).unwrap_or(u32::MAX))

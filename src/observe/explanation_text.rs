@@ -90,11 +90,11 @@ mod tests {
         let explanation = Explanation {
             frontend: "http".to_owned(),
             client: "192.0.2.7".parse().ok(),
-            verdict: Verdict::Refused,
+            verdict: Verdict::Admitted,
             rules: vec![RuleExplanation {
                 key: "deny".to_owned(),
-                verdict: Verdict::Refused,
-                why: "192.0.2.7 is in one of its networks".to_owned(),
+                verdict: Verdict::Admitted,
+                why: "192.0.2.7 is in none of its networks".to_owned(),
             }],
             backends: vec![BackendExplanation {
                 name: "web".to_owned(),
@@ -110,8 +110,8 @@ mod tests {
             }],
         };
         let expected = "\
-frontend http, client 192.0.2.7: refused
-  deny  refuses: 192.0.2.7 is in one of its networks
+frontend http, client 192.0.2.7: admitted
+  deny  passes: 192.0.2.7 is in none of its networks
 
 backend web (every client): the client gets web/web1 at 192.0.2.1:80
   balance = \"first\": because

@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Write};
 
 use crate::observe::report::{BackendReport, FrontendReport, Report, ServerReport};
 use crate::observe::report_text::{size, span};
+use crate::terms::counted;
 
 /// Renders `report`.
 #[must_use]
@@ -50,7 +51,9 @@ fn page(report: &Report, out: &mut String) -> fmt::Result {
     write!(out, ", reloads {} done, {} failed", report.reloads_done, report.reloads_failed)?;
     write!(out, " · sessions {} of {}", report.sessions_active, report.sessions_max)?;
     if report.workers_paused > 0 {
-        write!(out, " · <span class=\"down\">{} workers paused</span>", report.workers_paused)?;
+        let paused =
+            counted(usize::try_from(report.workers_paused).unwrap_or(usize::MAX), "worker");
+        write!(out, " · <span class=\"down\">{paused} paused</span>")?;
     }
     out.push_str("</p>\n<h2>Frontends</h2>\n<div><table>\n");
     heads(

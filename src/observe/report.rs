@@ -82,7 +82,7 @@ pub struct BackendReport {
     pub name: String,
     /// How it chooses a server: "roundrobin".
     pub balance: String,
-    /// Its servers that are up, whatever the operator set.
+    /// Its servers in the state "up".
     pub servers_up: u64,
     /// Its servers.
     pub servers: u64,
@@ -256,7 +256,7 @@ impl BackendReport {
         Self {
             name: backend.name.to_string(),
             balance: backend.balance.word().to_owned(),
-            servers_up: own().filter(|server| server.up).count() as u64,
+            servers_up: own().filter(|server| State::of(server) == State::Up).count() as u64,
             servers: own().count() as u64,
             backups_in_use: used(true) && !used(false),
             queue_sessions: backend.queue.length() as u64,

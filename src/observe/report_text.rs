@@ -31,8 +31,12 @@ impl Report {
             // Writing to a String cannot fail, here and below.
             _ = writeln!(
                 out,
-                "{} workers have paused accepting: out of descriptors, or at sessions_max",
-                self.workers_paused
+                "{} paused accepting: out of descriptors, or at sessions_max",
+                if self.workers_paused == 1 {
+                    "1 worker has".to_owned()
+                } else {
+                    format!("{} workers have", self.workers_paused)
+                }
             );
         }
         let head = ["FRONTEND", "BACKEND", "ADDRESS", "ACTIVE", "SESSIONS", "REFUSED", "IN", "OUT"];

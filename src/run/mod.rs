@@ -34,7 +34,7 @@ use crate::sys::local_addresses::LocalAddresses;
 use crate::sys::pipe::{PipeLimits, size_of_each};
 use crate::sys::waker::Waker;
 use crate::sys::zone::Shown;
-use crate::terms::WorkerIndex;
+use crate::terms::{WorkerIndex, counted};
 
 pub(crate) mod confinement;
 mod failure;
@@ -156,10 +156,10 @@ async fn control(
     }
     let taken = take_over(start, &mut prepared, &shared, &config).await;
     tracing::info!(
-        "evenkeel {} runs: {} workers, {} sessions at most; {}",
+        "evenkeel {} runs: {}, {} at most; {}",
         env!("CARGO_PKG_VERSION"),
-        prepared.workers,
-        prepared.sessions_max,
+        counted(prepared.workers, "worker"),
+        counted(prepared.sessions_max as usize, "session"),
         where_it_listens(&config, prepared.http.is_some())
     );
     let observed = prepared.observed();

@@ -71,6 +71,21 @@ pub struct BackendExplanation {
     pub servers: Vec<ServerExplanation>,
 }
 
+impl BackendExplanation {
+    /// The rule `key` refuses the client: it gets no server.
+    pub fn refuse(&mut self, key: &str) {
+        self.why = format!("{key} refuses the client before a server is chosen");
+        self.outcome = Outcome::Reset;
+        (self.server, self.address) = (None, None);
+        for server in &mut self.servers {
+            if std::mem::take(&mut server.chosen) {
+                server.why = format!("not reached: {key} refuses the client");
+            }
+            server.chance = None;
+        }
+    }
+}
+
 /// What happens to a client at its backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -150,6 +150,14 @@ fn a_rule_that_refuses_a_client_is_named_and_no_token_is_taken() {
         let explanation = explained(&balancer, client);
         assert_eq!(explanation["verdict"], "refused");
         assert_eq!(rule(&explanation, key).0, "refused", "{explanation}");
+        let backend = &explanation["backends"][0];
+        assert_eq!((&backend["outcome"], &backend["server"]), (&"reset".into(), &Value::Null));
+        let why = format!("{key} refuses the client before a server is chosen");
+        assert_eq!(backend["why"], why.as_str(), "{explanation}");
+        let servers = backend["servers"].as_array().unwrap();
+        assert!(servers.iter().all(|server| server["chosen"] == false), "{explanation}");
+        let text = balancer.control_ok(&["explain", "web", client]);
+        assert!(text.contains("the client is reset") && !text.contains("->"), "{text}");
     }
     let any = explained(&balancer, "");
     assert_eq!(any["verdict"], "depends");
@@ -318,7 +326,9 @@ fn an_unknown_frontend_is_an_error_with_the_nearest_name() {
     let env = TestEnv::new();
     let (config, servers) = three_naming(&env);
     let balancer = Balancer::start(&env, &config.server("a", servers[0].address));
-    for (name, part) in [("wbe", "did you mean \"web\"?"), ("entirely-else", "there is web")] {
+    for (name, part) in
+        [("wbe", "did you mean \"web\"?"), ("entirely-else", "the frontends are: web")]
+    {
         let output = balancer.control(&["explain", name]);
         assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
         assert!(printed(&output).contains(part), "{}", printed(&output));

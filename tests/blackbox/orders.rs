@@ -2,11 +2,12 @@
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::common::balancer::printed;
+use crate::common::balancer::{PROGRAM, printed};
 use crate::common::client::{connect, exchange, fetch};
 use crate::common::metrics::Metrics;
 use crate::common::wait::holds_for;
@@ -54,6 +55,29 @@ fn a_draining_server_gets_no_new_session_and_keeps_its_old_ones() {
         balancer.assert_no_leaks();
         assert_eq!(a.accepted(), 2, "{order}");
     }
+}
+
+#[test]
+fn an_order_that_leaves_no_server_for_new_sessions_says_so() {
+    let env = TestEnv::new();
+    let (config, _servers) = two_naming(&env);
+    let balancer = Balancer::start(&env, &config);
+    let none = "; backend web has no server left: new client connections are reset";
+    let up = |count: usize| {
+        let text = balancer.control_ok(&["status"]);
+        let expected = format!("{count} of 2");
+        let row = text.lines().find(|line| line.starts_with("web ") && line.contains(" of 2"));
+        assert!(row.is_some_and(|row| row.contains(&expected)), "{expected}: {text}");
+    };
+    up(2);
+    assert_eq!(balancer.control_ok(&["drain", "web/a"]).trim(), "web/a is in state drain");
+    up(1);
+    let last = balancer.control_ok(&["drain", "web/b"]);
+    assert_eq!(last.trim(), format!("web/b is in state drain{none}"));
+    up(0);
+    assert_eq!(balancer.control_ok(&["ready", "web/b"]).trim(), "web/b is in state ready");
+    let last = balancer.control_ok(&["weight", "web/b", "0"]);
+    assert_eq!(last.trim(), format!("web/b has weight 0{none}"));
 }
 
 #[test]
@@ -126,16 +150,40 @@ fn a_failed_command_prints_one_line_and_exits_with_1() {
 }
 
 #[test]
+fn a_command_says_what_is_wrong_with_the_socket_the_file_or_the_name() {
+    let env = TestEnv::new();
+    let (config, _servers) = two_naming(&env);
+    let balancer = Balancer::start(&env, &config);
+    for (arguments, parts) in [
+        (["kill", "9-9-9"].as_slice(), ["no open session has the ID 9-9-9", "evenkeel sessions"]),
+        (&["drain", "wob/a"], ["there is no backend \"wob\"", "the backends are: web"]),
+        (&["drain", "web/c"], ["has no server \"c\"", "its servers are: a, b"]),
+    ] {
+        let output = balancer.control(arguments);
+        let text = printed(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    }
+    let run = |arguments: &[&str]| Command::new(PROGRAM).args(arguments).output().unwrap();
+    let file = env.file("evenkeel.toml");
+    for other in [file.to_str().unwrap(), "/"] {
+        let output = run(&["status", "--control", other]);
+        let text = printed(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(&format!("{other} is not a socket; --control takes")), "{text}");
+    }
+    let output = run(&["status", "-c", "/nonexistent.toml"]);
+    let text = printed(&output);
+    assert!(text.contains("/nonexistent.toml: cannot be read") && text.contains("--control PATH"));
+}
+
+#[test]
 fn commands_find_the_control_socket_through_the_configuration() {
     let env = TestEnv::new();
     let (config, _servers) = two_naming(&env);
     let _balancer = Balancer::start(&env, &config);
     let file = env.file("evenkeel.toml");
-    let output = std::process::Command::new(crate::common::balancer::PROGRAM)
-        .args(["status", "--json", "-c"])
-        .arg(file)
-        .output()
-        .unwrap();
+    let output = Command::new(PROGRAM).args(["status", "--json", "-c"]).arg(file).output().unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["phase"], "running");
     assert_eq!(report["servers"][1]["name"], "b");
@@ -148,7 +196,7 @@ fn commands_find_the_control_socket_through_an_invalid_file() {
     let balancer = Balancer::start(&env, &config);
     balancer.rewrite(&config.backend("retires = 3\nbalance = \"dice\"").text());
     let order = |words: &[&str]| {
-        let mut command = std::process::Command::new(crate::common::balancer::PROGRAM);
+        let mut command = Command::new(PROGRAM);
         command.args(words).arg("-c").arg(env.file("evenkeel.toml")).output().unwrap()
     };
     for words in [&["status"][..], &["drain", "web/a"]] {

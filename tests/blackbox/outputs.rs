@@ -168,7 +168,7 @@ fn lines_logged_while_stderr_is_not_read_are_kept() {
     assert!(balancer.wait().success());
     drop(balancer);
     let text = reading.join().unwrap();
-    assert!(text.contains(" runs: 1 workers"), "{text}");
+    assert!(text.contains(" runs: 1 worker,"), "{text}");
     assert!(text.contains("every worker has ended"), "{text}");
 }
 

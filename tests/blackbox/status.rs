@@ -151,7 +151,7 @@ fn the_queue_the_refusals_and_the_limits_are_shown() {
     drop(clients);
     balancer.control_ok(&["maint", "web/a"]);
     until("the backup is used", || state()["backends"][0]["backups_in_use"] == true);
-    assert!(balancer.control_ok(&["status"]).contains("2 of 2, backups in use"));
+    assert!(balancer.control_ok(&["status"]).contains("1 of 2, backups in use"));
     balancer.assert_no_leaks();
 }
 

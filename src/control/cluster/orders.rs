@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::config::AdminState;
+use crate::config::{AdminState, AllDown};
 use crate::control::cluster::server::{Overrides, ServerState};
 use crate::control::cluster::state::Cluster;
 use crate::shared::orders::ServerName;
@@ -28,7 +28,8 @@ impl Cluster {
             (_, 1) => "; its session continues".to_owned(),
             (_, sessions) => format!("; its {sessions} sessions continue"),
         };
-        Ok(format!("{}/{} is in state {}{rest}", name.backend, name.server, state.word()))
+        let none = self.without_servers(&name.backend);
+        Ok(format!("{}/{} is in state {}{rest}{none}", name.backend, name.server, state.word()))
     }
 
     /// Sets the weight of a server; the answer is for the operator.
@@ -46,7 +47,24 @@ impl Cluster {
         }
         self.find(name)?;
         self.set(name, now, |overrides| overrides.weight = Some(weight));
-        Ok(format!("{}/{} has weight {weight}", name.backend, name.server))
+        let none = self.without_servers(&name.backend);
+        Ok(format!("{}/{} has weight {weight}{none}", name.backend, name.server))
+    }
+
+    /// The warning that a backend has no server for new sessions; empty: it has one.
+    fn without_servers(&self, backend: &str) -> String {
+        let Some(backend) = self.backends.iter().find(|known| *known.name == *backend) else {
+            return String::new();
+        };
+        let tries = backend.config.all_down == AllDown::Try;
+        let takes_sessions = |server: &ServerState| {
+            let is_usable = server.is_up() || (tries && !server.endpoints.is_empty());
+            server.state() == AdminState::Ready && server.weight() > 0 && is_usable
+        };
+        if backend.servers.iter().any(takes_sessions) {
+            return String::new();
+        }
+        format!("; backend {} has no server left: new client connections are reset", backend.name)
     }
 
     /// What the operator set differently from the configuration, one text for each server.
@@ -110,13 +128,13 @@ impl Cluster {
         let Some(found) = self.backends.iter().find(|known| *known.name == **backend) else {
             let names = self.backends.iter().map(|backend| &*backend.name).take(NAMES_SHOWN);
             let names = list(names.collect());
-            return Err(format!("there is no backend {backend:?}; there is {names}"));
+            return Err(format!("there is no backend {backend:?}; the backends are: {names}"));
         };
         let servers = || found.servers.iter();
         servers().find(|known| known.config.name == *server).ok_or_else(|| {
             let names = servers().map(|known| known.config.name.as_str()).take(NAMES_SHOWN);
             let names = list(names.collect());
-            format!("backend {backend} has no server {server:?}; it has {names}")
+            format!("backend {backend} has no server {server:?}; its servers are: {names}")
         })
     }
 }

@@ -36,13 +36,16 @@ impl Controller {
                 Some(near) => format!("did you mean {near:?}?"),
                 None => {
                     let names: Vec<&str> = names().take(NAMES_SHOWN).collect();
-                    format!("there is {}", names.join(", "))
+                    format!("the frontends are: {}", names.join(", "))
                 }
             };
             return Err(format!("there is no frontend {frontend:?}; {remedy}"));
         };
         let rules = self.rules(found, client.map(|client| client.to_canonical()));
-        let backends = self.cluster.explain(&reachable(found), client);
+        let mut backends = self.cluster.explain(&reachable(found), client);
+        if let Some(refusal) = rules.iter().find(|rule| rule.verdict == Verdict::Refused) {
+            backends.iter_mut().for_each(|backend| backend.refuse(&refusal.key));
+        }
         Ok(Explanation {
             frontend: frontend.to_owned(),
             client,

@@ -1,8 +1,10 @@
 //! The client of the control socket: `evenkeel status`, `drain` and the like.
 
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -204,8 +206,13 @@ fn exchange(path: &Path, ask: &Ask, wait: Duration) -> io::Result<String> {
 }
 
 fn explain_error(path: &Path, error: &io::Error) -> String {
+    let is_other = fs::metadata(path).is_ok_and(|file| !file.file_type().is_socket());
     let path = path.display();
     match error.kind() {
+        _ if is_other => format!(
+            "{path} is not a socket; --control takes the path of the control socket \
+             (observe.control), and -c the configuration file"
+        ),
         io::ErrorKind::NotFound => format!(
             "no control socket at {path}: is evenkeel running, and is observe.control this path? \
              (-c FILE or --control PATH gives another)"

@@ -184,7 +184,11 @@ async fn sessions(shared: &SharedState) -> Result<Vec<SessionInfo>, String> {
 /// Closes one session; which one it was.
 async fn kill(id: &str, shared: &SharedState) -> Result<String, String> {
     let wanted: SessionId = id.parse()?;
-    let none = || format!("no session has the ID {wanted}: it has ended");
+    let none = || {
+        format!(
+            "no open session has the ID {wanted}; `evenkeel sessions` lists those that are open"
+        )
+    };
     let found = sessions(shared).await?.into_iter().find(|one| one.id == wanted);
     let session = found.ok_or_else(none)?;
     let SessionId { worker, slot, generation } = wanted;

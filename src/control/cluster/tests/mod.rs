@@ -340,8 +340,8 @@ fn an_order_for_an_unknown_server_is_refused_and_lists_the_known_ones() {
         let name = ServerName { backend: backend.to_owned(), server: server.to_owned() };
         scene.cluster.set_state(&name, AdminState::Maint, scene.now).unwrap_err()
     };
-    assert!(order("web", "b").contains("it has a"));
-    assert!(order("wob", "a").contains("there is web"));
+    assert!(order("web", "b").contains("its servers are: a"));
+    assert!(order("wob", "a").contains("the backends are: web"));
 }
 
 #[test]
