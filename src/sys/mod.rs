@@ -4,6 +4,8 @@
 
 pub mod address;
 pub mod buffer;
+#[cfg(test)]
+mod buffer_model;
 pub mod buffer_queue;
 pub mod ids;
 mod peek;
