@@ -10,6 +10,8 @@ use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{self, Receiver, Sender};
+use tracing::Dispatch;
+use tracing::dispatcher::set_global_default;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -35,6 +37,8 @@ struct Lines {
     sender: Sender<Entry>,
     /// Lines that were not written, and not yet reported.
     lost: Arc<AtomicU64>,
+    /// Lines have colours.
+    colour: bool,
 }
 
 #[derive(Debug)]
@@ -50,20 +54,48 @@ enum Entry {
 pub fn init(format: LogFormat) -> ApplicationLog {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let (sender, waiting) = channel::bounded(LINES_WAITING);
-    let lines = Lines { sender, lost: Arc::default() };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines.clone());
+    let is_wanted = || io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colour = format == LogFormat::Text && is_wanted();
+    let lines = Lines { sender, lost: Arc::default(), colour };
+    // It fails only if a log is installed already.
+    set_global_default(subscriber(lines.clone(), format, filter)).ok();
+    ApplicationLog { lines, waiting: Some(waiting) }
+}
+
+fn subscriber(lines: Lines, format: LogFormat, filter: EnvFilter) -> Dispatch {
+    let colour = lines.colour;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
     // An error of stderr that was written to stderr would end the process.
     let log = log.log_internal_errors(false);
-    let outcome = match format {
-        LogFormat::Text => {
-            let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            log.with_target(false).with_ansi(colour).try_init()
-        }
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    match format {
+        LogFormat::Text => log.with_target(false).with_ansi(colour).finish().into(),
+        LogFormat::Json => log.json().flatten_event(true).finish().into(),
+    }
+}
+
+/// A message as it is written to stderr.
+#[cfg(any(test, fuzzing))]
+pub(super) fn line(format: LogFormat, message: &str) -> String {
+    type Log = (Dispatch, Receiver<Entry>);
+    // The start of a subscriber would take most of the time of an input.
+    let log = |format| -> Log {
+        let (sender, waiting) = channel::bounded(LINES_WAITING);
+        let lines = Lines { sender, lost: Arc::default(), colour: false };
+        (subscriber(lines, format, EnvFilter::new("info")), waiting)
     };
-    // It fails only if a log is installed already.
-    drop(outcome);
-    ApplicationLog { lines, waiting: Some(waiting) }
+    thread_local! {
+        static LOGS: std::cell::OnceCell<[Log; 2]> = const { std::cell::OnceCell::new() };
+    }
+    LOGS.with(|logs| {
+        let logs = logs.get_or_init(|| [LogFormat::Text, LogFormat::Json].map(log));
+        let (log, waiting) = &logs[usize::from(format == LogFormat::Json)];
+        tracing::dispatcher::with_default(log, || tracing::warn!("{message}"));
+        let lines = waiting.try_iter().filter_map(|entry| match entry {
+            Entry::Line(line) => Some(String::from_utf8_lossy(&line).into_owned()),
+            Entry::End(_) => None,
+        });
+        lines.collect()
+    })
 }
 
 impl ApplicationLog {
@@ -129,7 +161,7 @@ impl<'a> MakeWriter<'a> for Lines {
 impl Write for &Lines {
     /// Takes a whole line, always.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.sender.try_send(Entry::Line(line.to_owned())).is_err() {
+        if self.sender.try_send(Entry::Line(one_line(line, self.colour))).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
@@ -138,6 +170,29 @@ impl Write for &Lines {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// A line whose control characters are escaped, but those of colours and the line break at its end:
+/// what a message repeats of a peer adds no line, and does nothing to a terminal. (The formatter does
+/// this for ESC and the like, not for line breaks.)
+fn one_line(line: &[u8], colour: bool) -> Vec<u8> {
+    let inside = line.strip_suffix(b"\n").unwrap_or(line);
+    // 0xc2 begins the characters 0x80 to 0xbf.
+    let is_plain = |byte: &u8| !(byte.is_ascii_control() || *byte == 0xc2);
+    if inside.iter().all(is_plain) {
+        return line.to_owned();
+    }
+    let mut escaped = String::new();
+    for c in String::from_utf8_lossy(inside).chars() {
+        match c {
+            '\u{1b}' if colour => escaped.push(c),
+            // As JSON escapes it, so that it can be in a string there.
+            c if c.is_control() => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => escaped.push(c),
+        }
+    }
+    escaped.push('\n');
+    escaped.into_bytes()
 }
 
 /// Descriptor 2 without the lock of std, which a write that blocks would hold.
@@ -254,9 +309,20 @@ mod tests {
     }
 
     #[test]
+    fn a_message_is_one_line_without_control_characters() {
+        let message = "closed: \"a\nb\r\n2026 ERROR c\t\u{1b}[2J\u{0}\u{7f}\u{9b}1m\"";
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let line = line(format, message);
+            let inside = line.strip_suffix('\n').unwrap();
+            assert!(!inside.contains(char::is_control), "{line:?}");
+            assert!(inside.contains("2026 ERROR c"), "{line:?}");
+        }
+    }
+
+    #[test]
     fn a_line_beyond_the_channel_is_counted_and_not_waited_for() {
         let (sender, waiting) = channel::bounded(2);
-        let lines = Lines { sender, lost: Arc::default() };
+        let lines = Lines { sender, lost: Arc::default(), colour: false };
         for line in ["one", "two", "three"] {
             (&lines).write_all(line.as_bytes()).unwrap();
         }
