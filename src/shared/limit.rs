@@ -1,8 +1,8 @@
 //! A limit of concurrent sessions.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use crossbeam::utils::CachePadded;
+
+use crate::shared::sync::atomic::{AtomicU32, Ordering};
 
 /// A number of sessions with a maximum; guards raise and lower it.
 #[derive(Debug)]

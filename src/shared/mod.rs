@@ -1,5 +1,6 @@
 //! What the three planes share and none of them owns.
 
+mod sync;
 pub mod counters;
 pub mod rate;
 pub mod clients;

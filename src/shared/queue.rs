@@ -7,10 +7,10 @@
 //! the next one is told. So each room is offered once, and no wake-up is lost if a session leaves.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{self, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::shared::counters::{Histogram, PerWorker};
+use crate::shared::sync::atomic::{self, AtomicU32, AtomicUsize, Ordering};
+use crate::shared::sync::{Mutex, MutexGuard, PoisonError};
 use crate::terms::WorkerIndex;
 
 /// The sessions of a backend that wait for a server. It is kept from one table to the next.

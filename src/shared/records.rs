@@ -88,9 +88,9 @@ impl Records {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl SessionRecord {
-    /// A made-up record, for tests.
+    /// A made-up record, for tests and fuzzing.
     pub(crate) fn sample() -> Self {
         Self {
             frontend: "http".into(),
