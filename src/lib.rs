@@ -22,4 +22,7 @@ pub mod doctor;
 
 pub mod demo;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+
 pub mod cli;

@@ -20,7 +20,7 @@ const ROOMS: &[&[&str]] = &[
     &["shared"],
     &["proxy", "control", "observe"],
     &["run", "demo", "convert"],
-    &["doctor"],
+    &["doctor", "fuzzing"],
     &["cli"],
     &["lib", "main"],
 ];

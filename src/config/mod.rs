@@ -27,6 +27,8 @@ mod differences;
 mod document;
 mod enums;
 mod frontend_settings;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod haproxy;
 mod health_settings;
 mod health_rules;
@@ -204,11 +206,14 @@ pub fn from_arguments(binds: &[String], servers: &[String]) -> Result<Config, Pr
 pub fn control_socket(path: &Path) -> Result<Option<PathBuf>, Problems> {
     let name = path.display().to_string();
     let bytes = read(path).map_err(|problem| Problems::one(&name, Span::default(), problem))?;
-    let text = String::from_utf8_lossy(&bytes);
-    let (document, _) = DeTable::parse_recoverable(without_mark(&text));
+    Ok(control_of(&String::from_utf8_lossy(&bytes)))
+}
+
+fn control_of(text: &str) -> Option<PathBuf> {
+    let (document, _) = DeTable::parse_recoverable(without_mark(text));
     let config =
         Config::read(&Table::document(Config::SECTION, &Sink::new("", ""), document.get_ref()));
-    Ok(config.observe.control.map(|(path, _)| path))
+    config.observe.control.map(|(path, _)| path)
 }
 
 /// Without the byte order mark that some editors write; it is no part of the first line.

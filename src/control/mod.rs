@@ -16,6 +16,8 @@ pub mod reload;
 pub mod resolve;
 mod probe_schedule;
 pub mod cluster;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod controller;
 pub mod signals;
 pub mod sources;

@@ -44,7 +44,7 @@ async fn take(
         let failed = |error| Failure::of(error, "not sent", timeout);
         stream.send(bytes.to_vec()).await.map_err(failed)?;
     }
-    response.searched = response.taken;
+    response.begin_step();
     loop {
         let wanted = match response.judge(step) {
             Verdict::Expected => return Ok(()),
@@ -88,8 +88,8 @@ async fn take(
 
 /// What was received since the last step that sent.
 #[derive(Debug, Default)]
-struct Response {
-    bytes: Vec<u8>,
+pub(super) struct Response {
+    pub(super) bytes: Vec<u8>,
     /// What an `expect` has removed.
     taken: usize,
     /// The `contains` of this step does not begin before.
@@ -100,7 +100,7 @@ struct Response {
 
 /// Whether a response is as a step expects.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict<'a> {
+pub(super) enum Verdict<'a> {
     Expected,
     /// It may be once more has come: what is missing.
     Open(&'a [u8]),
@@ -115,8 +115,13 @@ impl Response {
         self.taken = 0;
     }
 
+    /// What was received and not removed is searched again.
+    pub(super) const fn begin_step(&mut self) {
+        self.searched = self.taken;
+    }
+
     /// What was not removed.
-    fn rest(&self) -> &[u8] {
+    pub(super) fn rest(&self) -> &[u8] {
         self.bytes.get(self.taken..).unwrap_or_default()
     }
 
@@ -125,7 +130,7 @@ impl Response {
     }
 
     /// Whether it is as `step` expects. If it is, what `expect` names is removed.
-    fn judge<'a>(&mut self, step: &'a Step) -> Verdict<'a> {
+    pub(super) fn judge<'a>(&mut self, step: &'a Step) -> Verdict<'a> {
         let mut end = self.taken;
         if let Some(expected) = step.expect.as_deref() {
             let rest = self.rest();
@@ -207,7 +212,7 @@ mod tests {
         let mut response = Response::default();
         response.bytes.extend_from_slice(b"+OK\r\n+PONG\r\n");
         assert_eq!(response.judge(&step("+OK\r\n", "")), Verdict::Expected);
-        response.searched = response.taken;
+        response.begin_step();
         // Nothing is removed by `contains`: the order of such steps does not matter.
         for inside in ["PONG", "+PON", "G"] {
             assert_eq!(response.judge(&step("", inside)), Verdict::Expected);

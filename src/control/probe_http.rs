@@ -25,17 +25,7 @@ pub(super) async fn check(
         let received;
         (answer, received) = stream.receive(answer, filled).await.map_err(failed)?;
         filled += received;
-        let mut seen = answer.get(..filled).unwrap_or_default();
-        let found = loop {
-            match status(seen) {
-                Ok(Some(interim)) if is_interim(interim, check) => match after_head(seen) {
-                    Some(rest) => seen = rest,
-                    None => break Ok(None),
-                },
-                found => break found,
-            }
-        };
-        match found {
+        match final_status(answer.get(..filled).unwrap_or_default(), check) {
             Ok(Some(status)) => return judge(status, check.status),
             Ok(None) if received > 0 => {}
             Ok(None) if filled == 0 => {
@@ -56,6 +46,22 @@ fn request(check: &HttpCheck, host: &str) -> Vec<u8> {
         check.method, check.path
     )
     .into_bytes()
+}
+
+/// The status of the response that counts, once its status line is whole.
+pub(super) fn final_status(
+    mut answer: &[u8],
+    check: &HttpCheck,
+) -> Result<Option<u16>, httparse::Error> {
+    loop {
+        match status(answer) {
+            Ok(Some(interim)) if is_interim(interim, check) => match after_head(answer) {
+                Some(rest) => answer = rest,
+                None => return Ok(None),
+            },
+            found => return found,
+        }
+    }
 }
 
 /// The status, once the status line is whole.

@@ -7,6 +7,8 @@ mod binding;
 mod draft;
 mod finish;
 mod first_match;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod haproxy;
 mod keyword;
 mod literal;

@@ -17,6 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::spawn_blocking;
@@ -69,7 +70,7 @@ pub async fn serve(
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let router = router(control.clone(), Arc::clone(&shared));
     let accept = || async { Ok(listener.accept().await?.0) };
-    let converse = |stream, arrived| converse(stream, arrived, router.clone());
+    let converse = |stream: TcpStream, arrived| converse(stream, arrived, router.clone());
     let answer_timeout = Some(ANSWER_TIMEOUT);
     let limit = ConnectionLimit { name: "observe.bind", max: CONNECTIONS_MAX, answer_timeout };
     let open = connection_limit::serve(limit, &control, &shared, accept, converse).await;
@@ -79,7 +80,7 @@ pub async fn serve(
     Ok(())
 }
 
-fn router(control: mpsc::Sender<Request>, shared: Arc<SharedState>) -> Router {
+pub(super) fn router(control: mpsc::Sender<Request>, shared: Arc<SharedState>) -> Router {
     let observer = Observer { control, shared, rendering: Arc::new(Semaphore::new(1)) };
     Router::new()
         .route("/metrics", get(metrics))
@@ -93,7 +94,11 @@ fn router(control: mpsc::Sender<Request>, shared: Arc<SharedState>) -> Router {
 }
 
 /// One request, one answer; errors of the peer are ignored.
-async fn converse(stream: TcpStream, arrived: RequestArrived, router: Router) {
+pub(super) async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    arrived: RequestArrived,
+    router: Router,
+) {
     let router = TowerToHyperService::new(router);
     let answer = service_fn(|request| {
         arrived.set();

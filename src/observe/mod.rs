@@ -14,7 +14,10 @@ mod connection_limit;
 pub mod http;
 pub mod admin;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+
+#[cfg(any(test, fuzzing))]
 mod sample;
 
 /// Descriptors that connections to `observe.bind` and to the control socket take at most: all that

@@ -1,9 +1,12 @@
-//! A sample snapshot, for tests.
+//! A sample snapshot, for tests and fuzzing.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
 use crate::config::{AdminState, Balance};
@@ -135,4 +138,22 @@ pub(super) async fn control(mut requests: mpsc::Receiver<Request>) {
             }
         }
     }
+}
+
+/// A runtime with the control thread of [`control`], and two workers.
+pub(super) struct World {
+    pub(super) runtime: Runtime,
+    pub(super) control: mpsc::Sender<Request>,
+    pub(super) shared: Arc<SharedState>,
+}
+
+/// The one of this process: its start would take most of the time of an input.
+pub(super) fn world() -> &'static World {
+    static WORLD: OnceLock<World> = OnceLock::new();
+    WORLD.get_or_init(|| {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let (sender, requests) = mpsc::channel(8);
+        runtime.spawn(control(requests));
+        World { runtime, control: sender, shared: shared() }
+    })
 }

@@ -8,6 +8,8 @@ mod listeners;
 
 pub mod access;
 mod preface;
+#[cfg(any(test, fuzzing))]
+pub use preface::fuzzing;
 
 pub mod route;
 mod balance;

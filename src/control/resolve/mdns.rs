@@ -142,7 +142,7 @@ fn is_from_link(link: &Link, source: SocketAddr) -> bool {
 }
 
 /// The addresses of `name` in an answer to one of our queries; none: it is another message.
-fn addresses(datagram: &[u8], ids: &[u16], name: &Name, zone: u32) -> Option<Found> {
+pub(super) fn addresses(datagram: &[u8], ids: &[u16], name: &Name, zone: u32) -> Option<Found> {
     let message = Message::from_vec(datagram).ok()?;
     let about = &message.metadata;
     let is_answer = about.message_type == MessageType::Response

@@ -13,5 +13,8 @@ pub use follow::{Followed, Follower, Resolved};
 pub use mdns::is_local;
 pub use resolver::{MULTICAST_SOCKETS_MAX, Resolver};
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+
 #[cfg(test)]
 mod tests;

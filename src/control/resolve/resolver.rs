@@ -187,7 +187,7 @@ type Found = Result<(Vec<HostAddress>, Duration), Failure>;
 async fn ask(dns: &Dns, name: &Name, kind: RecordType) -> Found {
     let lookup = dns.ask(name, kind).await?;
     let ttl = lookup.answers().iter().map(|record| record.ttl).min().unwrap_or(0);
-    let found = addresses(&lookup);
+    let found = addresses(lookup.answers());
     if found.is_empty() {
         return Err(Failure::none(kind));
     }

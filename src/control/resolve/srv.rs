@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use hickory_resolver::lookup::Lookup;
 use hickory_resolver::proto::rr::rdata::SRV;
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
 use crate::control::cluster::SrvRecord;
 use crate::control::resolve::answer::{SrvAnswer, TTL};
@@ -29,14 +28,18 @@ async fn ask(dns: &Dns, mut name: Name) -> Result<SrvAnswer, Failure> {
     for _ in 0..ALIASES_MAX {
         let none = match dns.ask(&name, RecordType::SRV).await {
             Ok(lookup) => {
-                return records(&lookup, ttl).ok_or_else(|| Failure::none(RecordType::SRV));
+                return records(lookup.answers(), ttl)
+                    .ok_or_else(|| Failure::none(RecordType::SRV));
             }
             Err(failure @ Failure::Unknown(_)) => return Err(failure),
             Err(none) => none,
         };
         // The resolver follows aliases of addresses only.
         let alias = dns.ask(&name, RecordType::CNAME).await.ok();
-        let Some((target, its_ttl)) = alias.as_ref().and_then(target) else { return Err(none) };
+        let Some((target, its_ttl)) = alias.as_ref().and_then(|alias| target(alias.answers()))
+        else {
+            return Err(none);
+        };
         ttl = ttl.min(its_ttl);
         name = target;
     }
@@ -44,8 +47,8 @@ async fn ask(dns: &Dns, mut name: Name) -> Result<SrvAnswer, Failure> {
 }
 
 /// What an alias stands for.
-fn target(lookup: &Lookup) -> Option<(Name, Duration)> {
-    lookup.answers().iter().find_map(|record| match &record.data {
+fn target(answers: &[Record]) -> Option<(Name, Duration)> {
+    answers.iter().find_map(|record| match &record.data {
         RData::CNAME(alias) => Some((alias.0.clone(), seconds(record.ttl))),
         _ => None,
     })
@@ -56,9 +59,9 @@ fn seconds(ttl: u32) -> Duration {
 }
 
 /// The usable records of an answer; none: there is none. The `ttl` is at most that.
-fn records(lookup: &Lookup, ttl: Duration) -> Option<SrvAnswer> {
-    let ttl = lookup.answers().iter().map(|record| seconds(record.ttl)).fold(ttl, Duration::min);
-    let records = lookup.answers().iter().filter_map(|record| match &record.data {
+pub(super) fn records(answers: &[Record], ttl: Duration) -> Option<SrvAnswer> {
+    let ttl = answers.iter().map(|record| seconds(record.ttl)).fold(ttl, Duration::min);
+    let records = answers.iter().filter_map(|record| match &record.data {
         RData::SRV(srv) => usable(srv),
         _ => None,
     });

@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
-use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::NetError;
 use hickory_resolver::proto::op::Query;
-use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::proto::rr::{Name, Record, RecordType};
 use hickory_resolver::{Hosts, system_conf};
 
 use crate::control::cluster::HostAddress;
@@ -118,7 +117,7 @@ impl System {
         let found: Vec<HostAddress> = [RecordType::A, RecordType::AAAA]
             .into_iter()
             .filter_map(of)
-            .flat_map(|lookup| addresses(&lookup))
+            .flat_map(|lookup| addresses(lookup.answers()))
             .collect();
         if found.is_empty() {
             let host = host.strip_suffix('.').unwrap_or(host);
@@ -183,6 +182,6 @@ pub(super) fn absolute(host: &str) -> Option<Name> {
     Some(name)
 }
 
-pub(super) fn addresses(lookup: &Lookup) -> Vec<HostAddress> {
-    lookup.answers().iter().filter_map(|record| Some(record.data.ip_addr()?.into())).collect()
+pub(super) fn addresses(answers: &[Record]) -> Vec<HostAddress> {
+    answers.iter().filter_map(|record| Some(record.data.ip_addr()?.into())).collect()
 }

@@ -24,5 +24,8 @@ pub use client::{explain, kill, order, plan_reload, sessions, status, wait_for_s
 pub use serve::{CONNECTIONS_MAX, serve};
 pub use socket::{Socket, bind, try_bind};
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 use serde::Serialize;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
@@ -95,7 +95,7 @@ async fn converse(
     .await?
 }
 
-async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+pub(super) async fn read_line(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     BufReader::new(stream).take(REQUEST_MAX).read_until(b'\n', &mut line).await?;
     match line.pop() {

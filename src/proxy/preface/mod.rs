@@ -1,6 +1,8 @@
 //! The preface of a connection: the PROXY header and the `ClientHello`, which are read before a
 //! server is chosen. Until it is complete, the client's bytes stay in its socket.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod header;
 mod hello;
 pub(super) mod origin;
