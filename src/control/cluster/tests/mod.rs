@@ -13,7 +13,7 @@ use crate::config::{self, AdminState, Config};
 use crate::control::health::ProbeTaskId;
 use crate::shared::counters::Count;
 use crate::shared::orders::ServerName;
-use crate::shared::snapshot::{EndpointStatus, ProbeResult, ServerStatus};
+use crate::shared::snapshot::{EndpointStatus, ProbeCell, ProbeResult, ServerStatus};
 use crate::sys::local_addresses::LocalAddresses;
 use crate::terms::WorkerIndex;
 
@@ -189,10 +189,8 @@ fn a_probe_without_a_verdict_is_counted_and_changes_nothing() {
         assert!(!scene.report(task, None));
     }
     assert!(scene.status("a").up);
-    assert_eq!(
-        scene.status("a").probes.sum(|cell| cell.results[ProbeResult::Error as usize].read()),
-        10
-    );
+    let errors = |cell: &ProbeCell| cell.results[ProbeResult::Error as usize].read();
+    assert_eq!(scene.status("a").probes.sum(errors), 10);
     assert!(scene.probe("a", false), "the first one with a verdict decides");
 }
 
