@@ -13,6 +13,8 @@ use nix::libc;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 use nix::sys::stat::fstat;
 
+use crate::sys::socket::descriptor_limit;
+
 /// Descriptors in one message: the kernel takes 253 at most (`SCM_MAX_FD`).
 pub const AT_ONCE: usize = 253;
 
@@ -103,7 +105,8 @@ pub fn take_passed(count: usize) -> Vec<OwnedFd> {
     if TAKEN.swap(true, Ordering::Relaxed) {
         return Vec::new();
     }
-    let numbers = (LISTEN_FDS_START..).take(count);
+    let most = usize::try_from(descriptor_limit()).unwrap_or(usize::MAX);
+    let numbers = (LISTEN_FDS_START..).take(count.min(most));
     let is_open = |number: &RawFd| {
         // SAFETY: it changes a flag of a descriptor, or fails if there is none of that number.
         let answer = unsafe { libc::fcntl(*number, libc::F_SETFD, libc::FD_CLOEXEC) };

@@ -190,6 +190,11 @@ impl Controller {
             Request::PlanReload(answer) => self.plan_reload(answer),
             Request::Order(Order::Reload, answer) => self.want_reload(Some(answer)),
             Request::Order(Order::Upgrade, answer) => self.want_upgrade(Some(answer)),
+            // The state that the new process has does not have it.
+            Request::Order(_, answer) if self.upgrading.is_handing_over() => {
+                let why = "no order: an upgrade is under way; try again when it has ended";
+                drop(answer.send(Err(why.to_owned())));
+            }
             Request::Order(Order::SetState(name, state), answer) => {
                 let outcome = self.cluster.set_state(&name, state, Instant::now());
                 self.finish_order(outcome, answer);

@@ -42,6 +42,13 @@ pub(super) struct Upgrading {
     pub(super) asked_to_end: bool,
 }
 
+impl Upgrading {
+    /// Whether a new process starts, or has replaced this one.
+    pub(super) const fn is_handing_over(&self) -> bool {
+        self.running.is_some() || self.publisher.is_some()
+    }
+}
+
 /// An upgrade that has begun.
 #[derive(Debug)]
 pub(super) struct Running {

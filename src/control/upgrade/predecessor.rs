@@ -55,7 +55,9 @@ impl Predecessor {
         self.task = Some(tokio_uring::spawn(async move {
             while stream.readable().await.is_ok() {
                 let read = read(&stream, &mut lock(&reading));
-                if changed.send(()).is_err() || read.is_err() {
+                // Its end is news as well.
+                let is_news = !matches!(read, Ok(false));
+                if (is_news && changed.send(()).is_err()) || read.is_err() {
                     break;
                 }
             }
@@ -100,22 +102,24 @@ fn lock(reading: &Mutex<Earlier>) -> MutexGuard<'_, Earlier> {
     reading.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads what is there.
+/// Reads what is there; whether there were totals.
 ///
 /// # Errors
 /// It is the end, or no message.
-fn read(stream: &tokio::net::UnixStream, earlier: &mut Earlier) -> io::Result<()> {
+fn read(stream: &tokio::net::UnixStream, earlier: &mut Earlier) -> io::Result<bool> {
+    let mut any = false;
     let mut chunk = vec![0; CHUNK];
     loop {
         match stream.try_read(&mut chunk) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => earlier.unread.extend_from_slice(&chunk[..count]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(any),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
         while let Some(totals) = wire::take(&mut earlier.unread, STATE_MAX)? {
             earlier.totals = totals;
+            any = true;
         }
     }
 }

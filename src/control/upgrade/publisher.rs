@@ -10,6 +10,12 @@ use crate::shared::totals::Totals;
 /// For the last totals to be read: longer than the new process may be busy.
 const LAST_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// For the first totals, while this process is still in charge.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Totals of many servers take a while: they are made for one part in so many of the time.
+const COST_SHARE: u32 = 20;
+
 /// The stream to the new process.
 #[derive(Debug)]
 pub struct Publisher {
@@ -17,6 +23,8 @@ pub struct Publisher {
     stream: Option<UnixStream>,
     /// The rest of a message that the new process has not read yet.
     unsent: Vec<u8>,
+    /// When the next totals are due.
+    next: Instant,
 }
 
 impl Publisher {
@@ -26,18 +34,19 @@ impl Publisher {
     /// # Errors
     /// The new process is gone.
     pub fn begin(stream: UnixStream, totals: &Totals) -> io::Result<Self> {
+        // The new process waits for them, and for nothing else.
+        wire::write(&stream, totals, Instant::now() + FIRST_TIMEOUT)?;
         stream.set_nonblocking(true)?;
-        let mut publisher = Self { stream: Some(stream), unsent: Vec::new() };
-        publisher.unsent = wire::encode(totals)?;
-        publisher.send()?;
-        Ok(publisher)
+        Ok(Self { stream: Some(stream), unsent: Vec::new(), next: Instant::now() })
     }
 
     /// Sends newer totals, unless the last ones are still on their way. Never waits.
     pub fn publish(&mut self, totals: impl FnOnce() -> Totals) {
         let sent = self.send().and_then(|()| {
-            if self.unsent.is_empty() && self.stream.is_some() {
+            let begun = Instant::now();
+            if self.unsent.is_empty() && self.stream.is_some() && begun >= self.next {
                 self.unsent = wire::encode(&totals())?;
+                self.next = Instant::now() + begun.elapsed() * COST_SHARE;
             }
             self.send()
         });

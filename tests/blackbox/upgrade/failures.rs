@@ -92,6 +92,8 @@ fn a_second_upgrade_is_refused_while_one_is_under_way_and_a_signal_to_end_ends_i
     assert!(text.contains("another one is under way"), "{text}");
     let refused = chain.control(&["reload"]);
     assert!(printed(&refused).contains("an upgrade is under way"), "{}", printed(&refused));
+    let refused = chain.control(&["maint", "web/a"]);
+    assert!(printed(&refused).contains("no order: an upgrade"), "{}", printed(&refused));
     let session = connect(env.frontend());
     assert_eq!(exchange(&session, b"in"), b"in");
     chain.first.signal(Signal::SIGTERM);
