@@ -137,8 +137,10 @@ fn barrier(socket: &UnixDatagram, address: &SocketAddr) -> io::Result<()> {
     descriptors::send_to(socket, address, BARRIER, theirs.as_fd())?;
     drop(theirs);
     ours.set_read_timeout(Some(BARRIER_TIMEOUT))?;
-    ours.read(&mut [0])?;
-    Ok(())
+    match ours.read(&mut [0])? {
+        0 => Ok(()),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
 }
 
 /// A path, or `@` and the name of an abstract socket.

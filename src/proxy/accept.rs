@@ -61,13 +61,21 @@ pub enum Accepted {
 #[derive(Debug)]
 pub struct Gate {
     accept: State,
-    draining: bool,
-    /// Another process accepts from the same socket.
-    handed_over: bool,
+    ending: Ending,
     /// While draining: the next connection is taken only after the last one has a session.
     fds_low: bool,
     /// While draining: the backlog was found empty.
     empty: bool,
+}
+
+/// Whether the listener is still wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    No,
+    /// What waits in the backlog is accepted.
+    Drains,
+    /// Another process accepts from the same socket.
+    HandedOver,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,31 +98,27 @@ impl Gate {
     /// Nothing is armed.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            accept: State::Idle,
-            draining: false,
-            handed_over: false,
-            fds_low: false,
-            empty: false,
-        }
+        Self { accept: State::Idle, ending: Ending::No, fds_low: false, empty: false }
     }
 
     /// The listener is not wanted any more: what waits in its backlog is still accepted.
     pub const fn drain(&mut self) {
-        self.draining = true;
+        if matches!(self.ending, Ending::No) {
+            self.ending = Ending::Drains;
+        }
     }
 
     /// Another process accepts from the same socket. What waits in the backlog is still accepted
     /// here as long as there is room: the kernel may have announced it to this accept alone. With
     /// no room, the other process accepts it.
     pub const fn hand_over(&mut self) {
-        (self.draining, self.handed_over) = (true, true);
+        self.ending = Ending::HandedOver;
     }
 
     /// Whether [`Gate::drain`] was called.
     #[must_use]
     pub const fn is_draining(&self) -> bool {
-        self.draining
+        !matches!(self.ending, Ending::No)
     }
 
     /// Whether the socket is closed, or to be closed.
@@ -142,10 +146,10 @@ impl Gate {
         let Situation { room, parked, starved } = situation;
         let (accept, action) = match self.accept {
             State::Cancelling | State::Draining | State::Stopped => return Action::Nothing,
-            State::One | State::Many if self.draining => (State::Cancelling, Action::Cancel),
-            State::Idle if self.draining => {
+            State::One | State::Many if self.is_draining() => (State::Cancelling, Action::Cancel),
+            State::Idle if self.is_draining() => {
                 let full = room == 0 || parked > 0 || starved || self.fds_low;
-                if self.empty || (self.handed_over && full) {
+                if self.empty || (self.ending == Ending::HandedOver && full) {
                     (State::Stopped, Action::Stop)
                 } else if starved || (self.fds_low && parked > 0) {
                     return Action::Nothing;

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::control::budget::{self, Memory};
 use crate::control::cluster::Cluster;
 use crate::control::controller::{self, UpgradeParts};
-use crate::control::reload::{self, Names};
+use crate::control::reload::{self, Found, Names};
 use crate::control::resolve::Resolver;
 use crate::control::signals::Signals;
 use crate::control::sources;
@@ -118,24 +118,7 @@ async fn control(
     };
     prepared.count_names(&config, &found);
     sources::warn(&config);
-    let mut cluster = Cluster::new(prepared.workers);
-    let known = start.takeover.as_ref().and_then(Takeover::state).map(|state| &state.cluster);
-    if let Some(known) = known {
-        cluster.restore_orders(known, started);
-    }
-    let mut addresses = found.addresses();
-    cluster.add_records(found.records());
-    // What DNS does not answer now has its last good answer.
-    if let Some(known) = known {
-        cluster.add_records(known.records());
-        for (host, answer) in known.answers() {
-            addresses.entry(host).or_insert(answer);
-        }
-    }
-    cluster.merge(&config, addresses, &LocalAddresses::now(), started);
-    if let Some(known) = known {
-        cluster.restore_health(known, started);
-    }
+    let mut cluster = first_cluster(&config, &prepared, start, &found, started);
     let table = cluster.table(1, &prepared.bound);
 
     let (events_sender, events) = channel::bounded(EVENTS_WAITING);
@@ -149,11 +132,6 @@ async fn control(
         shared.phase.store(Phase::Stopped);
         shared.wake();
     })?;
-    for extra in std::mem::take(&mut prepared.extras) {
-        if let Err(error) = extra.listen() {
-            tracing::warn!("a worker accepts no clients of an address: {error}");
-        }
-    }
     let taken = take_over(start, &mut prepared, &shared, &config).await;
     tracing::info!(
         "evenkeel {} runs: {}, {} at most; {}",
@@ -191,6 +169,35 @@ async fn control(
     outcome.map_err(|line| Failure::of(format!("evenkeel: {line}")))
 }
 
+/// The state of the cluster at the start, with what an old process knew.
+fn first_cluster(
+    config: &Config,
+    prepared: &Prepared,
+    start: &Start,
+    found: &Found,
+    started: Instant,
+) -> Cluster {
+    let mut cluster = Cluster::new(prepared.workers);
+    let known = start.takeover.as_ref().and_then(Takeover::state).map(|state| &state.cluster);
+    if let Some(known) = known {
+        cluster.restore_orders(known, started);
+    }
+    let mut addresses = found.addresses();
+    cluster.add_records(found.records());
+    // What DNS does not answer now has its last good answer.
+    if let Some(known) = known {
+        cluster.add_records(known.records());
+        for (host, answer) in known.answers() {
+            addresses.entry(host).or_insert(answer);
+        }
+    }
+    cluster.merge(config, addresses, &LocalAddresses::now(), started);
+    if let Some(known) = known {
+        cluster.restore_health(known, started);
+    }
+    cluster
+}
+
 /// Tells the old process of an upgrade that this one accepts; returns when the old one has stopped.
 /// If that one is gone, what was accepted meanwhile is served, and then this process ends too.
 async fn take_over(
@@ -199,6 +206,11 @@ async fn take_over(
     shared: &SharedState,
     config: &Config,
 ) -> Option<Taken> {
+    for extra in std::mem::take(&mut prepared.extras) {
+        if let Err(error) = extra.listen() {
+            tracing::warn!("a worker accepts no clients of an address: {error}");
+        }
+    }
     let Some(takeover) = start.takeover.take() else {
         prepared.own(config);
         return None;

@@ -75,24 +75,8 @@ impl Prepared {
                 Bound::new()
             }
         };
-        let http = config.observe.bind.and_then(|(address, span)| {
-            let listener = inherited
-                .observe(address)
-                .map_or_else(|| listeners::bind_observe(address), Ok)
-                .map_err(|error| listeners::explain(&address.into(), &error));
-            let remedy = "; or set observe.bind to another address, or to false";
-            let listener = listener.map_err(|problem| problem + remedy);
-            let optional = config.file.is_none();
-            required(config, (span, optional), "observe.bind", listener, &mut failed)
-        });
-        let admin = config.observe.control.as_ref().and_then(|(path, span)| {
-            let socket = match inherited.control(path) {
-                Some((socket, file)) => Ok(admin::Socket::inherited(socket, file, path)),
-                None => admin::bind(path).map_err(|error| error.to_string()),
-            };
-            // Traffic does not depend on the control socket: a default that fails is a warning.
-            required(config, (*span, true), "observe.control", socket, &mut failed)
-        });
+        let http = http(config, &mut inherited, &mut failed);
+        let admin = admin_socket(config, &mut inherited, &mut failed);
         let missing = config::missing_interfaces(config).into_iter();
         failed.extend(
             missing
@@ -178,6 +162,36 @@ impl Prepared {
         }
         Ok(())
     }
+}
+
+/// The socket of `observe.bind`.
+fn http(
+    config: &Config,
+    inherited: &mut Inherited,
+    failed: &mut Vec<String>,
+) -> Option<TcpListener> {
+    let (address, span) = config.observe.bind?;
+    let listener = inherited.observe(address).map_or_else(|| listeners::bind_observe(address), Ok);
+    let listener = listener.map_err(|error| listeners::explain(&address.into(), &error));
+    let remedy = "; or set observe.bind to another address, or to false";
+    let listener = listener.map_err(|problem| problem + remedy);
+    let optional = config.file.is_none();
+    required(config, (span, optional), "observe.bind", listener, failed)
+}
+
+/// The socket of `observe.control`.
+fn admin_socket(
+    config: &Config,
+    inherited: &mut Inherited,
+    failed: &mut Vec<String>,
+) -> Option<admin::Socket> {
+    let (path, span) = config.observe.control.as_ref()?;
+    let socket = match inherited.control(path) {
+        Some((socket, file)) => Ok(admin::Socket::inherited(socket, file, path)),
+        None => admin::bind(path).map_err(|error| error.to_string()),
+    };
+    // Traffic does not depend on the control socket: a default that fails is a warning.
+    required(config, (*span, true), "observe.control", socket, failed)
 }
 
 /// Collects the failure of a key that is set in the file, or whose default is not `optional`: with
