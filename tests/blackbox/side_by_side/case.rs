@@ -139,7 +139,7 @@ impl Process {
     fn start(original: Original, env: &TestEnv, text: &str) -> Self {
         let file = env.file("original.conf");
         fs::write(&file, text).unwrap();
-        let mut command = match original {
+        let command = match original {
             Original::Haproxy => {
                 let mut command = Command::new("haproxy");
                 command.arg("-db").arg("-f").arg(&file);

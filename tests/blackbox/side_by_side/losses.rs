@@ -42,40 +42,40 @@ struct Subject<'a> {
     reload: Signal,
 }
 
-impl<'a> Subject<'a> {
-    fn evenkeel(env: &'a TestEnv, servers: &[Server], descriptors: u32) -> Self {
-        let config = Config::new(env).workers(2).log("sessions = false");
-        let config = config.server("a", servers[0].address).server("b", servers[1].address).text();
-        let mut command = limited(descriptors);
-        command.arg(PROGRAM).args(["run", "-c"]).arg(write_config(env, &config));
-        Self { env, process: Process::ready(env, command), reload: Signal::SIGHUP }
-    }
-
-    /// With what its manual advises for reloads: a master process, and listeners that are handed
-    /// over.
-    fn haproxy(env: &'a TestEnv, servers: &[Server], descriptors: u32) -> Self {
-        let file = env.file("haproxy.cfg");
-        let text = format!(
-            "global\n    nbthread 2\n    stats socket {}/haproxy.sock mode 600 level admin \
-             expose-fd listeners\ndefaults\n    mode tcp\n    timeout connect 3s\n    \
-             timeout client 5m\n    timeout server 5m\nlisten web\n    bind {} backlog 4096\n    \
-             server a {}\n    server b {}\nlisten ready\n    bind {}\n    server a {}\n",
-            env.folder().display(),
-            env.frontend(),
-            servers[0].address,
-            servers[1].address,
-            env.observe(),
-            servers[0].address
-        );
-        fs::write(&file, text).unwrap();
-        let mut command = limited(descriptors);
-        command.args(["haproxy", "-W", "-db", "-f"]).arg(file);
-        Self { env, process: Process::ready(env, command), reload: Signal::SIGUSR2 }
-    }
-
+impl Subject<'_> {
     fn pid(&self) -> Pid {
         Pid::from_raw(self.process.pid().cast_signed())
     }
+}
+
+fn evenkeel<'a>(env: &'a TestEnv, servers: &[Server], descriptors: u32) -> Subject<'a> {
+    let config = Config::new(env).workers(2).log("sessions = false");
+    let config = config.server("a", servers[0].address).server("b", servers[1].address).text();
+    let mut command = limited(descriptors);
+    command.arg(PROGRAM).args(["run", "-c"]).arg(write_config(env, &config));
+    Subject { env, process: Process::ready(env, command), reload: Signal::SIGHUP }
+}
+
+/// With what its manual advises for reloads: a master process, and listeners that are handed
+/// over.
+fn haproxy<'a>(env: &'a TestEnv, servers: &[Server], descriptors: u32) -> Subject<'a> {
+    let file = env.file("haproxy.cfg");
+    let text = format!(
+        "global\n    nbthread 2\n    stats socket {}/haproxy.sock mode 600 level admin \
+         expose-fd listeners\ndefaults\n    mode tcp\n    timeout connect 3s\n    \
+         timeout client 5m\n    timeout server 5m\nlisten web\n    bind {} backlog 4096\n    \
+         server a {}\n    server b {}\nlisten ready\n    bind {}\n    server a {}\n",
+        env.folder().display(),
+        env.frontend(),
+        servers[0].address,
+        servers[1].address,
+        env.observe(),
+        servers[0].address
+    );
+    fs::write(&file, text).unwrap();
+    let mut command = limited(descriptors);
+    command.args(["haproxy", "-W", "-db", "-f"]).arg(file);
+    Subject { env, process: Process::ready(env, command), reload: Signal::SIGUSR2 }
 }
 
 fn limited(descriptors: u32) -> Command {
@@ -195,8 +195,8 @@ fn the_table_of_losses_has_none_for_evenkeel() {
             let servers = [server("a", 9001), server("b", 9002)];
             act(&start(&env, &servers, descriptors))
         };
-        let ours = run(Subject::evenkeel);
-        let theirs = has_haproxy.then(|| run(Subject::haproxy).to_string()).unwrap_or_default();
+        let ours = run(evenkeel);
+        let theirs = has_haproxy.then(|| run(haproxy).to_string()).unwrap_or_default();
         println!("{situation:<30} {ours}   {theirs}");
         assert_eq!(ours.failed, 0, "{situation}");
         assert!(ours.served + ours.served_later > 0, "{situation}");
