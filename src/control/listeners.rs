@@ -1,27 +1,34 @@
 //! Binding, all or none: one SO_REUSEPORT socket for each worker and address, or one unix socket
 //! for all workers.
-//!
-//! With SO_REUSEPORT, another process of the same user could share the address and take a part of
-//! the clients. So each new address is first bound without it, which fails if it is in use.
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::unistd::geteuid;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{SockRef, Socket};
 
 use crate::config::{Config, Span};
 use crate::control::cluster::Bound;
 use crate::control::listen_options::ListenOptions;
-use crate::control::unix_listeners;
+use crate::control::{ip_listeners, port_owner, unix_listeners};
 use crate::shared::table::Listener;
 use crate::sys::address::Address;
 use crate::sys::socket_file::SocketFile;
 use crate::sys::zone::{self, Shown};
+
+/// The rings of a process that was killed are closed by the kernel in the background, and they hold
+/// its listening sockets: within some 100 ms, longer on a machine that is busy. A supervisor starts
+/// the next process at once.
+const RELEASE_TIME: Duration = Duration::from_secs(2);
+
+/// Between two attempts.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Addresses that cannot be bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +54,7 @@ pub fn bind(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unb
 ///
 /// # Errors
 /// As [`bind`].
-pub fn bind_new(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unbound> {
+fn bind_new(config: &Config, workers: usize, bound: &Bound) -> Result<Bound, Unbound> {
     let mut wanted = Vec::new();
     for frontend in &config.frontends {
         let options = ListenOptions::of(frontend);
@@ -65,8 +72,9 @@ pub fn bind_new(config: &Config, workers: usize, bound: &Bound) -> Result<Bound,
     let mut made = Vec::new();
     for (address, place, options) in new {
         if failed.lines.is_empty() {
-            let one =
-                failed.note(config, &address, place, Bindable::new(&address, workers, options));
+            let overlaps = bound.keys().any(|ours| overlap(ours, &address));
+            let one = Bindable::new(&address, workers, options, overlaps);
+            let one = failed.note(config, &address, place, one);
             made.extend(one.map(|one| (address, place, options, one)));
         }
     }
@@ -119,20 +127,80 @@ fn is_kept(address: &Address, bound: &Bound) -> bool {
     bound.get(address).is_some_and(|listener| listener.is_reached())
 }
 
+/// As [`bind_new`], for a process that starts and was given the listeners `taken`: while nothing is
+/// wrong but that addresses are in use, it tries again for [`RELEASE_TIME`]. Then it says who has
+/// them.
+///
+/// # Errors
+/// As of [`bind`].
+pub fn bind_at_start(config: &Config, workers: usize, taken: &Bound) -> Result<Bound, Unbound> {
+    let outcome = retry(
+        || bind_new(config, workers, taken),
+        |unbound| !unbound.in_use.is_empty() && unbound.in_use.len() == unbound.lines.len(),
+    );
+    outcome.map_err(|mut unbound| {
+        let owners = unbound.in_use.iter().filter_map(|address| match address {
+            Address::Ip(ip) => Some((Shown(*ip).to_string(), port_owner::owner(*ip)?)),
+            Address::Unix(_) => None,
+        });
+        let owners: Vec<(String, String)> = owners.collect();
+        for (address, owner) in owners {
+            let in_use = format!("{address} is in use;");
+            for line in unbound.lines.iter_mut().filter(|line| line.contains(&in_use)) {
+                line.push_str("; ");
+                line.push_str(&owner);
+            }
+        }
+        unbound
+    })
+}
+
+/// Listens for HTTP.
+///
+/// # Errors
+/// The address cannot be bound, for the operator.
+pub fn bind_observe(address: SocketAddr) -> Result<TcpListener, String> {
+    ip_listeners::bind_observe(address).map_err(|error| {
+        let in_use = error.kind() == io::ErrorKind::AddrInUse;
+        let owner = if in_use { port_owner::owner(address) } else { None };
+        let owner = owner.map(|owner| format!("; {owner}")).unwrap_or_default();
+        explain(&address.into(), &error) + &owner
+    })
+}
+
+/// Tries again while an error may pass. Jitter lets one of two processes that hinder each other
+/// win.
+fn retry<T, E>(attempt: impl Fn() -> Result<T, E>, may_pass: impl Fn(&E) -> bool) -> Result<T, E> {
+    let deadline = Instant::now() + RELEASE_TIME;
+    loop {
+        match attempt() {
+            Err(error) if may_pass(&error) && Instant::now() < deadline => {
+                let jitter = RandomState::new().hash_one(std::process::id()) % 10;
+                #[expect(clippy::disallowed_methods, reason = "no thread and no ring exists yet")]
+                std::thread::sleep(RETRY_PAUSE + Duration::from_millis(jitter));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 /// The sockets of one address.
 enum Bindable {
-    /// They are bound, and do not listen yet.
+    /// They are bound; not all of them listen yet.
     Ip(Vec<Socket>),
     /// It listens from the moment at which its file exists.
     Unix(Vec<OwnedFd>, SocketFile),
 }
 
 impl Bindable {
-    fn new(address: &Address, workers: usize, options: ListenOptions) -> io::Result<Self> {
+    fn new(
+        address: &Address,
+        workers: usize,
+        options: ListenOptions,
+        overlaps: bool,
+    ) -> io::Result<Self> {
         match address {
-            Address::Ip(ip) => {
-                (0..workers).map(|_| bind_shared(*ip)).collect::<Result<_, _>>().map(Self::Ip)
-            }
+            Address::Ip(ip) => ip_listeners::bind(*ip, workers, options, overlaps).map(Self::Ip),
             Address::Unix(path) => unix_listeners::bind(path, workers, options.backlog)
                 .map(|(sockets, file)| Self::Unix(sockets, file)),
         }
@@ -154,7 +222,7 @@ impl Bindable {
 
 fn trial(address: &Address) -> io::Result<()> {
     match address {
-        Address::Ip(ip) => bind_alone(*ip),
+        Address::Ip(ip) => ip_listeners::trial(*ip),
         Address::Unix(path) => unix_listeners::trial(path),
     }
 }
@@ -165,46 +233,6 @@ fn overlap(ours: &Address, address: &Address) -> bool {
     ours.port() == address.port()
         && ours.is_ipv4() == address.is_ipv4()
         && (ours.ip().is_unspecified() || address.ip().is_unspecified())
-}
-
-fn bind_alone(address: SocketAddr) -> io::Result<()> {
-    let socket = plain(address)?;
-    socket.bind(&address.into())
-}
-
-pub(super) fn bind_shared(address: SocketAddr) -> io::Result<Socket> {
-    let socket = plain(address)?;
-    socket.set_reuse_port(true)?;
-    // Accepted sockets inherit it, which saves a system call for each session.
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
-}
-
-/// The listen backlog of `observe.bind`.
-const OBSERVE_BACKLOG: i32 = 128;
-
-/// Listens for HTTP: one socket, of its own family only, as those of frontends.
-///
-/// # Errors
-/// The address cannot be bound; see [`explain`].
-pub fn bind_observe(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = plain(address)?;
-    socket.bind(&address.into())?;
-    socket.listen(OBSERVE_BACKLOG)?;
-    Ok(socket.into())
-}
-
-fn plain(address: SocketAddr) -> io::Result<Socket> {
-    let kind = Type::STREAM.cloexec();
-    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-    // Sockets of an earlier process in TIME_WAIT do not matter.
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        // [::] does not include 0.0.0.0, whatever net.ipv6.bindv6only is.
-        socket.set_only_v6(true)?;
-    }
-    Ok(socket)
 }
 
 /// Changes the options of sockets that listen.
@@ -309,10 +337,6 @@ pub fn explain(address: &Address, error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
-    use socket2::SockRef;
-
     use super::*;
     use crate::config;
 
@@ -336,13 +360,6 @@ mod tests {
             assert!(socket.is_listener().unwrap() && socket.reuse_port().unwrap());
             assert!(socket.tcp_nodelay().unwrap() && !socket.nonblocking().unwrap());
         }
-    }
-
-    #[test]
-    fn an_ipv6_wildcard_of_observe_takes_no_ipv4_port() {
-        let listener = bind_observe("[::]:0".parse().unwrap()).unwrap();
-        let socket = SockRef::from(&listener);
-        assert!(socket.is_listener().unwrap() && socket.only_v6().unwrap());
     }
 
     #[test]

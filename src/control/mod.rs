@@ -2,9 +2,11 @@
 
 pub mod budget;
 pub mod health;
+mod ip_listeners;
 mod listen_options;
 pub mod listeners;
 pub mod notify;
+mod port_owner;
 mod probe;
 mod probe_exchange;
 mod probe_failure;

@@ -68,7 +68,7 @@ impl Prepared {
         }
         let taken = inherited.listeners(config, workers);
         let (taken, extras) = taken.map_err(Failure::of)?;
-        let bound = match listeners::bind_new(config, workers, &taken) {
+        let bound = match listeners::bind_at_start(config, workers, &taken) {
             Ok(bound) => bound,
             Err(unbound) => {
                 failed.extend(unbound.lines);
@@ -172,7 +172,6 @@ fn http(
 ) -> Option<TcpListener> {
     let (address, span) = config.observe.bind?;
     let listener = inherited.observe(address).map_or_else(|| listeners::bind_observe(address), Ok);
-    let listener = listener.map_err(|error| listeners::explain(&address.into(), &error));
     let remedy = "; or set observe.bind to another address, or to false";
     let listener = listener.map_err(|problem| problem + remedy);
     let optional = config.file.is_none();

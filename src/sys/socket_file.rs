@@ -7,7 +7,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AtFlags, OFlag};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
 use nix::sys::stat::{Mode, fchmod, umask};
 use nix::unistd::{Gid, Uid, fchownat};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -109,6 +110,13 @@ pub fn listen(
     mode: Mode,
     backlog: i32,
 ) -> Result<(OwnedFd, SocketFile), SocketFileError> {
+    // Of two processes that find the socket of one that is gone, the second must not remove that of
+    // the first. A folder that cannot be read cannot be locked.
+    let folder = path.parent().and_then(|folder| fs::File::open(folder).ok());
+    let locked = folder.map(|folder| Flock::lock(folder, FlockArg::LockExclusiveNonblock));
+    if let Some(Err((_, Errno::EWOULDBLOCK))) = &locked {
+        return Err(SocketFileError::InUse);
+    }
     if examine(path)? == Found::Stale {
         fs::remove_file(path)?;
     }

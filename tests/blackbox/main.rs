@@ -9,6 +9,7 @@ mod common;
 mod access;
 mod network_namespace;
 mod balancing;
+mod binding;
 mod chains;
 mod confinement;
 mod connects;

@@ -15,7 +15,7 @@ use socket2::{SockRef, Socket, Type};
 use crate::config::Config;
 use crate::control::cluster::Bound;
 use crate::control::listen_options::ListenOptions;
-use crate::control::listeners;
+use crate::control::{ip_listeners, listeners};
 use crate::control::upgrade::messages::{Offered, Role};
 use crate::shared::table::Listener;
 use crate::sys::address::Address;
@@ -218,7 +218,7 @@ impl Inherited {
         }
         let missing = found.len()..workers;
         let new: io::Result<Vec<Socket>> =
-            missing.clone().map(|_| listeners::bind_shared(ip)).collect();
+            missing.clone().map(|_| ip_listeners::bind_shared(ip)).collect();
         let Ok(new) = new else {
             let sockets = copies(found, workers)?;
             return Ok(Some(Arc::new(Listener::new(ip, sockets).over(workers).shared())));
