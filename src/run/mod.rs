@@ -79,7 +79,8 @@ pub fn run(config: Config, start: &mut Start) -> Result<(), Failure> {
 
     let (workers, sessions) = (prepared.workers, prepared.sessions_max);
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(|error| {
-        Failure::of(limits::no_ring("evenkeel: the control thread", &error, workers, sessions))
+        let what = "evenkeel: the control thread";
+        Failure::of(limits::no_ring(what, &error, (workers, 0), sessions))
     })?;
     let (records, writer) = start_log(&config)?.unzip();
     let outcome = runtime.block_on(control(config, prepared, records, started, start));
@@ -295,18 +296,25 @@ fn start_workers(
     let pipes = PipeLimits { count: PIPES_PER_WORKER, size };
     let Memory { buffers, pipes } =
         budget::memory(config, workers, sessions_max, memory::available(), pipes);
+    let ring_sessions = limits::ring_sessions(workers, sessions_max);
+    if ring_sessions < sessions_max {
+        tracing::warn!(
+            "RLIMIT_MEMLOCK is low: the rings of {workers} workers are made smaller; {}",
+            limits::locked_memory_remedy(workers, sessions_max)
+        );
+    }
     for index in 0..prepared.workers {
         let worker = Worker {
             index: WorkerIndex(index),
             shared: Arc::clone(shared),
-            sessions_max: prepared.sessions_max,
+            sessions_max: ring_sessions,
             buffers,
             pipes,
             core: config.global.pin.then(|| prepared.core_of(index)),
         };
         threads.push(worker.start().map_err(|error| {
             let what = format!("evenkeel: worker {index} does not start");
-            Failure::of(limits::no_ring(&what, &error, prepared.workers, prepared.sessions_max))
+            Failure::of(limits::no_ring(&what, &error, (workers, index), sessions_max))
         })?);
     }
     let (ended, all_ended) = oneshot::channel();

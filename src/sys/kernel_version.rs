@@ -22,6 +22,12 @@ impl KernelVersion {
         Some(Self(major, minor, numbers.next().and_then(Result::ok).unwrap_or(0)))
     }
 
+    /// Whether the memory of rings counts against `RLIMIT_MEMLOCK`: from 6.14 on.
+    #[must_use]
+    pub fn charges_rings(self) -> bool {
+        self >= Self(6, 14, 0)
+    }
+
     /// Whether a multishot accept on this kernel may return a descriptor that does not exist: 6.6.1
     /// to 6.7.4, with deferred task work, after an overflow (liburing issue 1062).
     #[must_use]
