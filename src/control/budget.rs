@@ -65,6 +65,8 @@ pub struct Budget {
     pub descriptors: u64,
     /// Worker threads.
     pub workers: usize,
+    /// Descriptors that were open when the process started, beside the standard streams.
+    pub inherited: u64,
     /// Pipes that each of them makes at most.
     pub pipes_per_worker: u16,
     /// Connections at most, to `observe.bind` and to the control socket.
@@ -92,9 +94,10 @@ impl Budget {
                 let lower =
                     if most > 0 { format!("lower it to {most}, or ") } else { String::new() };
                 return Err(format!(
-                    "{}sessions_max = {wanted} needs {needed} file descriptors, and the limit of \
+                    "{}sessions_max = {wanted} needs {needed} file descriptors{}, and the limit of \
                      this process is {descriptors}; {lower}{remedy}",
-                    config.locate(place)
+                    config.locate(place),
+                    self.inherited_text()
                 ));
             }
             return Ok(wanted.get());
@@ -103,11 +106,20 @@ impl Budget {
             return Err(format!(
                 "evenkeel: the limit of {descriptors} file descriptors leaves none for sessions: \
                  {}, listening sockets, probes and the rest of the program need \
-                 {reserve}; {remedy}, or lower global.workers",
-                counted(workers, "worker")
+                 {reserve}{}; {remedy}, or lower global.workers",
+                counted(workers, "worker"),
+                self.inherited_text()
             ));
         }
         Ok(u32::try_from(most.min(SESSIONS_AUTO_MAX)).unwrap_or(u32::MAX))
+    }
+
+    /// What those who started the process left open, if they did.
+    fn inherited_text(&self) -> String {
+        match self.inherited {
+            0 => String::new(),
+            count => format!(" ({count} of them were open before it started)"),
+        }
     }
 
     /// Descriptors for so many sessions beside what `config` takes.
@@ -176,7 +188,7 @@ impl Budget {
         let asks = config.backends.iter().any(|backend| asks(backend));
         let multicast = if asks { MULTICAST_SOCKETS_MAX } else { 0 };
         let others = probes.sum::<usize>() + observe + multicast;
-        RESERVE + others as u64 + self.workers as u64 * each
+        RESERVE + self.inherited + others as u64 + self.workers as u64 * each
     }
 }
 
@@ -198,7 +210,8 @@ mod tests {
     }
 
     fn budget(workers: usize, descriptors: u64) -> Budget {
-        Budget { descriptors, workers, pipes_per_worker: 64, observe_connections: [100, 10] }
+        let observe_connections = [100, 10];
+        Budget { descriptors, workers, inherited: 0, pipes_per_worker: 64, observe_connections }
     }
 
     fn reserve(config: &Config, workers: usize) -> u64 {
@@ -327,6 +340,15 @@ mod tests {
         for part in ["5000", "1024", &(reserve + 10_000).to_string()] {
             assert!(message.contains(part), "{message}");
         }
+    }
+
+    #[test]
+    fn descriptors_that_are_open_at_the_start_are_reserved_and_named() {
+        let config = config("\"auto\"");
+        let with = |inherited| Budget { inherited, ..budget(1, 1024) };
+        let of = |inherited: u64| with(inherited).sessions_max(&config, |_| 1);
+        assert_eq!(of(600), of(0).map(|sessions| sessions - 300));
+        assert!(of(1000).unwrap_err().contains("1000 of them were open before it started"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod budget;
 pub mod health;
+pub mod heartbeats;
 mod ip_listeners;
 mod listen_options;
 pub mod listeners;

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -19,9 +19,13 @@ use crate::sys::descriptors;
 const READY: &str = "READY=1\n";
 const STOPPING: &str = "STOPPING=1\n";
 const BARRIER: &[u8] = b"BARRIER=1\n";
+const WATCHDOG: &str = "WATCHDOG=1\n";
 
 /// For the service manager to read what was sent.
 const BARRIER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Messages to the watchdog within its time: two of them may be late.
+const MESSAGES_IN_TIME: u32 = 3;
 
 /// The service manager.
 #[derive(Debug)]
@@ -35,6 +39,15 @@ pub struct Notifier {
     status: String,
     /// The service manager listens to this process.
     is_main: bool,
+    watchdog: Option<Watchdog>,
+}
+
+/// The watchdog of the service manager, which restarts a process that does not report.
+#[derive(Debug)]
+struct Watchdog {
+    interval: Duration,
+    /// When it was last told.
+    last: Option<Instant>,
 }
 
 impl Notifier {
@@ -45,7 +58,10 @@ impl Notifier {
             let opened = open(&name);
             opened.inspect_err(|error| tracing::warn!("NOTIFY_SOCKET cannot be used: {error}")).ok()
         });
-        Self { socket, unsent: Vec::new(), status: String::new(), is_main: true }
+        let named = |name: &str| env::var(name).ok();
+        let interval = watchdog_interval(named("WATCHDOG_USEC"), named("WATCHDOG_PID"));
+        let watchdog = interval.map(|interval| Watchdog { interval, last: None });
+        Self { socket, unsent: Vec::new(), status: String::new(), is_main: true, watchdog }
     }
 
     /// Serving: the end of the start, and of each reload.
@@ -108,6 +124,18 @@ impl Notifier {
         }
     }
 
+    /// The control thread and all workers run. To be called twice a second; tells the watchdog, if
+    /// there is one, often enough.
+    pub fn watchdog(&mut self, now: Instant) {
+        let Some(Watchdog { interval, last }) = &self.watchdog else { return };
+        if last.is_some_and(|last| now.duration_since(last) < *interval) || !self.send(WATCHDOG) {
+            return;
+        }
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.last = Some(now);
+        }
+    }
+
     fn send_unsent(&mut self) {
         while let Some(message) = self.unsent.first()
             && self.send(message)
@@ -143,6 +171,14 @@ fn barrier(socket: &UnixDatagram, address: &SocketAddr) -> io::Result<()> {
     }
 }
 
+/// How often the watchdog is to be told, by `WATCHDOG_USEC` and `WATCHDOG_PID`; none: there is
+/// none, or it is that of another process (`sd_watchdog_enabled(3)`).
+fn watchdog_interval(usec: Option<String>, pid: Option<String>) -> Option<Duration> {
+    let is_ours = pid.is_none_or(|pid| pid.parse() == Ok(std::process::id()));
+    let usec = usec.filter(|_| is_ours)?.parse().ok().filter(|usec| *usec > 0)?;
+    Some(Duration::from_micros(usec) / MESSAGES_IN_TIME)
+}
+
 /// A path, or `@` and the name of an abstract socket.
 fn open(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
     let address = match name.as_bytes().strip_prefix(b"@") {
@@ -162,6 +198,19 @@ fn one_line(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_watchdog_is_that_of_this_process_and_told_three_times_within_its_time() {
+        let text = |text: &str| Some(text.to_owned());
+        let own = std::process::id().to_string();
+        let seconds = |number| Some(Duration::from_secs(number));
+        assert_eq!(watchdog_interval(text("30000000"), Some(own)), seconds(10));
+        assert_eq!(watchdog_interval(text("30000000"), None), seconds(10));
+        assert_eq!(watchdog_interval(text("30000000"), text("1")), None);
+        for usec in [None, text("0"), text("-1"), text("soon")] {
+            assert_eq!(watchdog_interval(usec, None), None);
+        }
+    }
 
     #[test]
     fn a_status_cannot_contain_another_message() {

@@ -21,6 +21,7 @@ pub(super) fn budget(config: &Config) -> Budget {
             .global
             .workers
             .map_or_else(|| limits::cores().len(), |workers| workers.get() as usize),
+        inherited: 0,
         pipes_per_worker: PIPES_PER_WORKER,
         observe_connections: CONNECTIONS_MAX,
     }

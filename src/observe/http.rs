@@ -136,18 +136,35 @@ async fn status_page(State(observer): State<Arc<Observer>>) -> Response {
     observer.document("text/html; charset=utf-8", render).await
 }
 
-/// The process is alive, and its control thread runs.
-async fn healthz() -> Response {
-    line(StatusCode::OK, "ok")
+/// The control thread answers, and every worker turns: what the watchdog of a service manager is
+/// told as well. A supervisor that finds it otherwise for a while restarts the process.
+async fn healthz(State(observer): State<Arc<Observer>>) -> Response {
+    match stuck_workers(&observer.shared) {
+        Some(stuck) => line(StatusCode::SERVICE_UNAVAILABLE, &stuck),
+        None => line(StatusCode::OK, "ok"),
+    }
 }
 
-/// Whether the balancer accepts new clients.
+/// "worker 1 is stuck"
+fn stuck_workers(shared: &SharedState) -> Option<String> {
+    let stuck: Vec<String> = shared.heartbeats.stuck().map(|worker| worker.0.to_string()).collect();
+    match &*stuck {
+        [] => None,
+        [one] => Some(format!("worker {one} is stuck")),
+        several => Some(format!("workers {} are stuck", several.join(", "))),
+    }
+}
+
+/// Whether the balancer accepts new clients, with all of its workers.
 async fn readyz(State(observer): State<Arc<Observer>>) -> Response {
     match observer.shared.phase.load() {
         Phase::Running if observer.shared.phase.is_leaving() => {
             line(StatusCode::SERVICE_UNAVAILABLE, "draining soon")
         }
-        Phase::Running => line(StatusCode::OK, "ready"),
+        Phase::Running => match stuck_workers(&observer.shared) {
+            Some(stuck) => line(StatusCode::SERVICE_UNAVAILABLE, &stuck),
+            None => line(StatusCode::OK, "ready"),
+        },
         Phase::Draining(_) => line(StatusCode::SERVICE_UNAVAILABLE, "draining"),
         Phase::Stopped => line(StatusCode::SERVICE_UNAVAILABLE, "stopped"),
     }

@@ -55,6 +55,9 @@ fn page(report: &Report, out: &mut String) -> fmt::Result {
             counted(usize::try_from(report.workers_paused).unwrap_or(usize::MAX), "worker");
         write!(out, " · <span class=\"down\">{paused} paused</span>")?;
     }
+    if let Some(stuck) = report.stuck_text() {
+        write!(out, " · <span class=\"down\">{stuck}</span>")?;
+    }
     out.push_str("</p>\n<h2>Frontends</h2>\n<div><table>\n");
     heads(
         out,

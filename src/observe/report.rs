@@ -40,6 +40,9 @@ pub struct Report {
     pub sessions_max: u64,
     /// Workers that have paused accepting: no descriptor is left, or `sessions_max` is reached.
     pub workers_paused: u64,
+    /// Workers that do not turn, by their numbers: their sessions stand still.
+    #[serde(default)]
+    pub workers_stuck: Vec<usize>,
     /// In the order of the file.
     pub frontends: Vec<FrontendReport>,
     /// In the order of the file.
@@ -224,7 +227,7 @@ impl Report {
     pub fn new(snapshot: &Snapshot, shared: &SharedState) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            phase: phase_name(snapshot.phase).to_owned(),
+            phase: snapshot.phase.name().to_owned(),
             draining_soon: snapshot.phase == Phase::Running && shared.phase.is_leaving(),
             uptime_seconds: snapshot.uptime.as_secs(),
             table_version: snapshot.table_version,
@@ -233,6 +236,7 @@ impl Report {
             sessions_active: u64::from(shared.sessions.active()),
             sessions_max: u64::from(snapshot.sessions_max),
             workers_paused: shared.cells.sum(|cell| cell.accept_paused.read()),
+            workers_stuck: shared.heartbeats.stuck().map(|worker| worker.0).collect(),
             frontends: snapshot.frontends.iter().map(FrontendReport::new).collect(),
             backends: snapshot
                 .backends
@@ -332,14 +336,6 @@ impl EndpointReport {
             last_probe: endpoint.last_probe.detail.clone(),
             last_probe_ms: endpoint.last_probe.duration.map(millis),
         }
-    }
-}
-
-const fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Running => "running",
-        Phase::Draining(_) => "draining",
-        Phase::Stopped => "stopped",
     }
 }
 

@@ -12,6 +12,14 @@ impl Report {
         format!("{}{soon}", self.phase)
     }
 
+    /// Which workers are stuck; none: all of them turn.
+    #[must_use]
+    pub fn stuck_text(&self) -> Option<String> {
+        let stuck: Vec<String> = self.workers_stuck.iter().map(ToString::to_string).collect();
+        let stuck = Some(stuck.join(", ")).filter(|stuck| !stuck.is_empty())?;
+        Some(format!("stuck workers: {stuck} (their sessions stand still; see the log)"))
+    }
+
     /// For a terminal: a summary, then aligned tables.
     #[must_use]
     pub fn text(&self) -> String {
@@ -38,6 +46,9 @@ impl Report {
                     format!("{} workers have", self.workers_paused)
                 }
             );
+        }
+        if let Some(stuck) = self.stuck_text() {
+            _ = writeln!(out, "{stuck}");
         }
         let head = ["FRONTEND", "BACKEND", "ADDRESS", "ACTIVE", "SESSIONS", "REFUSED", "IN", "OUT"];
         let rows = self.frontends.iter().map(FrontendReport::row).collect();
@@ -257,6 +268,14 @@ web/web2  rpi-b:80 (192.0.2.1:80)  down   1m05s  100     1       9    5         
          0 B  0 B  status 200 (1.2 ms)
 ";
         assert_eq!(report.text(), expected.replace("VERSION", env!("CARGO_PKG_VERSION")));
+    }
+
+    #[test]
+    fn stuck_workers_are_named() {
+        let mut report = Report::new(&sample::snapshot(), &sample::shared());
+        assert!(report.stuck_text().is_none() && !report.text().contains("stuck"));
+        report.workers_stuck = vec![0, 3];
+        assert!(report.text().contains("\nstuck workers: 0, 3 ("), "{}", report.text());
     }
 
     #[test]

@@ -101,6 +101,12 @@ impl Gate {
         Self { accept: State::Idle, ending: Ending::No, fds_low: false, empty: false }
     }
 
+    /// Of a listener whose socket is closed.
+    #[must_use]
+    pub const fn stopped() -> Self {
+        Self { accept: State::Stopped, draining: true, fds_low: false, empty: true }
+    }
+
     /// The listener is not wanted any more: what waits in its backlog is still accepted.
     pub const fn drain(&mut self) {
         if matches!(self.ending, Ending::No) {

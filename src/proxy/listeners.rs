@@ -9,15 +9,14 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::proxy::accept::{
-    Accepted, Action, DescriptorShortage, Gate, ROOM_FOR_MULTISHOT, Situation,
-};
-use crate::proxy::access::{self, Admitted, NewClient};
+use crate::proxy::accept::{Accepted, DescriptorShortage, Gate, ROOM_FOR_MULTISHOT, Situation};
+use crate::proxy::access::NewClient;
 use crate::proxy::context::WorkerContext;
+use crate::proxy::listen_socket::ListenSocket;
 use crate::proxy::timer_wheel::Tick;
-use crate::proxy::user_data::UserData;
 use crate::proxy::worker_handle::WorkerHandle;
 use crate::shared::events::WorkerEvent;
+use crate::shared::orders::WaitingClient;
 use crate::shared::table::{Frontend, FrontendShared, Listener, Table};
 use crate::sys::ring::completion::Completion;
 use crate::sys::socket::{Socket, descriptor_limit, has_descriptors_left};
@@ -44,6 +43,8 @@ pub(super) struct Listeners {
     shortage: DescriptorShortage,
     last_logged: Option<Tick>,
     pause: Pause,
+    /// The highest number of an accepted descriptor.
+    highest: u64,
     /// Since the last turn, something has happened that a gate may have to act on.
     touched: bool,
     /// A frontend has a limit of its own, whose room changes with every session.
@@ -59,22 +60,6 @@ enum Pause {
     Yes,
 }
 
-/// One listening socket of this worker.
-#[derive(Debug)]
-struct ListenSocket {
-    /// In the user data of its accepts.
-    id: u32,
-    listener: Arc<Listener>,
-    /// The place of its socket there.
-    slot: usize,
-    /// None once it is closed.
-    socket: Option<Arc<OwnedFd>>,
-    frontend: Arc<Frontend>,
-    gate: Gate,
-    /// Accepted when there was no room any more.
-    parked: VecDeque<Admitted>,
-}
-
 impl Listeners {
     pub(super) fn new(worker: Rc<WorkerHandle>) -> Self {
         Self {
@@ -84,6 +69,7 @@ impl Listeners {
             shortage: DescriptorShortage::default(),
             last_logged: None,
             pause: Pause::No,
+            highest: 0,
             touched: true,
             limited: false,
         }
@@ -125,19 +111,27 @@ impl Listeners {
             if !is_new {
                 continue;
             }
-            for (slot, socket) in listener.sockets_of(self.worker.index) {
-                self.sockets.push(ListenSocket {
-                    id: self.next_id,
-                    listener: Arc::clone(listener),
-                    slot,
-                    socket: Some(socket),
-                    frontend: Arc::clone(frontend),
-                    gate: Gate::new(),
-                    parked: VecDeque::new(),
-                });
-                self.next_id = self.next_id.wrapping_add(1);
+            for socket in listener.sockets_of(self.worker.index) {
+                self.push((listener, frontend), Some(socket), Gate::new());
             }
         }
+    }
+
+    fn push(
+        &mut self,
+        (listener, frontend): (&Arc<Listener>, &Arc<Frontend>),
+        socket: Option<(usize, Arc<OwnedFd>)>,
+        gate: Gate,
+    ) {
+        self.sockets.push(ListenSocket {
+            id: self.next_id,
+            listener: Arc::clone(listener),
+            socket,
+            frontend: Arc::clone(frontend),
+            gate,
+            parked: VecDeque::new(),
+        });
+        self.next_id = self.next_id.wrapping_add(1);
     }
 
     /// Drains every listener. When the drain is `over`, clients that wait for a session are reset.
@@ -184,6 +178,8 @@ impl Listeners {
                 Accepted::Nothing
             }
             (None, Err(Errno::EINTR | Errno::EAGAIN)) => Accepted::Nothing,
+            // The control thread has stopped the socket while this worker was stuck.
+            (None, Err(Errno::EINVAL)) if listening.gate.is_draining() => Accepted::Nothing,
             (None, Err(_)) => Accepted::Exhausted,
         };
         listening.gate.on_completed(completion.more, accepted);
@@ -191,12 +187,52 @@ impl Listeners {
         if !matches!(completion.result, Ok(_) | Err(Errno::ECANCELED)) {
             self.worker.shared.cells.of(self.worker.index).accept_errors.add(1);
         }
-        let client = completion.socket.and_then(|client| listening.admit(client, &self.worker));
+        let number = completion.socket.as_ref().map(Socket::number);
+        let is_last = number.is_some_and(|number| self.is_last_descriptor(number));
+        let listening = &mut self.sockets[index];
+        let client = match completion.socket {
+            Some(client) if is_last => {
+                // Its server's socket could not be made: it waits until a descriptor is released.
+                let admitted = listening.check(client, &self.worker);
+                listening.parked.extend(admitted);
+                None
+            }
+            client => client.and_then(|client| listening.admit(client, &self.worker)),
+        };
         self.touched |= !listening.parked.is_empty();
-        if accepted == Accepted::Exhausted {
+        if accepted == Accepted::Exhausted || is_last {
             self.begin_shortage(now);
         }
         client
+    }
+
+    /// Whether no descriptor is left for a server's socket after an accept returned this number.
+    /// The limit of sessions leaves enough, unless the limit of descriptors was lowered: it is read
+    /// again when the numbers have not been so high before. (An accept that is armed goes by the
+    /// old one.)
+    fn is_last_descriptor(&mut self, number: u64) -> bool {
+        let limit = &self.worker.shared.descriptors;
+        if number > self.highest {
+            self.highest = number;
+            limit.set(descriptor_limit());
+        }
+        limit.is_lowered() && !has_descriptors_left()
+    }
+
+    /// Takes a client that waited for a worker that is stuck: its session begins in this turn if
+    /// there is room, as of those that wait here.
+    pub(super) fn adopt(&mut self, client: WaitingClient) {
+        let WaitingClient { socket, listener, frontend } = client;
+        self.touched = true;
+        let is_of = |own: &ListenSocket| Arc::ptr_eq(&own.listener, &listener);
+        let index = self.sockets.iter().position(is_of).unwrap_or_else(|| {
+            // A reload has removed it, and this worker has closed its socket.
+            self.push((&listener, &frontend), None, Gate::stopped());
+            self.sockets.len() - 1
+        });
+        let listening = &mut self.sockets[index];
+        let admitted = listening.check(socket, &self.worker);
+        listening.parked.extend(admitted);
     }
 
     /// Accepts nothing for a while, and reports it now and then.
@@ -216,6 +252,7 @@ impl Listeners {
         now: Tick,
         admitted: &mut Vec<NewClient>,
     ) {
+        let was_short = self.shortage.holds_parked();
         self.shortage.turn(now, mem::take(&mut context.released), has_descriptors_left);
         if mem::take(&mut context.starved) {
             self.begin_shortage(now);
@@ -227,16 +264,23 @@ impl Listeners {
             // A range of ports is a listener for each, and a turn must not look at all of them.
             return;
         }
+        // Under a limit that was lowered, only one descriptor is known to be left.
+        let resumes = was_short && !self.shortage.holds_parked();
+        let one_by_one = resumes && self.worker.shared.descriptors.is_lowered();
+        let most = if one_by_one { 1 } else { usize::MAX };
         let mut full = false;
         for socket in &mut self.sockets {
             if !self.shortage.holds_parked() {
-                socket.unpark(&self.worker, admitted);
+                socket.unpark(&self.worker, admitted, most);
             }
             let room = self.worker.shared.sessions.room();
             let room = room.min(socket.frontend.shared.sessions.room());
             let action = socket.gate.next(Situation { room, parked: socket.parked.len(), starved });
             socket.act(action, context);
             full |= !socket.parked.is_empty() || (room == 0 && !socket.gate.is_draining());
+        }
+        if one_by_one && self.sockets.iter().any(|socket| !socket.parked.is_empty()) {
+            self.shortage.begin(now);
         }
         self.sockets.retain(|socket| !socket.gate.is_stopped() || !socket.parked.is_empty());
         self.set_paused(full || starved || self.shortage.holds_parked());
@@ -264,67 +308,5 @@ impl Listeners {
         };
         let cell = self.worker.shared.cells.of(self.worker.index);
         cell.accept_paused.set(u64::from(paused));
-    }
-}
-
-impl ListenSocket {
-    /// A session for `client`, a place behind those that wait for one, or a reset.
-    fn admit(&mut self, client: Socket, worker: &Rc<WorkerHandle>) -> Option<NewClient> {
-        let admitted = match access::admit(client, &self.frontend, worker) {
-            Ok(admitted) => admitted,
-            Err((client, refusal)) => {
-                let cell = self.frontend.shared.cells.of(worker.index);
-                cell.refused[refusal as usize].add(1);
-                client.abort_on_close();
-                return None;
-            }
-        };
-        if !self.parked.is_empty() {
-            self.parked.push_back(admitted);
-            return None;
-        }
-        let begun = NewClient::begin(admitted, &self.frontend, self.port(), worker);
-        begun.map_err(|waiting| self.parked.push_back(waiting)).ok()
-    }
-
-    fn unpark(&mut self, worker: &Rc<WorkerHandle>, admitted: &mut Vec<NewClient>) {
-        while let Some(first) = self.parked.pop_front() {
-            match NewClient::begin(first, &self.frontend, self.port(), worker) {
-                Ok(client) => admitted.push(client),
-                Err(waiting) => return self.parked.push_front(waiting),
-            }
-        }
-    }
-
-    /// The port that its clients connect to; none: it is a unix socket.
-    fn port(&self) -> Option<u16> {
-        self.listener.address.port()
-    }
-
-    fn act(&mut self, action: Action, context: &mut WorkerContext) {
-        let user_data = UserData::Accept(self.id).pack();
-        let Some(socket) = &self.socket else { return };
-        match action {
-            Action::Nothing => {}
-            Action::ArmOne => context.ring.accept(socket, user_data, false),
-            // Several workers accept from one socket. The kernel wakes the one that has waited for
-            // longest: a multishot accept would never lose the first place.
-            Action::ArmMany => {
-                let many = !self.listener.is_shared();
-                context.ring.accept(socket, user_data, many);
-            }
-            Action::Cancel => context.ring.cancel_accept(user_data),
-            Action::DrainBacklog => {
-                // The accept completes at once if a connection waits; if none does, the cancel ends
-                // it. O_NONBLOCK would do the same to every process that shares the socket.
-                context.ring.accept(socket, user_data, false);
-                context.ring.cancel_accept(user_data);
-            }
-            // No shutdown(2), which would stop the socket for every process that shares it.
-            Action::Stop => {
-                self.listener.close(self.slot);
-                self.socket = None;
-            }
-        }
     }
 }

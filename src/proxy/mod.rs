@@ -4,6 +4,7 @@ pub mod worker;
 mod sessions;
 
 pub mod accept;
+mod listen_socket;
 mod listeners;
 
 pub mod access;

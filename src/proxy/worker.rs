@@ -46,7 +46,7 @@ pub struct Worker {
     pub index: WorkerIndex,
     /// What it shares with the control thread.
     pub shared: Arc<SharedState>,
-    /// Sessions that it must have room for: `global.sessions_max`.
+    /// Sessions that its ring is made for: `global.sessions_max`, or fewer.
     pub sessions_max: u32,
     /// Bytes of buffers, at most.
     pub buffers: u64,
@@ -282,6 +282,7 @@ impl Running {
                 WorkerOrder::ServerFree(Waiter { slot, generation, .. }) => {
                     self.serve_queued(Key { slot, generation });
                 }
+                WorkerOrder::Serve(client) => self.listeners.adopt(*client),
             }
         }
     }

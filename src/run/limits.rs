@@ -31,6 +31,13 @@ pub(crate) fn raise_descriptors() -> Result<u64, String> {
     }
 }
 
+/// Descriptors that are open beside the three standard streams. To be called before any is opened.
+pub(crate) fn inherited_descriptors() -> u64 {
+    // One more reads the folder.
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    u64::try_from(open.saturating_sub(4)).unwrap_or(u64::MAX)
+}
+
 /// Raises the limit of locked memory, which counts the memory of rings (kernel 5.12 and newer
 /// charge it to the control group instead): without limit for root, else to the hard limit.
 pub(crate) fn raise_locked_memory() {

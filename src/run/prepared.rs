@@ -18,6 +18,7 @@ use crate::observe::{CONNECTIONS_MAX, admin};
 use crate::proxy::PIPES_PER_WORKER;
 use crate::run::failure::Failure;
 use crate::run::{identity, limits};
+use crate::sys::reuseport;
 use crate::sys::local_addresses::LocalAddresses;
 
 /// The result of every step that can fail.
@@ -48,6 +49,7 @@ impl Prepared {
         let budget = Budget {
             descriptors: descriptors.saturating_sub(inherited.surplus(workers)),
             workers,
+            inherited: limits::inherited_descriptors(),
             pipes_per_worker: PIPES_PER_WORKER,
             observe_connections: CONNECTIONS_MAX,
         };
@@ -130,6 +132,10 @@ impl Prepared {
     /// the files of unix sockets are removed at the end.
     pub(super) fn own(&mut self, config: &Config) {
         listeners::change_options(config, &self.bound, &self.taken);
+        for socket in self.taken.values().flat_map(|listener| listener.sockets().next()) {
+            // One of its workers may have been stuck.
+            drop(reuseport::select_all(&socket));
+        }
         self.bound.values().for_each(|listener| listener.own_file());
         self.admin.iter_mut().for_each(admin::Socket::own_file);
     }

@@ -124,6 +124,13 @@ impl Listener {
         slots.filter_map(|(slot, socket)| Some((slot, lock(socket).clone()?)))
     }
 
+    /// The slots of all workers but these.
+    pub fn slots_without(&self, workers: &[WorkerIndex]) -> impl Iterator<Item = u32> {
+        let slots = (0..self.slots.len()).filter(|slot| lock(&self.slots[*slot]).is_some());
+        let others = slots.filter(|slot| !workers.contains(&WorkerIndex(slot % self.workers)));
+        others.filter_map(|slot| u32::try_from(slot).ok())
+    }
+
     /// All sockets that are not closed.
     pub fn sockets(&self) -> impl Iterator<Item = Arc<OwnedFd>> {
         self.slots.iter().filter_map(|slot| lock(slot).clone())

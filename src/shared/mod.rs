@@ -2,6 +2,7 @@
 
 mod sync;
 pub mod counters;
+pub mod heartbeat;
 pub mod rate;
 pub mod clients;
 pub mod limit;

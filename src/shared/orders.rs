@@ -2,6 +2,7 @@
 //! to one worker.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
@@ -12,6 +13,8 @@ use crate::shared::plan::ReloadPlan;
 use crate::shared::queue::Waiter;
 use crate::shared::sessions::SessionInfo;
 use crate::shared::snapshot::Snapshot;
+use crate::shared::table::{Frontend, Listener};
+use crate::sys::socket::Socket;
 use crate::terms::ServerId;
 
 /// A request to the control thread.
@@ -52,7 +55,7 @@ pub struct ServerName {
 /// An order to one worker, by its mailbox ([`SharedState::order`]).
 ///
 /// [`SharedState::order`]: crate::shared::state::SharedState::order
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum WorkerOrder {
     /// Close this session; nothing happens if it has ended.
     Kill {
@@ -72,4 +75,17 @@ pub enum WorkerOrder {
     },
     /// A server may have room for this session, which is the first in its queue.
     ServerFree(Waiter),
+    /// Serve this client, which waited for a worker that is stuck.
+    Serve(Box<WaitingClient>),
+}
+
+/// A client that was accepted from the queue of a worker that is stuck.
+#[derive(Debug)]
+pub struct WaitingClient {
+    /// Its connection.
+    pub socket: Socket,
+    /// What it connected to.
+    pub listener: Arc<Listener>,
+    /// The frontend of `listener`.
+    pub frontend: Arc<Frontend>,
 }

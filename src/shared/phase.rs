@@ -16,6 +16,18 @@ pub enum Phase {
     Stopped,
 }
 
+impl Phase {
+    /// One word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Draining(_) => "draining",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// The phase in force, shared by all threads.
 #[derive(Debug)]
 pub struct PhaseCell {

@@ -47,6 +47,15 @@ struct Line {
     waiting: VecDeque<Option<Waiter>>,
 }
 
+impl Line {
+    fn pop_those_that_left(&mut self) {
+        while let Some(None) = self.waiting.front() {
+            self.waiting.pop_front();
+            self.first += 1;
+        }
+    }
+}
+
 /// As many sessions wait as may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueFull;
@@ -105,10 +114,24 @@ impl Queue {
         if place.take().is_some() {
             self.length.fetch_sub(1, Ordering::Relaxed);
         }
-        while let Some(None) = line.waiting.front() {
-            line.waiting.pop_front();
-            line.first += 1;
+        line.pop_those_that_left();
+    }
+
+    /// Takes all sessions of a worker out: it is stuck, and the first of them would keep those
+    /// behind it from a server that has room. They wait for the end of their time then. Whether
+    /// there were any.
+    pub fn remove(&self, worker: WorkerIndex) -> bool {
+        if self.length() == 0 {
+            return false;
         }
+        let mut line = self.line();
+        let mut removed = 0;
+        for place in &mut line.waiting {
+            removed += usize::from(place.take_if(|waiter| waiter.worker == worker).is_some());
+        }
+        self.length.fetch_sub(removed, Ordering::Relaxed);
+        line.pop_those_that_left();
+        removed > 0
     }
 
     /// The session that has waited for longest. To be called after room was made, or after
@@ -155,6 +178,20 @@ mod tests {
         assert_eq!((queue.first(), queue.length()), (None, 0));
         queue.join(session(5)).unwrap();
         assert_eq!(queue.first(), Some(session(5)));
+    }
+
+    #[test]
+    fn the_sessions_of_a_stuck_worker_do_not_delay_others() {
+        let queue = Queue::new(2, 10);
+        let of = |worker, slot| Waiter { worker: WorkerIndex(worker), slot, generation: 0 };
+        let tickets = [of(1, 1), of(0, 2), of(1, 3)].map(|waiter| queue.join(waiter).unwrap());
+        assert!(queue.remove(WorkerIndex(1)) && !queue.remove(WorkerIndex(1)));
+        assert_eq!((queue.first(), queue.length()), (Some(of(0, 2)), 1));
+        queue.leave(tickets[0]);
+        queue.leave(tickets[2]);
+        assert_eq!((queue.first(), queue.length()), (Some(of(0, 2)), 1));
+        queue.leave(tickets[1]);
+        assert_eq!((queue.first(), queue.length()), (None, 0));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::shared::counters::{Count, PerWorker, WorkerCell};
 use crate::shared::events::WorkerEvent;
+use crate::shared::heartbeat::Heartbeats;
 use crate::shared::limit::Limit;
 use crate::shared::orders::WorkerOrder;
 use crate::shared::phase::PhaseCell;
@@ -22,6 +23,7 @@ use crate::shared::queue::Queue;
 use crate::shared::records::Records;
 use crate::shared::sessions::SessionInfo;
 use crate::shared::table::Table;
+use crate::sys::socket::descriptor_limit;
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
 
@@ -64,6 +66,10 @@ pub struct SharedState {
     pub carried: Carried,
     /// Whether HTTP and the control socket are served here, or by a new process.
     pub observing: watch::Sender<Observing>,
+    /// The limit of descriptors (`RLIMIT_NOFILE`), as it was last seen.
+    pub descriptors: DescriptorLimit,
+    /// Which workers turn.
+    pub heartbeats: Heartbeats,
     /// From the workers to the control thread.
     pub events: Sender<WorkerEvent>,
     /// Session records, to the log; none: not logged.
@@ -76,6 +82,32 @@ pub struct SharedState {
     versions: PerWorker<AtomicU64>,
     /// Workers that pause accepting until a session ends somewhere: a bit for each, 64 in a word.
     paused: Box<[CachePadded<AtomicU64>]>,
+}
+
+/// A limit of descriptors, as it was last read. Any thread may read it again: nothing is lost if
+/// two do.
+#[derive(Debug)]
+pub struct DescriptorLimit {
+    at_start: u64,
+    now: AtomicU64,
+}
+
+impl DescriptorLimit {
+    /// The limit at the start.
+    const fn new(limit: u64) -> Self {
+        Self { at_start: limit, now: AtomicU64::new(limit) }
+    }
+
+    /// It was read.
+    pub fn set(&self, limit: u64) {
+        self.now.store(limit, Ordering::Relaxed);
+    }
+
+    /// Whether it is lower than at the start, by which the limit of sessions was chosen.
+    #[must_use]
+    pub fn is_lowered(&self) -> bool {
+        self.now.load(Ordering::Relaxed) < self.at_start
+    }
 }
 
 impl SharedState {
@@ -97,6 +129,8 @@ impl SharedState {
             cells: PerWorker::new(workers),
             carried: Carried { workers: PerWorker::new(workers), unwritten: Count::default() },
             observing: watch::Sender::new(Observing::Here),
+            descriptors: DescriptorLimit::new(descriptor_limit()),
+            heartbeats: Heartbeats::new(workers),
             events,
             records,
             wakers,
@@ -176,6 +210,12 @@ impl SharedState {
     /// A worker says that it has loaded the table of this version.
     pub fn acknowledge(&self, worker: WorkerIndex, version: u64) {
         self.versions.of(worker).store(version, Ordering::Release);
+    }
+
+    /// Whether a worker has ended: it reads no table any more.
+    #[must_use]
+    pub fn has_ended(&self, worker: WorkerIndex) -> bool {
+        self.versions.of(worker).load(Ordering::Acquire) == u64::MAX
     }
 
     /// The oldest version that some worker may still be reading.

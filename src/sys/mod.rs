@@ -10,6 +10,7 @@ pub mod buffer_queue;
 pub mod ids;
 mod peek;
 pub mod pipe;
+pub mod reuseport;
 pub mod ring;
 pub mod socket;
 pub mod socket_file;

@@ -1,16 +1,19 @@
 //! Messages to a supervisor (`sd_notify(3)`), which may wait for them.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use socket2::SockRef;
 
 use crate::common::balancer::{PROGRAM, run_command};
 use crate::common::client::{connect, exchange};
-use crate::common::wait::{TIMEOUT, until};
-use crate::common::{Balancer, Config, Server, TestEnv, echoing};
+use crate::common::frozen::Frozen;
+use crate::common::wait::{TIMEOUT, holds_for, until};
+use crate::common::{Balancer, Config, Server, TestEnv, echoing, skip};
 
 /// The receiver of `NOTIFY_SOCKET`.
 struct Supervisor(UnixDatagram);
@@ -44,6 +47,25 @@ impl Supervisor {
                 return first.to_owned();
             }
         }
+    }
+
+    /// The messages of the next `time`.
+    fn messages(&self, time: Duration) -> Vec<String> {
+        let mut messages = Vec::new();
+        holds_for(time, || {
+            messages.append(&mut self.rest());
+            true
+        });
+        self.0.set_nonblocking(false).unwrap();
+        messages
+    }
+
+    /// Waits until the watchdog is told that all is well.
+    #[track_caller]
+    fn until_told(&self) {
+        drop(self.rest());
+        self.0.set_nonblocking(false).unwrap();
+        while self.next() != "WATCHDOG=1" {}
     }
 
     /// All messages that are left.
@@ -152,4 +174,99 @@ fn the_socket_of_a_supervisor_may_be_abstract() {
     command.env("NOTIFY_SOCKET", format!("@{name}"));
     let _balancer = Balancer::spawn(&env, command);
     assert_eq!(supervisor.next(), "READY=1");
+}
+
+/// A watchdog of this time.
+const WATCHDOG: Duration = Duration::from_secs(2);
+
+/// Starts evenkeel under a supervisor with a watchdog.
+fn start_watched<'a>(env: &'a TestEnv, config: &Config) -> (Balancer<'a>, Supervisor) {
+    let mut command = run_command(env, &config.text());
+    let supervisor = Supervisor::of(env, &mut command);
+    command.env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
+    (Balancer::start_command(env, command), supervisor)
+}
+
+fn is_told(messages: &[String]) -> bool {
+    messages.iter().any(|message| message.contains("WATCHDOG=1"))
+}
+
+#[test]
+fn a_watchdog_is_told_only_while_every_worker_turns() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let (balancer, supervisor) = start_watched(&env, &config.workers(2));
+    (0..3).for_each(|_| supervisor.until_told());
+    let Some(frozen) = Frozen::thread(balancer.pid(), "worker-1") else {
+        return skip("a_watchdog_is_told_only_while_every_worker_turns", "no ptrace(2) here");
+    };
+    until("the stuck worker is noticed", || balancer.application_log().contains(" is stuck: "));
+    drop(supervisor.rest());
+    let messages = supervisor.messages(2 * WATCHDOG);
+    assert!(!is_told(&messages), "{messages:?}");
+    drop(frozen);
+    supervisor.until_told();
+}
+
+#[test]
+fn a_stuck_control_thread_does_not_stop_traffic_and_the_watchdog_is_not_told() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let (balancer, supervisor) = start_watched(&env, &config.workers(2));
+    supervisor.until_told();
+    let old = connect(env.frontend());
+    assert_eq!(exchange(&old, b"before"), b"before");
+    let Some(frozen) = Frozen::control_thread(balancer.pid()) else {
+        let test = "a_stuck_control_thread_does_not_stop_traffic_and_the_watchdog_is_not_told";
+        return skip(test, "no ptrace(2) here");
+    };
+    drop(supervisor.rest());
+    let messages = supervisor.messages(2 * WATCHDOG);
+    assert!(!is_told(&messages), "{messages:?}");
+    for _ in 0..40 {
+        assert_eq!(exchange(&connect(env.frontend()), b"new"), b"new");
+    }
+    assert_eq!(exchange(&old, b"old"), b"old");
+    drop(frozen);
+    supervisor.until_told();
+    assert!(!balancer.application_log().contains(" is stuck: "));
+}
+
+#[test]
+fn a_watchdog_of_another_process_is_not_told() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let mut command = run_command(&env, &config.text());
+    let supervisor = Supervisor::of(&env, &mut command);
+    command.env("WATCHDOG_USEC", "1000000").env("WATCHDOG_PID", "1");
+    let _balancer = Balancer::start_command(&env, command);
+    assert_eq!(supervisor.next(), "READY=1");
+    let messages = supervisor.messages(WATCHDOG);
+    assert!(!is_told(&messages), "{messages:?}");
+}
+
+#[test]
+fn a_supervisor_and_clients_that_do_not_read_do_not_delay_the_exit() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let (mut balancer, supervisor) = start_watched(&env, &config);
+    supervisor.fill();
+    // Requests whose answers nobody reads, halves of requests, and nothing at all.
+    let mut silent = Vec::new();
+    for request in ["GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n", "GET /metr", ""] {
+        for _ in 0..20 {
+            let mut client = connect(env.observe());
+            SockRef::from(&client).set_recv_buffer_size(4096).unwrap();
+            client.write_all(request.as_bytes()).unwrap();
+            silent.push(client);
+        }
+    }
+    let mut control = UnixStream::connect(env.file("control.sock")).unwrap();
+    control.write_all(b"half of a line").unwrap();
+    balancer.signal(Signal::SIGTERM);
+    let begun = Instant::now();
+    assert!(balancer.wait().success());
+    // Less than what any of them may take while evenkeel runs.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    drop((silent, control));
 }

@@ -6,6 +6,7 @@ pub(crate) mod metrics;
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod dns;
+pub(crate) mod frozen;
 pub(crate) mod http;
 pub(crate) mod test_env;
 pub(crate) mod process;

@@ -1,7 +1,9 @@
 //! The control thread: one loop that receives every event, and the only writer of the table.
 
+mod descriptors;
 mod events;
 mod state;
+mod stuck;
 mod reloading;
 mod dry_run;
 mod explain;

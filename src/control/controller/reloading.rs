@@ -193,8 +193,10 @@ impl Controller {
                 }
             }
         }
+        self.note_removed(&bound);
         self.bound = bound;
         self.config = config;
+        self.steer_clients();
         self.fit_sessions();
         self.follow_names(found);
         for follower in self.followers.values().chain(self.srv_followers.values()) {
@@ -203,6 +205,7 @@ impl Controller {
         }
         self.stale = true;
         self.settle();
+        self.give_clients_to_others();
         let mut rest = String::new();
         if !kept.is_empty() {
             rest = format!("; takes effect at the next start: {}", kept.join(", "));

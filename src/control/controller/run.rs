@@ -14,8 +14,9 @@ use crate::config::Config;
 use crate::control::budget::Budget;
 use crate::control::cluster::{Bound, Cluster, ProbeReport};
 use crate::control::controller::events::{Event, Events};
-use crate::control::controller::state::{Controller, Reloading};
+use crate::control::controller::state::{Controller, Reloading, Remedy};
 use crate::control::controller::upgrade_state::{Observed, Upgrading};
+use crate::control::heartbeats::Watch;
 use crate::control::notify::Notifier;
 use crate::control::prober::Prober;
 use crate::control::reload::Found;
@@ -92,6 +93,9 @@ pub async fn run(parts: Parts) -> Result<(), String> {
     let (mut events, senders) = Events::new(signals, events, requests, ended)
         .map_err(|error| format!("the control thread: {error}"))?;
     let mut controller = Controller {
+        watch: Watch::new(parts.shared.wakers.len()),
+        remedy: Remedy::default(),
+        descriptors_lowered: false,
         prober: Prober::new(senders.probed.clone()),
         followers: BTreeMap::new(),
         srv_followers: BTreeMap::new(),
@@ -278,6 +282,8 @@ impl Controller {
     }
 
     fn on_tick(&mut self) -> Result<(), String> {
+        self.watch_workers(Instant::now());
+        self.follow_descriptor_limit();
         let seen = self.shared.seen_by_all();
         while self.retired.front().is_some_and(|(newer, _)| *newer <= seen) {
             self.retired.pop_front();

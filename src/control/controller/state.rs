@@ -12,13 +12,14 @@ use crate::control::budget::Budget;
 use crate::control::cluster::{Bound, Cluster};
 use crate::control::controller::events::Senders;
 use crate::control::controller::upgrade_state::Upgrading;
+use crate::control::heartbeats::Watch;
 use crate::control::notify::Notifier;
 use crate::control::prober::Prober;
 use crate::control::resolve::{Follower, Resolver};
 use crate::shared::orders::WorkerOrder;
 use crate::shared::phase::Phase;
 use crate::shared::state::SharedState;
-use crate::shared::table::Table;
+use crate::shared::table::{Frontend, Listener, Table};
 use crate::sys::address::Address;
 use crate::terms::WorkerIndex;
 
@@ -51,6 +52,11 @@ pub(super) struct Controller {
     /// The cluster has changed since the table in force was made.
     pub(super) stale: bool,
     pub(super) notifier: Notifier,
+    /// Which workers turn.
+    pub(super) watch: Watch,
+    pub(super) remedy: Remedy,
+    /// The limit of descriptors is lower than at the start.
+    pub(super) descriptors_lowered: bool,
     /// When it was last logged that a worker cannot accept.
     pub(super) accept_logged: Option<Instant>,
     /// When it was last logged that a connect had no source address.
@@ -81,6 +87,19 @@ pub(super) struct Reloading {
     pub(super) next: Option<Waiting>,
     /// Every address that was ever released: our own sockets may still be bound to it.
     pub(super) released: BTreeSet<Address>,
+}
+
+/// What is done about workers that are stuck.
+#[derive(Debug, Default)]
+pub(super) struct Remedy {
+    /// New clients are kept away from some workers.
+    pub(super) steered: bool,
+    /// Listeners that reloads have removed, until every worker has closed its socket.
+    pub(super) removed: Vec<(Arc<Listener>, Arc<Frontend>)>,
+    /// Clients that were given to other workers since the last worker got stuck.
+    pub(super) given: u64,
+    /// The worker that gets the next client.
+    pub(super) turn: usize,
 }
 
 impl Controller {
@@ -127,9 +146,8 @@ impl Controller {
     /// Sets the limit of sessions to what the descriptors hold beside the configuration in force,
     /// if `global.sessions_max` is "auto".
     pub(super) fn fit_sessions(&self) {
-        let (auto, was) = (self.config.global.sessions_max.is_none(), self.shared.sessions.max());
-        let addresses = |name: &str| self.address_count(name);
-        let max = match self.budget.refit(&self.config, addresses, self.sessions_max, auto) {
+        let was = self.shared.sessions.max();
+        let max = match self.sessions_fitting() {
             Ok(max) => max,
             Err(line) => return tracing::warn!("{line}"),
         };
@@ -142,6 +160,13 @@ impl Controller {
             tracing::info!("sessions_max (auto) is raised from {was} to {max}");
         }
         self.shared.sessions.set_max(Some(max));
+    }
+
+    /// The limit of sessions that fits beside the configuration in force.
+    pub(super) fn sessions_fitting(&self) -> Result<u32, String> {
+        let auto = self.config.global.sessions_max.is_none();
+        let addresses = |name: &str| self.address_count(name);
+        self.budget.refit(&self.config, addresses, self.sessions_max, auto)
     }
 
     /// Removes the files of unix sockets: clients that come from now on find no socket, instead of

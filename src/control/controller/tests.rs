@@ -112,6 +112,7 @@ impl Scene {
                     budget: Budget {
                         descriptors: DESCRIPTORS,
                         workers: 1,
+                        inherited: 0,
                         pipes_per_worker: 1,
                         observe_connections: [10, 0],
                     },

@@ -50,6 +50,9 @@ pub fn render(snapshot: &Snapshot, shared: &SharedState) -> String {
         for (index, (cell, carried)) in shared.cells.cells().zip(carried).enumerate() {
             record_worker(index, cell, carried);
         }
+        for (index, heartbeat) in shared.heartbeats.all().enumerate() {
+            record_heartbeat(index, heartbeat);
+        }
         record_log(shared);
         if let Ok(process) = &process {
             record_process(process);
@@ -273,6 +276,13 @@ fn record_worker(index: usize, cell: &WorkerCell, carried: &WorkerCell) {
     count(&names::BUFFER_WAITS, |cell| &cell.buffer_waits);
     level(&names::PIPES_IN_USE, &cell.pipes_in_use);
     count(&names::SPLICE_FALLBACKS, |cell| &cell.splice_fallbacks);
+}
+
+fn record_heartbeat(index: usize, (age, stuck): (Duration, bool)) {
+    let index = index.to_string();
+    let labels = [("worker", &*index)];
+    metrics::gauge!(names::WORKER_HEARTBEAT_AGE.name, owned(&labels)).set(age.as_secs_f64());
+    gauge(&names::WORKER_STUCK, &labels, stuck.into());
 }
 
 fn record_log(shared: &SharedState) {

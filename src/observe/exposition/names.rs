@@ -68,6 +68,10 @@ metrics! {
         "Completions that arrived after their session had ended.";
     WORKER_CQ_OVERFLOWS: "counter" "evenkeel_worker_cq_overflows_total"
         "Iterations that found an overflow of the completion queue.";
+    WORKER_HEARTBEAT_AGE: "gauge" "evenkeel_worker_heartbeat_age_seconds"
+        "Time since the worker last turned, as the control thread saw it (twice a second).";
+    WORKER_STUCK: "gauge" "evenkeel_worker_stuck"
+        "1 while the worker does not turn although it was woken: its sessions stand still.";
     ACCEPT_ERRORS: "counter" "evenkeel_accept_errors_total" "Accepts that failed.";
     ACCEPT_PAUSED: "gauge" "evenkeel_accept_paused"
         "1 while the worker does not accept: no descriptor is left, or sessions_max is reached.";

@@ -75,8 +75,8 @@ impl Worker {
                 WorkerOrder::ServerFree(Waiter { slot, generation, .. }) => {
                     self.serve_queued(Key { slot, generation }, context);
                 }
-                // Nobody asks for a list.
-                WorkerOrder::List { .. } => {}
+                // Nobody asks for a list, and no worker is stuck.
+                WorkerOrder::List { .. } | WorkerOrder::Serve(_) => {}
             }
         }
     }
