@@ -104,7 +104,7 @@ impl Gate {
     /// Of a listener whose socket is closed.
     #[must_use]
     pub const fn stopped() -> Self {
-        Self { accept: State::Stopped, draining: true, fds_low: false, empty: true }
+        Self { accept: State::Stopped, ending: Ending::Drains, fds_low: false, empty: true }
     }
 
     /// The listener is not wanted any more: what waits in its backlog is still accepted.

@@ -18,8 +18,8 @@ use crate::observe::{CONNECTIONS_MAX, admin};
 use crate::proxy::PIPES_PER_WORKER;
 use crate::run::failure::Failure;
 use crate::run::{identity, limits};
-use crate::sys::reuseport;
 use crate::sys::local_addresses::LocalAddresses;
+use crate::sys::reuseport;
 
 /// The result of every step that can fail.
 #[derive(Debug)]

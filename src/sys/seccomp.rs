@@ -102,6 +102,8 @@ const FILES: &[c_long] = &[
     libc::SYS_unlinkat,
     libc::SYS_fchmod,
     libc::SYS_umask,
+    // Of a directory, while a unix socket is bound there.
+    libc::SYS_flock,
     libc::SYS_dup,
     libc::SYS_dup3,
 ];

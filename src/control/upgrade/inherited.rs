@@ -15,8 +15,8 @@ use socket2::{SockRef, Socket, Type};
 use crate::config::Config;
 use crate::control::cluster::Bound;
 use crate::control::listen_options::ListenOptions;
-use crate::control::{ip_listeners, listeners};
 use crate::control::upgrade::messages::{Offered, Role};
+use crate::control::{ip_listeners, listeners};
 use crate::shared::table::Listener;
 use crate::sys::address::Address;
 use crate::sys::descriptors;
@@ -289,7 +289,7 @@ mod tests {
         let mut inherited = Inherited::default();
         for address in addresses {
             for _ in 0..each {
-                let socket = listeners::bind_shared(*address).unwrap();
+                let socket = ip_listeners::bind_shared(*address).unwrap();
                 socket.listen(16).unwrap();
                 let offered = Offered { role: Role::Frontend, file: None };
                 let index = inherited.sockets.len();
