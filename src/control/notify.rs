@@ -100,10 +100,14 @@ impl Notifier {
         self.is_main = false;
     }
 
-    /// Waits until the service manager has handled all messages (`sd_notify_barrier(3)`), but not
-    /// long: it must learn of the new main process before this one is gone.
-    pub fn wait(&mut self) {
+    /// The end. If another process is the main one, waits until the service manager has handled
+    /// all messages (`sd_notify_barrier(3)`), but not long: it must learn of that process before
+    /// this one is gone. Blocks.
+    pub fn finish(&mut self) {
         self.send_unsent();
+        if self.is_main {
+            return;
+        }
         let Some((socket, address)) = self.socket.take() else { return };
         let waited = barrier(&socket, &address);
         if let Err(error) = waited {

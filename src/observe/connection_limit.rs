@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// For answers to be sent once a new process has the socket.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// When the request of a connection has arrived: from then on it has more time.
 #[derive(Debug, Clone, Default)]

@@ -2,6 +2,7 @@
 //! as come, when it stops, and what happens while descriptors are exhausted. Clients that cannot be
 //! served wait, unaccepted, in the backlog of the kernel.
 
+use std::mem;
 use std::time::Duration;
 
 use crate::proxy::timer_wheel::Tick;
@@ -62,6 +63,8 @@ pub enum Accepted {
 pub struct Gate {
     accept: State,
     ending: Ending,
+    /// The accept is cancelled and armed again: it takes what waits in the backlog.
+    looks: bool,
     /// While draining: the next connection is taken only after the last one has a session.
     fds_low: bool,
     /// While draining: the backlog was found empty.
@@ -98,13 +101,19 @@ impl Gate {
     /// Nothing is armed.
     #[must_use]
     pub const fn new() -> Self {
-        Self { accept: State::Idle, ending: Ending::No, fds_low: false, empty: false }
+        Self { accept: State::Idle, ending: Ending::No, looks: false, fds_low: false, empty: false }
     }
 
     /// Of a listener whose socket is closed.
     #[must_use]
     pub const fn stopped() -> Self {
-        Self { accept: State::Stopped, ending: Ending::Drains, fds_low: false, empty: true }
+        Self {
+            accept: State::Stopped,
+            ending: Ending::Drains,
+            looks: false,
+            fds_low: false,
+            empty: true,
+        }
     }
 
     /// The listener is not wanted any more: what waits in its backlog is still accepted.
@@ -119,6 +128,11 @@ impl Gate {
     /// no room, the other process accepts it.
     pub const fn hand_over(&mut self) {
         self.ending = Ending::HandedOver;
+    }
+
+    /// The accept that is armed, if one is, is to be armed anew.
+    pub const fn look_at_backlog(&mut self) {
+        self.looks = true;
     }
 
     /// Whether [`Gate::drain`] was called.
@@ -152,7 +166,9 @@ impl Gate {
         let Situation { room, parked, starved } = situation;
         let (accept, action) = match self.accept {
             State::Cancelling | State::Draining | State::Stopped => return Action::Nothing,
-            State::One | State::Many if self.is_draining() => (State::Cancelling, Action::Cancel),
+            State::One | State::Many if self.is_draining() || mem::take(&mut self.looks) => {
+                (State::Cancelling, Action::Cancel)
+            }
             State::Idle if self.is_draining() => {
                 let full = room == 0 || parked > 0 || starved || self.fds_low;
                 if self.empty || (self.ending == Ending::HandedOver && full) {
@@ -202,7 +218,7 @@ impl DescriptorShortage {
     /// Once a turn: whether a session has `released` a descriptor in it, and whether there
     /// `are_left` any.
     pub fn turn(&mut self, now: Tick, released: bool, are_left: impl FnOnce() -> bool) {
-        let released = std::mem::replace(&mut self.releasing, released);
+        let released = mem::replace(&mut self.releasing, released);
         let retry = self.until.is_some_and(|until| now >= until);
         if released || retry {
             self.until = None;

@@ -151,6 +151,12 @@ impl Listeners {
         }
     }
 
+    /// Accepts anew what waits in the backlogs, whether the kernel has announced it or not.
+    pub(super) fn look_at_backlogs(&mut self) {
+        self.touched = true;
+        self.sockets.iter_mut().for_each(|socket| socket.gate.look_at_backlog());
+    }
+
     /// Whether every socket is closed.
     pub(super) const fn is_empty(&self) -> bool {
         self.sockets.is_empty()

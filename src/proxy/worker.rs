@@ -278,6 +278,7 @@ impl Running {
                     let end = End::new(Reason::ServerDown, b"DD");
                     self.stop_where(end, |session| session.server() == Some(server));
                 }
+                WorkerOrder::LookAtBacklogs => self.listeners.look_at_backlogs(),
                 WorkerOrder::List { from, to } => self.list(from, to),
                 WorkerOrder::ServerFree(Waiter { slot, generation, .. }) => {
                     self.serve_queued(Key { slot, generation });

@@ -52,7 +52,7 @@ const EVENTS_WAITING: usize = 4096;
 const REQUESTS_WAITING: usize = 64;
 
 /// How long HTTP and the control socket may take to send the answers under way.
-const OBSERVERS_TIMEOUT: Duration = Duration::from_secs(3);
+const OBSERVERS_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How long the session log may take to write the remaining records at the end.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);

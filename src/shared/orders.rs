@@ -73,6 +73,8 @@ pub enum WorkerOrder {
         /// Where to send them.
         to: UnboundedSender<Vec<SessionInfo>>,
     },
+    /// Accept anew what waits in the backlogs.
+    LookAtBacklogs,
     /// A server may have room for this session, which is the first in its queue.
     ServerFree(Waiter),
     /// Serve this client, which waited for a worker that is stuck.

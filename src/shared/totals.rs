@@ -19,6 +19,15 @@ const CLOSED: &str = "closed.";
 /// What begins the name of a frontend among the objects.
 const FRONTEND: &str = "frontend/";
 
+/// What begins the name of a worker among the objects.
+const WORKER: &str = "worker/";
+
+/// The name of a worker among the objects.
+#[must_use]
+pub fn worker(index: usize) -> String {
+    format!("{WORKER}{index}")
+}
+
 /// The name of a frontend among the objects. (No name contains a slash.)
 #[must_use]
 pub fn frontend(name: &str) -> String {
@@ -149,10 +158,17 @@ impl Totals {
         self.0.get(object).and_then(|counts| counts.get(name)).copied().unwrap_or(0)
     }
 
-    /// All counts of an object.
-    #[must_use]
-    pub fn counts(&self, object: &str) -> Counts {
-        self.0.get(object).cloned().unwrap_or_default()
+    /// Adds the counts of workers that a process with so many `workers` does not have to those of
+    /// its own, in turn: no series of a worker that it has goes back.
+    pub fn fold_workers(&mut self, workers: usize) {
+        let index = |object: &str| object.strip_prefix(WORKER)?.parse::<usize>().ok();
+        let beyond = |object: &&String| index(object).is_some_and(|index| index >= workers);
+        let gone: Vec<String> = self.0.keys().filter(beyond).cloned().collect();
+        for object in gone {
+            if let (Some(counts), Some(index)) = (self.0.remove(&object), index(&object)) {
+                self.add(&worker(index % workers.max(1)), &counts);
+            }
+        }
     }
 
     /// Writes the counts of an object into a cell. Only for the thread that owns it.

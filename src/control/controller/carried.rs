@@ -3,7 +3,9 @@
 
 use crate::control::controller::state::Controller;
 use crate::control::upgrade::{Predecessor, apply_totals, collect_totals};
+use crate::shared::orders::WorkerOrder;
 use crate::shared::totals::Totals;
+use crate::terms::WorkerIndex;
 
 impl Controller {
     /// What this process has counted, with the processes before it that have ended.
@@ -25,7 +27,6 @@ impl Controller {
     pub(super) fn publish_last(&mut self) {
         if let Some(publisher) = self.upgrading.publisher.take() {
             publisher.finish(&self.totals());
-            self.notifier.wait();
         }
     }
 
@@ -45,6 +46,7 @@ impl Controller {
         if upgrading.publisher.is_some() {
             return; // the new process reads them
         }
+        let workers = shared.wakers.len();
         let all = std::mem::take(&mut upgrading.earlier).into_iter();
         let (ended, live): (Vec<_>, Vec<_>) = all.partition(Predecessor::has_ended);
         upgrading.earlier = live;
@@ -57,10 +59,17 @@ impl Controller {
                      {killed}"
                 );
             }
+            totals.fold_workers(workers);
             upgrading.ended.merge(&totals);
         }
         let mut totals = upgrading.ended.clone();
         upgrading.earlier.iter().for_each(|one| totals.merge(&one.totals()));
+        totals.fold_workers(workers);
         apply_totals(&totals, cluster, shared);
+        // While an old process stopped accepting, the kernel may have announced a client to it
+        // alone, which waits in the backlog then.
+        for worker in 0..workers {
+            shared.order(WorkerIndex(worker), WorkerOrder::LookAtBacklogs);
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
 
 use crate::config::Config;
 use crate::control::budget::Budget;
@@ -146,6 +147,9 @@ pub async fn run(parts: Parts) -> Result<(), String> {
     }
     let outcome = controller.serve(&mut events).await;
     controller.prober.set_targets(Vec::new());
+    // On a thread of the pool: answers of the control socket are still under way.
+    let mut notifier = controller.notifier;
+    drop(spawn_blocking(move || notifier.finish()).await);
     outcome
 }
 

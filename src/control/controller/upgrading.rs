@@ -104,7 +104,7 @@ impl Controller {
             earlier.pause();
             let Ok(stream) = earlier.stream().as_fd().try_clone_to_owned() else { continue };
             sockets.push((Offered { role: Role::Earlier, file: None }, Arc::new(stream)));
-            state.earlier.push(earlier.earlier());
+            state.earlier.push(earlier.earlier(self.budget.workers));
         }
         (Offering { sockets, state }, places)
     }

@@ -3,14 +3,11 @@
 use crate::control::cluster::Cluster;
 use crate::shared::records::Records;
 use crate::shared::state::SharedState;
-use crate::shared::totals::{Counts, Totals, frontend};
+use crate::shared::totals::{Counts, Totals, frontend, worker};
 
 /// The object of what the process counts itself.
 const PROCESS: &str = "process";
 const UNWRITTEN: &str = "log.unwritten";
-
-/// Numbers of workers that are looked for: `global.workers` allows fewer.
-const WORKERS_MAX: usize = 1 << 16;
 
 fn server(backend: &str, name: &str) -> String {
     format!("server/{backend}/{name}")
@@ -22,10 +19,6 @@ fn probes(backend: &str, name: &str) -> String {
 
 fn queue(backend: &str) -> String {
     format!("queue/{backend}")
-}
-
-fn worker(index: usize) -> String {
-    format!("worker/{index}")
 }
 
 /// What this process has counted itself, without what it carries.
@@ -77,15 +70,8 @@ pub fn apply(totals: &Totals, cluster: &Cluster, shared: &SharedState) {
             totals.write(&probes(&shared.backend, &shared.name), counts.carried());
         }
     }
-    let workers = shared.wakers.len();
     for (index, cell) in shared.carried.workers.cells().enumerate() {
-        let mut sum = Totals::default();
-        let own = worker(index);
-        let those = (index..WORKERS_MAX).step_by(workers.max(1)).map(worker);
-        those
-            .take_while(|other| totals.has(other))
-            .for_each(|other| sum.add(&own, &totals.counts(&other)));
-        sum.write(&own, cell);
+        totals.write(&worker(index), cell);
     }
     shared.carried.unwritten.set(totals.count(PROCESS, UNWRITTEN));
 }

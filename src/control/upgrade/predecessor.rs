@@ -22,6 +22,8 @@ pub struct Earlier {
     pub totals: Totals,
     /// The part of its next message that was read.
     pub unread: Vec<u8>,
+    /// The numbers of workers of the processes that have read it.
+    pub folds: Vec<usize>,
 }
 
 /// A predecessor.
@@ -81,13 +83,18 @@ impl Predecessor {
     /// Its latest totals.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        lock(&self.reading).totals.clone()
+        let reading = lock(&self.reading);
+        let mut totals = reading.totals.clone();
+        reading.folds.iter().for_each(|workers| totals.fold_workers(*workers));
+        totals
     }
 
-    /// What the next process needs to go on reading.
+    /// What the next process needs to go on reading; this one has so many `workers`.
     #[must_use]
-    pub fn earlier(&self) -> Earlier {
-        lock(&self.reading).clone()
+    pub fn earlier(&self, workers: usize) -> Earlier {
+        let mut earlier = lock(&self.reading).clone();
+        earlier.folds.push(workers);
+        earlier
     }
 
     /// The stream.

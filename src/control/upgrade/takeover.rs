@@ -124,8 +124,7 @@ impl Takeover {
         wire::write(&stream, &Report::Ready { version: own, unused }, deadline)?;
         let first: serde_json::Value = wire::read(&stream, STATE_MAX, deadline)?;
         if let (Ok(_), Ok(totals)) = (&state, serde_json::from_value::<Totals>(first)) {
-            let unread = Vec::new();
-            earlier.push(Predecessor::new(stream, Earlier { totals, unread })?);
+            earlier.push(Predecessor::new(stream, Earlier { totals, ..Earlier::default() })?);
         }
         Ok(Taken { pid, version, state: state.ok(), earlier })
     }

@@ -1,11 +1,13 @@
 //! Upgrades and reloads under load: no connection is refused or reset.
 
-use std::io::{self, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::common::Server;
@@ -84,9 +86,20 @@ impl Drop for Stop<'_> {
     }
 }
 
+/// A server that keeps up with the clients of a busy machine: a SYN that finds a full backlog is
+/// dropped, and is sent again after a second at the earliest.
 fn naming(env: &TestEnv) -> (Config, Server) {
-    let server = Server::naming("a", env.port(9001));
-    (Config::new(env).log("sessions = false").server("a", server.address), server)
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&env.port(9001).into()).unwrap();
+    socket.listen(4096).unwrap();
+    let server = Server::with(socket.into(), |mut stream| {
+        drop(stream.write_all(b"a"));
+        drop(stream.shutdown(Shutdown::Write));
+        drop(io::copy(&mut stream, &mut io::sink()));
+    });
+    let config = Config::new(env).backend("connect_timeout = \"20s\"");
+    (config.log("sessions = true").server("a", server.address), server)
 }
 
 #[test]

@@ -75,8 +75,8 @@ impl Worker {
                 WorkerOrder::ServerFree(Waiter { slot, generation, .. }) => {
                     self.serve_queued(Key { slot, generation }, context);
                 }
-                // Nobody asks for a list, and no worker is stuck.
-                WorkerOrder::List { .. } | WorkerOrder::Serve(_) => {}
+                // Nobody asks for a list, no worker is stuck, and no process is replaced.
+                WorkerOrder::List { .. } | WorkerOrder::Serve(_) | WorkerOrder::LookAtBacklogs => {}
             }
         }
     }
