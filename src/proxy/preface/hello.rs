@@ -43,8 +43,11 @@ pub(super) fn read(bytes: &[u8], is_routed: impl Fn(&[u8]) -> bool) -> Progress<
     }
     let message = match message(bytes) {
         Progress::Complete(message, _) => message,
-        // The next byte may show that it is not TLS.
-        Progress::Incomplete(_) if bytes.len() < 2 => return Progress::Incomplete(bytes.len() + 1),
+        Progress::Incomplete(needed) if bytes.len() <= RECORD_HEADER => {
+            // The byte that may show that it is not TLS: the second one, or the type of the message.
+            let telling = if bytes.len() < 2 { bytes.len() + 1 } else { RECORD_HEADER + 1 };
+            return Progress::Incomplete(needed.min(telling));
+        }
         Progress::Incomplete(needed) if needed <= BYTES_MAX => return Progress::Incomplete(needed),
         Progress::Incomplete(_) | Progress::Invalid => return Progress::Invalid,
     };
