@@ -12,6 +12,9 @@ use crate::shared::proxy_header::ProxyTlvs;
 /// The longest header of version 1, with its end (2.1).
 const LINE_MAX: usize = 107;
 
+/// Whatever follows in the line is ignored (2.1).
+const UNKNOWN: &[u8] = b"PROXY UNKNOWN ";
+
 /// The longest header of version 2 that is accepted. Its length has 16 bits, but proxies send less
 /// than 1 KiB.
 const BINARY_MAX: usize = 16 * 1024;
@@ -51,7 +54,7 @@ fn line(bytes: &[u8]) -> Progress<ProxyHeader> {
     }
     if let Some(end) = head.windows(2).position(|pair| pair == b"\r\n") {
         let line = &head[..end + 2];
-        if line.starts_with(b"PROXY UNKNOWN\r") || line.starts_with(b"PROXY UNKNOWN ") {
+        if line == b"PROXY UNKNOWN\r\n" || line.starts_with(UNKNOWN) {
             return Progress::Complete(ProxyHeader::default(), line.len());
         }
         return match v1::Header::try_from(line).map(|header| header.addresses) {
@@ -66,9 +69,10 @@ fn line(bytes: &[u8]) -> Progress<ProxyHeader> {
             Ok(v1::Addresses::Unknown) | Err(_) => Progress::Invalid,
         };
     }
-    // The parser takes a space at the end for an empty word.
+    // The parser takes a space at the end for an empty word, and reads what is to be ignored.
     let words = head.strip_suffix(b" ").unwrap_or(head);
-    if head.len() < LINE_MAX && v1::Header::try_from(words).is_incomplete() {
+    let is_open = || head.starts_with(UNKNOWN) || v1::Header::try_from(words).is_incomplete();
+    if head.len() < LINE_MAX && is_open() {
         Progress::Incomplete(head.len() + 1)
     } else {
         Progress::Invalid
