@@ -171,10 +171,14 @@ impl Report {
 /// A reason or a problem, without the length that words of the file may give it.
 fn shortened(text: &str) -> String {
     const LENGTH_MAX: usize = 300;
-    let printable = |c: &char| !c.is_control();
-    let start: String = text.chars().filter(printable).take(LENGTH_MAX).collect();
-    let is_cut = text.chars().filter(printable).nth(LENGTH_MAX).is_some();
-    if is_cut { start + " ..." } else { start }
+    let text = plain(text);
+    let start: String = text.chars().take(LENGTH_MAX).collect();
+    if start.len() < text.len() { start + " ..." } else { text }
+}
+
+/// Without control characters, which a terminal would interpret.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 /// A line as a message shows it: without indentation, comment, passwords and great length.
@@ -198,8 +202,7 @@ fn shown(line: &str) -> String {
         *account = format!("{user}:***");
     }
     let text = words.join(" ");
-    let printable = text.chars().filter(|c| !c.is_control());
-    let short: String = printable.take(LENGTH_MAX).collect();
+    let short: String = plain(&text).chars().take(LENGTH_MAX).collect();
     let cut = if text.chars().count() > LENGTH_MAX { " ..." } else { "" };
     let trimmed = short.trim_end_matches(';').trim_end();
     format!("{trimmed}{cut}")
