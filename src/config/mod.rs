@@ -150,6 +150,10 @@ pub fn parse(text: &str, name: &str) -> Result<Config, Problems> {
         validate::check(&config, &sink);
         config
     });
+    if config.is_none() && sink.is_empty() {
+        // A file without a document must not pass for an empty one, which would remove everything.
+        sink.push(0, "the file is not TOML".to_owned());
+    }
     sink.finish().map(|()| config.unwrap_or_default())
 }
 

@@ -138,6 +138,10 @@ impl<'a> Sink<'a> {
     ///
     /// # Errors
     /// All that was found, in the order of the file.
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.borrow().is_empty()
+    }
+
     pub(super) fn finish(self) -> Result<(), Problems> {
         let mut found = self.found.take();
         found.sort_by_key(|problem| (problem.span.line, problem.span.column));

@@ -63,7 +63,7 @@ fn report(text: &str, error: &Error, sink: &Sink<'_>) {
         return sink.push(line_start, text);
     }
     if haproxy::line(Config::SECTION, line).is_some() {
-        return haproxy_lines(text, offset, sink);
+        return haproxy_lines(text, line_start, sink);
     }
     let message = error.message().lines().collect::<Vec<_>>().join(", ");
     if message.starts_with("missing comma between array") || message.contains("in array") {
@@ -109,7 +109,8 @@ fn unquoted(text: &str, offset: usize) -> Option<&str> {
     (needs && !word.is_empty()).then_some(word)
 }
 
-/// Every line that HAProxy would understand, with what to write instead. The first is at `offset`.
+/// Every line that HAProxy would understand, with what to write instead. The first begins at
+/// `offset` (not where the error is: that may be the end of the text, behind every line).
 fn haproxy_lines(text: &str, offset: usize, sink: &Sink<'_>) {
     let mut end = 0;
     let mut hint = "; `evenkeel convert` turns a whole file into TOML";
