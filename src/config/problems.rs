@@ -134,14 +134,14 @@ impl<'a> Sink<'a> {
         self.found.borrow_mut().push(Problem { span, text: text.into() });
     }
 
-    /// Nothing was found.
-    ///
-    /// # Errors
-    /// All that was found, in the order of the file.
     pub(super) fn is_empty(&self) -> bool {
         self.found.borrow().is_empty()
     }
 
+    /// Nothing was found.
+    ///
+    /// # Errors
+    /// All that was found, in the order of the file.
     pub(super) fn finish(self) -> Result<(), Problems> {
         let mut found = self.found.take();
         found.sort_by_key(|problem| (problem.span.line, problem.span.column));
