@@ -59,32 +59,7 @@ pub enum Severity {
 /// # Errors
 /// Host names cannot be looked up.
 pub fn look_up(config: &Config) -> io::Result<Vec<Warning>> {
-    let mut warnings = Vec::new();
-    let binds = config.frontends.iter().flat_map(|frontend| &frontend.bind);
-    let binds = binds.map(|(bind, span)| (bind.clone(), *span));
-    let observe = config.observe.bind.map(|(address, span)| (address.into(), span));
-    for (bind, span) in binds.chain(observe) {
-        // One problem for a range.
-        let problem = |one: Address| {
-            // A trial of a unix socket in use would be a session there.
-            let user = if one.is_unix() { listening::evenkeel_at(&one) } else { None };
-            if user.is_some() {
-                return Some((one, String::new(), user));
-            }
-            let problem = listeners::try_bind(&one).err()?;
-            let user = listening::evenkeel_at(&one);
-            Some((one, problem, user))
-        };
-        let Some((address, problem, user)) = bind.addresses().find_map(problem) else { continue };
-        let (text, severity) = match user {
-            Some(pid) => {
-                let text = format!("{address} is in use by the running evenkeel (process {pid})");
-                (text, Severity::Note)
-            }
-            None => (problem, Severity::Refused),
-        };
-        warnings.push(Warning { subject: "address", span, text, severity });
-    }
+    let mut warnings = addresses(config);
     let mut add = |subject, span, text, severity| {
         warnings.push(Warning { subject, span, text, severity });
     };
@@ -135,6 +110,37 @@ pub fn look_up(config: &Config) -> io::Result<Vec<Warning>> {
         }
     }
     Ok(warnings)
+}
+
+/// The addresses of frontends and of `observe.bind` that cannot be bound here.
+fn addresses(config: &Config) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let binds = config.frontends.iter().flat_map(|frontend| &frontend.bind);
+    let binds = binds.map(|(bind, span)| (bind.clone(), *span));
+    let observe = config.observe.bind.map(|(address, span)| (address.into(), span));
+    for (bind, span) in binds.chain(observe) {
+        // One problem for a range.
+        let problem = |one: Address| {
+            // A trial of a unix socket in use would be a session there.
+            let user = if one.is_unix() { listening::evenkeel_at(&one) } else { None };
+            if user.is_some() {
+                return Some((one, String::new(), user));
+            }
+            let problem = listeners::try_bind(&one).err()?;
+            let user = listening::evenkeel_at(&one);
+            Some((one, problem, user))
+        };
+        let Some((address, problem, user)) = bind.addresses().find_map(problem) else { continue };
+        let (text, severity) = match user {
+            Some(pid) => {
+                let text = format!("{address} is in use by the running evenkeel (process {pid})");
+                (text, Severity::Note)
+            }
+            None => (problem, Severity::Refused),
+        };
+        warnings.push(Warning { subject: "address", span, text, severity });
+    }
+    warnings
 }
 
 /// What is wrong with the addresses of a server's host name. Those that can be used are added to

@@ -35,7 +35,7 @@ pub fn refusals(config: &Config) -> Vec<Warning> {
 
 fn descriptors(config: &Config) -> Option<Warning> {
     let problem = budget(config).sessions_max(config, |_| 1).err()?;
-    let span = config.global.sessions_max.map_or(Span::default(), |(_, span)| span);
+    let span = config.global.sessions_max.map_or_else(Span::default, |(_, span)| span);
     // It begins with the place, which is printed with each warning.
     let text = problem.strip_prefix(&config.locate(span)).unwrap_or(&problem);
     let text = text.strip_prefix("evenkeel: ").unwrap_or(text).to_owned();

@@ -49,31 +49,29 @@ impl Controller {
     /// cost a pass over all servers.
     fn resolved(&mut self, batch: Vec<Resolved>) -> bool {
         let (mut found, mut unanswered) = (Vec::new(), HashMap::new());
-        {
+        let batch: Vec<Resolved> = {
             // A reload or an SRV name may have removed the others meanwhile.
             let known: HashSet<&str> = self.cluster.hosts().collect();
-            for Resolved { name: host, answer } in batch {
-                if !known.contains(host.as_str()) {
-                    continue;
+            batch.into_iter().filter(|one| known.contains(one.name.as_str())).collect()
+        };
+        for Resolved { name: host, answer } in batch {
+            match answer {
+                Ok(answer) => {
+                    warn_of_addresses(&host, &answer);
+                    if self.cluster.has_answer(&host, &answer.addresses) {
+                        tracing::info!("host name {host} is resolved again");
+                    }
+                    found.push((host, answer.addresses));
                 }
-                match answer {
-                    Ok(answer) => {
-                        warn_of_addresses(&host, &answer);
-                        if self.cluster.has_answer(&host, &answer.addresses) {
-                            tracing::info!("host name {host} is resolved again");
-                        }
-                        found.push((host, answer.addresses));
-                    }
-                    Err(why) if self.cluster.knows(&host) => tracing::warn!(
-                        "host name {host} cannot be resolved: {why}; its last addresses stay in use"
-                    ),
-                    Err(why) => {
-                        tracing::warn!(
-                            "host name {host} has no address: {why}; its servers are down until \
-                             it has one (check the spelling)"
-                        );
-                        unanswered.insert(host, why);
-                    }
+                Err(why) if self.cluster.knows(&host) => tracing::warn!(
+                    "host name {host} cannot be resolved: {why}; its last addresses stay in use"
+                ),
+                Err(why) => {
+                    tracing::warn!(
+                        "host name {host} has no address: {why}; its servers are down until \
+                         it has one (check the spelling)"
+                    );
+                    unanswered.insert(host, why);
                 }
             }
         }

@@ -97,7 +97,9 @@ fn rate(number: u64, period: u64) -> Result<String, &'static str> {
         SECOND => "s".to_owned(),
         60_000 => "m".to_owned(),
         3_600_000 => "h".to_owned(),
-        SECOND..=DAY => literal::duration(period).trim_matches('"').to_owned(),
+        _ if (SECOND..=DAY).contains(&period) => {
+            literal::duration(period).trim_matches('"').to_owned()
+        }
         _ => return Err("a rate over another period: those of evenkeel are 1 s to 1 day"),
     };
     Ok(literal::quoted(&format!("{number}/{unit}")))
