@@ -29,10 +29,6 @@ pub(super) fn configured(config: &Config) -> Result<Option<Identity>, Vec<String
         return Ok(None);
     };
     if !geteuid().is_root() {
-        // After an upgrade: the process before this one has changed to that user.
-        if find_here(config).is_ok_and(|known| known.user == geteuid().as_raw()) {
-            return Ok(None);
-        }
         let place = config.locate(named.1);
         tracing::warn!("{place}user and group are not changed: evenkeel was not started as root");
         return Ok(None);
