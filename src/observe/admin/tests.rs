@@ -132,10 +132,10 @@ fn what_a_link_in_its_place_points_to_is_not_given_away() {
     let path = folder.socket();
     let socket = bind(&path).unwrap();
     fs::remove_file(&path).unwrap();
-    // Whoever follows it finds nothing, and says so.
     symlink(folder.0.join("nothing"), &path).unwrap();
     let own = fs::metadata(&folder.0).unwrap();
-    socket.give_to(own.uid(), own.gid()).unwrap();
+    let error = socket.give_to(own.uid(), own.gid()).unwrap_err();
+    assert!(error.to_string().contains("another file has taken its place"), "{error}");
 }
 
 #[test]
