@@ -1,9 +1,8 @@
 //! Resets in the middle of traffic: a reader never sees an orderly end of a stream that was cut
 //! short, and a late reader still gets all that was sent before the reset.
 
-use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -14,9 +13,9 @@ use nix::sys::signal::Signal;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::common::client::{
-    Ending, connect, is_reset, read_to_end, reset, set_timeouts, shut_down,
+    Ending, connect, is_reset, read_to_end, reset, set_timeouts, shut_down, unacknowledged,
 };
-use crate::common::wait::{pause, until, until_some};
+use crate::common::wait::{pause, until};
 use crate::common::{Balancer, Config, Server, TestEnv};
 
 /// What a peer sends before it resets.
@@ -165,29 +164,6 @@ impl Scene<'_> {
 /// Bytes in a repeated sequence, so that missing bytes and a wrong order are noticed.
 fn pattern(length: usize) -> Vec<u8> {
     (0..=250).cycle().take(length).collect()
-}
-
-/// Bytes that were sent and that the kernel of the peer has not acknowledged (`tx_queue` of
-/// /proc/net/tcp, proc(5)).
-#[track_caller]
-fn unacknowledged(stream: &TcpStream) -> usize {
-    let hex = |address: SocketAddr| match address {
-        SocketAddr::V4(address) => {
-            let ip = u32::from_ne_bytes(address.ip().octets());
-            format!("{ip:08X}:{:04X}", address.port())
-        }
-        SocketAddr::V6(address) => panic!("{address} is an IPv6 address"),
-    };
-    let (own, peer) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
-    let addresses = format!(" {} {} ", hex(own), hex(peer));
-    // The table changes while it is read, and may lack a line.
-    until_some("the connection is in /proc/net/tcp", || {
-        let table = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
-        let (_, rest) = table.lines().find_map(|line| line.split_once(&addresses))?;
-        // The state, then `tx_queue:rx_queue`.
-        let (sent, _) = rest.split(' ').nth(1)?.split_once(':')?;
-        usize::from_str_radix(sent, 16).ok()
-    })
 }
 
 /// Sends `MIB` bytes, and waits until evenkeel's kernel has acknowledged them: a reset destroys

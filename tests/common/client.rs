@@ -1,12 +1,15 @@
 //! Clients, and operations of a TCP peer that the standard library lacks.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::fs;
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use socket2::SockRef;
 
 use super::wait::{TIMEOUT, holds_for};
+use super::wait::{TIMEOUT, until_some};
 
 /// Connects. Reads and writes have a timeout.
 #[track_caller]
@@ -127,4 +130,25 @@ pub(crate) fn fill(clients: &[TcpStream], receive_buffer: usize) {
     };
     // Gigabytes may pass: on a busy machine that takes longer than one timeout.
     assert!((0..10).any(|_| !holds_for(TIMEOUT, || !is_full())), "socket buffers are not full");
+/// Bytes that were sent and that the kernel of the peer has not acknowledged (`tx_queue` of
+/// /proc/net/tcp, proc(5)).
+#[track_caller]
+pub(crate) fn unacknowledged(stream: &TcpStream) -> usize {
+    let hex = |address: SocketAddr| match address {
+        SocketAddr::V4(address) => {
+            let ip = u32::from_ne_bytes(address.ip().octets());
+            format!("{ip:08X}:{:04X}", address.port())
+        }
+        SocketAddr::V6(address) => panic!("{address} is an IPv6 address"),
+    };
+    let (own, peer) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+    let addresses = format!(" {} {} ", hex(own), hex(peer));
+    // The table changes while it is read, and may lack a line.
+    until_some("the connection is in /proc/net/tcp", || {
+        let table = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+        let (_, rest) = table.lines().find_map(|line| line.split_once(&addresses))?;
+        // The state, then `tx_queue:rx_queue`.
+        let (sent, _) = rest.split(' ').nth(1)?.split_once(':')?;
+        usize::from_str_radix(sent, 16).ok()
+    })
 }
