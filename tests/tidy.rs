@@ -32,6 +32,7 @@ const CRATES: &[&str] = &[
     "tests/cluster",
     "tests/common",
     "tests/dashboard",
+    "tests/faults",
     "tests/mixed_load",
     "tests/simulation",
     "tests/system",

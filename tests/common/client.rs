@@ -1,15 +1,13 @@
 //! Clients, and operations of a TCP peer that the standard library lacks.
 
-use std::io::{self, ErrorKind, Read, Write};
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::wait::{TIMEOUT, holds_for};
-use super::wait::{TIMEOUT, until_some};
+use super::wait::{TIMEOUT, holds_for, until_some};
 
 /// Connects. Reads and writes have a timeout.
 #[track_caller]
@@ -130,6 +128,8 @@ pub(crate) fn fill(clients: &[TcpStream], receive_buffer: usize) {
     };
     // Gigabytes may pass: on a busy machine that takes longer than one timeout.
     assert!((0..10).any(|_| !holds_for(TIMEOUT, || !is_full())), "socket buffers are not full");
+}
+
 /// Bytes that were sent and that the kernel of the peer has not acknowledged (`tx_queue` of
 /// /proc/net/tcp, proc(5)).
 #[track_caller]

@@ -1,0 +1,111 @@
+//! `tests/README.md` names a test for each of the 100 faults that evenkeel is tested against, or
+//! says why there is none. Every test that it names exists.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crate::{cells, matrix};
+
+/// The number of faults in the list.
+const FAULTS: usize = 100;
+
+/// Whether the file, from the root of the project, has this function.
+pub(crate) fn has_function(file: &str, function: &str) -> bool {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.contains(&format!("fn {function}("))
+}
+
+/// A row of the list.
+#[derive(Debug)]
+struct Row {
+    number: usize,
+    /// Words in backquotes in the last column.
+    names: Vec<String>,
+    /// The last column without them.
+    rest: String,
+}
+
+/// The rows `| 1 | fault | tests |` of a text.
+fn rows(text: &str) -> Vec<Row> {
+    let cells = text.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+    let row = |cells: &str| {
+        let (number, rest) = cells.split_once(" | ")?;
+        let (_, tests) = rest.rsplit_once(" | ")?;
+        let parts: Vec<&str> = tests.split('`').collect();
+        let names = parts.iter().skip(1).step_by(2).map(|name| (*name).to_owned()).collect();
+        let rest = parts.iter().step_by(2).copied().collect();
+        Some(Row { number: number.parse().ok()?, names, rest })
+    };
+    cells.filter_map(row).collect()
+}
+
+/// What is wrong with the list.
+fn problems(text: &str) -> Vec<String> {
+    let rows = rows(text);
+    let mut found = Vec::new();
+    for number in 1..=FAULTS {
+        let count = rows.iter().filter(|row| row.number == number).count();
+        if count != 1 {
+            found.push(format!("fault {number} has {count} rows"));
+        }
+    }
+    let cells: BTreeSet<String> = cells::rows()
+        .iter()
+        .filter(|(_, cover)| matches!(cover, matrix::Cover::Run(_)))
+        .map(|(cell, _)| cell.to_string())
+        .collect();
+    for Row { number, names, rest } in &rows {
+        let is_file = |name: &&String| name.ends_with(".rs");
+        let mut file = None;
+        for name in names {
+            if is_file(&name) {
+                file = Some(name);
+            } else if name.contains('/') {
+                if !cells.contains(name) {
+                    found.push(format!("fault {number}: the matrix does not run {name}"));
+                }
+            } else if name.contains('_') && !file.is_some_and(|file| has_function(file, name)) {
+                found.push(format!("fault {number}: {name} is not in {file:?}"));
+            }
+        }
+        if names.is_empty() && !rest.starts_with("Not here: ") {
+            found.push(format!("fault {number}: neither a test nor a reason"));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_list_of_faults_names_tests_that_exist() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/README.md");
+    let text = fs::read_to_string(path).unwrap();
+    let problems = problems(&text);
+    assert!(problems.is_empty(), "tests/README.md:\n  {}", problems.join("\n  "));
+}
+
+#[test]
+fn a_missing_fault_and_a_wrong_name_are_found() {
+    let list = |change: &dyn Fn(usize) -> Option<String>| -> String {
+        let row = |number: usize| {
+            let tests = change(number)?;
+            Some(format!("| {number} | what happens | {tests} |\n"))
+        };
+        (1..=FAULTS).filter_map(row).collect()
+    };
+    let good = "`tests/faults/catalogue.rs`: `a_missing_fault_and_a_wrong_name_are_found`";
+    let changed = |number: usize, tests: Option<&str>| {
+        problems(&list(&|own| {
+            let tests = if own == number { tests } else { Some(good) };
+            tests.map(ToOwned::to_owned)
+        }))
+    };
+    assert_eq!(changed(0, None), Vec::<String>::new());
+    assert_eq!(changed(7, None), ["fault 7 has 0 rows"]);
+    assert_eq!(changed(8, Some("Not here: no such kernel.")), Vec::<String>::new());
+    assert_eq!(changed(8, Some("later")).len(), 1);
+    assert_eq!(changed(9, Some("`tests/faults/catalogue.rs`: `no_such_test`")).len(), 1);
+    assert_eq!(changed(9, Some("`relaying/client/RST`")), Vec::<String>::new());
+    assert_eq!(changed(9, Some("`relaying/network/garbage`")).len(), 1);
+}
