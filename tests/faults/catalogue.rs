@@ -17,36 +17,38 @@ pub(crate) fn has_function(file: &str, function: &str) -> bool {
     text.contains(&format!("fn {function}("))
 }
 
-/// A row of the list.
+/// A row of the lists.
 #[derive(Debug)]
 struct Row {
-    number: usize,
+    /// The number of a fault, or the name of a limit.
+    label: String,
     /// Words in backquotes in the last column.
     names: Vec<String>,
     /// The last column without them.
     rest: String,
 }
 
-/// The rows `| 1 | fault | tests |` of a text.
+/// The rows `| 1 | fault | tests |` and `| limit | beyond it | tests |` of a text.
 fn rows(text: &str) -> Vec<Row> {
     let cells = text.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
     let row = |cells: &str| {
-        let (number, rest) = cells.split_once(" | ")?;
+        let (label, rest) = cells.split_once(" | ")?;
         let (_, tests) = rest.rsplit_once(" | ")?;
         let parts: Vec<&str> = tests.split('`').collect();
         let names = parts.iter().skip(1).step_by(2).map(|name| (*name).to_owned()).collect();
         let rest = parts.iter().step_by(2).copied().collect();
-        Some(Row { number: number.parse().ok()?, names, rest })
+        Some(Row { label: label.to_owned(), names, rest })
     };
     cells.filter_map(row).collect()
 }
 
-/// What is wrong with the list.
+/// What is wrong with the lists.
 fn problems(text: &str) -> Vec<String> {
     let rows = rows(text);
     let mut found = Vec::new();
     for number in 1..=FAULTS {
-        let count = rows.iter().filter(|row| row.number == number).count();
+        let label = number.to_string();
+        let count = rows.iter().filter(|row| row.label == label).count();
         if count != 1 {
             found.push(format!("fault {number} has {count} rows"));
         }
@@ -56,7 +58,10 @@ fn problems(text: &str) -> Vec<String> {
         .filter(|(_, cover)| matches!(cover, matrix::Cover::Run(_)))
         .map(|(cell, _)| cell.to_string())
         .collect();
-    for Row { number, names, rest } in &rows {
+    for Row { label, names, rest } in &rows {
+        if ["#", "limit", "---"].contains(&label.as_str()) {
+            continue;
+        }
         let is_file = |name: &&String| name.ends_with(".rs");
         let mut file = None;
         for name in names {
@@ -64,25 +69,41 @@ fn problems(text: &str) -> Vec<String> {
                 file = Some(name);
             } else if name.contains('/') {
                 if !cells.contains(name) {
-                    found.push(format!("fault {number}: the matrix does not run {name}"));
+                    found.push(format!("{label}: the matrix does not run {name}"));
                 }
             } else if name.contains('_') && !file.is_some_and(|file| has_function(file, name)) {
-                found.push(format!("fault {number}: {name} is not in {file:?}"));
+                found.push(format!("{label}: {name} is not in {file:?}"));
             }
         }
         if names.is_empty() && !rest.starts_with("Not here: ") {
-            found.push(format!("fault {number}: neither a test nor a reason"));
+            found.push(format!("{label}: neither a test nor a reason"));
         }
     }
     found
 }
 
+/// A file of the project, by its path from the root.
+fn file(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
 #[test]
-fn the_list_of_faults_names_tests_that_exist() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/README.md");
-    let text = fs::read_to_string(path).unwrap();
-    let problems = problems(&text);
+fn the_lists_of_faults_and_limits_name_tests_that_exist() {
+    let problems = problems(&file("tests/README.md"));
     assert!(problems.is_empty(), "tests/README.md:\n  {}", problems.join("\n  "));
+}
+
+#[test]
+fn the_list_of_limits_has_every_key_that_is_a_limit() {
+    let listed = rows(&file("tests/README.md"));
+    let reference = file("docs/configuration.md");
+    let keys = reference.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+    let is_limit = |key: &str| key.ends_with("_max") || key.ends_with("timeout");
+    let limits: BTreeSet<&str> = keys.map(|(key, _)| key).filter(|key| is_limit(key)).collect();
+    assert!(limits.len() > 8, "{limits:?}");
+    let is_listed = |key: &str| listed.iter().any(|row| row.label.rsplit('.').next() == Some(key));
+    let missing: Vec<_> = limits.into_iter().filter(|key| !is_listed(key)).collect();
+    assert!(missing.is_empty(), "tests/README.md has no test beyond {missing:?}");
 }
 
 #[test]
