@@ -20,7 +20,7 @@ use evenkeel::control::cluster::{Bound, Cluster};
 use evenkeel::proxy::route::choose;
 use evenkeel::proxy::timer_wheel::{Tick, TimerWheel};
 use evenkeel::proxy::worker_handle::WorkerHandle;
-use evenkeel::shared::counters::PerWorker;
+use evenkeel::shared::counters::{BackendCells, PerWorker};
 use evenkeel::shared::limit::Limit;
 use evenkeel::shared::load::Loads;
 use evenkeel::shared::phase::PhaseCell;
@@ -214,6 +214,7 @@ fn backend(balance: Balance, servers: u32) -> Backend {
             name: Arc::from("s"),
             sessions: Limit::new(None),
             cells: PerWorker::new(THREADS_MAX),
+            backend_cells: Arc::new(BackendCells::new(THREADS_MAX)),
             queue: Arc::new(Queue::new(THREADS_MAX, 0)),
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 1));

@@ -23,7 +23,7 @@ use common::{Balancer, Config, Server, TestEnv, skip, until};
 use crossbeam::utils::CachePadded;
 use evenkeel::config::Balance;
 use evenkeel::proxy::worker::Worker;
-use evenkeel::shared::counters::PerWorker;
+use evenkeel::shared::counters::{BackendCells, PerWorker};
 use evenkeel::shared::limit::Limit;
 use evenkeel::shared::load::Loads;
 use evenkeel::shared::phase::{Phase, PhaseCell};
@@ -114,6 +114,7 @@ impl TestWorker {
             name: Arc::from("a"),
             sessions: Limit::new(None),
             cells: PerWorker::new(1),
+            backend_cells: Arc::new(BackendCells::new(1)),
             queue: Arc::new(Queue::new(1, 0)),
         };
         let id = EndpointId { server: server_shared.id, number: 1 };

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam::utils::CachePadded;
 use evenkeel::config::Balance;
 use evenkeel::proxy::worker::Worker;
-use evenkeel::shared::counters::PerWorker;
+use evenkeel::shared::counters::{BackendCells, PerWorker};
 use evenkeel::shared::limit::Limit;
 use evenkeel::shared::load::Loads;
 use evenkeel::shared::orders::WorkerOrder;
@@ -160,6 +160,7 @@ fn an_order_to_a_worker_closes_one_session_or_those_of_a_server() {
         name: Arc::from("a"),
         sessions: Limit::new(None),
         cells: PerWorker::new(1),
+        backend_cells: Arc::new(BackendCells::new(1)),
         queue: Arc::new(Queue::new(1, 0)),
     };
     let id = EndpointId { server: SERVER, number: 1 };

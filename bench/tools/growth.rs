@@ -113,20 +113,20 @@ impl Bench {
         // On all cores: the effect of a reload is not that of sharing a core.
         cpu::pin(&self.cores)?;
         let running = self.start_all(&[subject], &setup)?.pop();
-        let outcome = match &running {
-            Some((_, Some(running))) => self.disturb(running, &setup, observe, subject),
-            _ => Ok(()),
-        };
+        let Some((_, Some(running))) = &running else { return cpu::pin(&[self.core]) };
+        let outcome = self.disturb(running, &setup, observe, subject);
         cpu::pin(&[self.core])?;
         outcome?;
-        let mut times = Vec::new();
+        let (mut times, mut used) = (Vec::new(), Vec::new());
         for _ in 0..self.rounds * 3 {
-            let start = Instant::now();
+            let (before, start) = (cpu_time(running.process())?, Instant::now());
             scrape(observe)?;
             times.push(start.elapsed().as_secs_f64() * 1000.0);
+            used.push((cpu_time(running.process())? - before) * 1000.0);
         }
         let title = format!("a scrape with {} servers", servers.len());
         self.add("growth-scrape", &title, subject, times);
+        self.add("growth-scrape-cpu", &format!("{title}: CPU time"), subject, used);
         Ok(())
     }
 

@@ -201,7 +201,12 @@ fn growth(report: &Report) -> Vec<Target> {
     let connections = growth("growth-connections-9000", "growth-connections-100");
     let servers = growth("growth-servers-1000", "growth-servers-2");
     let milliseconds = |work: &str| report.row(work, EVENKEEL)?.median("ms");
+    let probes = milliseconds("growth-probes")
+        .zip(report.row("growth-probes", HAPROXY).and_then(|row| row.median("ms")))
+        .map(|(own, haproxy)| own / haproxy);
     let all = [
+        (probes, "x HAProxy's CPU time of a probe", 1.0),
+        (milliseconds("growth-scrape-cpu"), "ms of CPU time a scrape", 20.0),
         (connections, "x the cost with 100 connections, with 9,000", 1.3),
         (servers, "x the cost with 2 servers, with 1,000", 1.2),
         (milliseconds("growth-reload"), "ms a reload", 50.0),

@@ -1,12 +1,13 @@
 //! One probe: it connects, sends a PROXY header and does the TLS handshake where those are set, and
 //! then checks the server by an HTTP request or a dialogue.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use tokio::time::Instant;
 
 use crate::config::Check;
-use crate::control::cluster::ProbeTarget;
+use crate::control::cluster::{ProbeCheck, ProbeTarget};
 use crate::control::probe_exchange;
 use crate::control::probe_failure::Failure;
 use crate::control::probe_http;
@@ -20,26 +21,27 @@ pub(super) async fn probe(
     target: &ProbeTarget,
     turn: usize,
     deadline: Instant,
-) -> Result<String, Failure> {
-    let (health, timeout) = (&target.health, target.health.timeout);
+) -> Result<Cow<'static, str>, Failure> {
+    let ProbeCheck { health, proxy, source: sources } = &*target.check;
+    let timeout = health.timeout;
     let mut address = target.address.clone();
     if let Some(port) = health.port {
         address.set_port(port);
     }
     let ip = address.for_client(None); // none: a unix socket
-    if let Some(ip) = ip.filter(|ip| target.source.lacks_family_of(*ip)) {
+    if let Some(ip) = ip.filter(|ip| sources.lacks_family_of(*ip)) {
         return Err(Failure::no_source(ip));
     }
-    let source = ip.and_then(|ip| target.source.of_turn(ip, turn));
+    let source = ip.and_then(|ip| sources.of_turn(ip, turn));
     let not_connected = |error| Failure::of(error, "no connection", timeout);
     let is_tcp = matches!(health.check, Check::Tcp | Check::Off);
-    if is_tcp && health.tls.is_none() && target.proxy.is_none() {
+    if is_tcp && health.tls.is_none() && proxy.is_none() {
         let connected = ProbeSocket::connect_without_ack(source, &address, deadline).await;
-        return connected.map(|_| "connected".to_owned()).map_err(not_connected);
+        return connected.map(|_| Cow::Borrowed("connected")).map_err(not_connected);
     }
     let socket = ProbeSocket::connect(source, &address, deadline).await.map_err(not_connected)?;
-    if let Some(version) = target.proxy {
-        let header = proxy_header(version, &socket, ip);
+    if let Some(version) = proxy {
+        let header = proxy_header(*version, &socket, ip);
         socket.send(header).await.map_err(|error| Failure::of(error, "not sent", timeout))?;
     }
     let mut stream = match &health.tls {
@@ -56,9 +58,12 @@ pub(super) async fn probe(
             probe_http::check(&mut stream, &health.http, &target.host_header, timeout).await
         }
         Check::Exchange => probe_exchange::check(&mut stream, &health.exchange.0, timeout).await,
-        Check::Tcp | Check::Off if health.tls.is_some() => Ok("TLS handshake completed".to_owned()),
-        Check::Tcp | Check::Off => Ok("connected".to_owned()),
+        Check::Tcp | Check::Off if health.tls.is_some() => {
+            return Ok(Cow::Borrowed("TLS handshake completed"));
+        }
+        Check::Tcp | Check::Off => return Ok(Cow::Borrowed("connected")),
     }
+    .map(Cow::Owned)
 }
 
 /// The PROXY header of a probe, as HAProxy sends it: that of version 1 has the addresses of this

@@ -1,5 +1,6 @@
 //! When probes are due: the first of an endpoint at once, the others evenly spread over the
-//! interval, and not all together after the process was stopped. The time comes in.
+//! interval, and not all together after the process was stopped. Those that are due within a few
+//! milliseconds are made together: a wake-up costs as much as a probe. The time comes in.
 
 use std::time::Duration;
 
@@ -11,6 +12,21 @@ use crate::control::health::ProbeTaskId;
 /// that is less): until then nothing is known of them.
 const FIRST_WITHIN: Duration = Duration::from_millis(50);
 
+/// Where that would be a burst, each endpoint adds this to the time (up to half of the interval).
+const FIRST_EACH: Duration = Duration::from_micros(100);
+
+/// Probes that are due within this time (or an eighth of the interval) are made together.
+const TOGETHER: Duration = Duration::from_millis(10);
+
+/// What the schedules of all endpoints share.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// Probes are made at multiples of [`TOGETHER`] since then.
+    pub(super) since: Instant,
+    /// Endpoints that are probed for the first time.
+    pub(super) first: u32,
+}
+
 /// When an endpoint is probed: once at its start, then on a grid of the interval. The grid has an
 /// offset of its own, so that endpoints are spread evenly, and each probe is made up to an eighth
 /// of the interval after a mark of the grid.
@@ -18,6 +34,7 @@ const FIRST_WITHIN: Duration = Duration::from_millis(50);
 pub(super) struct ProbeSchedule {
     task: ProbeTaskId,
     seed: u64,
+    pace: Pace,
     begun: Instant,
     /// The mark of the probe to come.
     mark: Instant,
@@ -38,8 +55,8 @@ enum Last {
 
 impl ProbeSchedule {
     /// Begins now; `seed` decides the jitter.
-    pub(super) const fn new(task: ProbeTaskId, seed: u64, now: Instant) -> Self {
-        Self { task, seed, begun: now, mark: now, last: Last::None, moved: false }
+    pub(super) const fn new(task: ProbeTaskId, seed: u64, pace: Pace, now: Instant) -> Self {
+        Self { task, seed, pace, begun: now, mark: now, last: Last::None, moved: false }
     }
 
     /// When the next probe is due.
@@ -47,8 +64,10 @@ impl ProbeSchedule {
         let grid = self.begun + self.offset(interval);
         let (grid, earliest) = match self.last {
             Last::None if !self.moved => {
-                self.mark = self.begun + self.offset(FIRST_WITHIN.min(interval / 8));
-                return self.mark;
+                let within = FIRST_WITHIN.min(interval / 8);
+                let many = (FIRST_EACH * self.pace.first).min(interval / 2);
+                self.mark = self.begun + self.offset(within.max(many));
+                return self.together(self.mark, interval);
             }
             Last::None => (grid, now),
             Last::First(at) => (grid, at + interval / 2),
@@ -61,7 +80,16 @@ impl ProbeSchedule {
         // Another jitter each time.
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let jitter = u32::try_from(self.seed >> 32).unwrap_or(0);
-        self.mark + fraction(interval / 8, jitter)
+        let jitter = fraction(interval / 8 - TOGETHER.min(interval / 8), jitter);
+        self.together(self.mark + jitter, interval)
+    }
+
+    /// The next time from `due` on at which probes are made.
+    fn together(&self, due: Instant, interval: Duration) -> Instant {
+        let step = TOGETHER.min(interval / 8).as_nanos().max(1);
+        let over = due.saturating_duration_since(self.pace.since).as_nanos() % step;
+        let wait = if over == 0 { 0 } else { step - over };
+        due + Duration::from_nanos(u64::try_from(wait).unwrap_or(0))
     }
 
     /// Whether the timer was so late that whole intervals went by. Then every endpoint is due now:
@@ -94,12 +122,19 @@ fn fraction(whole: Duration, part: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     const INTERVAL: Duration = Duration::from_secs(2);
 
     fn schedule(id: u32, now: Instant) -> ProbeSchedule {
-        ProbeSchedule::new(ProbeTaskId(id), u64::from(id), now)
+        one_of(1, id, now)
+    }
+
+    /// One of so many endpoints.
+    fn one_of(first: u32, id: u32, now: Instant) -> ProbeSchedule {
+        ProbeSchedule::new(ProbeTaskId(id), u64::from(id), Pace { since: now, first }, now)
     }
 
     #[test]
@@ -107,10 +142,41 @@ mod tests {
         let now = Instant::now();
         for id in 0..1000 {
             let first = schedule(id, now).due(INTERVAL, now) - now;
-            assert!(first <= FIRST_WITHIN, "{first:?}");
+            assert!(first <= FIRST_WITHIN + TOGETHER, "{first:?}");
             let short = schedule(id, now).due(INTERVAL / 100, now) - now;
-            assert!(short <= INTERVAL / 800, "{short:?}");
+            assert!(short <= INTERVAL / 400, "{short:?}");
         }
+    }
+
+    #[test]
+    fn the_first_probes_of_many_endpoints_are_no_burst() {
+        const ENDPOINTS: u32 = 10_000;
+        let now = Instant::now();
+        let mut at_once = BTreeMap::<Duration, u32>::new();
+        for id in 0..ENDPOINTS {
+            let first = one_of(ENDPOINTS, id, now).due(INTERVAL, now) - now;
+            assert!(first <= INTERVAL / 2 + TOGETHER, "{first:?}");
+            *at_once.entry(first).or_default() += 1;
+        }
+        let most = at_once.values().max().copied();
+        assert!(most.is_some_and(|most| most <= 110), "{most:?} within {TOGETHER:?}");
+    }
+
+    #[test]
+    fn probes_that_are_due_at_about_the_same_time_are_made_together() {
+        let start = Instant::now();
+        let mut times = BTreeMap::<Duration, u32>::new();
+        for id in 0..1000 {
+            let mut schedule = schedule(id, start);
+            schedule.due(INTERVAL, start);
+            schedule.probed();
+            let due = schedule.due(INTERVAL, start + INTERVAL / 4) - start;
+            assert_eq!(due.as_millis() % TOGETHER.as_millis(), 0, "{due:?}");
+            *times.entry(due).or_default() += 1;
+        }
+        // 200 times in the interval, and the jitter.
+        assert!((150..=230).contains(&times.len()), "{}", times.len());
+        assert!(times.values().all(|count| *count < 25), "{times:?}");
     }
 
     #[test]
@@ -123,7 +189,10 @@ mod tests {
             schedule.probed();
             let _due = schedule.due(INTERVAL, first);
             let since = schedule.mark - start;
-            assert!(schedule.mark - first >= INTERVAL / 2 && since < 2 * INTERVAL, "{since:?}");
+            assert!(
+                schedule.mark - first >= INTERVAL / 2 - TOGETHER && since < 2 * INTERVAL,
+                "{since:?}"
+            );
             let tenth = since.as_millis() % INTERVAL.as_millis() * 10 / INTERVAL.as_millis();
             in_tenth[usize::try_from(tenth).unwrap()] += 1;
         }

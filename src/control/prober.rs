@@ -16,7 +16,7 @@ use crate::config::Check;
 use crate::control::cluster::{ProbeReport, ProbeTarget};
 use crate::control::health::ProbeTaskId;
 use crate::control::probe::probe;
-use crate::control::probe_schedule::ProbeSchedule;
+use crate::control::probe_schedule::{Pace, ProbeSchedule};
 use crate::shared::snapshot::ProbeResult;
 
 /// A timer that fires later than this was kept from firing: the process was stopped, or had no
@@ -33,6 +33,7 @@ pub struct Prober {
     sender: mpsc::UnboundedSender<ProbeReport>,
     /// Differs between processes, so that two balancers do not probe in step.
     seed: RandomState,
+    started: Instant,
     /// A task ends when its sender is dropped.
     tasks: HashMap<ProbeTaskId, watch::Sender<ProbeTarget>>,
 }
@@ -41,7 +42,8 @@ impl Prober {
     /// Probes nothing yet; reports go to `sender`.
     #[must_use]
     pub fn new(sender: mpsc::UnboundedSender<ProbeReport>) -> Self {
-        Self { sender, seed: RandomState::new(), tasks: HashMap::new() }
+        let (seed, started) = (RandomState::new(), Instant::now());
+        Self { sender, seed, started, tasks: HashMap::new() }
     }
 
     /// Probes these and no others. A task that runs already keeps its schedule; one that is not
@@ -49,10 +51,15 @@ impl Prober {
     /// probed.
     pub fn set_targets(&mut self, targets: Vec<ProbeTarget>) {
         let mut running = std::mem::take(&mut self.tasks);
-        for target in targets.into_iter().filter(|target| target.health.check != Check::Off) {
+        let is_probed = |target: &ProbeTarget| target.check.health.check != Check::Off;
+        let new = targets.iter().filter(|target| !running.contains_key(&target.task)).count();
+        let first = u32::try_from(new).unwrap_or(u32::MAX);
+        let pace = Pace { since: self.started, first };
+        self.tasks.reserve(targets.len());
+        for target in targets.into_iter().filter(is_probed) {
             let id = target.task;
             let task = running.remove(&id);
-            let task = task.unwrap_or_else(|| self.start(target.clone()));
+            let task = task.unwrap_or_else(|| self.start(target.clone(), pace));
             task.send_if_modified(|current| {
                 let changed = *current != target;
                 *current = target;
@@ -62,9 +69,16 @@ impl Prober {
         }
     }
 
-    fn start(&self, target: ProbeTarget) -> watch::Sender<ProbeTarget> {
+    /// The endpoint that a task probes went up or down.
+    pub fn set_up(&self, task: ProbeTaskId, up: bool) {
+        if let Some(target) = self.tasks.get(&task) {
+            target.send_if_modified(|target| std::mem::replace(&mut target.up, up) != up);
+        }
+    }
+
+    fn start(&self, target: ProbeTarget, pace: Pace) -> watch::Sender<ProbeTarget> {
         let id = target.task;
-        let schedule = ProbeSchedule::new(id, self.seed.hash_one(id.0), Instant::now());
+        let schedule = ProbeSchedule::new(id, self.seed.hash_one(id.0), pace, Instant::now());
         let (sender, target) = watch::channel(target);
         tokio_uring::spawn(keep_probing(target, schedule, self.sender.clone()));
         sender
@@ -81,7 +95,7 @@ async fn keep_probing(
     let mut turn = 0_usize;
     loop {
         let current = target.borrow_and_update().clone();
-        let health = &current.health;
+        let health = &current.check.health;
         let interval = if current.up { health.interval } else { health.interval_down };
         let due = schedule.due(interval, Instant::now());
         tokio::select! {
@@ -108,7 +122,7 @@ async fn probe_in_time(target: &ProbeTarget, turn: usize) -> ProbeReport {
     let mut repeats = 0;
     loop {
         let started = Instant::now();
-        let deadline = started + target.health.timeout;
+        let deadline = started + target.check.health.timeout;
         let said = probe(target, turn, deadline).await;
         let ended = Instant::now();
         if said.is_err() && ended > deadline + LATE && repeats < REPEATS_MAX {
@@ -117,7 +131,9 @@ async fn probe_in_time(target: &ProbeTarget, turn: usize) -> ProbeReport {
         }
         let (result, detail, verdict) = match said {
             Ok(detail) => (ProbeResult::Passed, detail, Some(true)),
-            Err(failure) => (failure.result, failure.detail, (!failure.ours).then_some(false)),
+            Err(failure) => {
+                (failure.result, failure.detail.into(), (!failure.ours).then_some(false))
+            }
         };
         let (task, duration) = (target.task, ended - started);
         return ProbeReport { task, result, detail, duration, verdict };
@@ -129,13 +145,15 @@ mod tests {
     use std::cell::{Cell, RefCell};
     use std::net::SocketAddr;
     use std::rc::Rc;
+    use std::sync::Arc;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::mpsc::UnboundedReceiver;
 
     use super::*;
-    use crate::config::{Health, HttpCheck, Sources};
+    use crate::config::{Health, HttpCheck};
+    use crate::control::cluster::ProbeCheck;
     use crate::control::probe_http::ANSWER_MAX;
 
     const MS: Duration = Duration::from_millis(1);
@@ -155,11 +173,9 @@ mod tests {
         ProbeTarget {
             task: ProbeTaskId(id),
             address: address.into(),
-            host_header: "web:80".to_owned(),
+            host_header: "web:80".into(),
             host: None,
-            proxy: None,
-            health,
-            source: Sources::default(),
+            check: Arc::new(ProbeCheck { health, ..ProbeCheck::default() }),
             up: true,
         }
     }
@@ -210,7 +226,7 @@ mod tests {
         prober.set_targets(vec![target]);
         let outcome = outcomes.recv().await.unwrap();
         assert_eq!(outcome.verdict, Some(outcome.result == ProbeResult::Passed));
-        (outcome.result, outcome.detail)
+        (outcome.result, outcome.detail.into_owned())
     }
 
     #[test]

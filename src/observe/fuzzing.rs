@@ -13,9 +13,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
 use crate::config::LogFormat;
 use crate::observe::connection_limit::RequestArrived;
+use crate::observe::exposition::Exposition;
 use crate::observe::report::Report;
 use crate::observe::sample::{World, world};
-use crate::observe::{application_log, exposition, http, page, sample};
+use crate::observe::{application_log, http, page, sample};
 use crate::shared::records::SessionRecord;
 use crate::shared::snapshot::Snapshot;
 
@@ -67,11 +68,36 @@ fn status(received: &[u8]) -> Option<u16> {
     let Ok(httparse::Status::Complete(head)) = response.parse(received) else {
         panic!("{}", received.escape_ascii());
     };
-    let length = response.headers.iter().find(|header| header.name == "content-length");
-    let length = length.and_then(|header| str::from_utf8(header.value).ok()?.parse().ok());
-    let body = received.len() - head;
-    assert!(body == 0 || length == Some(body), "one response: {}", received.escape_ascii());
+    let value = |name: &str| {
+        let header = response.headers.iter().find(|header| header.name == name);
+        header.and_then(|header| str::from_utf8(header.value).ok())
+    };
+    let body = &received[head..];
+    let is_one = if value("transfer-encoding") == Some("chunked") {
+        body.is_empty() || is_one_chunked(body)
+    } else if let Some(length) = value("content-length") {
+        body.is_empty() || length.parse() == Ok(body.len())
+    } else {
+        // Of HTTP/1.0, the end of the connection is the end of the body.
+        response.version == Some(0)
+    };
+    assert!(is_one, "one response: {}", received.escape_ascii());
     response.code
+}
+
+/// Whether these bytes are one chunked body, with nothing behind it (RFC 9112, 7.1).
+fn is_one_chunked(mut body: &[u8]) -> bool {
+    while let Ok(httparse::Status::Complete((head, length))) = httparse::parse_chunk_size(body) {
+        let end = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(head);
+        let Some(rest) = body.get(end..).and_then(|rest| rest.strip_prefix(b"\r\n")) else {
+            return false;
+        };
+        if length == 0 {
+            return rest.is_empty();
+        }
+        body = rest;
+    }
+    false
 }
 
 /// Texts from elsewhere, each ends with a zero byte: the names of a frontend, a backend and a
@@ -84,11 +110,11 @@ pub fn output(input: &[u8]) {
         std::array::from_fn(|_| String::from_utf8_lossy(parts.next().unwrap_or_default()).into());
     session_log(&texts);
     application_log(&texts[3]);
-    let snapshot = snapshot(&texts);
     let shared = &world().shared;
-    metrics(&exposition::render(&snapshot, shared), &texts);
-    let report = Report::new(&snapshot, shared);
-    let usual = Report::new(&self::snapshot(&["a", "b", "c", "d"].map(str::to_owned)), shared);
+    let exposition = Exposition::new(snapshot(&texts), Arc::clone(shared));
+    metrics(&exposition.collect::<String>(), &texts);
+    let report = Report::new(&snapshot(&texts), shared);
+    let usual = Report::new(&snapshot(&["a", "b", "c", "d"].map(str::to_owned)), shared);
     let plain = report.text();
     assert_eq!(plain.lines().count(), usual.text().lines().count(), "{plain:?}");
     assert!(!plain.contains(|c: char| c.is_control() && c != '\n'), "{plain:?}");
@@ -148,7 +174,7 @@ fn snapshot([frontend, backend, server, reason]: &[String; 4]) -> Snapshot {
     let mut named = sample::server(server, false);
     named.backend = backend.as_str().into();
     named.written = server.as_str().into();
-    named.last_probe.detail.clone_from(reason);
+    named.last_probe.detail = reason.as_str().into();
     snapshot.servers[0] = named;
     snapshot
 }
@@ -162,10 +188,7 @@ fn metrics(text: &str, [frontend, backend, server, _]: &[String; 4]) {
         let Some((labels, value)) = series(line) else { panic!("{line:?}") };
         assert!(value.parse::<f64>().is_ok(), "{line:?}");
         for ((name, wanted), found) in names.into_iter().zip(&mut found) {
-            // The exporter takes a backslash before a quote for one that escapes it, so that a name
-            // with both is another name there.
-            let is_equal = |value: &String| value == wanted || wanted.contains('\\');
-            *found |= labels.iter().any(|(key, value)| *key == name && is_equal(value));
+            *found |= labels.iter().any(|(key, value)| *key == name && value == wanted);
         }
     }
     assert_eq!(found, [true; 3], "every name is a label:\n{text}");

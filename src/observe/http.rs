@@ -1,7 +1,7 @@
 //! HTTP: /metrics, /healthz, /readyz, the status page.
 //!
 //! A connection serves one request and has a deadline; at most [`CONNECTIONS_MAX`] are open. A
-//! client that stalls takes one of them for a while, and costs traffic nothing.
+//! client that stalls takes one of them for [`STALL_TIMEOUT`], and costs traffic nothing.
 
 use std::io;
 use std::net::TcpListener;
@@ -9,26 +9,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::spawn_blocking;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::observe::connection_limit::{self, ConnectionLimit, RequestArrived};
+use crate::observe::document::{CONTROL_TIMEOUT, Documents, PLACE_TIMEOUT, Unavailable};
+use crate::observe::exposition::Exposition;
+use crate::observe::page;
 use crate::observe::report::Report;
-use crate::observe::{exposition, page};
 use crate::shared::orders::Request;
 use crate::shared::phase::Phase;
-use crate::shared::snapshot::Snapshot;
 use crate::shared::state::SharedState;
 
 /// Open connections; at the limit, a new one replaces the one whose time is over first.
@@ -37,12 +39,14 @@ pub const CONNECTIONS_MAX: usize = 128;
 /// For a connection, from its accept to its last byte; as long as Prometheus waits for a scrape.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// For the control thread to answer.
-const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a client that receives nothing: then the kernel ends its connection (`TCP_USER_TIMEOUT`
+/// counts closed windows too, tcp(7)).
+const STALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// For a connection from its request on, while others wait: the time of the control thread, and a
+/// For a connection from its request on, while others wait: the time until a document begins, and a
 /// second for the answer to be read.
-const ANSWER_TIMEOUT: Duration = CONTROL_TIMEOUT.saturating_add(Duration::from_secs(1));
+const ANSWER_TIMEOUT: Duration =
+    PLACE_TIMEOUT.saturating_add(CONTROL_TIMEOUT).saturating_add(Duration::from_secs(1));
 
 /// Bytes of the head of a request, and its header lines.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -50,10 +54,8 @@ const HEADER_LINES_MAX: usize = 64;
 
 /// What the handlers need.
 struct Observer {
-    control: mpsc::Sender<Request>,
+    documents: Documents,
     shared: Arc<SharedState>,
-    /// One document is rendered at a time: a client that scrapes in a loop gets one core at most.
-    rendering: Arc<Semaphore>,
 }
 
 /// Serves `listener` until the control thread drops its receiver of requests; dropped, it ends
@@ -70,7 +72,12 @@ pub async fn serve(
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let router = router(control.clone(), Arc::clone(&shared));
     let accept = || async { Ok(listener.accept().await?.0) };
-    let converse = |stream: TcpStream, arrived| converse(stream, arrived, router.clone());
+    let converse = |stream: TcpStream, arrived| {
+        if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(STALL_TIMEOUT)) {
+            tracing::debug!("observe.bind: TCP_USER_TIMEOUT: {error}");
+        }
+        converse(stream, arrived, router.clone())
+    };
     let answer_timeout = Some(ANSWER_TIMEOUT);
     let limit = ConnectionLimit { name: "observe.bind", max: CONNECTIONS_MAX, answer_timeout };
     let open = connection_limit::serve(limit, &control, &shared, accept, converse).await;
@@ -81,7 +88,8 @@ pub async fn serve(
 }
 
 pub(super) fn router(control: mpsc::Sender<Request>, shared: Arc<SharedState>) -> Router {
-    let observer = Observer { control, shared, rendering: Arc::new(Semaphore::new(1)) };
+    let documents = Documents::new(control, Arc::clone(&shared));
+    let observer = Observer { documents, shared };
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
@@ -119,21 +127,22 @@ pub(super) async fn converse(
 
 async fn metrics(State(observer): State<Arc<Observer>>) -> Response {
     const KIND: &str = "text/plain; version=0.0.4; charset=utf-8";
-    observer.document(KIND, exposition::render).await
+    document(KIND, observer.documents.make(Exposition::new).await)
 }
 
 async fn status_json(State(observer): State<Arc<Observer>>) -> Response {
-    let render = |snapshot: &Snapshot, shared: &SharedState| {
-        let text = serde_json::to_string(&Report::new(snapshot, shared));
-        text.unwrap_or_default() + "\n"
+    let render = |snapshot, shared: Arc<SharedState>| {
+        let text = serde_json::to_string(&Report::new(&snapshot, &shared));
+        std::iter::once(text.unwrap_or_default() + "\n")
     };
-    observer.document("application/json", render).await
+    document("application/json", observer.documents.make(render).await)
 }
 
 async fn status_page(State(observer): State<Arc<Observer>>) -> Response {
-    let render =
-        |snapshot: &Snapshot, shared: &SharedState| page::render(&Report::new(snapshot, shared));
-    observer.document("text/html; charset=utf-8", render).await
+    let render = |snapshot, shared: Arc<SharedState>| {
+        std::iter::once(page::render(&Report::new(&snapshot, &shared)))
+    };
+    document("text/html; charset=utf-8", observer.documents.make(render).await)
 }
 
 /// The control thread answers, and every worker turns: what the watchdog of a service manager is
@@ -178,52 +187,30 @@ async fn method_not_allowed() -> Response {
     line(StatusCode::METHOD_NOT_ALLOWED, "use GET or HEAD")
 }
 
-impl Observer {
-    /// Requests a snapshot from the control thread and renders the document on a thread of the
-    /// pool: with a thousand servers that takes longer than probes should wait.
-    async fn document(
-        &self,
-        kind: &'static str,
-        render: impl FnOnce(&Snapshot, &SharedState) -> String + Send + 'static,
-    ) -> Response {
-        let asked = async {
-            let rendering = Arc::clone(&self.rendering).acquire_owned().await.ok()?;
-            let (sender, receiver) = oneshot::channel();
-            self.control.send(Request::Snapshot(sender)).await.ok()?;
-            Some((rendering, receiver.await.ok()?))
-        };
-        let (rendering, snapshot) = match timeout(CONTROL_TIMEOUT, asked).await {
-            Ok(Some(answered)) => answered,
-            Ok(None) => return line(StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-            Err(_) => {
-                return line(StatusCode::SERVICE_UNAVAILABLE, "the control thread does not answer");
-            }
-        };
-        let shared = Arc::clone(&self.shared);
-        let made = spawn_blocking(move || {
-            // Held until the document is rendered, also if the client has gone.
-            let _rendering = rendering;
-            render(&snapshot, &shared)
-        });
-        match made.await {
-            Ok(text) => answer(StatusCode::OK, kind, text),
-            Err(_) => line(StatusCode::INTERNAL_SERVER_ERROR, "the document could not be rendered"),
-        }
-    }
+fn document(kind: &'static str, made: Result<Body, Unavailable>) -> Response {
+    let (text, wait) = match made {
+        Ok(body) => return answer(StatusCode::OK, kind, body),
+        Err(Unavailable::Busy) => ("too many documents are being sent; try again", "1"),
+        Err(Unavailable::Silent) => ("the control thread does not answer", "5"),
+        Err(Unavailable::Stopping) => return line(StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+    };
+    let mut refused = line(StatusCode::SERVICE_UNAVAILABLE, text);
+    refused.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(wait));
+    refused
 }
 
 fn line(status: StatusCode, text: &str) -> Response {
-    answer(status, "text/plain; charset=utf-8", format!("{text}\n"))
+    answer(status, "text/plain; charset=utf-8", format!("{text}\n").into())
 }
 
-fn answer(status: StatusCode, kind: &'static str, text: String) -> Response {
+fn answer(status: StatusCode, kind: &'static str, body: Body) -> Response {
     let headers = [
         (header::CONTENT_TYPE, kind),
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"),
     ];
-    (status, headers, text).into_response()
+    (status, headers, body).into_response()
 }
 
 #[cfg(test)]
@@ -231,6 +218,8 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpStream};
     use std::time::Instant;
+
+    use tokio::task::spawn_blocking;
 
     use super::*;
     use crate::observe::sample;
@@ -299,7 +288,8 @@ mod tests {
             for word in ["<script", "http://", "https://", "src=", "@import", "url("] {
                 assert!(!page.contains(word), "{word}");
             }
-            let json = fetch(address, "/status.json");
+            // A client of HTTP/1.0 gets no chunks.
+            let json = ask(address, "GET /status.json HTTP/1.0\r\n\r\n");
             let (_, body) = json.split_once("\r\n\r\n").unwrap();
             let report: Report = serde_json::from_str(body).unwrap();
             assert_eq!(report.servers[1].state, "down");
@@ -352,10 +342,11 @@ mod tests {
     fn a_control_thread_that_does_not_answer_is_503() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (control, requests) = mpsc::channel(1);
-        let rendering = Arc::new(Semaphore::new(1));
-        let observer = Observer { control, shared: sample::shared(), rendering };
-        let asked = metrics(State(Arc::new(observer)));
-        assert_eq!(runtime.block_on(asked).status(), StatusCode::SERVICE_UNAVAILABLE);
+        let documents = Documents::new(control, sample::shared());
+        let observer = Observer { documents, shared: sample::shared() };
+        let answer = runtime.block_on(metrics(State(Arc::new(observer))));
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(answer.headers().contains_key(header::RETRY_AFTER));
         drop(requests);
     }
 }

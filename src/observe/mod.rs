@@ -11,6 +11,7 @@ pub mod netstat;
 pub mod exposition;
 pub mod page;
 mod connection_limit;
+mod document;
 pub mod http;
 pub mod admin;
 

@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_name_is_escaped() {
         let mut snapshot = sample::snapshot();
-        snapshot.servers[0].last_probe.detail = "<script>alert('1')</script> & \u{7}".to_owned();
+        snapshot.servers[0].last_probe.detail = "<script>alert('1')</script> & \u{7}".into();
         snapshot.frontends[0].name = "\"><b>".into();
         let page = render(&Report::new(&snapshot, &sample::shared()));
         assert!(!page.contains("<script>") && !page.contains("<b>"), "{page}");

@@ -318,10 +318,10 @@ impl ServerReport {
             bytes_out: cells.sum(|cell| cell.bytes[Direction::Out as usize].read()),
             connect_mean_ms: server.connect_mean.map(millis),
             connect_failures: cells.sum(|cell| total(&cell.connect_failures)),
-            retries: cells.sum(|cell| total(&cell.retries)),
+            retries: cells.sum(|cell| cell.retries.read()),
             probes_passed: passed,
             probes_failed: server.probes.sum(|cell| total(&cell.results)).saturating_sub(passed),
-            last_probe: server.last_probe.detail.clone(),
+            last_probe: server.last_probe.detail.to_string(),
             last_probe_ms: server.last_probe.duration.map(millis),
         }
     }
@@ -333,7 +333,7 @@ impl EndpointReport {
             address: endpoint.address.to_string(),
             up: endpoint.up,
             sessions_active: endpoint.sessions,
-            last_probe: endpoint.last_probe.detail.clone(),
+            last_probe: endpoint.last_probe.detail.to_string(),
             last_probe_ms: endpoint.last_probe.duration.map(millis),
         }
     }

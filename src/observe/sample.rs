@@ -10,7 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
 use crate::config::{AdminState, Balance};
-use crate::shared::counters::PerWorker;
+use crate::shared::counters::{BackendCells, PerWorker};
 use crate::shared::limit::Limit;
 use crate::shared::orders::{Order, Request};
 use crate::shared::phase::{Phase, PhaseCell};
@@ -23,7 +23,7 @@ use crate::shared::snapshot::{
 use crate::shared::state::SharedState;
 use crate::shared::table::{FrontendShared, Table};
 use crate::sys::waker::Waker;
-use crate::terms::{Direction, Reason, Refusal, ServerId, WorkerIndex};
+use crate::terms::{ConnectFailure, Direction, Reason, Refusal, ServerId, WorkerIndex};
 
 /// Two workers, running.
 pub(super) fn shared() -> Arc<SharedState> {
@@ -71,7 +71,13 @@ pub(super) fn snapshot() -> Snapshot {
 fn backend() -> BackendStatus {
     let queue = Queue::new(2, 1024);
     queue.join(Waiter { worker: WorkerIndex(0), slot: 1, generation: 1 }).unwrap();
-    BackendStatus { name: "web".into(), balance: Balance::LeastConn, queue: Arc::new(queue) }
+    let cells = BackendCells::new(2);
+    for worker in 0..2 {
+        cells.retries.of(WorkerIndex(worker))[ConnectFailure::Refused as usize].add(1);
+    }
+    cells.probe_duration.of(WorkerIndex(0)).record(Duration::from_millis(2));
+    let (queue, cells) = (Arc::new(queue), Arc::new(cells));
+    BackendStatus { name: "web".into(), balance: Balance::LeastConn, queue, cells }
 }
 
 /// A server of backend `web`.
@@ -82,6 +88,7 @@ pub(super) fn server(name: &str, up: bool) -> ServerStatus {
         name: name.into(),
         sessions: Limit::new((!up).then_some(9)),
         cells: PerWorker::new(2),
+        backend_cells: Arc::new(BackendCells::new(2)),
         queue: Arc::new(Queue::new(2, 0)),
     };
     let cell = shared.cells.of(WorkerIndex(1));
@@ -89,7 +96,7 @@ pub(super) fn server(name: &str, up: bool) -> ServerStatus {
     cell.active.add(1);
     cell.connect_duration.record(Duration::from_micros(200));
     let duration = Some(Duration::from_micros(1234));
-    let last_probe = LastProbe { detail: "status 200".to_owned(), duration };
+    let last_probe = LastProbe { detail: "status 200".into(), duration };
     ServerStatus {
         backend: "web".into(),
         endpoints: vec![EndpointStatus {

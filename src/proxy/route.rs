@@ -98,7 +98,7 @@ mod tests {
 
     use super::*;
     use crate::config::Balance;
-    use crate::shared::counters::PerWorker;
+    use crate::shared::counters::{BackendCells, PerWorker};
     use crate::shared::limit::Limit;
     use crate::shared::load::Loads;
     use crate::shared::phase::PhaseCell;
@@ -127,6 +127,7 @@ mod tests {
                 name: Arc::from("s"),
                 sessions: Limit::new(*max),
                 cells: PerWorker::new(1),
+                backend_cells: Arc::new(BackendCells::new(1)),
                 queue: Arc::new(Queue::new(1, 0)),
             };
             let address = SocketAddr::from(([127, 0, 0, 1], 1));

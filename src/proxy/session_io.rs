@@ -7,7 +7,6 @@ use crate::proxy::io::{Closing, First, Io, Operation, PrefaceRead};
 use crate::proxy::slots::Key;
 use crate::proxy::sockets::{Nagle, SessionSockets};
 use crate::proxy::user_data::UserData;
-use crate::shared::counters::ServerCell;
 use crate::sys::buffer::{BufferId, Supply};
 use crate::sys::buffer_queue::BufferLinks;
 use crate::sys::pipe::PipeId;
@@ -28,9 +27,13 @@ impl SessionIo<'_> {
         UserData::Session(self.key, operation).pack()
     }
 
-    fn server_cell(&self) -> Option<&ServerCell> {
-        let server = self.sockets.served_by.as_ref()?;
-        Some(server.shared.cells.of(self.context.worker.index))
+    /// An attempt is made at the server, as one has failed.
+    fn count_retry(&self, failure: ConnectFailure) {
+        if let Some(server) = &self.sockets.served_by {
+            let index = self.context.worker.index;
+            server.shared.cells.of(index).retries.add(1);
+            server.shared.backend_cells.retries.of(index)[failure as usize].add(1);
+        }
     }
 }
 
@@ -111,8 +114,8 @@ impl Io for SessionIo<'_> {
         if let Some(origin) = &mut self.sockets.origin {
             origin.unsent.clear();
         }
-        if let (Some(failure), Some(cell)) = (self.sockets.failed, self.server_cell()) {
-            cell.retries[failure as usize].add(1);
+        if let Some(failure) = self.sockets.failed {
+            self.count_retry(failure);
         }
         Ok(early.unwrap_or(0))
     }

@@ -177,12 +177,34 @@ pub struct ServerCell {
     pub active: Count,
     /// Attempts that failed, by [`ConnectFailure`].
     pub connect_failures: [Count; ConnectFailure::ALL.len()],
-    /// Attempts that were made after another server (or this one) had failed, by how that one had.
-    pub retries: [Count; ConnectFailure::ALL.len()],
+    /// Attempts that were made after another server (or this one) had failed.
+    pub retries: Count,
     /// Bytes delivered, by [`Direction`].
     pub bytes: [Count; Direction::BOTH.len()],
     /// From the attempt to the established connection.
     pub connect_duration: Histogram,
+}
+
+/// Retries, by the [`ConnectFailure`] before them.
+pub type RetryCounts = [Count; ConnectFailure::ALL.len()];
+
+/// The counters of one backend, whatever its servers are: those that have a label more than a
+/// server can afford where there are thousands.
+#[derive(Debug)]
+pub struct BackendCells {
+    /// Attempts that were made after one had failed, by how that one had.
+    pub retries: PerWorker<RetryCounts>,
+    /// From the start of a probe to its result: one cell, of the control thread, and what is
+    /// carried.
+    pub probe_duration: PerWorker<Histogram>,
+}
+
+impl BackendCells {
+    /// For `workers` workers, all zero.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self { retries: PerWorker::new(workers), probe_duration: PerWorker::new(1) }
+    }
 }
 
 /// The counters of one worker for itself.

@@ -126,7 +126,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::shared::counters::PerWorker;
+    use crate::shared::counters::{BackendCells, PerWorker};
     use crate::shared::limit::Limit;
     use crate::shared::load::Loads;
     use crate::shared::queue::Queue;
@@ -144,6 +144,7 @@ mod tests {
                 name: format!("s{n}").into(),
                 sessions: Limit::new(None),
                 cells: PerWorker::new(1),
+                backend_cells: Arc::new(BackendCells::new(1)),
                 queue: Arc::new(Queue::new(1, 0)),
             };
             let [high, low] = n.to_be_bytes();

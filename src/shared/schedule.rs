@@ -278,7 +278,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::shared::counters::PerWorker;
+    use crate::shared::counters::{BackendCells, PerWorker};
     use crate::shared::limit::Limit;
     use crate::shared::load::Loads;
     use crate::shared::queue::Queue;
@@ -293,6 +293,7 @@ mod tests {
             name: Arc::from("s"),
             sessions: Limit::new(None),
             cells: PerWorker::new(1),
+            backend_cells: Arc::new(BackendCells::new(1)),
             queue: Arc::new(Queue::new(1, 0)),
         });
         let address = SocketAddr::from(([127, 0, 0, 1], 1));

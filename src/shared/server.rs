@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::shared::counters::{HistogramSum, PerWorker, ServerCell};
+use crate::shared::counters::{BackendCells, HistogramSum, PerWorker, ServerCell};
 use crate::shared::limit::Limit;
 use crate::shared::load::Load;
 use crate::shared::queue::Queue;
@@ -64,6 +64,8 @@ pub struct ServerShared {
     pub sessions: Limit,
     /// Counters.
     pub cells: PerWorker<ServerCell>,
+    /// Those of its backend.
+    pub backend_cells: Arc<BackendCells>,
     /// The queue of its backend.
     pub queue: Arc<Queue>,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{AdminState, Balance, BindAddress};
-use crate::shared::counters::{Count, Histogram, PerWorker};
+use crate::shared::counters::{BackendCells, Count, PerWorker};
 use crate::shared::phase::Phase;
 use crate::shared::queue::Queue;
 use crate::shared::server::ServerShared;
@@ -62,6 +62,8 @@ pub struct BackendStatus {
     pub balance: Balance,
     /// Sessions that wait for a server.
     pub queue: Arc<Queue>,
+    /// Its counters.
+    pub cells: Arc<BackendCells>,
 }
 
 /// A server.
@@ -115,7 +117,7 @@ pub struct EndpointStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LastProbe {
     /// Its result, for the operator, or why there is none: "not probed", "not probed yet".
-    pub detail: String,
+    pub detail: Arc<str>,
     /// From connect to answer; none if nothing answered in time.
     pub duration: Option<Duration>,
 }
@@ -124,7 +126,15 @@ impl LastProbe {
     /// There is none, and why.
     #[must_use]
     pub fn none(why: &str) -> Self {
-        Self { detail: why.to_owned(), duration: None }
+        Self { detail: why.into(), duration: None }
+    }
+
+    /// There was another. Its text is mostly the same, and is then kept.
+    pub fn set(&mut self, detail: &str, duration: Option<Duration>) {
+        if *self.detail != *detail {
+            self.detail = detail.into();
+        }
+        self.duration = duration;
     }
 }
 
@@ -136,8 +146,6 @@ pub type ProbeCounts = PerWorker<ProbeCell>;
 pub struct ProbeCell {
     /// By [`ProbeResult`].
     pub results: [Count; ProbeResult::ALL.len()],
-    /// From connect to answer.
-    pub duration: Histogram,
 }
 
 /// The result of one probe: the label `result` of `evenkeel_probes_total`.

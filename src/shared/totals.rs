@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::shared::counters::{Count, FrontendCell, Histogram, ServerCell, WorkerCell};
+use crate::shared::counters::{
+    Count, FrontendCell, Histogram, RetryCounts, ServerCell, WorkerCell,
+};
 use crate::shared::snapshot::{ProbeCell, ProbeResult};
 use crate::terms::{ConnectFailure, Direction, Reason, Refusal};
 
@@ -37,7 +39,7 @@ pub fn frontend(name: &str) -> String {
 /// The counts of one object that are not zero, by name.
 pub type Counts = BTreeMap<String, u64>;
 
-/// The counts of all objects: frontends, servers, queues, workers.
+/// The counts of all objects: frontends, servers, backends, queues, workers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals(BTreeMap<String, Counts>);
 
@@ -67,10 +69,10 @@ impl Named for ServerCell {
         visit("active", &self.active);
         visit("sessions", &self.sessions);
         for failure in ConnectFailure::ALL {
-            let (index, name) = (failure as usize, failure.name());
-            visit(&format!("connect_failures.{name}"), &self.connect_failures[index]);
-            visit(&format!("retries.{name}"), &self.retries[index]);
+            let name = format!("connect_failures.{}", failure.name());
+            visit(&name, &self.connect_failures[failure as usize]);
         }
+        visit("retries", &self.retries);
         bytes(&self.bytes, visit);
         self.connect_duration.each(visit);
     }
@@ -95,7 +97,14 @@ impl Named for ProbeCell {
         for result in ProbeResult::ALL {
             visit(&format!("probes.{}", result.name()), &self.results[result as usize]);
         }
-        self.duration.each(visit);
+    }
+}
+
+impl Named for RetryCounts {
+    fn each(&self, visit: &mut dyn FnMut(&str, &Count)) {
+        for failure in ConnectFailure::ALL {
+            visit(&format!("retries.{}", failure.name()), &self[failure as usize]);
+        }
     }
 }
 

@@ -22,11 +22,12 @@ use std::time::Duration;
 use io_uring_06::{cqueue, opcode, squeue, types};
 use nix::libc;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
 
 use crate::sys::address::Address;
-use crate::sys::socket::is_reached_by;
+use crate::sys::socket::{ephemeral_ports, is_reached_by};
 use crate::sys::socket_options::bind_source;
 
 /// The time between two calls of shutdown(2), if an operation did not complete after the first.
@@ -122,7 +123,8 @@ impl ProbeSocket {
                 .build();
         let (done, _) = connection.run(entry, address).await;
         done?;
-        if connection.is_to_itself(peer)? {
+        // Only a port of that range can have been chosen by the kernel.
+        if ephemeral_ports().contains(&peer.port()) && connection.is_to_itself(peer)? {
             return Err(ProbeError::Itself);
         }
         Ok(connection)
@@ -188,6 +190,12 @@ impl ProbeSocket {
             UnsubmittedOneshot::new(held, finish, entry).submit();
         let mut wait = self.deadline;
         let (result, (_, memory)) = loop {
+            if let Ok(ended) = timeout_at(wait, &mut operation).await {
+                break ended;
+            }
+            // The timer may be handled before a completion that came earlier, above all when this
+            // thread had much to do.
+            yield_now().await;
             if let Ok(ended) = timeout_at(wait, &mut operation).await {
                 break ended;
             }
@@ -426,7 +434,7 @@ mod tests {
         tokio_uring::start(async {
             let probe = ProbeSocket::connect(None, &address.into(), within(LONG)).await.unwrap();
             tokio_uring::spawn(async move { probe.receive(vec![0; 16], 0).await });
-            tokio::task::yield_now().await;
+            yield_now().await;
         });
     }
 }

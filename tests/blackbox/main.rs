@@ -7,6 +7,7 @@
 mod common;
 
 mod access;
+mod answers;
 mod network_namespace;
 mod balancing;
 mod binding;
@@ -43,6 +44,7 @@ mod reload;
 mod resets;
 mod ring_errors;
 mod rotation;
+mod scrape;
 mod sessions;
 mod side_by_side;
 mod slow_readers;

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{CNAME, SRV};
+use hickory_resolver::proto::rr::rdata::{CNAME, NS, SRV};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
 use super::wait::pause;
@@ -34,6 +34,8 @@ struct Script {
     records: BTreeMap<String, Vec<RData>>,
     ttl: u32,
     mood: Mood,
+    /// By name; the others have `mood`.
+    moods: BTreeMap<String, Mood>,
     asked: BTreeMap<(String, RecordType), usize>,
     over_tcp: usize,
 }
@@ -52,6 +54,22 @@ pub(crate) enum Mood {
     Failing,
     /// With bytes that are no message.
     Malformed,
+    /// NXDOMAIN
+    NoSuchName,
+    /// Without a record.
+    Empty,
+    /// With records of another name.
+    OtherName,
+    /// With records of another type.
+    OtherType,
+    /// With another id than the question's.
+    OtherId,
+    /// From another port than the question was sent to.
+    OtherPort,
+    /// With its records in another order each time.
+    Shuffled,
+    /// With another address in 127.99.0.0/16 each time.
+    Anew,
 }
 
 impl Dns {
@@ -81,6 +99,11 @@ impl Dns {
 
     pub(crate) fn set_mood(&self, mood: Mood) {
         self.script().mood = mood;
+    }
+
+    /// How it answers for one name.
+    pub(crate) fn set_mood_of(&self, name: &str, mood: Mood) {
+        self.script().moods.insert(format!("{name}."), mood);
     }
 
     pub(crate) fn set_ttl(&self, seconds: u32) {
@@ -136,32 +159,66 @@ impl Drop for Dns {
 
 impl Script {
     /// The answer to a question, and the mood that it is sent in.
-    fn answer(&mut self, question: &[u8]) -> Option<Message> {
+    fn answer(&mut self, question: &[u8]) -> Option<(Message, Mood)> {
         let mut message = Message::from_vec(question).ok()?;
         let query = message.queries.first()?.clone();
         let mut name = query.name().to_ascii().to_lowercase();
-        *self.asked.entry((name.clone(), query.query_type())).or_default() += 1;
+        let mood = self.moods.get(&name).copied().unwrap_or(self.mood);
+        let asked = self.asked.entry((name.clone(), query.query_type())).or_default();
+        *asked += 1;
+        let asked = *asked;
         message.metadata.message_type = MessageType::Response;
-        if self.mood == Mood::Failing {
-            message.metadata.response_code = ResponseCode::ServFail;
-            return Some(message);
+        let owner = Name::from_ascii(&name).unwrap();
+        let [_, .., high, low] = u32::try_from(asked).unwrap_or(0).to_be_bytes();
+        let record = |owner, data| Record::from_rdata(owner, self.ttl, data);
+        let wrong = RData::from(IpAddr::from([127, 99, high, low]));
+        match mood {
+            Mood::Failing => message.metadata.response_code = ResponseCode::ServFail,
+            Mood::NoSuchName => message.metadata.response_code = ResponseCode::NXDomain,
+            Mood::Empty => {}
+            Mood::OtherName => {
+                message.add_answer(record(Name::from_ascii("other.test.").unwrap(), wrong));
+            }
+            Mood::OtherType => {
+                let ns = RData::NS(NS(Name::from_ascii("other.test.").unwrap()));
+                message.add_answer(record(owner, ns));
+            }
+            Mood::Anew if query.query_type() == RecordType::A => {
+                message.add_answer(record(owner, wrong));
+            }
+            Mood::OtherId => {
+                message.metadata.id ^= 0x5555;
+                message.add_answer(record(owner, wrong));
+            }
+            Mood::OtherPort => {
+                message.add_answer(record(owner, wrong));
+            }
+            _ => self.find(&mut message, &mut name, query.query_type()),
         }
+        if mood == Mood::Shuffled && !message.answers.is_empty() {
+            let first = asked % message.answers.len();
+            message.answers.rotate_left(first);
+        }
+        Some((message, mood))
+    }
+
+    /// Adds the records of that type, and the aliases that lead to them.
+    fn find(&self, message: &mut Message, name: &mut String, kind: RecordType) {
         for _ in 0..4 {
             let mut alias = None;
-            for data in self.records.get(&name).into_iter().flatten() {
-                if data.record_type() == query.query_type() {
-                    let owner = Name::from_ascii(&name).unwrap();
+            for data in self.records.get(name).into_iter().flatten() {
+                if data.record_type() == kind {
+                    let owner = Name::from_ascii(&*name).unwrap();
                     message.add_answer(Record::from_rdata(owner, self.ttl, data.clone()));
                 } else if let RData::CNAME(CNAME(target)) = data {
-                    let owner = Name::from_ascii(&name).unwrap();
+                    let owner = Name::from_ascii(&*name).unwrap();
                     message.add_answer(Record::from_rdata(owner, self.ttl, data.clone()));
                     alias = Some(target.to_ascii().to_lowercase());
                 }
             }
             let Some(target) = alias else { break };
-            name = target;
+            *name = target;
         }
-        Some(message)
     }
 }
 
@@ -169,11 +226,11 @@ fn serve_udp(socket: &UdpSocket, script: &Mutex<Script>, stopped: &AtomicBool) {
     let mut question = [0; 4096];
     while !stopped.load(Ordering::Relaxed) {
         let Ok((length, client)) = socket.recv_from(&mut question) else { continue };
-        let (answer, mood) = {
+        let answer = {
             let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
-            (script.answer(&question[..length]), script.mood)
+            script.answer(&question[..length])
         };
-        let Some(message) = answer else { continue };
+        let Some((message, mood)) = answer else { continue };
         let mut bytes = message.to_vec().unwrap();
         if bytes.len() > DATAGRAM_MAX {
             bytes = message.truncate().to_vec().unwrap();
@@ -181,8 +238,21 @@ fn serve_udp(socket: &UdpSocket, script: &Mutex<Script>, stopped: &AtomicBool) {
         match mood {
             Mood::Silent => continue,
             Mood::Malformed => bytes = vec![0xc0; 30],
-            Mood::Late(time) => pause(time),
-            Mood::Normal | Mood::Failing => {}
+            Mood::Late(time) => {
+                // Others are answered meanwhile.
+                let later = socket.try_clone().unwrap();
+                thread::spawn(move || {
+                    pause(time);
+                    drop(later.send_to(&bytes, client));
+                });
+                continue;
+            }
+            Mood::OtherPort => {
+                let other = UdpSocket::bind((socket.local_addr().unwrap().ip(), 0)).unwrap();
+                drop(other.send_to(&bytes, client));
+                continue;
+            }
+            _ => {}
         }
         drop(socket.send_to(&bytes, client));
     }
@@ -227,7 +297,7 @@ fn serve_stream(
                 script.over_tcp += 1;
                 script.answer(&question)
             };
-            let Some(message) = answer else { continue };
+            let Some((message, _)) = answer else { continue };
             let bytes = message.to_vec().map_err(io::Error::other)?;
             stream.write_all(&u16::try_from(bytes.len()).unwrap_or(0).to_be_bytes())?;
             stream.write_all(&bytes)?;

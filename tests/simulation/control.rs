@@ -135,7 +135,7 @@ impl Control {
         let report = ProbeReport {
             task,
             result: if passed { ProbeResult::Passed } else { ProbeResult::Refused },
-            detail: String::new(),
+            detail: "".into(),
             duration: Duration::from_millis(1),
             verdict: (!random.one_in(8)).then_some(passed),
         };

@@ -11,10 +11,11 @@ use crate::config::{self, Chains, ServerAddress};
 use crate::control::cluster::change::{Change, ChangeKind};
 use crate::control::cluster::departed::Departed;
 use crate::control::cluster::endpoint::EndpointState;
-use crate::control::cluster::input::{Answers, ProbeReport, answered};
+use crate::control::cluster::input::{Answers, ProbeCheck, ProbeReport, answered};
 use crate::control::cluster::registry::Registry;
 use crate::control::cluster::server::{Context, Overrides, ServerState};
 use crate::control::cluster::srv::{self, Records};
+use crate::shared::counters::BackendCells;
 use crate::shared::queue::Queue;
 use crate::shared::table;
 use crate::sys::address::Address;
@@ -24,10 +25,13 @@ use crate::sys::address::Address;
 pub(super) struct BackendState {
     pub(super) name: Arc<str>,
     pub(super) config: Arc<config::BackendSettings>,
+    /// How its endpoints are probed, by `config`.
+    pub(super) check: Arc<ProbeCheck>,
     pub(super) servers: Vec<ServerState>,
     pub(super) departed: Departed,
     pub(super) turn: Arc<CachePadded<AtomicUsize>>,
     pub(super) queue: Arc<Queue>,
+    pub(super) cells: Arc<BackendCells>,
     /// As it is in the newest table.
     pub(super) in_force: Option<Arc<table::Backend>>,
     /// It has changed since.
@@ -74,10 +78,12 @@ impl BackendState {
         let mut backend = Self {
             name: Arc::clone(&config.name),
             config: Arc::clone(config),
+            check: Arc::new(ProbeCheck::of(config)),
             servers: Vec::new(),
             departed: Departed::default(),
             turn: Arc::default(),
             queue: update.registry.queue(&config.name),
+            cells: update.registry.backend_cells(&config.name),
             in_force: None,
             changed: true,
             empty: false,
@@ -100,6 +106,7 @@ impl BackendState {
         self.queue.set_max(config.queue_max);
         let configured = srv::servers(config, update.records);
         let before = std::mem::replace(&mut self.config, Arc::clone(config));
+        self.check = Arc::new(ProbeCheck::of(config));
         let health = &before.health;
         // Servers are removed first: a new one may have the name of one of them.
         let new: HashMap<&str, &ServerAddress> =

@@ -259,7 +259,7 @@ mod tests {
 
     fn probe(cluster: &mut Cluster, server: usize, passed: bool, now: Instant) -> bool {
         let task = cluster.probe_targets().nth(server).unwrap().task;
-        let (detail, duration) = (String::new(), Duration::ZERO);
+        let (detail, duration) = ("".into(), Duration::ZERO);
         let result = if passed { ProbeResult::Passed } else { ProbeResult::Refused };
         cluster.probed(ProbeReport { task, result, detail, duration, verdict: Some(passed) }, now)
     }

@@ -221,10 +221,10 @@ impl<'a> Decision<'a> {
             return "weight 0: no new sessions".to_owned();
         }
         if server.endpoints.is_empty() {
-            return server.last_probe.detail.clone();
+            return server.last_probe.detail.to_string();
         }
         if !server.is_up() {
-            return match server.last_probe.detail.as_str() {
+            return match &*server.last_probe.detail {
                 "" => "down".to_owned(),
                 detail => format!("down: {detail}"),
             };

@@ -1,6 +1,7 @@
 //! What the cluster state exchanges with the rest of the control plane: addresses from DNS,
 //! listening sockets, endpoints to probe, results of probes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -91,17 +92,43 @@ pub struct ProbeTarget {
     /// The address; `health.port` replaces the port.
     pub address: Address,
     /// The Host header, unless `health.http.host` is set.
-    pub host_header: String,
+    pub host_header: Arc<str>,
     /// The host name of its server; none: an IP address.
-    pub host: Option<String>,
-    /// The PROXY header that a probe begins with.
-    pub proxy: Option<ProxyVersion>,
-    /// How to probe it.
-    pub health: config::Health,
-    /// The addresses to probe it from, as sessions use them.
-    pub source: config::Sources,
+    pub host: Option<Arc<str>>,
+    /// How to probe it: the same value for all endpoints of a backend.
+    pub check: Arc<ProbeCheck>,
     /// Whether it is up: `interval` or `interval_down`.
     pub up: bool,
+}
+
+/// How the endpoints of a backend are probed.
+#[derive(Debug, Default)]
+pub struct ProbeCheck {
+    /// As configured.
+    pub health: config::Health,
+    /// The PROXY header that a probe begins with.
+    pub proxy: Option<ProxyVersion>,
+    /// The addresses to probe from, as sessions use them.
+    pub source: config::Sources,
+}
+
+impl PartialEq for ProbeCheck {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { health, proxy, source } = self;
+        // Of thousands of endpoints with one value, few comparisons look at what is in it.
+        std::ptr::eq(self, other)
+            || (*health == other.health && *proxy == other.proxy && *source == other.source)
+    }
+}
+
+impl ProbeCheck {
+    /// Of a backend.
+    #[must_use]
+    pub fn of(backend: &config::BackendSettings) -> Self {
+        let (health, source) = (backend.health.clone(), backend.source.clone());
+        let proxy = ProxyVersion::of(backend.send_proxy).filter(|_| health.send_proxy);
+        Self { health, proxy, source }
+    }
 }
 
 /// The result of one probe.
@@ -112,7 +139,7 @@ pub struct ProbeReport {
     /// For the metrics.
     pub result: ProbeResult,
     /// For the operator: "connection refused", "status 503, wanted 200-399".
-    pub detail: String,
+    pub detail: Cow<'static, str>,
     /// From connect to answer.
     pub duration: Duration,
     /// Whether the endpoint passed. None: the probe failed because this machine had no descriptor,

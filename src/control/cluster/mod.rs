@@ -26,7 +26,7 @@ mod carry;
 
 pub use carry::ClusterState;
 pub use change::{Change, ChangeKind, UpCount};
-pub use input::{ADDRESSES_MAX, Answers, Bound, HostAddress, ProbeReport, ProbeTarget};
+pub use input::{ADDRESSES_MAX, Answers, Bound, HostAddress, ProbeCheck, ProbeReport, ProbeTarget};
 pub use srv::{RECORDS_MAX, Records, SrvRecord};
 pub use state::Cluster;
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::config;
 use crate::control::health::ProbeTaskId;
-use crate::shared::counters::PerWorker;
+use crate::shared::counters::{BackendCells, PerWorker};
 use crate::shared::limit::Limit;
 use crate::shared::load::Loads;
 use crate::shared::queue::Queue;
@@ -28,6 +28,8 @@ pub(super) struct Registry {
     loads: HashMap<Arc<str>, Loads>,
     /// By backend, for the life of the process: what queues there keeps its place over a reload.
     queues: HashMap<Arc<str>, Arc<Queue>>,
+    /// As the queues: what was counted never becomes less.
+    backend_cells: HashMap<Arc<str>, Arc<BackendCells>>,
     removed: Vec<Removed>,
 }
 
@@ -43,8 +45,16 @@ struct Removed {
 
 impl Registry {
     pub(super) fn new(workers: usize) -> Self {
-        let (loads, queues, removed) = (HashMap::new(), HashMap::new(), Vec::new());
-        Self { workers, servers: 0, endpoints: 0, tasks: 0, loads, queues, removed }
+        Self {
+            workers,
+            servers: 0,
+            endpoints: 0,
+            tasks: 0,
+            loads: HashMap::new(),
+            queues: HashMap::new(),
+            backend_cells: HashMap::new(),
+            removed: Vec::new(),
+        }
     }
 
     /// Worker threads.
@@ -76,6 +86,7 @@ impl Registry {
             name: config.name.as_str().into(),
             sessions: Limit::new(max),
             cells: PerWorker::new(self.workers),
+            backend_cells: self.backend_cells(backend),
             queue: self.queue(backend),
         };
         (Arc::new(shared), Arc::new(ProbeCounts::new(1)))
@@ -85,6 +96,13 @@ impl Registry {
     pub(super) fn queue(&mut self, backend: &Arc<str>) -> Arc<Queue> {
         let new = || Arc::new(Queue::new(self.workers, 0));
         Arc::clone(self.queues.entry(Arc::clone(backend)).or_insert_with(new))
+    }
+
+    /// The counters of a backend.
+    pub(super) fn backend_cells(&mut self, backend: &Arc<str>) -> Arc<BackendCells> {
+        let workers = self.workers;
+        let new = || Arc::new(BackendCells::new(workers));
+        Arc::clone(self.backend_cells.entry(Arc::clone(backend)).or_insert_with(new))
     }
 
     /// An endpoint of `server`.

@@ -252,16 +252,17 @@ impl ServerState {
         let ProbeReport { result, detail, duration, verdict, .. } = report;
         let (was_up, several) = (self.is_up(), self.endpoints.len() > 1);
         let endpoint = &mut self.endpoints[index];
-        let probes = self.probes.of(WorkerIndex(0));
-        probes.results[result as usize].add(1);
-        probes.duration.record(duration);
+        self.probes.of(WorkerIndex(0)).results[result as usize].add(1);
+        self.shared.backend_cells.probe_duration.of(WorkerIndex(0)).record(duration);
         // Without a verdict, the failure is one of this machine.
         let answered = result != ProbeResult::Timeout && verdict.is_some();
         let duration = answered.then_some(duration);
-        let address = endpoint.address().clone();
-        endpoint.last_probe = LastProbe { detail: detail.clone(), duration };
-        let shown = if several { format!("{address}: {detail}") } else { detail.clone() };
-        self.last_probe = LastProbe { detail: shown, duration };
+        endpoint.last_probe.set(&detail, duration);
+        if several {
+            self.last_probe.set(&format!("{}: {detail}", endpoint.address()), duration);
+        } else {
+            self.last_probe.clone_from(&endpoint.last_probe);
+        }
         let first = !endpoint.health.is_decided();
         let transition = verdict.and_then(|passed| endpoint.probed(passed));
         self.note_health(was_up, context.now);

@@ -12,7 +12,7 @@ use crate::control::cluster::input::ProbeTarget;
 use crate::control::cluster::recent_mean::SAMPLE_INTERVAL;
 use crate::control::cluster::server::ServerState;
 use crate::control::cluster::state::{Cluster, FrontendState};
-use crate::shared::proxy_header::ProxyVersion;
+use crate::control::health::ProbeTaskId;
 use crate::shared::snapshot::{
     BackendStatus, EndpointStatus, FrontendStatus, LastProbe, ServerStatus,
 };
@@ -40,20 +40,26 @@ impl Cluster {
     pub fn probe_targets(&self) -> impl Iterator<Item = ProbeTarget> {
         self.backends.iter().flat_map(|backend| {
             let health = &backend.config.health;
-            let proxy = ProxyVersion::of(backend.config.send_proxy);
             let servers = backend.servers.iter().filter(move |server| server.is_probed(health));
             servers.flat_map(move |server| {
                 server.endpoints.iter().map(move |endpoint| ProbeTarget {
                     task: endpoint.task,
                     address: backend.probed_at(endpoint),
                     host_header: server.host_header(),
-                    host: server.host().map(str::to_owned),
-                    proxy: proxy.filter(|_| health.send_proxy),
-                    health: health.clone(),
-                    source: backend.config.source.clone(),
+                    host: server.host().filter(|_| health.tls.is_some()).map(Arc::from),
+                    check: Arc::clone(&backend.check),
                     up: endpoint.is_up(),
                 })
             })
+        })
+    }
+
+    /// Whether the endpoint that a task probes is up.
+    #[must_use]
+    pub fn is_up(&self, task: ProbeTaskId) -> bool {
+        let place = self.tasks.get(&task);
+        place.is_some_and(|(backend, server, endpoint)| {
+            self.backends[*backend].servers[*server].endpoints[*endpoint].is_up()
         })
     }
 
@@ -88,6 +94,7 @@ impl Cluster {
             name: Arc::clone(&backend.name),
             balance: backend.config.balance,
             queue: Arc::clone(&backend.queue),
+            cells: Arc::clone(&backend.cells),
         };
         self.backends.iter().map(status).collect()
     }
@@ -127,10 +134,10 @@ impl BackendState {
 
 impl ServerState {
     /// The Host header of its probes.
-    fn host_header(&self) -> String {
+    fn host_header(&self) -> Arc<str> {
         // The path of a unix socket is no host (RFC 9110, 7.2).
         let unix = matches!(self.config.address, ServerAddress::Unix(_));
-        if unix { "localhost".to_owned() } else { self.written.to_string() }
+        if unix { "localhost".into() } else { Arc::clone(&self.written) }
     }
 
     /// Whether it is probed, in a backend with that `health`.

@@ -12,7 +12,7 @@ use crate::control::cluster::srv::{Records, SrvRecord};
 use crate::control::cluster::state::Cluster;
 use crate::control::health::ProbeTaskId;
 use crate::sys::local_addresses::LocalAddresses;
-use crate::terms::ServerId;
+use crate::terms::EndpointId;
 
 impl Cluster {
     /// Adds records of SRV names that had none yet: the next merge uses them.
@@ -96,15 +96,20 @@ impl Cluster {
     /// The host name of a server, and the SRV name that supplies it: what may have changed in DNS
     /// when the server fails.
     #[must_use]
-    pub fn names_of(&self, id: ServerId) -> [Option<&str>; 2] {
-        let mut all = self.backends.iter().flat_map(|backend| {
-            let srv = backend.config.srv.as_deref();
-            backend.servers.iter().map(move |server| (server, srv))
-        });
-        let found = all.find(|(server, _)| server.id() == id);
-        found.map_or([None, None], |(server, srv)| {
-            [server.host(), srv.filter(|_| server.config.srv_rank.is_some())]
-        })
+    pub fn names_of(&self, id: EndpointId) -> [Option<&str>; 2] {
+        self.place_of(id).map_or([None, None], |place| self.names_at(place))
+    }
+
+    /// The same, of the endpoint that a task probes.
+    #[must_use]
+    pub fn names_of_probed(&self, task: ProbeTaskId) -> [Option<&str>; 2] {
+        self.tasks.get(&task).map_or([None, None], |place| self.names_at(*place))
+    }
+
+    fn names_at(&self, (backend, server, _): (usize, usize, usize)) -> [Option<&str>; 2] {
+        let backend = &self.backends[backend];
+        let (server, srv) = (&backend.servers[server], backend.config.srv.as_deref());
+        [server.host(), srv.filter(|_| server.config.srv_rank.is_some())]
     }
 
     /// The names by which backends without a server to choose from may get one: host names, and
@@ -114,12 +119,5 @@ impl Cluster {
         let empty = || self.backends.iter().filter(|backend| backend.empty);
         let hosts = empty().flat_map(|backend| &backend.servers).filter_map(ServerState::host);
         (hosts.collect(), empty().filter_map(|backend| backend.config.srv.as_deref()).collect())
-    }
-
-    /// The server whose endpoint a task probes.
-    #[must_use]
-    pub fn server_of(&self, task: ProbeTaskId) -> Option<ServerId> {
-        let (backend, server, _) = self.tasks.get(&task)?;
-        Some(self.backends[*backend].servers[*server].id())
     }
 }

@@ -40,6 +40,8 @@ pub(super) enum Event {
     Upgraded(Result<Successor, String>),
     /// An earlier process has sent its counters, or has ended.
     Counted,
+    /// A table that had to wait is due.
+    TableDue,
     Tick,
     /// Every worker has ended.
     Ended,

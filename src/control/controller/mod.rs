@@ -4,6 +4,7 @@ mod descriptors;
 mod events;
 mod state;
 mod stuck;
+mod probes;
 mod reloading;
 mod dry_run;
 mod explain;

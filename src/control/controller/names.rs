@@ -1,7 +1,7 @@
 //! Host names and SRV names: which are followed, what their answers change, and when they are asked
 //! again before their TTL ends.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -12,7 +12,7 @@ use crate::control::controller::state::Controller;
 use crate::control::reload::Found;
 use crate::control::resolve::{Answer, Followed, Follower, Resolved, Resolver, SrvAnswer};
 use crate::sys::local_addresses::LocalAddresses;
-use crate::terms::{Reason, ServerId};
+use crate::terms::{EndpointId, Reason};
 
 /// Answers of DNS that make one table, at most: an SRV name with a thousand records has as many
 /// targets.
@@ -49,12 +49,10 @@ impl Controller {
     /// cost a pass over all servers.
     fn resolved(&mut self, batch: Vec<Resolved>) -> bool {
         let (mut found, mut unanswered) = (Vec::new(), HashMap::new());
-        let batch: Vec<Resolved> = {
-            // A reload or an SRV name may have removed the others meanwhile.
-            let known: HashSet<&str> = self.cluster.hosts().collect();
-            batch.into_iter().filter(|one| known.contains(one.name.as_str())).collect()
-        };
         for Resolved { name: host, answer } in batch {
+            if !self.followers.contains_key(&host) {
+                continue; // a reload or an SRV name has removed it meanwhile
+            }
             match answer {
                 Ok(answer) => {
                     warn_of_addresses(&host, &answer);
@@ -68,8 +66,8 @@ impl Controller {
                 ),
                 Err(why) => {
                     tracing::warn!(
-                        "host name {host} has no address: {why}; its servers are down until \
-                         it has one (check the spelling)"
+                        "host name {host} has no address: {why}; its servers are down until it \
+                         has one (check the spelling)"
                     );
                     unanswered.insert(host, why);
                 }
@@ -108,20 +106,22 @@ impl Controller {
         }
     }
 
-    /// A server failed: its names may have other answers now.
-    pub(super) fn ask_again(&self, server: ServerId) {
-        let [host, srv] = self.cluster.names_of(server);
-        let host = host.and_then(|host| self.followers.get(host));
-        let srv = srv.and_then(|name| self.srv_followers.get(name));
-        host.into_iter().chain(srv).for_each(Follower::hint);
+    /// An endpoint failed: the names of its server may have other answers now.
+    pub(super) fn ask_again(&self, endpoint: EndpointId) {
+        self.hint(self.cluster.names_of(endpoint));
     }
 
     /// As [`Self::ask_again`], if a probe failed.
     pub(super) fn ask_after_probe(&self, report: &ProbeReport) {
-        let failed = report.verdict == Some(false);
-        if let Some(server) = self.cluster.server_of(report.task).filter(|_| failed) {
-            self.ask_again(server);
+        if report.verdict == Some(false) {
+            self.hint(self.cluster.names_of_probed(report.task));
         }
+    }
+
+    fn hint(&self, [host, srv]: [Option<&str>; 2]) {
+        let host = host.and_then(|host| self.followers.get(host));
+        let srv = srv.and_then(|name| self.srv_followers.get(name));
+        host.into_iter().chain(srv).for_each(Follower::hint);
     }
 
     /// If sessions found no server: asks again for the names of backends that have none.

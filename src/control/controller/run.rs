@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Receiver;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout_at;
 
 use crate::config::Config;
 use crate::control::budget::Budget;
-use crate::control::cluster::{Bound, Cluster, ProbeReport};
+use crate::control::cluster::{Bound, Cluster};
 use crate::control::controller::events::{Event, Events};
+use crate::control::controller::probes::TablePace;
 use crate::control::controller::state::{Controller, Reloading, Remedy};
 use crate::control::controller::upgrade_state::{Observed, Upgrading};
 use crate::control::heartbeats::Watch;
@@ -30,9 +32,6 @@ use crate::shared::phase::Phase;
 use crate::shared::snapshot::Snapshot;
 use crate::shared::state::SharedState;
 use crate::shared::totals::Totals;
-
-/// Results of probes that make one table, at most.
-const PROBES_AT_ONCE: usize = 1024;
 
 /// Workers get this time after the deadline of a drain to close what is left; then they are told to
 /// stop, and get as long again.
@@ -130,6 +129,8 @@ pub async fn run(parts: Parts) -> Result<(), String> {
         },
         retired: VecDeque::new(),
         stale,
+        probes_moved: false,
+        pace: TablePace::default(),
         notifier: Notifier::from_environment(),
         accept_logged: None,
         source_logged: None,
@@ -156,7 +157,12 @@ pub async fn run(parts: Parts) -> Result<(), String> {
 impl Controller {
     async fn serve(&mut self, events: &mut Events) -> Result<(), String> {
         loop {
-            match events.next().await {
+            let next = events.next();
+            let event = match self.pace.due {
+                Some(due) => timeout_at(due.into(), next).await.unwrap_or(Event::TableDue),
+                None => next.await,
+            };
+            match event {
                 Event::Signal(Signal::Reload) if self.defer_reload() => {}
                 Event::Signal(Signal::Reload) => self.want_reload(None),
                 Event::Signal(Signal::End) => self.end(),
@@ -169,22 +175,11 @@ impl Controller {
                 Event::Resolved(resolved) => self.on_resolved(resolved, events),
                 Event::Supplied(supplied) => self.on_supplied(supplied),
                 Event::Read(read) => self.on_read(*read),
+                Event::TableDue => {}
                 Event::Tick => self.on_tick()?,
                 Event::Ended => return self.on_ended(),
             }
             self.settle();
-        }
-    }
-
-    /// One report, and those that have come meanwhile: many make one table.
-    fn on_probed(&mut self, first: ProbeReport, events: &mut Events) {
-        let now = Instant::now();
-        self.ask_after_probe(&first);
-        self.stale |= self.cluster.probed(first, now);
-        for _ in 1..PROBES_AT_ONCE {
-            let Some(report) = events.another_probe() else { break };
-            self.ask_after_probe(&report);
-            self.stale |= self.cluster.probed(report, now);
         }
     }
 

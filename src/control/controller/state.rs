@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::control::budget::Budget;
 use crate::control::cluster::{Bound, Cluster};
 use crate::control::controller::events::Senders;
+use crate::control::controller::probes::TablePace;
 use crate::control::controller::upgrade_state::Upgrading;
 use crate::control::heartbeats::Watch;
 use crate::control::notify::Notifier;
@@ -51,6 +52,9 @@ pub(super) struct Controller {
     pub(super) retired: VecDeque<(u64, Arc<Table>)>,
     /// The cluster has changed since the table in force was made.
     pub(super) stale: bool,
+    /// Probes have taken endpoints up or down since then, and nothing else has changed.
+    pub(super) probes_moved: bool,
+    pub(super) pace: TablePace,
     pub(super) notifier: Notifier,
     /// Which workers turn.
     pub(super) watch: Watch,
@@ -103,9 +107,15 @@ pub(super) struct Remedy {
 }
 
 impl Controller {
-    /// Puts a new table in force if the cluster has changed.
+    /// Puts a new table in force if the cluster has changed. If probes have changed it, that may
+    /// have to wait ([`TablePace::due`]).
     pub(super) fn settle(&mut self) {
-        if std::mem::take(&mut self.stale) {
+        let began = Instant::now();
+        if !self.stale && self.probes_moved && self.pace.wait(began) {
+            return self.log_changes();
+        }
+        let changed = std::mem::take(&mut self.stale);
+        if std::mem::take(&mut self.probes_moved) || changed {
             let version = self.shared.table.load().version + 1;
             let old = self.shared.publish(self.cluster.table(version, &self.bound));
             // A server may have come up or have a higher limit, and a frontend another backend.
@@ -115,7 +125,10 @@ impl Controller {
                 }
             }
             self.retired.push_back((version, old));
-            self.set_targets();
+            if changed {
+                self.set_targets();
+            }
+            self.pace.made(began, Instant::now());
         }
         for server in self.cluster.closing() {
             for worker in 0..self.budget.workers {

@@ -46,7 +46,7 @@ impl Controller {
         if failed.count > 0 {
             self.stale |= self.cluster.connects_failed(endpoint, failed, now);
         }
-        self.ask_again(endpoint.server);
+        self.ask_again(endpoint);
     }
 
     /// A connect had no source address.

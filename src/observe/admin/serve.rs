@@ -73,7 +73,7 @@ async fn converse(
     mut stream: UnixStream,
     arrived: &RequestArrived,
     control: &mpsc::Sender<Request>,
-    shared: &SharedState,
+    shared: &Arc<SharedState>,
 ) -> io::Result<()> {
     let peer = stream.peer_cred()?.uid();
     let answer = if peer == 0 || peer == geteuid().as_raw() {
@@ -112,17 +112,20 @@ pub(super) async fn read_line(stream: &mut (impl AsyncRead + Unpin)) -> io::Resu
 pub(super) async fn answer(
     line: &[u8],
     control: &mpsc::Sender<Request>,
-    shared: &SharedState,
+    shared: &Arc<SharedState>,
 ) -> String {
     match serde_json::from_slice(line) {
         Ok(Ask::Status) => {
-            let snapshot = asked(control, QUESTION, Request::Snapshot).await;
-            encoded(snapshot.map(|snapshot| Report::new(&snapshot, shared)))
+            let (snapshot, shared) =
+                (asked(control, QUESTION, Request::Snapshot).await, Arc::clone(shared));
+            on_pool(move || encoded(snapshot.map(|snapshot| Report::new(&snapshot, &shared)))).await
         }
-        Ok(Ask::Sessions) => match sessions(shared).await {
-            Ok(found) => encode_sessions(found).await,
-            Err(why) => refuse(&why),
-        },
+        Ok(Ask::Sessions) => {
+            let found = sessions(shared).await;
+            let report =
+                |found: Vec<SessionInfo>| found.iter().map(SessionReport::from).collect::<Vec<_>>();
+            on_pool(move || encoded(found.map(report))).await
+        }
         Ok(Ask::Kill { id }) => encoded(kill(&id, shared).await),
         Ok(Ask::Explain { frontend, client }) => {
             let request = |sender| Request::Explain(frontend, client, sender);
@@ -156,13 +159,10 @@ async fn asked<T>(
     }
 }
 
-/// Encodes sessions on a thread of the pool: many take longer than the control thread should wait.
-async fn encode_sessions(sessions: Vec<SessionInfo>) -> String {
-    let encoding = spawn_blocking(move || {
-        let reports = sessions.iter().map(SessionReport::from);
-        encode(&Answer::Ok(reports.collect::<Vec<_>>()))
-    });
-    encoding.await.unwrap_or_else(|_| refuse("the sessions cannot be encoded"))
+/// Encodes an answer on a thread of the pool: one of thousands of servers or sessions takes longer
+/// than the control thread should wait.
+async fn on_pool(encode: impl FnOnce() -> String + Send + 'static) -> String {
+    spawn_blocking(encode).await.unwrap_or_else(|_| refuse("the answer cannot be encoded"))
 }
 
 /// Every open session, as its worker sees it.

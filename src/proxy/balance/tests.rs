@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::config::{BackendSettings, Balance};
 use crate::proxy::route::{ServerPermit, choose};
 use crate::proxy::worker_handle::WorkerHandle;
-use crate::shared::counters::PerWorker;
+use crate::shared::counters::{BackendCells, PerWorker};
 use crate::shared::limit::Limit;
 use crate::shared::load::Loads;
 use crate::shared::phase::PhaseCell;
@@ -41,6 +41,7 @@ fn backend(balance: Balance, servers: &[(u32, Option<u32>)]) -> Backend {
             name: format!("s{number}").into(),
             sessions: Limit::new(*max),
             cells: PerWorker::new(1),
+            backend_cells: Arc::new(BackendCells::new(1)),
             queue: Arc::new(Queue::new(1, 0)),
         };
         let address = SocketAddr::from(([192, 0, 2, number.to_le_bytes()[0]], 80));

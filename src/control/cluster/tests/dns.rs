@@ -22,14 +22,14 @@ fn a_name_without_an_answer_is_a_server_that_is_down_until_a_probe_passes() {
     assert!(!scene.status("a").up && scene.status("a").endpoints.is_empty());
     assert!(scene.picked().is_empty() && scene.cluster.probe_targets().next().is_none());
     assert_eq!(scene.cluster.without_address(), ["web/a"]);
-    assert_eq!(scene.status("a").last_probe.detail, "no address");
+    assert_eq!(&*scene.status("a").last_probe.detail, "no address");
     scene.unanswered("pi", "no such name");
-    assert_eq!(scene.status("a").last_probe.detail, "no address: no such name");
+    assert_eq!(&*scene.status("a").last_probe.detail, "no address: no such name");
     assert!(scene.dns("pi", &["10.0.0.1"]));
     assert!(scene.cluster.without_address().is_empty());
-    assert_eq!(scene.status("a").last_probe.detail, "not probed yet");
+    assert_eq!(&*scene.status("a").last_probe.detail, "not probed yet");
     scene.unanswered("pi", "no such name");
-    assert_eq!(scene.status("a").last_probe.detail, "not probed yet", "its last address holds");
+    assert_eq!(&*scene.status("a").last_probe.detail, "not probed yet", "its last address holds");
     assert!(scene.picked().is_empty());
     assert!(scene.probe("a", true), "the first probe decides");
     assert_eq!(scene.picked(), ["a"]);
@@ -114,7 +114,7 @@ fn a_server_is_up_while_one_of_its_endpoints_is() {
         scene.changes(),
         ["server web/a endpoint 10.0.0.2:80 is down: refused (3 of 3 probes); 1 of 2 endpoints up"]
     );
-    assert_eq!(scene.status("a").last_probe.detail, "10.0.0.2:80: refused");
+    assert_eq!(&*scene.status("a").last_probe.detail, "10.0.0.2:80: refused");
     let rotation = scene.rotation();
     assert!(rotation.iter().all(|(_, address)| address != "10.0.0.2:80"), "{rotation:?}");
     assert_eq!(rotation.len(), 2, "the server keeps its weight: {rotation:?}");
@@ -213,7 +213,7 @@ fn an_address_that_leads_back_to_its_backend_is_no_endpoint() {
     );
     let status = scene.status("a");
     let why = "no address: 127.0.0.1:80 is frontend http, which leads back to backend web";
-    assert!(!status.up && status.last_probe.detail == why, "{status:?}");
+    assert!(!status.up && *status.last_probe.detail == *why, "{status:?}");
     scene.dns("here.test", &["127.0.0.1", "192.0.2.1"]);
     assert_eq!(scene.addresses("a"), ["192.0.2.1:80"]);
 }
@@ -318,7 +318,7 @@ fn names_that_form_a_cycle_at_the_start_are_taken_in_the_order_of_the_file() {
     assert_eq!(scene.addresses("b"), NONE);
     let status = scene.status("b");
     let why = "no address: 127.0.0.1:80 is frontend http, which leads back to backend second";
-    assert!(!status.up && status.last_probe.detail == why, "{status:?}");
+    assert!(!status.up && *status.last_probe.detail == *why, "{status:?}");
 }
 
 #[test]
@@ -399,7 +399,7 @@ fn an_answer_that_is_no_address_of_a_server_is_no_answer() {
         let mut scene = Scene::of(&at("a", "pi:80"));
         assert!(!scene.dns("pi", &[ip]) && !scene.cluster.knows("pi"), "{ip}");
         assert_eq!(scene.addresses("a"), NONE, "{ip}");
-        assert_eq!(scene.status("a").last_probe.detail, format!("no address: {ip} is {what}"));
+        assert_eq!(&*scene.status("a").last_probe.detail, format!("no address: {ip} is {what}"));
         let said = scene.changes();
         let not_used = format!("server web/a is not used at {ip}, {what}, which no server has;");
         assert!(said.len() == 1 && said[0].starts_with(&not_used), "{said:?}");
@@ -416,7 +416,7 @@ fn an_answer_at_the_start_that_is_no_address_of_a_server_says_so() {
     let mut scene = Scene { cluster: Cluster::new(1), now: Instant::now(), version: 0 };
     scene.cluster.merge(&config(&at("a", "pi:80")), answers, &here(), scene.now);
     assert_eq!(
-        scene.status("a").last_probe.detail,
+        &*scene.status("a").last_probe.detail,
         "no address: 0.0.0.0 is the unspecified address"
     );
     assert!(scene.changes()[0].contains("a DNS filter may block it"));

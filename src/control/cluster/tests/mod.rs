@@ -124,7 +124,7 @@ impl Scene {
             Some(false) => ProbeResult::Refused,
             None => ProbeResult::Error,
         };
-        let (detail, duration) = (result.name().to_owned(), Duration::ZERO);
+        let (detail, duration) = (result.name().into(), Duration::ZERO);
         self.cluster.probed(ProbeReport { task, result, detail, duration, verdict }, self.now)
     }
 
@@ -199,7 +199,7 @@ fn a_probe_of_the_earlier_address_says_nothing() {
     let old = scene.task("a", "192.0.2.1:80".parse().unwrap());
     scene.load(&at("a", "192.0.2.2:80"));
     assert!(!scene.report(old, Some(false)));
-    assert_eq!(scene.status("a").last_probe.detail, "not probed yet");
+    assert_eq!(&*scene.status("a").last_probe.detail, "not probed yet");
     assert!(scene.status("a").up);
 }
 

@@ -176,10 +176,10 @@ fn a_backend_without_a_server_may_get_one_by_its_names() {
     scene.picked();
     let (hosts, srv) = scene.cluster.names_of_empty();
     assert!(hosts.iter().eq(&["a.x."]) && srv.iter().eq(&[NAME]));
-    let id = scene.status("a.x:80").shared.id;
-    assert_eq!(scene.cluster.names_of(id), [Some("a.x."), Some(NAME)]);
     scene.comes_up("a.x", "10.0.0.1");
     scene.picked();
+    let task = scene.cluster.probe_targets().next().unwrap().task;
+    assert_eq!(scene.cluster.names_of_probed(task), [Some("a.x."), Some(NAME)]);
     assert!(scene.cluster.names_of_empty().0.is_empty());
 }
 

@@ -18,7 +18,7 @@ impl Scene {
 
     fn probe_taking(&mut self, name: &str, result: ProbeResult, duration: Duration) -> LastProbe {
         let task = self.task(name, own_address(name));
-        let (detail, verdict) = (result.name().to_owned(), Some(result == ProbeResult::Passed));
+        let (detail, verdict) = (result.name().into(), Some(result == ProbeResult::Passed));
         self.cluster.probed(ProbeReport { task, result, detail, duration, verdict }, self.now);
         self.status(name).last_probe
     }
@@ -99,7 +99,7 @@ fn a_server_in_maint_shows_that_it_is_not_probed() {
     let mut scene = Scene::of(&server("a", ""));
     scene.probe("a", true);
     scene.order("a", AdminState::Drain);
-    assert_eq!(scene.last_probes("a").map(|probe| probe.detail), ["passed"; 2]);
+    assert_eq!(scene.last_probes("a").map(|probe| probe.detail), [(); 2].map(|()| "passed".into()));
     scene.order("a", AdminState::Maint);
     assert_eq!(scene.last_probes("a"), [(); 2].map(|()| LastProbe::none("not probed")));
     scene.order("a", AdminState::Ready);
@@ -122,7 +122,7 @@ fn a_name_without_an_address_says_so_in_maint_too() {
     let mut scene = Scene::of(&at("a", "pi:80"));
     scene.unanswered("pi", "no such name");
     scene.order("a", AdminState::Maint);
-    assert_eq!(scene.status("a").last_probe.detail, "no address: no such name");
+    assert_eq!(&*scene.status("a").last_probe.detail, "no address: no such name");
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_server_without_a_port_is_probed_at_the_only_port_of_its_frontends() {
 }
 
 fn report(task: ProbeTaskId, passed: bool) -> ProbeReport {
-    let (result, detail, duration) = (ProbeResult::Passed, String::new(), Duration::ZERO);
+    let (result, detail, duration) = (ProbeResult::Passed, "".into(), Duration::ZERO);
     ProbeReport { task, result, detail, duration, verdict: Some(passed) }
 }
 
@@ -192,6 +192,6 @@ fn a_unix_socket_is_probed_with_a_host_header_that_is_a_host() {
     let scene = Scene::of(&at("a", "unix:/run/x.sock"));
     let target = scene.cluster.probe_targets().next().unwrap();
     assert_eq!(target.address.to_string(), "unix:/run/x.sock");
-    assert_eq!(target.host_header, "localhost");
+    assert_eq!(&*target.host_header, "localhost");
     assert_eq!(scene.addresses("a"), ["unix:/run/x.sock"]);
 }
