@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
 use crate::config::LogFormat;
 use crate::observe::connection_limit::RequestArrived;
-use crate::observe::exposition::Exposition;
+use crate::observe::exposition::{Exposition, Recorder};
 use crate::observe::report::Report;
 use crate::observe::sample::{World, world};
 use crate::observe::{application_log, http, page, sample};
@@ -111,7 +111,7 @@ pub fn output(input: &[u8]) {
     session_log(&texts);
     application_log(&texts[3]);
     let shared = &world().shared;
-    let exposition = Exposition::new(snapshot(&texts), Arc::clone(shared));
+    let exposition = Exposition::new(snapshot(&texts), Arc::clone(shared), &Recorder::new());
     metrics(&exposition.collect::<String>(), &texts);
     let report = Report::new(&snapshot(&texts), shared);
     let usual = Report::new(&snapshot(&["a", "b", "c", "d"].map(str::to_owned)), shared);

@@ -26,7 +26,7 @@ use tokio::time::timeout;
 
 use crate::observe::connection_limit::{self, ConnectionLimit, RequestArrived};
 use crate::observe::document::{CONTROL_TIMEOUT, Documents, PLACE_TIMEOUT, Unavailable};
-use crate::observe::exposition::Exposition;
+use crate::observe::exposition::{Exposition, Recorder};
 use crate::observe::page;
 use crate::observe::report::Report;
 use crate::shared::orders::Request;
@@ -55,6 +55,7 @@ const HEADER_LINES_MAX: usize = 64;
 /// What the handlers need.
 struct Observer {
     documents: Documents,
+    recorder: Arc<Recorder>,
     shared: Arc<SharedState>,
 }
 
@@ -89,7 +90,7 @@ pub async fn serve(
 
 pub(super) fn router(control: mpsc::Sender<Request>, shared: Arc<SharedState>) -> Router {
     let documents = Documents::new(control, Arc::clone(&shared));
-    let observer = Observer { documents, shared };
+    let observer = Observer { documents, recorder: Arc::default(), shared };
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
@@ -127,7 +128,9 @@ pub(super) async fn converse(
 
 async fn metrics(State(observer): State<Arc<Observer>>) -> Response {
     const KIND: &str = "text/plain; version=0.0.4; charset=utf-8";
-    document(KIND, observer.documents.make(Exposition::new).await)
+    let recorder = Arc::clone(&observer.recorder);
+    let begin = move |snapshot, shared| Exposition::new(snapshot, shared, &recorder);
+    document(KIND, observer.documents.make(begin).await)
 }
 
 async fn status_json(State(observer): State<Arc<Observer>>) -> Response {
@@ -343,7 +346,8 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (control, requests) = mpsc::channel(1);
         let documents = Documents::new(control, sample::shared());
-        let observer = Observer { documents, shared: sample::shared() };
+        let (recorder, shared) = (Arc::default(), sample::shared());
+        let observer = Observer { documents, recorder, shared };
         let answer = runtime.block_on(metrics(State(Arc::new(observer))));
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(answer.headers().contains_key(header::RETRY_AFTER));

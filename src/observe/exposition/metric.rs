@@ -5,7 +5,8 @@
 //! server have few: retries by reason and the durations of probes are counted for the backend, and
 //! connects have fewer buckets than other durations.
 
-use crate::observe::exposition::lines::{Lines, add_label};
+use crate::observe::exposition::lines::Lines;
+use crate::observe::exposition::recorder::Record;
 use crate::observe::exposition::scrape::{Frontend, Scrape, Server, Worker};
 use crate::observe::report::State;
 use crate::shared::counters::{BOUNDS, FrontendCell, HistogramSum, ServerCell, WorkerCell};
@@ -34,11 +35,22 @@ pub struct Metric {
 /// What a metric has series of.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Series {
-    Process(fn(&Scrape, &mut Lines<'_>)),
+    /// Written straight from the counters, as there may be thousands.
     Frontend(fn(&Frontend<'_>, &mut Lines<'_>)),
     Backend(fn(&BackendStatus, &mut Lines<'_>)),
     Server(fn(&Server<'_>, &mut Lines<'_>)),
-    Worker(fn(&Worker<'_>, &mut Lines<'_>)),
+    /// Recorded, and written by the exporter.
+    Process(fn(&Scrape, &Record<'_>)),
+    Worker(fn(&Worker<'_>, &Record<'_>)),
+    /// A counter with a fraction, which a recorder does not have.
+    Fraction(fn(&Scrape) -> Option<f64>),
+}
+
+impl Metric {
+    /// Whether a [`Recorder`](super::Recorder) has it.
+    pub(super) const fn is_recorded(&self) -> bool {
+        matches!(self.series, Series::Process(_) | Series::Worker(_))
+    }
 }
 
 macro_rules! metrics {
@@ -166,107 +178,105 @@ metrics! {
         };
     Process "counter" "evenkeel_reloads_total"
         "Reloads, by outcome; a failed one changed nothing."
-        |it, lines| {
-            lines.of("outcome", "done", it.snapshot.reloads_done);
-            lines.of("outcome", "failed", it.snapshot.reloads_failed);
+        |it, record| {
+            record.of("outcome", "done", it.snapshot.reloads_done);
+            record.of("outcome", "failed", it.snapshot.reloads_failed);
         };
     Process "counter" "evenkeel_upgrades_total"
         "Changes of the running binary, by outcome; a failed one changed nothing."
-        |it, lines| {
-            lines.of("outcome", "done", it.snapshot.upgrades_done);
-            lines.of("outcome", "failed", it.snapshot.upgrades_failed);
+        |it, record| {
+            record.of("outcome", "done", it.snapshot.upgrades_done);
+            record.of("outcome", "failed", it.snapshot.upgrades_failed);
         };
     Process "gauge" "evenkeel_table_version"
         "Version of the table in force."
-        |it, lines| lines.value(it.snapshot.table_version);
+        |it, record| record.value(it.snapshot.table_version);
     Process "gauge" "evenkeel_sessions_max"
         "Limit of sessions over all frontends."
-        |it, lines| lines.value(it.snapshot.sessions_max.into());
+        |it, record| record.value(it.snapshot.sessions_max.into());
     Process "gauge" "evenkeel_draining"
         "1 while evenkeel drains: it accepts no new clients."
-        |it, lines| lines.value((it.snapshot.phase != Phase::Running).into());
+        |it, record| record.value((it.snapshot.phase != Phase::Running).into());
     Process "gauge" "evenkeel_build_info"
         "1, with the version and the architecture as labels."
-        |_, lines| {
-            let mut labels = String::new();
-            add_label(&mut labels, "version", env!("CARGO_PKG_VERSION"));
-            add_label(&mut labels, "arch", std::env::consts::ARCH);
-            Lines { text: lines.text, name: lines.name, labels: &labels }.value(1);
+        |_, record| {
+            let (version, arch) = (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
+            record.with(&[("version", version), ("arch", arch)], 1);
         };
     Worker "counter" "evenkeel_worker_turns_total"
         "Iterations of a worker's event loop."
-        |it, lines| lines.value(it.count(|cell| &cell.turns));
+        |it, record| record.value(it.count(|cell| &cell.turns));
     Worker "counter" "evenkeel_worker_completions_total"
         "Completions that a worker reaped from its ring."
-        |it, lines| lines.value(it.count(|cell| &cell.completions));
+        |it, record| record.value(it.count(|cell| &cell.completions));
     Worker "counter" "evenkeel_worker_stale_completions_total"
         "Completions that arrived after their session had ended."
-        |it, lines| lines.value(it.count(|cell| &cell.stale_completions));
+        |it, record| record.value(it.count(|cell| &cell.stale_completions));
     Worker "counter" "evenkeel_worker_cq_overflows_total"
         "Iterations that found an overflow of the completion queue."
-        |it, lines| lines.value(it.count(|cell| &cell.cq_overflows));
+        |it, record| record.value(it.count(|cell| &cell.cq_overflows));
     Worker "gauge" "evenkeel_worker_heartbeat_age_seconds"
         "Time since the worker last turned, as the control thread saw it (twice a second)."
-        |it, lines| lines.fraction(it.heartbeat_age.as_secs_f64());
+        |it, record| record.fraction(Some(it.heartbeat_age.as_secs_f64()));
     Worker "gauge" "evenkeel_worker_stuck"
         "1 while the worker does not turn although it was woken: its sessions stand still."
-        |it, lines| lines.value(it.is_stuck.into());
+        |it, record| record.value(it.is_stuck.into());
     Worker "counter" "evenkeel_accept_errors_total"
         "Accepts that failed."
-        |it, lines| lines.value(it.count(|cell| &cell.accept_errors));
+        |it, record| record.value(it.count(|cell| &cell.accept_errors));
     Worker "gauge" "evenkeel_accept_paused"
         "1 while the worker does not accept: no descriptor is left, or sessions_max is reached."
-        |it, lines| lines.value(it.cell.accept_paused.read());
+        |it, record| record.value(it.cell.accept_paused.read());
     Worker "gauge" "evenkeel_buffers_in_use"
         "Buffers that hold bytes now."
-        |it, lines| lines.value(it.cell.buffers_in_use.read());
+        |it, record| record.value(it.cell.buffers_in_use.read());
     Worker "gauge" "evenkeel_buffers"
         "Buffers in the pool of the worker."
-        |it, lines| lines.value(it.cell.buffers.read());
+        |it, record| record.value(it.cell.buffers.read());
     Worker "gauge" "evenkeel_buffers_stalled"
         "1 while more than a third of the buffers are held for peers that do not read."
-        |it, lines| lines.value(it.cell.buffers_stalled.read());
+        |it, record| record.value(it.cell.buffers_stalled.read());
     Worker "counter" "evenkeel_buffer_waits_total"
         "Receives that found no buffer and had to wait."
-        |it, lines| lines.value(it.count(|cell| &cell.buffer_waits));
+        |it, record| record.value(it.count(|cell| &cell.buffer_waits));
     Worker "gauge" "evenkeel_pipes_in_use"
         "Pipes that hold bytes now."
-        |it, lines| lines.value(it.cell.pipes_in_use.read());
+        |it, record| record.value(it.cell.pipes_in_use.read());
     Worker "counter" "evenkeel_splice_fallbacks_total"
         "Transfers that were copied because no pipe was left."
-        |it, lines| lines.value(it.count(|cell| &cell.splice_fallbacks));
+        |it, record| record.value(it.count(|cell| &cell.splice_fallbacks));
     Process "counter" "evenkeel_log_drops_total"
         "Session log records that were dropped, because the queue was full or a write failed."
-        |it, lines| {
+        |it, record| {
             let (shared, drops) = (&it.shared, |cell: &WorkerCell| cell.log_drops.read());
             let queue_full = shared.cells.sum(drops).wrapping_add(shared.carried.workers.sum(drops));
             let unwritten = shared.records.as_ref().map_or(0, Records::unwritten);
             let write_failed = unwritten.wrapping_add(shared.carried.unwritten.read());
-            lines.of("reason", "queue_full", queue_full);
-            lines.of("reason", "write_failed", write_failed);
+            record.of("reason", "queue_full", queue_full);
+            record.of("reason", "write_failed", write_failed);
         };
     Process "counter" "evenkeel_listen_overflows_total"
         "Handshakes that found an accept queue full, at any listener of the network namespace."
-        |it, lines| it.listening.iter().for_each(|now| lines.value(now.overflows));
+        |it, record| record.known(it.listening.map(|now| now.overflows));
     Process "counter" "evenkeel_listen_drops_total"
         "Handshakes dropped for any reason, at any listener of the network namespace."
-        |it, lines| it.listening.iter().for_each(|now| lines.value(now.drops));
-    Process "counter" "process_cpu_seconds_total"
+        |it, record| record.known(it.listening.map(|now| now.drops));
+    Fraction "counter" "process_cpu_seconds_total"
         "User and system CPU time, in seconds."
-        |it, lines| it.process.iter().for_each(|now| lines.fraction(now.cpu.as_secs_f64()));
+        |it| it.process.map(|now| now.cpu.as_secs_f64());
     Process "gauge" "process_open_fds"
         "Open file descriptors."
-        |it, lines| it.process.iter().for_each(|now| lines.value(now.open_fds));
+        |it, record| record.known(it.process.map(|now| now.open_fds));
     Process "gauge" "process_max_fds"
         "Limit of open file descriptors."
-        |it, lines| it.process.iter().for_each(|now| lines.value(now.max_fds));
+        |it, record| record.known(it.process.map(|now| now.max_fds));
     Process "gauge" "process_resident_memory_bytes"
         "Resident memory, in bytes."
-        |it, lines| it.process.iter().for_each(|now| lines.value(now.resident_bytes));
+        |it, record| record.known(it.process.map(|now| now.resident_bytes));
     Process "gauge" "process_virtual_memory_bytes"
         "Virtual memory, in bytes."
-        |it, lines| it.process.iter().for_each(|now| lines.value(now.virtual_bytes));
+        |it, record| record.known(it.process.map(|now| now.virtual_bytes));
     Process "gauge" "process_start_time_seconds"
         "Start of the process, in seconds since 1970."
-        |it, lines| it.process.iter().for_each(|now| lines.fraction(now.start.as_secs_f64()));
+        |it, record| record.fraction(it.process.map(|now| now.start.as_secs_f64()));
 }

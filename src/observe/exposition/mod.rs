@@ -4,6 +4,7 @@
 
 mod lines;
 mod metric;
+mod recorder;
 mod scrape;
 
 use std::sync::Arc;
@@ -14,17 +15,20 @@ use crate::shared::state::SharedState;
 use lines::{Lines, add_label, head};
 use metric::Series;
 pub use metric::{METRICS, Metric};
+pub use recorder::Recorder;
 use scrape::Scrape;
 
 /// Bytes of a part, or a little more.
 const PART: usize = 128 << 10;
 
-/// The text of one scrape, in parts: metrics in the order of [`METRICS`], each with its series in
-/// the order of the configuration.
+/// The text of one scrape, in parts: first what is recorded, by name, then the other metrics in the
+/// order of [`METRICS`], each with its series in the order of the configuration.
 #[derive(Debug)]
 pub struct Exposition {
     scrape: Scrape,
-    /// The metric that is written, and its frontend, backend, server or worker.
+    /// By the exporter.
+    recorded: String,
+    /// The metric that is written, and its frontend, backend or server.
     at: (usize, usize),
     labels: String,
 }
@@ -32,19 +36,17 @@ pub struct Exposition {
 impl Exposition {
     /// Reads what is to be read once. That takes some system calls: not on the control thread.
     #[must_use]
-    pub fn new(snapshot: Snapshot, shared: Arc<SharedState>) -> Self {
-        Self { scrape: Scrape::new(snapshot, shared), at: (0, 0), labels: String::new() }
+    pub fn new(snapshot: Snapshot, shared: Arc<SharedState>, recorder: &Recorder) -> Self {
+        let scrape = Scrape::new(snapshot, shared);
+        let recorded = recorder.render(&scrape);
+        Self { scrape, recorded, at: (0, 0), labels: String::new() }
     }
 
-    /// Writes the series of one frontend, backend, server or worker; none: there is no further one.
+    /// Writes the series of one frontend, backend or server; none: there is no further one.
     fn write(&mut self, metric: &Metric, index: usize, text: &mut String) -> Option<()> {
         let Self { scrape, labels, .. } = self;
         labels.clear();
         match metric.series {
-            Series::Process(series) => {
-                let only = (index == 0).then_some(&*scrape)?;
-                series(only, &mut Lines { text, name: metric.name, labels });
-            }
             Series::Frontend(series) => {
                 let frontend = scrape.frontend(index)?;
                 add_label(labels, "frontend", &frontend.status.name);
@@ -61,11 +63,11 @@ impl Exposition {
                 add_label(labels, "server", &server.status.shared.name);
                 series(&server, &mut Lines { text, name: metric.name, labels });
             }
-            Series::Worker(series) => {
-                let worker = scrape.worker(index)?;
-                add_label(labels, "worker", &index.to_string());
-                series(&worker, &mut Lines { text, name: metric.name, labels });
+            Series::Fraction(value) => {
+                let value = (index == 0).then(|| value(scrape))??;
+                Lines { text, name: metric.name, labels }.fraction(value);
             }
+            Series::Process(_) | Series::Worker(_) => return None,
         }
         Some(())
     }
@@ -77,10 +79,11 @@ impl Iterator for Exposition {
     fn next(&mut self) -> Option<String> {
         METRICS.get(self.at.0)?;
         let mut text = String::with_capacity(PART + PART / 8);
+        text.push_str(&std::mem::take(&mut self.recorded));
         while text.len() < PART {
             let (at, index) = self.at;
             let Some(metric) = METRICS.get(at) else { break };
-            if index == 0 {
+            if index == 0 && !metric.is_recorded() {
                 head(&mut text, metric.name, metric.kind, metric.help);
             }
             let written = self.write(metric, index, &mut text);

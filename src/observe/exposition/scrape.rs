@@ -90,11 +90,15 @@ impl Scrape {
         Some(Server { status: self.snapshot.servers.get(place)?, active })
     }
 
-    pub(super) fn worker(&self, index: usize) -> Option<Worker<'_>> {
+    pub(super) fn workers(&self) -> impl Iterator<Item = Worker<'_>> {
         let SharedState { cells, carried, heartbeats, .. } = &*self.shared;
-        let (heartbeat_age, is_stuck) = heartbeats.all().nth(index)?;
-        let (cell, carried) = (cells.cells().nth(index)?, carried.workers.cells().nth(index)?);
-        Some(Worker { cell, carried, heartbeat_age, is_stuck })
+        let counted = cells.cells().zip(carried.workers.cells());
+        counted.zip(heartbeats.all()).map(|((cell, carried), (heartbeat_age, is_stuck))| Worker {
+            cell,
+            carried,
+            heartbeat_age,
+            is_stuck,
+        })
     }
 }
 

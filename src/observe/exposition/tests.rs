@@ -11,7 +11,7 @@ use crate::shared::snapshot::ProbeResult;
 use crate::terms::{ConnectFailure, Reason, WorkerIndex};
 
 fn render(snapshot: Snapshot, shared: &Arc<SharedState>) -> String {
-    Exposition::new(snapshot, Arc::clone(shared)).collect()
+    Exposition::new(snapshot, Arc::clone(shared), &Recorder::new()).collect()
 }
 
 #[test]
@@ -107,6 +107,33 @@ fn counters_of_the_processes_before_this_one_are_added() {
     ] {
         assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
     }
+}
+
+#[test]
+fn one_recorder_serves_every_scrape() {
+    let (recorder, shared) = (Recorder::new(), sample::shared());
+    let scrape = || -> String {
+        Exposition::new(sample::snapshot(), Arc::clone(&shared), &recorder).collect()
+    };
+    assert!(scrape().contains("\nevenkeel_worker_turns_total{worker=\"1\"} 0\n"));
+    shared.cells.of(WorkerIndex(1)).turns.add(5);
+    shared.cells.of(WorkerIndex(0)).pipes_in_use.set(3);
+    let text = scrape();
+    assert!(text.contains("\nevenkeel_worker_turns_total{worker=\"1\"} 5\n"), "{text}");
+    assert!(text.contains("\nevenkeel_pipes_in_use{worker=\"0\"} 3\n"), "{text}");
+    shared.cells.of(WorkerIndex(0)).pipes_in_use.set(1);
+    assert!(scrape().contains("\nevenkeel_pipes_in_use{worker=\"0\"} 1\n"));
+    assert_eq!(scrape().matches("# TYPE evenkeel_pipes_in_use ").count(), 1);
+}
+
+#[test]
+fn what_could_not_be_read_is_no_number() {
+    let recorder = Recorder::new();
+    let mut scrape = Scrape::new(sample::snapshot(), sample::shared());
+    assert!(!recorder.render(&scrape).contains("NaN"));
+    scrape.process = None;
+    let text = recorder.render(&scrape);
+    assert!(text.contains("\nprocess_open_fds NaN\n"), "{text}");
 }
 
 #[test]
@@ -211,7 +238,7 @@ fn many(servers: usize) -> Snapshot {
 fn the_parts_of_a_long_scrape_are_whole_lines_and_each_has_a_limit() {
     let mut longest = 0;
     let mut text = String::new();
-    for part in Exposition::new(many(1000), sample::shared()) {
+    for part in Exposition::new(many(1000), sample::shared(), &Recorder::new()) {
         assert!(part.ends_with('\n'));
         longest = longest.max(part.len());
         text.push_str(&part);
