@@ -3,6 +3,7 @@
 
 pub(crate) mod balancer;
 pub(crate) mod metrics;
+pub(crate) mod chain;
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod dns;
