@@ -13,7 +13,7 @@ use crate::scene::{self, Path};
 use crate::world::World;
 
 /// Balancers at a time, of each kind. Most of the time they wait for timeouts.
-const BALANCERS: usize = 3;
+const BALANCERS: usize = 4;
 
 /// How much the resident memory of a balancer may grow over its scenarios, in KiB: its buffers and
 /// socket tables are used for the first time. A session that was lost would keep its buffers.
