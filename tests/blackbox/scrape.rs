@@ -83,7 +83,7 @@ fn scrapes_at_the_same_time_are_all_complete() {
             assert_eq!(status, 200, "{text}");
             let up = text.lines().filter(|line| line.starts_with("evenkeel_server_up{")).count();
             assert_eq!(up, usize::from(SERVERS) + 1);
-            assert!(text.lines().last().unwrap().starts_with("process_start_time_seconds "));
+            assert!(text.lines().last().unwrap().starts_with("process_cpu_seconds_total "));
         }
     });
     assert_control_works(&env, &balancer);
