@@ -173,8 +173,8 @@ impl Write for &Lines {
 }
 
 /// A line whose control characters are escaped, but those of colours and the line break at its end:
-/// what a message repeats of a peer adds no line, and does nothing to a terminal. (The formatter does
-/// this for ESC and the like, not for line breaks.)
+/// what a message repeats of a peer adds no line, and does nothing to a terminal. (The formatter
+/// does this for ESC and the like, not for line breaks.)
 fn one_line(line: &[u8], colour: bool) -> Vec<u8> {
     let inside = line.strip_suffix(b"\n").unwrap_or(line);
     // 0xc2 begins the characters 0x80 to 0xbf.

@@ -1,5 +1,6 @@
 //! Mixed load for as long as wanted, while servers die, the configuration is reloaded, the program
-//! is replaced, and clients reset and stop reading. Every byte is checked, and every end needs a reason.
+//! is replaced, and clients reset and stop reading. Every byte is checked, and every end needs a
+//! reason.
 //!
 //! `EVENKEEL_SOAK` sets the time in seconds; `tests/soak` sets it from minutes and hours.
 

@@ -132,8 +132,8 @@ impl Controller {
         }
     }
 
-    /// Gives the connections that wait at the sockets of a stuck worker to `living` workers, at most
-    /// `room` of them and as many as have room in the frontend. Whether none is left.
+    /// Gives the connections that wait at the sockets of a stuck worker to `living` workers, at
+    /// most `room` of them and as many as have room in the frontend. Whether none is left.
     fn give(
         &mut self,
         (listener, frontend): (&Arc<Listener>, &Arc<Frontend>),

@@ -44,7 +44,7 @@ pub(super) fn read(bytes: &[u8], is_routed: impl Fn(&[u8]) -> bool) -> Progress<
     let message = match message(bytes) {
         Progress::Complete(message, _) => message,
         Progress::Incomplete(needed) if bytes.len() <= RECORD_HEADER => {
-            // The byte that may show that it is not TLS: the second one, or the type of the message.
+            // The byte that may show that it is not TLS: the second one, or the message's type.
             let telling = if bytes.len() < 2 { bytes.len() + 1 } else { RECORD_HEADER + 1 };
             return Progress::Incomplete(needed.min(telling));
         }
