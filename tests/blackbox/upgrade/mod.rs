@@ -14,7 +14,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use crate::common::balancer::{PROGRAM, printed, run_command, write_config};
-use crate::common::chain::Chain;
+use crate::common::chain::{Chain, runs};
 use crate::common::wait::until;
 use crate::common::{Balancer, Config, TestEnv};
 
