@@ -101,7 +101,7 @@ fn names_that_move_with_every_answer_cost_a_bounded_amount_of_work_and_memory() 
     let mut text = String::new();
     for number in 0..NAMES {
         dns.set_mood_of(&format!("anew{number}.test"), Mood::Anew);
-        write!(text, "{}weight = 0\n", named(&format!("anew{number}"))).unwrap();
+        writeln!(text, "{}weight = 0", named(&format!("anew{number}"))).unwrap();
     }
     let config = Config::new(&env).global(&dns.resolver()).server("1", server.address).more(&text);
     let balancer = Balancer::start(&env, &config);

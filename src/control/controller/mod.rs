@@ -2,6 +2,7 @@
 
 mod descriptors;
 mod events;
+mod pace;
 mod state;
 mod stuck;
 mod probes;

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::control::budget::Budget;
 use crate::control::cluster::{Bound, Cluster};
 use crate::control::controller::events::{Event, Events};
-use crate::control::controller::probes::TablePace;
+use crate::control::controller::pace::TablePace;
 use crate::control::controller::state::{Controller, Reloading, Remedy};
 use crate::control::controller::upgrade_state::{Observed, Upgrading};
 use crate::control::heartbeats::Watch;

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::control::budget::Budget;
 use crate::control::cluster::{Bound, Cluster};
 use crate::control::controller::events::Senders;
-use crate::control::controller::probes::TablePace;
+use crate::control::controller::pace::TablePace;
 use crate::control::controller::upgrade_state::Upgrading;
 use crate::control::heartbeats::Watch;
 use crate::control::notify::Notifier;

@@ -6,7 +6,7 @@
 //! connects have fewer buckets than other durations.
 
 use crate::observe::exposition::lines::Lines;
-use crate::observe::exposition::recorder::Record;
+use crate::observe::exposition::record::Record;
 use crate::observe::exposition::scrape::{Frontend, Scrape, Server, Worker};
 use crate::observe::report::State;
 use crate::shared::counters::{BOUNDS, FrontendCell, HistogramSum, ServerCell, WorkerCell};
@@ -40,8 +40,8 @@ pub(super) enum Series {
     Backend(fn(&BackendStatus, &mut Lines<'_>)),
     Server(fn(&Server<'_>, &mut Lines<'_>)),
     /// Recorded, and written by the exporter.
-    Process(fn(&Scrape, &Record<'_>)),
-    Worker(fn(&Worker<'_>, &Record<'_>)),
+    Process(fn(&Scrape, &Record)),
+    Worker(fn(&Worker<'_>, &Record)),
     /// A counter with a fraction, which a recorder does not have.
     Fraction(fn(&Scrape) -> Option<f64>),
 }
@@ -248,10 +248,11 @@ metrics! {
     Process "counter" "evenkeel_log_drops_total"
         "Session log records that were dropped, because the queue was full or a write failed."
         |it, record| {
-            let (shared, drops) = (&it.shared, |cell: &WorkerCell| cell.log_drops.read());
-            let queue_full = shared.cells.sum(drops).wrapping_add(shared.carried.workers.sum(drops));
+            let (shared, carried) = (&it.shared, &it.shared.carried);
+            let drops = |cell: &WorkerCell| cell.log_drops.read();
+            let queue_full = shared.cells.sum(drops).wrapping_add(carried.workers.sum(drops));
             let unwritten = shared.records.as_ref().map_or(0, Records::unwritten);
-            let write_failed = unwritten.wrapping_add(shared.carried.unwritten.read());
+            let write_failed = unwritten.wrapping_add(carried.unwritten.read());
             record.of("reason", "queue_full", queue_full);
             record.of("reason", "write_failed", write_failed);
         };

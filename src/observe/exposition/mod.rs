@@ -4,6 +4,7 @@
 
 mod lines;
 mod metric;
+mod record;
 mod recorder;
 mod scrape;
 

@@ -8,18 +8,12 @@ use metrics::{Label, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 use crate::observe::exposition::metric::{METRICS, Metric, Series};
+use crate::observe::exposition::record::Record;
 use crate::observe::exposition::scrape::Scrape;
 
 /// The recorder: one for the life of the process.
 #[derive(Debug)]
 pub struct Recorder(PrometheusRecorder);
-
-/// Records the series of one metric that have the same labels.
-#[derive(Debug)]
-pub(super) struct Record<'a> {
-    metric: &'a Metric,
-    labels: Vec<Label>,
-}
 
 impl Default for Recorder {
     fn default() -> Self {
@@ -51,54 +45,16 @@ impl Recorder {
 }
 
 fn record(metric: &Metric, scrape: &Scrape) {
+    let Metric { name, kind, .. } = *metric;
     match metric.series {
-        Series::Process(series) => series(scrape, &Record { metric, labels: Vec::new() }),
+        Series::Process(series) => series(scrape, &Record { name, kind, labels: Vec::new() }),
         Series::Worker(series) => {
             for (index, worker) in scrape.workers().enumerate() {
                 let labels = vec![Label::new("worker", index.to_string())];
-                series(&worker, &Record { metric, labels });
+                series(&worker, &Record { name, kind, labels });
             }
         }
         Series::Frontend(_) | Series::Backend(_) | Series::Server(_) | Series::Fraction(_) => {}
-    }
-}
-
-impl Record<'_> {
-    /// The only series.
-    pub(super) fn value(&self, value: u64) {
-        self.with(&[], value);
-    }
-
-    /// The only series, of what the kernel says. If that could not be read, a counter keeps its
-    /// value, and a gauge has none.
-    pub(super) fn known(&self, value: Option<u64>) {
-        match value {
-            Some(value) => self.value(value),
-            None if self.metric.kind == "gauge" => self.fraction(None),
-            None => {}
-        }
-    }
-
-    /// The only series, of a gauge with a fraction; none: it has no value.
-    pub(super) fn fraction(&self, value: Option<f64>) {
-        metrics::gauge!(self.metric.name, self.labels.clone()).set(value.unwrap_or(f64::NAN));
-    }
-
-    /// The series with this label too.
-    pub(super) fn of(&self, label: &'static str, word: &'static str, value: u64) {
-        self.with(&[(label, word)], value);
-    }
-
-    /// The series with these labels too.
-    pub(super) fn with(&self, more: &[(&'static str, &'static str)], value: u64) {
-        let mut labels = self.labels.clone();
-        labels.extend(more.iter().map(|(label, word)| Label::new(*label, *word)));
-        if self.metric.kind == "counter" {
-            metrics::counter!(self.metric.name, labels).absolute(value);
-        } else {
-            #[expect(clippy::cast_precision_loss, reason = "gauges of the format are floats")]
-            metrics::gauge!(self.metric.name, labels).set(value as f64);
-        }
     }
 }
 
