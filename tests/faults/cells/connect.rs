@@ -100,10 +100,7 @@ pub(super) const ROWS: &[Row] = &[
         ),
     ),
     Row(Network(Fin), Never(FIN_OF_NETWORK)),
-    Row(
-        Network(Rst),
-        Run(&[scene("plain", "n.reset:s c.connect c.ends:rst", "c SC connect_failed")]),
-    ),
+    Row(Network(Rst), Run(&[scene("plain", "n.reset:s c.refused", "any SC connect_failed")])),
     Row(
         Network(Silence),
         Run(&[scene(
