@@ -25,12 +25,14 @@ mod wait;
 /// The columns of the grid of a Grafana dashboard.
 const COLUMNS: u64 = 24;
 
-/// Metrics that may be 0 on a machine with little load. All others must be above 0.
-const MAY_BE_ZERO: [&str; 8] = [
+/// Metrics that may be 0 on a machine with little load, without upgrades. All others must be above
+/// 0.
+const MAY_BE_ZERO: [&str; 9] = [
     "evenkeel_buffers_in_use",
     "evenkeel_pipes_in_use",
     "evenkeel_accept_paused",
     "evenkeel_worker_stuck",
+    "evenkeel_upgrades_total",
     "evenkeel_accept_errors_total",
     "evenkeel_buffer_waits_total",
     "evenkeel_splice_fallbacks_total",
