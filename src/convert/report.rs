@@ -118,7 +118,7 @@ impl Report {
     }
 
     fn add(&self, place: Place, kind: Kind, reason: String, is_urgent: bool) {
-        let reason = shortened(&reason);
+        let reason = shortened(reason);
         if !self.noted.borrow_mut().insert((place, reason.clone())) {
             return;
         }
@@ -132,7 +132,7 @@ impl Report {
 
     /// A line that is refused.
     pub(super) fn refuse(&self, place: Place, problem: impl Into<String>) {
-        let problem = shortened(&problem.into());
+        let problem = shortened(problem);
         if self.refused.borrow_mut().insert((place, problem.clone())) {
             self.problems.borrow_mut().push((place, problem));
         }
@@ -169,9 +169,10 @@ impl Report {
 }
 
 /// A reason or a problem, without the length that words of the file may give it.
-fn shortened(text: &str) -> String {
+fn shortened(text: impl Into<String>) -> String {
     const LENGTH_MAX: usize = 300;
-    let text = plain(text);
+    let text: String = text.into();
+    let text = plain(&text);
     let start: String = text.chars().take(LENGTH_MAX).collect();
     if start.len() < text.len() { start + " ..." } else { text }
 }

@@ -265,7 +265,9 @@ fn check_and_doctor_say_that_the_running_evenkeel_uses_its_addresses() {
         let is_ok = |line: &str| line.starts_with("ok ") && line.contains(&note);
         assert!(doctor.lines().any(is_ok), "{doctor}");
     }
+    let control = format!("{} is in use by the running", env.file("control.sock").display());
+    assert!(said.contains(&control), "{said}");
     let warning = format!("warning: {} is in use; stop the program", taken.address);
     assert!(said.contains(&warning), "{said}");
-    assert_eq!(said.lines().count(), 4, "{said}");
+    assert_eq!(said.lines().count(), 5, "{said}");
 }

@@ -206,7 +206,7 @@ impl Live {
                 let known = endpoints.iter().any(|endpoint| Arc::ptr_eq(endpoint, chosen));
                 assert!(known, "not in the table: {chosen:?}");
             }
-            Err(PickError::NoRoute | PickError::ClientLeft) => panic!("{choice:?}"),
+            Err(PickError::NoRoute | PickError::ClientLeft) => unreachable!("{choice:?}"),
             Err(PickError::NoServer) => assert!(endpoints.is_empty(), "there is one: {backend:?}"),
             Err(PickError::AllFull | PickError::QueueFull) => {
                 assert!(is_full(backend), "there is room: {backend:?}");

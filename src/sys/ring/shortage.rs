@@ -31,6 +31,9 @@ pub enum RingError {
 impl RingError {
     /// Ends the process: without its ring, a worker serves nobody and keeps its share of the
     /// clients. A supervisor starts a new process.
+    ///
+    /// # Panics
+    /// Always.
     #[expect(clippy::panic, reason = "a half-dead process would swallow its share of the clients")]
     pub fn end_process(self) -> ! {
         panic!("the ring of this worker cannot go on: {self}")

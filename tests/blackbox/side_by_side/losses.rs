@@ -121,7 +121,7 @@ fn outcome(client: &TcpStream) -> Option<bool> {
 /// More clients than there are descriptors for; those that are served leave later, so that each of
 /// the others has its turn.
 fn beyond_the_descriptors(subject: &Subject<'_>) -> Clients {
-    let mut waiting: Vec<TcpStream> = (0..150)
+    let mut waiting: Vec<TcpStream> = (0..400)
         .map(|_| {
             let client = connect(subject.env.frontend());
             client.set_nonblocking(true).unwrap();
@@ -172,7 +172,7 @@ type Situation = (&'static str, u32, bool, fn(&Subject<'_>) -> Clients);
 
 const SITUATIONS: [Situation; 3] = [
     ("ten reloads", 4000, false, over_ten_reloads),
-    ("150 clients, 200 descriptors", 200, false, beyond_the_descriptors),
+    ("400 clients, 600 descriptors", 600, false, beyond_the_descriptors),
     ("200 readers that stop", 4000, true, beside_readers_that_stop),
 ];
 
