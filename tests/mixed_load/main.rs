@@ -5,6 +5,7 @@
 //! `EVENKEEL_SOAK` sets the time in seconds; `tests/soak` sets it from minutes and hours.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "the summary of a run")]
 
 #[path = "../common/mod.rs"]
 #[expect(dead_code, reason = "other suites use the rest")]
@@ -25,6 +26,7 @@ use nix::sys::signal::Signal;
 
 use client::Clients;
 use common::chain::Chain;
+use common::metrics::Metrics;
 use common::process::{Descriptors, resident_kib};
 use common::wait::{pause, until, until_some};
 use common::{Config, TestEnv};
@@ -114,15 +116,7 @@ fn mixed_load_loses_no_byte_and_no_session_without_a_reason() {
         clients.stopped.store(true, Ordering::Relaxed);
         handles.into_iter().for_each(|handle| handle.join().unwrap());
     });
-    let metrics = until_some("every session has ended", || {
-        let metrics = balancer.metrics();
-        let of = |name: &str| metrics.value(name, &[]);
-        let closed = of("evenkeel_sessions_closed_total");
-        let gauges =
-            ["evenkeel_sessions_active", "evenkeel_buffers_in_use", "evenkeel_pipes_in_use"];
-        let is_idle = gauges.iter().all(|gauge| of(gauge) == 0.0);
-        (is_idle && (of("evenkeel_sessions_total") - closed).abs() < 0.5).then_some(metrics)
-    });
+    let metrics = idle(&balancer);
     let mut summary = report.to_string();
     let opened = metrics.value("evenkeel_sessions_total", &[]);
     writeln!(summary, "{opened:>12} sessions of the balancer").unwrap();
@@ -138,7 +132,24 @@ fn mixed_load_loses_no_byte_and_no_session_without_a_reason() {
     assert!(opened >= report.of("sessions complete") as f64, "{opened}");
     assert!(report.of("sessions complete") > connections / 2, "of {connections} connections");
     assert_flat(&memory, time);
-    let before = memory.first().unwrap().1;
+    assert_released(&balancer, memory.first().unwrap().1);
+}
+
+/// Waits until no session is open and nothing is held; the metrics of that moment.
+fn idle(balancer: &Chain<'_>) -> Metrics {
+    until_some("every session has ended", || {
+        let metrics = balancer.metrics();
+        let of = |name: &str| metrics.value(name, &[]);
+        let closed = of("evenkeel_sessions_closed_total");
+        let gauges =
+            ["evenkeel_sessions_active", "evenkeel_buffers_in_use", "evenkeel_pipes_in_use"];
+        let is_idle = gauges.iter().all(|gauge| of(gauge) == 0.0);
+        (is_idle && (of("evenkeel_sessions_total") - closed).abs() < 0.5).then_some(metrics)
+    })
+}
+
+/// Waits until memory and descriptors are back.
+fn assert_released(balancer: &Chain<'_>, before: u64) {
     until("memory is released", || resident_kib(balancer.pid()) < before + 16 * 1024);
     // Each process has as many as the first one had at its start, and pipes for the next bulk.
     let (base, pipes) = (balancer.base, 2 * 2 * 64);

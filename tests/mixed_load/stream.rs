@@ -31,7 +31,7 @@ pub(crate) fn block(connection: u64, way: Way, sequence: u64) -> [u8; BLOCK] {
     block
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): spreads a number over 64 bits.
+/// `SplitMix64` (Steele, Lea, Flood 2014): spreads a number over 64 bits.
 pub(crate) const fn mixed(number: u64) -> u64 {
     let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -101,15 +101,15 @@ fn control(sections: &Sections, settings: &mut Vec<Setting>, report: &Report) {
         } else {
             has_one = true;
             let is_own = path.strip_prefix(FOLDER).is_some_and(|name| !name.contains('/'));
-            let (path, what) = if is_own {
-                (path, "the path is kept; level and mode are not".to_owned())
+            if is_own {
+                report
+                    .near(line.place, "observe.control: the path is kept; level and mode are not");
+                let value = literal::quoted(path);
+                settings.push(Setting { table: "observe", key: "control", value });
             } else {
                 let remark = "the service may write only there; level and mode are not kept";
-                (DEFAULT, format!("{DEFAULT}, as {remark}"))
-            };
-            report.near(line.place, format!("observe.control: {what}"));
-            let value = literal::quoted(path);
-            settings.push(Setting { table: "observe", key: "control", value });
+                report.near(line.place, format!("observe.control: {DEFAULT}, as {remark}"));
+            }
         }
     }
 }
