@@ -119,7 +119,7 @@ pub(super) fn observe(text: &str) -> Parsed<SocketAddr> {
 }
 
 /// Where a server is.
-pub(super) fn server(text: &str) -> Parsed<ServerAddress> {
+pub(crate) fn server(text: &str) -> Parsed<ServerAddress> {
     if let Some(path) = unix(text)? {
         return Ok(ServerAddress::Unix(path));
     }
@@ -307,7 +307,7 @@ pub(super) fn dns_server(text: &str) -> Parsed<SocketAddr> {
 
 /// An SRV name (RFC 2782): labels as those of a host name, which may begin with an underscore. In
 /// lower case.
-pub(super) fn srv_name(text: &str) -> Parsed<String> {
+pub(crate) fn srv_name(text: &str) -> Parsed<String> {
     const EXAMPLE: &str = "write one such as \"_http._tcp.web.example\"";
     if text.contains(':') {
         return Err(format!("an SRV name has no port, its records have one; {EXAMPLE}"));

@@ -71,6 +71,9 @@ pub use validate::{on_this_machine, overlap};
 pub use values::Rate;
 pub use zones::missing_interfaces;
 
+pub(crate) use addresses::{server as server_address, srv_name};
+pub(crate) use values::{protocol, server_name};
+
 use kinds::Table;
 use networks::BadLines;
 use problems::{Sink, shown};

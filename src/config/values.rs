@@ -214,7 +214,7 @@ pub(super) fn status_range(text: &str) -> Parsed<(u16, u16)> {
 
 /// A server name (RFC 6066, 3), or `*.` and a name, as it is compared: in lower case and without
 /// the dot at its end.
-pub(super) fn server_name(text: &str) -> Parsed<String> {
+pub(crate) fn server_name(text: &str) -> Parsed<String> {
     const REMEDY: &str = "write one such as \"www.example.org\" or \"*.example.org\"";
     if text == "*" {
         return wrong("every name; write this backend as `backend`");
@@ -235,7 +235,7 @@ pub(super) fn server_name(text: &str) -> Parsed<String> {
 }
 
 /// A protocol of ALPN (RFC 7301): 1 to 255 bytes.
-pub(super) fn protocol(text: &str) -> Parsed<String> {
+pub(crate) fn protocol(text: &str) -> Parsed<String> {
     if !(1..=255).contains(&text.len()) {
         return wrong("not a protocol; write one such as \"h2\" or \"http/1.1\"");
     }

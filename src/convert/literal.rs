@@ -1,5 +1,9 @@
 //! Values as TOML writes them, and names that evenkeel accepts.
 
+use std::net::Ipv4Addr;
+
+use crate::config;
+
 /// A basic string.
 pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
@@ -40,10 +44,14 @@ pub(super) fn key(name: &str) -> String {
     if !name.is_empty() && name.chars().all(is_bare) { name.to_owned() } else { quoted(name) }
 }
 
-/// Whether a text can be a host name (RFC 1123; Docker has names with underscores).
+/// Whether a text can be a host name (RFC 1123; Docker has names with underscores) or is an IPv4
+/// address. Short forms of one (`10.1`) are neither.
 pub(super) fn is_host(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-    !text.is_empty() && text.chars().all(fits)
+    let is_known = |text: &str| {
+        text.parse::<Ipv4Addr>().is_ok() || config::server_address(&format!("{text}:1")).is_ok()
+    };
+    !text.is_empty() && text.chars().all(fits) && is_known(text)
 }
 
 /// Timers of evenkeel and of HAProxy end below 2^31 ms.

@@ -4,6 +4,7 @@ use super::address::{self, Host, Port};
 use super::keywords::{self, Treatment};
 use super::lexer::{self, Environment, Line};
 use super::sections::Proxy;
+use crate::config;
 use crate::convert::draft::Address;
 use crate::convert::literal;
 use crate::convert::report::{Place, Report};
@@ -81,7 +82,7 @@ pub(super) fn servers(
         };
         if line.word(0) == "server-template" {
             let host = word.split(':').next().unwrap_or_default();
-            if host.starts_with('_') {
+            if host.starts_with('_') && config::srv_name(host).is_ok() {
                 report.near(line.place, "backend.srv: as many servers as DNS names");
                 srv = Some(host.to_owned());
                 servers.push(Input {

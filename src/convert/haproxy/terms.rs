@@ -1,5 +1,6 @@
 //! The tests of ACLs, as far as evenkeel has the same ones.
 
+use crate::config;
 use crate::convert::networks::{Clients, Network};
 
 /// A test of a connection.
@@ -84,7 +85,8 @@ pub(super) fn term(words: &[String]) -> Term {
             server_names(&method, &values).unwrap_or(Term::Other(text))
         }
         "req.ssl_alpn" if files.is_empty() && matches!(method.as_str(), "" | "str" | "sub") => {
-            Term::Alpn(values)
+            let is_known = values.iter().all(|value| config::protocol(value).is_ok());
+            if is_known { Term::Alpn(values) } else { Term::Other(text) }
         }
         _ if sample.starts_with("sc")
             || sample.starts_with("src_")
@@ -198,11 +200,10 @@ fn server_names(method: &str, values: &[String]) -> Option<Term> {
     (!names.is_empty()).then_some(Term::ServerName(names, is_wider))
 }
 
-/// A host name, in lower case.
+/// A host name that `frontend.sni` may have, also behind `*.`, in lower case.
 fn name(text: &str) -> Option<String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    let is_name = text.contains(|c: char| c.is_ascii_alphanumeric());
-    (is_name && text.chars().all(fits) && !text.starts_with('.')).then(|| text.to_ascii_lowercase())
+    let name = config::server_name(text).ok()?;
+    (!name.starts_with('*') && config::server_name(&format!("*.{name}")).is_ok()).then_some(name)
 }
 
 /// The names of a regular expression that says nothing else than a name, or a domain:

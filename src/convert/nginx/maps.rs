@@ -1,8 +1,12 @@
 //! Variables that `proxy_pass` names: maps of the TLS server name, of ALPN, and constants.
 
 use super::lexer::Directive;
+use crate::config;
 use crate::convert::haproxy::names_of_pattern;
 use crate::convert::report::Report;
+
+/// Of a name that is not ASCII, has an empty label, or is too long.
+const NO_NAME: &str = "a name that no client can send: evenkeel sends it where other names go";
 
 /// Where a `proxy_pass` leads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -182,11 +186,14 @@ fn map(
                     );
                     continue;
                 };
-                entries.extend(
-                    keys(key, is_sni, has_hostnames, entry, report)
-                        .into_iter()
-                        .map(|(name, is_pattern)| (name, target.clone(), is_pattern)),
-                );
+                for (name, is_pattern) in keys(key, is_sni, has_hostnames, entry, report) {
+                    let name =
+                        if is_sni { config::server_name(&name) } else { config::protocol(&name) };
+                    match name {
+                        Ok(name) => entries.push((name, target.clone(), is_pattern)),
+                        Err(_) => report.urgent(entry.place, NO_NAME),
+                    }
+                }
             }
         }
     }
