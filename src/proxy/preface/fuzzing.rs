@@ -45,8 +45,8 @@ pub fn proxy_header(input: &[u8]) {
         let sent = proxy_header::header(version, from, to, &header.tlvs);
         let Progress::Complete(read, end) = header::read(&sent) else { panic!("{sent:?}") };
         assert_eq!((read.addresses, end), (header.addresses, sent.len()));
-        let is_v2 = version == ProxyVersion::V2;
-        let kept = if is_v2 { header.tlvs.clone() } else { ProxyTlvs::default() };
+        let is_binary = version == ProxyVersion::V2;
+        let kept = if is_binary { header.tlvs.clone() } else { ProxyTlvs::default() };
         assert_eq!(read.tlvs, kept);
     }
 }
