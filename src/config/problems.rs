@@ -129,9 +129,12 @@ impl<'a> Sink<'a> {
         self.push_at(self.span(offset), text);
     }
 
-    /// A problem at a position.
+    /// A problem at a position. A control character, which a terminal would interpret, is left out:
+    /// messages repeat words of the file.
     pub(super) fn push_at(&self, span: Span, text: impl Into<String>) {
-        self.found.borrow_mut().push(Problem { span, text: text.into() });
+        let mut text = text.into();
+        text.retain(|c| !c.is_control());
+        self.found.borrow_mut().push(Problem { span, text });
     }
 
     pub(super) fn is_empty(&self) -> bool {
