@@ -92,8 +92,11 @@ fn unescape(line: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::ops::Range;
+    use std::panic::{catch_unwind, resume_unwind};
     use std::path::{Path, PathBuf};
+    use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+    use std::{env, fs};
 
     use super::*;
 
@@ -115,6 +118,114 @@ mod tests {
         }
         let files = fs::read_dir(folder()).unwrap().count();
         assert_eq!(files, TARGETS.len(), "a file of seeds for each target and no other");
+    }
+
+    /// A hundred inputs for each target; `fuzz/run` names one target and its time.
+    #[test]
+    fn mutated_seeds_hold_what_fuzzing_asserts() {
+        let wanted = env::var("EVENKEEL_FUZZ").ok();
+        let seconds = env::var("EVENKEEL_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
+        let time = seconds.map(Duration::from_secs);
+        for target in TARGETS {
+            if wanted.as_ref().is_none_or(|name| name == target.name) {
+                mutate(target, &corpus(target), time);
+            }
+        }
+    }
+
+    /// Checks mutations of the seeds for this time, or a hundred that are the same in every run.
+    fn mutate(target: &Target, corpus: &[Vec<u8>], time: Option<Duration>) {
+        let begin = Instant::now();
+        let fresh = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let seed = if time.is_some() { u64::from(fresh.subsec_nanos()) } else { 1 };
+        let (mut random, mut count) = (Random(seed), 0_u64);
+        while time.map_or(count < 100, |time| begin.elapsed() < time) {
+            let input = random.mutated(corpus);
+            if let Err(panic) = catch_unwind(|| (target.check)(&input)) {
+                println!("found, of seed {seed}; a line for fuzz/seeds/{}:", target.name);
+                println!("{}", escaped(&input));
+                resume_unwind(panic);
+            }
+            count += 1;
+        }
+        let a_second = count as f64 / begin.elapsed().as_secs_f64();
+        println!("{:14} {count:10} executions {a_second:8.0} a second  ok", target.name);
+    }
+
+    /// Pseudo-random numbers (`SplitMix64`).
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut bits = self.0;
+            bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            usize::try_from(bits ^ (bits >> 31)).unwrap() % limit.max(1)
+        }
+
+        /// A part of some bytes, short ones more often.
+        fn part(&mut self, length: usize) -> Range<usize> {
+            let start = self.below(length + 1);
+            let longest = if self.below(4) == 0 { length - start } else { 8.min(length - start) };
+            start..start + self.below(longest + 1)
+        }
+
+        /// One of the seeds after one to six changes.
+        fn mutated(&mut self, corpus: &[Vec<u8>]) -> Vec<u8> {
+            // Bytes that grammars and binary formats give a meaning.
+            const TELLING: &[u8] = b"\0\x01\x7f\x80\xff\r\n\t \"'\\#;:,.*-+=/%$@{}[]()<>09azAZ";
+            let mut input = corpus[self.below(corpus.len())].clone();
+            for _ in 0..=self.below(6) {
+                let part = self.part(input.len());
+                let other = &corpus[self.below(corpus.len())];
+                match self.below(8) {
+                    0 => drop(input.drain(part)),
+                    1 => input.truncate(part.start),
+                    2 => {
+                        let again = input[part.clone()].to_vec();
+                        drop(input.splice(part.start..part.start, again));
+                    }
+                    3 => drop(input.splice(part, other[self.part(other.len())].to_vec())),
+                    4 => input.insert(part.start, TELLING[self.below(TELLING.len())]),
+                    5 => input.insert(part.start, u8::try_from(self.below(256)).unwrap()),
+                    _ if input.is_empty() => {}
+                    6 => {
+                        let at = self.below(input.len());
+                        input[at] = TELLING[self.below(TELLING.len())];
+                    }
+                    _ => {
+                        let at = self.below(input.len());
+                        input[at] ^= 1 << self.below(8);
+                    }
+                }
+            }
+            input.truncate(16 * 1024);
+            input
+        }
+    }
+
+    /// The seeds of a target, and files of other tests that are inputs of it.
+    fn corpus(target: &Target) -> Vec<Vec<u8>> {
+        let text = fs::read_to_string(folder().join(target.name)).unwrap();
+        let mut corpus = seeds(&text);
+        let folders: &[&str] = match target.name {
+            "configuration" => &["tests/config/valid", "tests/config/invalid"],
+            "convert" => &["tests/convert"],
+            _ => &[],
+        };
+        for folder in folders {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+            let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+            let is_input = |file: &PathBuf| {
+                let kind = file.extension().unwrap_or_default();
+                ["toml", "cfg", "conf"].iter().any(|input| kind == *input)
+            };
+            let mut files: Vec<PathBuf> = files.filter(is_input).collect();
+            files.sort();
+            corpus.extend(files.iter().map(|file| fs::read(file).unwrap()));
+        }
+        corpus
     }
 
     #[test]
