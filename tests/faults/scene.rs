@@ -354,7 +354,7 @@ impl<'w, 'e> Scene<'w, 'e> {
             return world.wait(|| {
                 let lines = world.balancer.sessions();
                 let logged = lines.iter().skip(earlier).any(|line| line.contains(&field));
-                if logged { Ok(()) } else { Err("it is not logged".to_owned()) }
+                if logged { Ok(()) } else { Err(format!("open: {:?}", world.sessions())) }
             });
         }
         world.wait(|| {

@@ -1,7 +1,8 @@
 //! A session that one peer has reset, while the other one has not read everything yet. Each script
 //! runs twice: with small messages, and with bulk. Of bulk, the worker does not read behind a full
-//! pipe: it learns of the reset when it sends, which is why the reader sends a byte. A lost reset is
-//! not sent again, so that the network is whole again before the last bytes are read.
+//! pipe: it learns of the reset when it sends, which is why the reader sends a byte.
+//!
+//! A lost reset is not sent again: the network is whole before the last bytes are read.
 
 use super::reasons::GARBAGE_OF_NETWORK;
 use crate::matrix::Cover::{Never, Run};

@@ -93,7 +93,8 @@ pub(super) const ROWS: &[Row] = &[
             ),
             scene(
                 "plain",
-                "c.connect s.accept relay s.fin c.ends:fin s.rst c.flood:100000 b.ended",
+                "c.connect s.accept relay s.fin c.ends:fin s.rst c.flood:100000 c.pause:50 \
+                 c.flood:100000 b.ended",
                 "c SD server_reset",
             ),
         ]),
