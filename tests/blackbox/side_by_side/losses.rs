@@ -88,16 +88,16 @@ fn limited(descriptors: u32) -> Command {
 fn over_ten_reloads(subject: &Subject<'_>) -> Clients {
     let (stopped, served, failed) =
         (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let fetch_until_stopped = || {
+        while !stopped.load(Ordering::Relaxed) {
+            let is_served = fetch(subject.env.frontend()).is_ok_and(|name| !name.is_empty());
+            let count = if is_served { &served } else { &failed };
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    };
     thread::scope(|scope| {
         for _ in 0..30 {
-            scope.spawn(|| {
-                while !stopped.load(Ordering::Relaxed) {
-                    let is_served =
-                        fetch(subject.env.frontend()).is_ok_and(|name| !name.is_empty());
-                    let count = if is_served { &served } else { &failed };
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
-            });
+            scope.spawn(fetch_until_stopped);
         }
         for _ in 0..10 {
             pause(Duration::from_millis(300));
@@ -196,7 +196,7 @@ fn the_table_of_losses_has_none_for_evenkeel() {
             act(&start(&env, &servers, descriptors))
         };
         let ours = run(evenkeel);
-        let theirs = has_haproxy.then(|| run(haproxy).to_string()).unwrap_or_default();
+        let theirs = if has_haproxy { run(haproxy).to_string() } else { String::new() };
         println!("{situation:<30} {ours}   {theirs}");
         assert_eq!(ours.failed, 0, "{situation}");
         assert!(ours.served + ours.served_later > 0, "{situation}");
