@@ -44,6 +44,9 @@ pub(super) fn key(name: &str) -> String {
     if !name.is_empty() && name.chars().all(is_bare) { name.to_owned() } else { quoted(name) }
 }
 
+/// Why a unix socket is left out (unix(7), `sun_path`).
+pub(super) const UNIX_PATH: &str = "evenkeel takes an absolute path of at most 107 bytes: write it";
+
 /// Whether a text can be a host name (RFC 1123; Docker has names with underscores) or is an IPv4
 /// address. Short forms of one (`10.1`) are neither.
 pub(super) fn is_host(text: &str) -> bool {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::keywords::{self, Block};
 use super::lexer::Directive;
+use crate::config;
 use crate::convert::draft::{Bind, Entry};
 use crate::convert::keyword::Treatment;
 use crate::convert::literal;
@@ -75,6 +76,10 @@ fn binds(line: &Directive, both: bool, report: &Report) -> Vec<Bind> {
     let place = line.place;
     let word = line.word(0);
     if let Some(path) = word.strip_prefix("unix:") {
+        if config::server_address(word).is_err() {
+            report.urgent(place, literal::UNIX_PATH);
+            return Vec::new();
+        }
         return vec![Bind { host: format!("unix:{path}"), ports: None, place }];
     }
     if word.contains('$') {

@@ -3,6 +3,7 @@
 use super::keywords::{self, Block};
 use super::lexer::Directive;
 use super::maps::CLIENT_PORT;
+use crate::config;
 use crate::convert::draft::{Address, Backend, Entry, Origin, Server};
 use crate::convert::keyword::Treatment;
 use crate::convert::literal;
@@ -129,7 +130,11 @@ fn server(
         } else {
             format!("_{service}._tcp.{host}")
         };
-        set(&mut backend.entries, ("srv", literal::quoted(&name)));
+        if config::srv_name(&name).is_ok() {
+            set(&mut backend.entries, ("srv", literal::quoted(&name)));
+        } else {
+            report.urgent(place, "a name that is no DNS SRV name: left out");
+        }
         return;
     }
     server.name = format!("server{}", backend.servers.len() + 1);
@@ -147,7 +152,12 @@ fn set(entries: &mut Vec<Entry>, entry: Entry) {
 /// `host:port`, `[v6]:port` or `unix:path`.
 fn address(word: &str, place: Place, report: &Report) -> Address {
     if let Some(path) = word.strip_prefix("unix:") {
-        return Address::Path(path.split(':').next().unwrap_or_default().to_owned());
+        let path = path.split(':').next().unwrap_or_default();
+        if config::server_address(&format!("unix:{path}")).is_err() {
+            report.urgent(place, literal::UNIX_PATH);
+            return Address::Unknown(path.to_owned(), None);
+        }
+        return Address::Path(path.to_owned());
     }
     if let Some(host) = word.strip_suffix(CLIENT_PORT) {
         return Address::ClientPort(host.to_owned());
