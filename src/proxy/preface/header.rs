@@ -80,16 +80,17 @@ fn line(bytes: &[u8]) -> Progress<ProxyHeader> {
 }
 
 /// Whether the parts of a line that have come are not refused by the specification (2.1) where the
-/// parser accepts them: a family is a known one, a port has only digits, and the carriage return is in front of the line
-/// feed and nowhere else.
+/// parser accepts them: a family is a known one, a port has only digits, and the carriage return is
+/// in front of the line feed and nowhere else.
 fn is_strict(head: &[u8]) -> bool {
+    let family = head.get(b"PROXY ".len()..).unwrap_or_default();
+    let is_family = |known: &&str| begins(family, known.as_bytes());
+    if !["TCP4 ", "TCP6 ", "UNKNOWN ", "UNKNOWN\r\n"].iter().any(is_family) {
+        return false;
+    }
     if head.starts_with(b"PROXY UNKNOWN") {
         // What follows is ignored.
         return true;
-    }
-    let family = head.get(b"PROXY ".len()..).unwrap_or_default();
-    if !["TCP4 ", "TCP6 ", "UNKNOWN"].iter().any(|known| begins(family, known.as_bytes())) {
-        return false;
     }
     let end = head.iter().position(|byte| *byte == b'\r').unwrap_or(head.len());
     if head.get(end + 1).is_some_and(|byte| *byte != b'\n') {
