@@ -180,7 +180,13 @@ fn address(word: &str, place: Place, report: &Report) -> Address {
             report.refuse(place, problem);
             Address::default()
         },
-        |number| Address::Port(host.to_owned(), number),
+        |number| {
+            if config::server_address(&format!("{host}:{number}")).is_ok() {
+                return Address::Port(host.to_owned(), number);
+            }
+            report.urgent(place, "no address of a server: correct it and convert again");
+            Address::Unknown(host.to_owned(), Some(number))
+        },
     )
 }
 
