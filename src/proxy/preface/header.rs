@@ -92,6 +92,10 @@ fn is_strict(head: &[u8]) -> bool {
         // What follows is ignored.
         return true;
     }
+    // A character of several bytes would be invalid until its last byte has come.
+    if !head.is_ascii() {
+        return false;
+    }
     let end = head.iter().position(|byte| *byte == b'\r').unwrap_or(head.len());
     if head.get(end + 1).is_some_and(|byte| *byte != b'\n') {
         return false;
