@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
@@ -12,7 +13,7 @@ use crate::common::balancer::{PROGRAM, write_config};
 use crate::common::client::{connect, exchange, fill};
 use crate::common::process::resident_kib;
 use crate::common::server::echo;
-use crate::common::wait::{until, until_some};
+use crate::common::wait::{holds_for, until, until_some};
 use crate::common::{Balancer, Config, Server, TestEnv, skip};
 
 /// A memory cgroup below that of this process. Dropping it removes the cgroup.
@@ -176,10 +177,14 @@ fn memory_returns_to_within_a_tenth_of_what_it_was_before_a_peak() {
         balancer.assert_no_leaks();
         highest
     };
-    // What the program allocates once.
+    // What the program allocates once; the memory of buffers is given back after a second.
     peak(5);
-    let before = resident_kib(balancer.pid());
-    let highest = peak(300);
+    let before = until_some("memory is stable", || {
+        let first = resident_kib(balancer.pid());
+        let is_stable = || resident_kib(balancer.pid()) == first;
+        holds_for(Duration::from_millis(1500), is_stable).then_some(first)
+    });
+    let highest = peak(60);
     assert!(highest > before, "{before} KiB before, {highest} KiB at the peak");
     until("memory is released", || resident_kib(balancer.pid()) <= before * 11 / 10);
 }

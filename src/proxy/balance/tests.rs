@@ -170,7 +170,8 @@ fn leastconn_among_many_servers_chooses_as_among_few() {
 
 #[test]
 fn leastconn_passes_over_full_servers_among_many() {
-    let limit = |number: usize| (number.is_multiple_of(2)).then(|| u32::try_from(number / 20).unwrap());
+    let limit =
+        |number: usize| number.is_multiple_of(2).then(|| u32::try_from(number / 20).unwrap());
     let servers: Vec<_> = (0..100).map(|number| (100, limit(number))).collect();
     let mut scene = Scene::new(Balance::LeastConn, &servers);
     scene.begin(1000);
