@@ -166,7 +166,7 @@ fn three_thousand_readers_that_stop_fit_into_a_cgroup_of_64_mib() {
 
 #[test]
 fn memory_returns_to_within_a_tenth_of_what_it_was_before_a_peak() {
-    let env = TestEnv::exclusive();
+    let env = TestEnv::new();
     let server = Server::echo(env.port(9001));
     let balancer = Balancer::start(&env, &Config::new(&env).server("a", server.address));
     let peak = |sessions: usize| {

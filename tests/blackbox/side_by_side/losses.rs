@@ -150,9 +150,9 @@ fn beyond_the_descriptors(subject: &Subject<'_>) -> Clients {
     Clients { served, served_later: all_served - served, failed }
 }
 
-/// 200 clients write and do not read; then 50 others want an answer.
+/// 60 clients write and do not read; then 50 others want an answer.
 fn beside_readers_that_stop(subject: &Subject<'_>) -> Clients {
-    let stopped: Vec<TcpStream> = (0..200).map(|_| connect(subject.env.frontend())).collect();
+    let stopped: Vec<TcpStream> = (0..60).map(|_| connect(subject.env.frontend())).collect();
     fill(&stopped, 4096);
     let mut counts = Clients::default();
     for _ in 0..50 {
@@ -173,7 +173,7 @@ type Situation = (&'static str, u32, bool, fn(&Subject<'_>) -> Clients);
 const SITUATIONS: [Situation; 3] = [
     ("ten reloads", 4000, false, over_ten_reloads),
     ("400 clients, 600 descriptors", 600, false, beyond_the_descriptors),
-    ("200 readers that stop", 4000, true, beside_readers_that_stop),
+    ("60 readers that stop", 4000, true, beside_readers_that_stop),
 ];
 
 #[test]
@@ -187,7 +187,7 @@ fn the_table_of_losses_has_none_for_evenkeel() {
     println!("{:<30} served  later failed   served  later failed", "");
     for (situation, descriptors, echo, act) in SITUATIONS {
         let run = |start: for<'a> fn(&'a TestEnv, &[Server], u32) -> Subject<'a>| {
-            let env = TestEnv::exclusive();
+            let env = TestEnv::new();
             let server = |name, port| {
                 let address = env.port(port);
                 if echo { Server::echo(address) } else { Server::naming(name, address) }
