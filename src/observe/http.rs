@@ -115,6 +115,8 @@ pub(super) async fn converse(
     });
     let connection = http1::Builder::new()
         .keep_alive(false)
+        // A client may shut down once it has sent its request.
+        .half_close(true)
         .header_read_timeout(None)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADER_LINES_MAX)

@@ -11,7 +11,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
 
-use crate::common::client::{connect, exchange};
+use crate::common::client::{Ending, connect, exchange, read_to_end, shut_down};
 use crate::common::process::Descriptors;
 use crate::common::wait::{until_ok, until_some};
 use crate::common::{Balancer, Config, Server, TestEnv, http, until};
@@ -69,6 +69,18 @@ fn assert_control_works(env: &TestEnv, balancer: &Balancer<'_>) {
     balancer.control_ok(&["reload"]);
     until("the server is probed", || probes() > before + 1);
     assert_eq!(exchange(&connect(env.frontend()), b"hello"), b"hello");
+}
+
+#[test]
+fn a_client_that_has_shut_down_gets_the_whole_scrape() {
+    let env = TestEnv::new();
+    let echo = Server::echo(env.port(9001));
+    let _balancer = Balancer::start(&env, &many(&env, &echo));
+    let client = ask(env.observe(), "/metrics");
+    shut_down(&client);
+    let (answer, ending) = read_to_end(&client);
+    assert_eq!(ending, Ending::Orderly);
+    assert!(answer.len() > 1_000_000 && answer.ends_with(b"\r\n0\r\n\r\n"), "{}", answer.len());
 }
 
 #[test]
