@@ -16,7 +16,7 @@ use crate::common::wait::{TIMEOUT, holds_for, until};
 use crate::common::{Balancer, Config, Server, TestEnv, echoing, skip};
 
 /// The receiver of `NOTIFY_SOCKET`.
-struct Supervisor(UnixDatagram);
+pub(crate) struct Supervisor(UnixDatagram);
 
 impl Supervisor {
     fn of(env: &TestEnv, command: &mut Command) -> Self {
@@ -24,6 +24,16 @@ impl Supervisor {
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         command.env("NOTIFY_SOCKET", path);
+        Self(socket)
+    }
+
+    /// With an abstract socket.
+    pub(crate) fn abstract_of(env: &TestEnv, command: &mut Command) -> Self {
+        let name = format!("evenkeel-test-{}-{}", std::process::id(), env.frontend().ip());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let socket = UnixDatagram::bind_addr(&address).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+        command.env("NOTIFY_SOCKET", format!("@{name}"));
         Self(socket)
     }
 
@@ -37,7 +47,7 @@ impl Supervisor {
 
     /// The next change of state: the first line of a message that is not only a `STATUS`.
     #[track_caller]
-    fn next(&self) -> String {
+    pub(crate) fn next(&self) -> String {
         loop {
             let mut message = [0; 4096];
             let length = self.0.recv(&mut message).unwrap();

@@ -2,50 +2,21 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{self, UnixDatagram, UnixListener};
+use std::os::unix::net::{self, UnixListener};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::*;
 use crate::common::client::{connect, exchange};
-use crate::common::wait::TIMEOUT;
 use crate::common::{echoing, http};
-
-/// The receiver of `NOTIFY_SOCKET`, an abstract socket.
-struct Supervisor(UnixDatagram);
-
-impl Supervisor {
-    fn of(env: &TestEnv, command: &mut Command) -> Self {
-        let name = format!("evenkeel-test-{}-{}", std::process::id(), env.frontend().ip());
-        let address = net::SocketAddr::from_abstract_name(&name).unwrap();
-        let socket = UnixDatagram::bind_addr(&address).unwrap();
-        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
-        command.env("NOTIFY_SOCKET", format!("@{name}"));
-        Self(socket)
-    }
-
-    /// The first line of the next message that is not a status.
-    #[track_caller]
-    fn next(&self) -> String {
-        loop {
-            let mut message = [0; 4096];
-            let length = self.0.recv(&mut message).unwrap();
-            let text = String::from_utf8_lossy(&message[..length]);
-            let first = text.lines().next().unwrap_or_default();
-            if !first.starts_with("STATUS=") {
-                return first.to_owned();
-            }
-        }
-    }
-}
+use crate::supervisor::Supervisor;
 
 #[test]
 fn the_main_process_changes_before_the_new_one_is_ready_and_the_old_one_is_not_stopping() {
     let env = TestEnv::new();
     let (config, _server) = echoing(&env);
     let mut command = run_command(&env, &config.text());
-    let supervisor = Supervisor::of(&env, &mut command);
+    let supervisor = Supervisor::abstract_of(&env, &mut command);
     let mut chain = Chain::of(Balancer::start_command(&env, command));
     assert_eq!(supervisor.next(), "READY=1");
     for number in 1..=2 {
@@ -68,7 +39,7 @@ fn an_upgrade_that_fails_says_nothing_to_the_service_manager() {
     let env = TestEnv::new();
     let (config, _server) = echoing(&env);
     let mut command = run_command(&env, &config.text());
-    let supervisor = Supervisor::of(&env, &mut command);
+    let supervisor = Supervisor::abstract_of(&env, &mut command);
     let chain = Chain::of(Balancer::start_command(&env, command));
     assert_eq!(supervisor.next(), "READY=1");
     chain.rewrite("junk");
