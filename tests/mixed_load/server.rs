@@ -1,13 +1,13 @@
 //! Servers that check what they receive, and that can die: all their connections are reset then.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::common::Server;
-use crate::common::client::{reset, shut_down};
+use crate::common::client::reset;
 use crate::report::Report;
 use crate::stream::{Broken, Way, read_blocks, read_end, write_blocks};
 
@@ -172,7 +172,8 @@ fn act(living: &Living<'_>) -> Result<bool, Broken> {
             write_blocks(living, connection, Way::ToClient, 0..1)?;
         }
     }
-    shut_down(living.stream);
+    // Its client may have reset it.
+    drop(living.stream.shutdown(Shutdown::Write));
     if kind != Kind::Upload {
         read_end(living)?;
     }
