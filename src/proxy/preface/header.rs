@@ -92,15 +92,15 @@ fn is_strict(head: &[u8]) -> bool {
         // What follows is ignored.
         return true;
     }
-    // A character of several bytes would be invalid until its last byte has come.
-    if !head.is_ascii() {
-        return false;
-    }
     let end = head.iter().position(|byte| *byte == b'\r').unwrap_or(head.len());
     if head.get(end + 1).is_some_and(|byte| *byte != b'\n') {
         return false;
     }
     let line = &head[..end];
+    // A character of several bytes would be invalid until its last byte has come.
+    if !line.is_ascii() {
+        return false;
+    }
     let mut ports = line.split(|byte| *byte == b' ').skip(4).take(2);
     ports.all(|port| port.iter().all(u8::is_ascii_digit))
 }
