@@ -15,7 +15,7 @@ pub(super) fn finish(draft: &mut Draft, report: &Report) {
     }
     binding::merge(draft, report);
     keep_one(draft);
-    client_ports(draft);
+    client_ports(draft, report);
     binding::page(draft, report);
 }
 
@@ -60,10 +60,7 @@ fn placeholder(backend: &Backend) -> Server {
 }
 
 fn servers(backend: &mut Backend, report: &Report) {
-    // A server that evenkeel cannot reach is left out, unless it is the only one.
-    if backend.servers.iter().any(|server| server.address.is_known()) {
-        backend.servers.retain(|server| server.address.is_known());
-    }
+    keep_known(backend);
     let is_weighted = backend.servers.iter().any(|server| server.weight.is_some());
     let mut merged: Vec<(Server, u32)> = Vec::new();
     let mut positions: HashMap<String, usize> = HashMap::new();
@@ -145,23 +142,46 @@ fn unreachable(frontend: &Frontend) -> Backend {
     backend
 }
 
-/// A server without a port has that of its frontends, if they have one port together.
-fn client_ports(draft: &mut Draft) {
+/// A server without a port has that of its frontends, if they have one port together. One behind a
+/// unix socket has none, and is left out.
+fn client_ports(draft: &mut Draft, report: &Report) {
     let mut asked: HashMap<&str, BTreeSet<Option<(u16, u16)>>> = HashMap::new();
+    let mut without: BTreeSet<&str> = BTreeSet::new();
     for frontend in &draft.frontends {
         let routes = frontend.sni.iter().chain(&frontend.alpn).map(|(_, name)| name);
         for name in routes.chain(&frontend.backend) {
             let ports = frontend.binds.iter().map(|bind| bind.ports);
             asked.entry(name).or_default().extend(ports);
+            let has_unix = frontend.binds.iter().any(|bind| bind.ports.is_none());
+            if has_unix && frontend.left_out.is_none() {
+                without.insert(name);
+            }
         }
     }
     for backend in &mut draft.backends {
+        let has_none = without.contains(backend.name.as_str());
         let mut ports = asked.get(backend.name.as_str()).into_iter().flatten();
-        let (Some(&Some((first, last))), None) = (ports.next(), ports.next()) else { continue };
-        for server in backend.servers.iter_mut().filter(|_| first == last) {
-            if let Address::ClientPort(host) = &server.address {
-                server.address = Address::Port(host.clone(), first);
+        let port = match (ports.next(), ports.next()) {
+            (Some(&Some((first, last))), None) if first == last => Some(first),
+            _ => None,
+        };
+        for server in &mut backend.servers {
+            let Address::ClientPort(host) = &server.address else { continue };
+            if let Some(port) = port {
+                server.address = Address::Port(host.clone(), port);
+            } else if has_none {
+                let reason = "no port, and neither has a client of a unix socket: write the port";
+                report.urgent(server.place, reason);
+                server.address = Address::Unknown(host.clone(), None);
             }
         }
+        keep_known(backend);
+    }
+}
+
+/// A server that evenkeel cannot reach is left out, unless it is the only one.
+fn keep_known(backend: &mut Backend) {
+    if backend.servers.iter().any(|server| server.address.is_known()) {
+        backend.servers.retain(|server| server.address.is_known());
     }
 }

@@ -78,8 +78,8 @@ fn status(received: &[u8]) -> Option<u16> {
     } else if let Some(length) = value("content-length") {
         body.is_empty() || length.parse() == Ok(body.len())
     } else {
-        // Of HTTP/1.0, the end of the connection is the end of the body.
-        response.version == Some(0)
+        // The end of the connection is the end of the body.
+        response.version == Some(0) || value("connection") == Some("close")
     };
     assert!(is_one, "one response: {}", received.escape_ascii());
     response.code

@@ -116,6 +116,8 @@ impl Acceptor {
     fn run(self, handler: &Arc<impl Fn(TcpStream) + Send + Sync + 'static>) {
         while let Ok((stream, _)) = self.listener.accept() {
             if self.stopped.load(Ordering::Relaxed) {
+                // As the kernel ends the connections that nobody has accepted.
+                client::reset(stream);
                 break;
             }
             self.accepted.fetch_add(1, Ordering::Relaxed);

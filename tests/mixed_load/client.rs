@@ -15,7 +15,7 @@ use crate::stream::{BLOCK, Broken, Way, mixed, read_blocks, read_end, write_bloc
 /// What all client threads share.
 pub(crate) struct Clients {
     pub(crate) frontend: SocketAddr,
-    /// How often servers died.
+    /// The beginnings and the ends of deaths of servers.
     pub(crate) deaths: Arc<AtomicU64>,
     pub(crate) report: Arc<Report>,
     pub(crate) stopped: AtomicBool,
@@ -42,7 +42,8 @@ impl Clients {
             let connection = self.connections.fetch_add(1, Ordering::Relaxed);
             let deaths = self.deaths.load(Ordering::SeqCst);
             let outcome = self.session(connection, random);
-            let died = self.deaths.load(Ordering::SeqCst) != deaths;
+            // The number is odd while a server dies: one dies at a time.
+            let died = deaths % 2 == 1 || self.deaths.load(Ordering::SeqCst) != deaths;
             match outcome {
                 Ok(bytes) => self.report.count("bytes checked", bytes),
                 Err(Broken::WrongByte(what)) => self.report.wrong(what),

@@ -66,7 +66,7 @@ impl Request {
 pub(crate) struct Mortal {
     address: SocketAddr,
     running: Option<(Server, Arc<AtomicBool>)>,
-    /// How often it died.
+    /// The beginnings and the ends of deaths of all servers.
     deaths: Arc<AtomicU64>,
     report: Arc<Report>,
 }
@@ -87,12 +87,13 @@ impl Mortal {
 
     /// Closes its listening socket and resets its connections.
     pub(crate) fn die(&mut self) {
-        // Counted first: whoever sees the end of a connection sees the count.
+        // Odd while it dies, since a connection that begins now may end with it.
         self.deaths.fetch_add(1, Ordering::SeqCst);
         if let Some((server, is_dead)) = self.running.take() {
             is_dead.store(true, Ordering::SeqCst);
             drop(server);
         }
+        self.deaths.fetch_add(1, Ordering::SeqCst);
     }
 }
 

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 
 use super::lexer::{self, Environment};
+use crate::config;
+use crate::convert::literal;
 
 /// The part before the port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,11 +69,9 @@ pub(super) fn parse(
     let prefixes = ["unix@", "uxst@"];
     let path = prefixes.iter().find_map(|prefix| rest.strip_prefix(prefix));
     if let Some(path) = path.or_else(|| rest.starts_with('/').then_some(rest)) {
-        // 107: unix(7), `sun_path`.
-        let host = if path.starts_with('/') && path.len() <= 107 {
-            Host::Path(path.to_owned())
-        } else {
-            Host::Unsupported("evenkeel takes an absolute path of at most 107 bytes: write it")
+        let host = match config::server_address(&format!("unix:{path}")) {
+            Ok(_) => Host::Path(path.to_owned()),
+            Err(_) => Host::Unsupported(literal::UNIX_PATH),
         };
         return Ok((host, Port::None));
     }

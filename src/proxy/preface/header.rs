@@ -1,10 +1,10 @@
 //! Reads a PROXY header of version 1 or 2
 //! (<https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>).
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ppp::v2::{Addresses, Command, Protocol, Type};
-use ppp::{PartialResult, v1, v2};
+use ppp::{v1, v2};
 
 use crate::proxy::preface::Progress;
 use crate::shared::proxy_header::ProxyTlvs;
@@ -69,19 +69,17 @@ fn line(bytes: &[u8]) -> Progress<ProxyHeader> {
             Ok(v1::Addresses::Unknown) | Err(_) => Progress::Invalid,
         };
     }
-    // The parser takes a space at the end for an empty word, and reads what is to be ignored.
-    let words = head.strip_suffix(b" ").unwrap_or(head);
-    let is_open = || head.starts_with(UNKNOWN) || v1::Header::try_from(words).is_incomplete();
-    if head.len() < LINE_MAX && is_open() {
+    if head.len() < LINE_MAX {
         Progress::Incomplete(head.len() + 1)
     } else {
         Progress::Invalid
     }
 }
 
-/// Whether the parts of a line that have come are not refused by the specification (2.1) where the
-/// parser accepts them: a family is a known one, a port has only digits, and the carriage return is
-/// in front of the line feed and nowhere else.
+/// Whether what has come of a line may become a valid one (2.1). A word is judged when it is
+/// complete, so that the outcome does not depend on the pieces in which the line comes. The parser
+/// accepts more than the specification: other families, signs in front of a port, and a carriage
+/// return inside the line.
 fn is_strict(head: &[u8]) -> bool {
     let family = head.get(b"PROXY ".len()..).unwrap_or_default();
     let is_family = |known: &&str| begins(family, known.as_bytes());
@@ -96,13 +94,34 @@ fn is_strict(head: &[u8]) -> bool {
     if head.get(end + 1).is_some_and(|byte| *byte != b'\n') {
         return false;
     }
-    let line = &head[..end];
-    // A character of several bytes would be invalid until its last byte has come.
-    if !line.is_ascii() {
-        return false;
+    let is_v6 = head.starts_with(b"PROXY TCP6");
+    let is_ended = end < head.len();
+    let words = head[..end].split(|byte| *byte == b' ').skip(2);
+    let count = words.clone().count();
+    let is_valid = |(index, word): (usize, &[u8])| {
+        let is_complete = index + 1 < count || is_ended;
+        match index {
+            0 | 1 => is_address(word, is_v6, is_complete),
+            2 | 3 => is_port(word, is_complete),
+            _ => false,
+        }
+    };
+    words.enumerate().all(is_valid) && (count == 4 || !is_ended)
+}
+
+fn is_address(word: &[u8], is_v6: bool, is_complete: bool) -> bool {
+    let is_part = |byte: &u8| byte.is_ascii_hexdigit() || matches!(*byte, b'.' | b':');
+    let text = str::from_utf8(word).unwrap_or_default();
+    match (is_complete, is_v6) {
+        (false, _) => word.iter().all(is_part),
+        (true, false) => text.parse::<Ipv4Addr>().is_ok(),
+        (true, true) => text.parse::<Ipv6Addr>().is_ok(),
     }
-    let mut ports = line.split(|byte| *byte == b' ').skip(4).take(2);
-    ports.all(|port| port.iter().all(u8::is_ascii_digit))
+}
+
+fn is_port(word: &[u8], is_complete: bool) -> bool {
+    let text = str::from_utf8(word).unwrap_or_default();
+    word.iter().all(u8::is_ascii_digit) && (!is_complete || text.parse::<u16>().is_ok())
 }
 
 fn complete(source: SocketAddr, destination: SocketAddr, length: usize) -> Progress<ProxyHeader> {
