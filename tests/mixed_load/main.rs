@@ -43,6 +43,10 @@ const BETWEEN_EVENTS: Duration = Duration::from_millis(300);
 /// Runs of at least this length check that memory is flat: before, the allocator still grows.
 const FLAT_AFTER: Duration = Duration::from_secs(60);
 
+/// In a run of at least this length, memory is touched for the first time in its first half: it
+/// takes 100 s.
+const LONG: Duration = Duration::from_secs(600);
+
 fn duration() -> Duration {
     let seconds = std::env::var("EVENKEEL_SOAK").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(6))
@@ -159,8 +163,9 @@ fn assert_released(balancer: &Chain<'_>, before: u64) {
     });
 }
 
-/// Resident memory in the last quarter is at most 2 % above that of the second quarter, by the
-/// median of each: a bulk transfer of the moment is no growth.
+/// Resident memory in the last quarter is at most 2 % above that of the third quarter, by the median
+/// of each: a bulk transfer of the moment is no growth. A run that is not `LONG` may still touch
+/// pages of its heap and of its buffers for the first time: 2 MiB more.
 fn assert_flat(memory: &[(Duration, u64)], time: Duration) {
     if time < FLAT_AFTER {
         return;
@@ -174,7 +179,8 @@ fn assert_flat(memory: &[(Duration, u64)], time: Duration) {
     };
     let tenths: Vec<u64> = (0..10).map(|part| usual(part, 10)).collect();
     println!("KiB resident in each tenth of the time: {tenths:?}");
-    let (early, late) = (usual(1, 4), usual(3, 4));
-    println!("{early:>12} KiB resident in the second quarter, {late} KiB in the last");
-    assert!(late * 100 <= early * 102, "{early} KiB in the second quarter, {late} KiB in the last");
+    let (early, late) = (usual(2, 4), usual(3, 4));
+    println!("{early:>12} KiB resident in the third quarter, {late} KiB in the last");
+    let first_touch = if time < LONG { 2048 } else { 0 };
+    assert!(late * 100 <= (early + first_touch) * 102, "{early} KiB, then {late} KiB");
 }
