@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ppp::v2::{Addresses, Command, Protocol, Type};
-use ppp::{v1, v2};
+use ppp::{PartialResult, v1, v2};
 
 use crate::proxy::preface::Progress;
 use crate::shared::proxy_header::ProxyTlvs;
@@ -69,11 +69,7 @@ fn line(bytes: &[u8]) -> Progress<ProxyHeader> {
             Ok(v1::Addresses::Unknown) | Err(_) => Progress::Invalid,
         };
     }
-    if head.len() < LINE_MAX {
-        Progress::Incomplete(head.len() + 1)
-    } else {
-        Progress::Invalid
-    }
+    if head.len() < LINE_MAX { Progress::Incomplete(head.len() + 1) } else { Progress::Invalid }
 }
 
 /// Whether what has come of a line may become a valid one (2.1). A word is judged when it is
