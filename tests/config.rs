@@ -92,13 +92,17 @@ fn what_this_machine_lacks_is_a_warning() {
     ];
     assert_eq!(stderr.lines().count(), expected.len(), "{stderr}");
     let mut doctor = Command::new(EVENKEEL);
-    doctor.args(["doctor", "-c", "x.toml"]).current_dir(&folder.0);
-    let doctor = String::from_utf8(doctor.output().unwrap().stdout).unwrap();
+    let doctor = doctor.args(["doctor", "-c", "x.toml"]).current_dir(&folder.0).output().unwrap();
+    assert_eq!(doctor.status.code(), Some(1), "run would not start");
+    let doctor = String::from_utf8(doctor.stdout).unwrap();
     for (position, text) in expected {
-        let reports = |line: &str| line.starts_with(position) && line.contains(text);
-        assert!(stderr.lines().any(reports), "{position} {text} in {stderr}");
-        let warns = |line: &str| line.starts_with("warning ") && line.contains(text);
-        assert!(doctor.lines().any(warns), "{text} in {doctor}");
+        let reports = |line: &&str| line.starts_with(position) && line.contains(text);
+        let Some(line) = stderr.lines().find(reports) else {
+            panic!("{position} {text} in {stderr}")
+        };
+        let verdict = if line.contains("would not start") { "failed " } else { "warning " };
+        let warns = |line: &str| line.starts_with(verdict) && line.contains(text);
+        assert!(doctor.lines().any(warns), "{verdict}{text} in {doctor}");
     }
 }
 

@@ -118,3 +118,23 @@ fn forbid_ring(errno: Errno) -> io::Result<()> {
     let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) };
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+#[test]
+fn doctor_fails_where_run_would_not_start() {
+    let folder = std::env::temp_dir().join(format!("evenkeel-doctor-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("evenkeel.toml");
+    // 203.0.113.0/24 is for documentation (RFC 5737): no machine has such an address.
+    let text = "[frontend.f]\nbind = [\"203.0.113.1:8089\"]\nbackend = \"b\"\n[observe]\n\
+                control = \"/nonexistent/a/x.sock\"\nbind = false\n[global]\ngroup = \"root\"\n\
+                [[backend.b.server]]\nname = \"s\"\naddress = \"127.0.0.1:9\"\n";
+    std::fs::write(&file, text).unwrap();
+    let output = evenkeel().args(["doctor", "-c"]).arg(&file).output().unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let text = text_of(&output.stdout);
+    assert!(text.lines().any(|line| line.starts_with("failed   address: ")), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("failed   control: ")), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("warning  configuration: ")), "{text}");
+    assert!(text.contains("stays root in the group root"), "{text}");
+    assert_eq!(output.status.code(), Some(1), "{text}");
+}

@@ -9,7 +9,18 @@ use super::settings::Config;
 /// Each with its place: "what is unusual; what to do".
 #[must_use]
 pub fn advice(config: &Config) -> Vec<(Span, String)> {
-    config.backends.iter().filter_map(|backend| probes_without_header(backend)).collect()
+    let probes = config.backends.iter().filter_map(|backend| probes_without_header(backend));
+    group_without_user(config).into_iter().chain(probes).collect()
+}
+
+/// A group alone drops no privileges.
+fn group_without_user(config: &Config) -> Option<(Span, String)> {
+    let (group, span) = config.global.group.as_ref().filter(|_| config.global.user.is_none())?;
+    let text = format!(
+        "global.group = {group:?} without global.user: started as root, evenkeel stays root in \
+         this group; set global.user as well"
+    );
+    Some((*span, text))
 }
 
 /// Servers that expect a PROXY header, and get probes without one. A plain probe by TCP is never
@@ -66,5 +77,19 @@ mod tests {
             assert_eq!(advice(sends, health, tcp), 0, "{health}");
         }
         assert_eq!(advice("", "check = \"http\"", tcp), 0);
+    }
+
+    #[test]
+    fn a_group_without_a_user_is_pointed_out() {
+        let advice = |global: &str| {
+            let text = format!(
+                "[global]\n{global}\n[frontend.f]\nbind = [\"127.0.0.1:1\"]\nbackend = \"b\"\n\
+                 [[backend.b.server]]\nname = \"s\"\naddress = \"192.0.2.1:1\"\n"
+            );
+            config::advice(&config::parse(&text, "x").unwrap()).len()
+        };
+        assert_eq!(advice("group = \"www-data\""), 1);
+        assert_eq!(advice("user = \"www-data\"\ngroup = \"www-data\""), 0);
+        assert_eq!(advice("user = \"www-data\""), 0);
     }
 }

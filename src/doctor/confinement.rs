@@ -26,10 +26,15 @@ fn user(config: &Config) -> Finding {
         Capabilities::needed(stays, transparent)
     };
     let text = match (&config.global.user, &config.global.group) {
-        (Some((name, _)), _) | (None, Some((name, _))) => format!(
+        (Some((name, _)), _) => format!(
             "global.user and global.group: started as root, evenkeel becomes {name} after binding, \
              with the capabilities: {}",
             kept(false)
+        ),
+        (None, Some((name, _))) => format!(
+            "started as root, evenkeel stays root in the group {name}, as global.user is not set, \
+             with the capabilities: {}",
+            kept(true)
         ),
         (None, None) => format!(
             "evenkeel stays the user that starts it (global.user is not set), and keeps at most \

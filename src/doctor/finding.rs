@@ -63,7 +63,7 @@ impl Verdict {
 pub(super) fn report(out: &mut dyn Write, findings: &[Finding]) -> io::Result<bool> {
     for finding in findings {
         writeln!(out, "{:<8} {}: {}", finding.verdict.name(), finding.subject, finding.text)?;
-        if let Some(remedy) = &finding.remedy {
+        if let Some(remedy) = finding.remedy.as_ref().filter(|remedy| !remedy.is_empty()) {
             writeln!(out, "{:<8}   remedy: {remedy}", "")?;
         }
     }

@@ -15,9 +15,9 @@ pub mod start;
 
 use std::io::{self, Write};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::doctor::finding::Finding;
-use crate::doctor::lookups::Severity;
+use crate::doctor::lookups::{Severity, Warning};
 use crate::sys::features::ring_available;
 
 /// Examine this machine and write the findings. `config` tells what is needed (none: the
@@ -33,14 +33,30 @@ pub fn doctor(out: &mut dyn Write, config: Option<&Config>) -> io::Result<bool> 
     findings.extend(confinement::examine(config.unwrap_or(&defaults)));
     if let Some(config) = config {
         findings.extend(fast_open::examine(config));
-        findings.extend(lookups::look_up(config)?.iter().map(|warning| {
-            let place = config.locate(warning.span);
-            if warning.severity == Severity::Note {
-                return Finding::ok(warning.subject, format!("{place}{}", warning.text));
-            }
-            let (text, remedy) = warning.text.split_once("; ").unwrap_or((&warning.text, ""));
-            Finding::warning(warning.subject, format!("{place}{text}"), remedy)
+        let advice = config::advice(config).into_iter();
+        findings.extend(advice.map(|(span, text)| {
+            let (text, remedy) = split(&text);
+            Finding::warning("configuration", format!("{}{text}", config.locate(span)), remedy)
         }));
+        // Descriptors are among the limits.
+        let control = start::control(config);
+        let warnings = lookups::look_up(config)?.into_iter().chain(control);
+        findings.extend(warnings.map(|warning| found(config, &warning)));
     }
     finding::report(out, &findings)
+}
+
+fn found(config: &Config, warning: &Warning) -> Finding {
+    let place = config.locate(warning.span);
+    let (text, remedy) = split(&warning.text);
+    match warning.severity {
+        Severity::Note => Finding::ok(warning.subject, format!("{place}{}", warning.text)),
+        Severity::Warning => Finding::warning(warning.subject, format!("{place}{text}"), remedy),
+        Severity::Refused => Finding::failed(warning.subject, format!("{place}{text}"), remedy),
+    }
+}
+
+/// "what is wrong; what to do".
+fn split(text: &str) -> (&str, &str) {
+    text.split_once("; ").unwrap_or((text, ""))
 }

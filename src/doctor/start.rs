@@ -43,7 +43,7 @@ fn descriptors(config: &Config) -> Option<Warning> {
 }
 
 /// A control socket that the file asks for; without a default one, evenkeel runs.
-fn control(config: &Config) -> Option<Warning> {
+pub(super) fn control(config: &Config) -> Option<Warning> {
     let (path, span) = config.observe.control.as_ref()?;
     let span = Some(*span).filter(|span| *span != Span::default())?;
     // A trial of a socket in use would be a connection there.

@@ -25,6 +25,7 @@ pub mod descriptors;
 pub mod features;
 pub mod kernel_version;
 pub mod landlock;
+pub(crate) mod listening;
 pub mod local_addresses;
 pub mod multicast;
 pub mod probe_socket;

@@ -163,7 +163,7 @@ fn assert_released(balancer: &Chain<'_>, before: u64) {
     });
 }
 
-/// Resident memory in the last quarter is at most 2 % above that of the third quarter, by the median
+/// Resident memory in the last quarter is at most 2 % above that of the third one, by the median
 /// of each: a bulk transfer of the moment is no growth. A run that is not `LONG` may still touch
 /// pages of its heap and of its buffers for the first time: 2 MiB more.
 fn assert_flat(memory: &[(Duration, u64)], time: Duration) {

@@ -23,7 +23,7 @@ impl Controller {
         if !is_lowered {
             if was_lowered {
                 tracing::info!("the limit of file descriptors is raised again, to {limit}");
-                self.fit_sessions();
+                self.shared.sessions.set_max(Some(self.fitting()));
                 self.shared.wake();
             }
             return;
@@ -31,7 +31,7 @@ impl Controller {
         let active = self.shared.sessions.active();
         let free = limit.saturating_sub(open_descriptors() + SPARE) / PER_SESSION;
         let most = active.saturating_add(u32::try_from(free).unwrap_or(u32::MAX));
-        let max = most.min(self.sessions_fitting().unwrap_or(self.sessions_max));
+        let max = most.min(self.fitting());
         if !was_lowered {
             tracing::warn!(
                 "the limit of file descriptors was lowered from {} to {limit}: further clients \
@@ -43,6 +43,11 @@ impl Controller {
             self.shared.sessions.set_max(Some(max));
             self.shared.wake();
         }
+    }
+
+    /// The limit of sessions without the lowered limit of descriptors.
+    fn fitting(&self) -> u32 {
+        self.sessions_fitting().unwrap_or(self.sessions_max)
     }
 }
 

@@ -157,8 +157,12 @@ impl Controller {
     }
 
     /// Sets the limit of sessions to what the descriptors hold beside the configuration in force,
-    /// if `global.sessions_max` is "auto".
+    /// if `global.sessions_max` is "auto". While the limit of descriptors is lowered, each tick
+    /// sets it.
     pub(super) fn fit_sessions(&self) {
+        if self.descriptors_lowered {
+            return;
+        }
         let was = self.shared.sessions.max();
         let max = match self.sessions_fitting() {
             Ok(max) => max,

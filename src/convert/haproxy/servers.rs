@@ -186,9 +186,11 @@ fn server_address(
         }
         Host::Ip(ip) => address::ip_text(*ip),
         Host::Name(name) if !literal::is_host(name) => {
-            return unknown(
-                "a placeholder of a template, not an address: fill it in and convert again",
-            );
+            return unknown(if name.contains(['$', '{', '<', '%']) {
+                "a placeholder of a template, not an address: fill it in and convert again"
+            } else {
+                "not an address of a server: correct it and convert again"
+            });
         }
         Host::Name(name) => name.clone(),
     };
