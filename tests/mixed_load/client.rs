@@ -1,12 +1,12 @@
 //! Clients: each session checks every byte, and how the connection ends.
 
 use std::io::{self, ErrorKind, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::common::client::{reset, set_timeouts, shut_down};
+use crate::common::client::{reset, set_timeouts};
 use crate::common::wait::pause;
 use crate::report::Report;
 use crate::server::{Kind, Request};
@@ -48,9 +48,10 @@ impl Clients {
                 Ok(bytes) => self.report.count("bytes checked", bytes),
                 Err(Broken::WrongByte(what)) => self.report.wrong(what),
                 // A server that dies resets: an orderly end would hide the loss.
-                Err(Broken::Cut(Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)))
-                    if died =>
-                {
+                // The reset may come before this end shuts down: ENOTCONN.
+                Err(Broken::Cut(Some(
+                    ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected,
+                ))) if died => {
                     self.report.count("sessions cut by the death of a server", 1);
                 }
                 Err(Broken::Cut(how)) => self.report.wrong(format!(
@@ -80,7 +81,7 @@ impl Clients {
                     write_blocks(&stream, connection, Way::ToServer, range.clone())?;
                     read_blocks(&stream, connection, Way::ToClient, range)?;
                 }
-                shut_down(&stream);
+                stream.shutdown(Shutdown::Write).map_err(cut)?;
                 2 * messages * blocks
             }
             Kind::Download | Kind::ServerResets => {
@@ -99,12 +100,12 @@ impl Clients {
                 if kind == Kind::ServerResets {
                     return self.expect_reset(&stream, connection, blocks);
                 }
-                shut_down(&stream);
+                stream.shutdown(Shutdown::Write).map_err(cut)?;
                 blocks
             }
             Kind::Upload => {
                 write_blocks(&stream, connection, Way::ToServer, 0..blocks)?;
-                shut_down(&stream);
+                stream.shutdown(Shutdown::Write).map_err(cut)?;
                 read_blocks(&stream, connection, Way::ToClient, 0..1)?;
                 blocks + 1
             }
