@@ -272,7 +272,14 @@ fn port(checked: &[&Input], dialogue: &Dialogue, entries: &mut Vec<Entry>, repor
         Address::Port(_, port) => Some(u64::from(*port)),
         _ => None,
     };
-    let asked = |server: &Input| server.value("port").and_then(|port| port.parse::<u64>().ok());
+    let asked = |server: &Input| {
+        let port = server.value("port").and_then(|port| port.parse::<u16>().ok());
+        port.filter(|port| *port > 0).map(u64::from)
+    };
+    for server in checked.iter().filter(|one| one.has("port") && asked(one).is_none()) {
+        let reason = "port: not 1 to 65535, so that the port of the server is probed";
+        report.near(server.place_of("port"), reason);
+    }
     let explicit: Vec<(u64, Place)> = checked
         .iter()
         .filter_map(|server| Some((asked(server)?, server.place_of("port"))))
