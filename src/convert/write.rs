@@ -188,8 +188,11 @@ fn backend(text: &mut Text, backend: &Backend) {
     }
 }
 
+/// Of a key that the input sets more than once, the last value is in force there.
 fn entries(text: &mut Text, entries: &[Entry]) {
-    for (key, value) in entries {
-        text.line(&format!("{key} = {value}"));
+    for (index, (key, value)) in entries.iter().enumerate() {
+        if entries[index + 1..].iter().all(|(later, _)| later != key) {
+            text.line(&format!("{key} = {value}"));
+        }
     }
 }
