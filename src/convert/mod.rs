@@ -15,6 +15,7 @@ mod literal;
 mod majority;
 mod networks;
 mod nginx;
+mod refused;
 mod report;
 mod write;
 
@@ -120,12 +121,13 @@ pub fn convert_text(
         problems.extend(report.notes().iter().map(|(_, note)| note.to_string()));
         return Err(Refused { problems });
     }
+    refused::leave_out(&mut draft, &report);
     let notes = report.notes();
     let is_too_long = |toml: &str| toml.len() as u64 > config::FILE_MAX;
-    let mut toml = write::write(&draft, &notes, &name);
+    let mut toml = write::write(&draft, &notes, &name).toml;
     if is_too_long(&toml) {
         let urgent: Vec<_> = notes.iter().filter(|(_, note)| note.is_urgent).cloned().collect();
-        toml = format!("{LEFT_OUT}{}", write::write(&draft, &urgent, &name));
+        toml = format!("{LEFT_OUT}{}", write::write(&draft, &urgent, &name).toml);
     }
     if is_too_long(&toml) {
         let (length, max) = (toml.len(), config::FILE_MAX);

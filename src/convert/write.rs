@@ -5,10 +5,33 @@ use super::draft::{Backend, Draft, Entry, Frontend, LeftOut, Origin};
 use super::literal;
 use super::report::{Kind, Note, Place};
 
+/// The result.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) toml: String,
+    /// The keys in it, each with the number of its line.
+    pub(super) keys: Vec<(usize, Owner, &'static str)>,
+}
+
+/// The part of the draft that a key belongs to: positions in its lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// The table of settings with this name.
+    Settings(&'static str),
+    Frontend(usize),
+    Backend(usize),
+    Health(usize),
+    /// Of a backend, one of its servers.
+    Server(usize, usize),
+}
+
 /// Lines of the result.
 #[derive(Debug, Default)]
 struct Text {
     out: String,
+    /// How many.
+    count: usize,
+    keys: Vec<(usize, Owner, &'static str)>,
     /// Written as comments.
     is_comment: bool,
 }
@@ -21,12 +44,28 @@ impl Text {
             }
             self.out.push_str(line);
             self.out.push('\n');
+            self.count += 1;
         }
     }
 
     fn gap(&mut self) {
         if !self.out.is_empty() && !self.out.ends_with("\n\n") {
             self.out.push('\n');
+            self.count += 1;
+        }
+    }
+
+    fn key(&mut self, owner: Owner, key: &'static str, value: &str) {
+        self.line(&format!("{key} = {value}"));
+        self.keys.push((self.count, owner, key));
+    }
+
+    /// Of a key that the input sets more than once, the last value is in force there.
+    fn entries(&mut self, owner: Owner, entries: &[Entry]) {
+        for (index, (key, value)) in entries.iter().enumerate() {
+            if entries[index + 1..].iter().all(|(later, _)| later != key) {
+                self.key(owner, key, value);
+            }
         }
     }
 
@@ -40,33 +79,38 @@ impl Text {
                 "# line {}: {kind}: {}: {}\n",
                 note.line, note.text, note.reason
             ));
+            self.count += 1;
         }
     }
 }
 
 /// One section of the result.
 enum Section<'a> {
-    Frontend(&'a Frontend),
-    Backend(&'a Backend),
+    Frontend(usize, &'a Frontend),
+    Backend(usize, &'a Backend),
 }
 
 impl Section<'_> {
     const fn origin(&self) -> Origin {
         match self {
-            Self::Frontend(frontend) => frontend.origin,
-            Self::Backend(backend) => backend.origin,
+            Self::Frontend(_, frontend) => frontend.origin,
+            Self::Backend(_, backend) => backend.origin,
         }
     }
 }
 
 /// Writes the configuration. `name` is the input.
-pub(super) fn write(draft: &Draft, notes: &[(Place, Note)], name: &str) -> String {
+pub(super) fn write(draft: &Draft, notes: &[(Place, Note)], name: &str) -> Written {
     let mut text = Text::default();
     head(&mut text, notes, name);
-    let mut sections: Vec<Section<'_>> = draft.frontends.iter().map(Section::Frontend).collect();
-    sections.extend(draft.backends.iter().map(Section::Backend));
+    let frontends = draft.frontends.iter().enumerate();
+    let backends = draft.backends.iter().enumerate();
+    let mut sections: Vec<Section<'_>> = frontends
+        .map(|(index, one)| Section::Frontend(index, one))
+        .chain(backends.map(|(index, one)| Section::Backend(index, one)))
+        .collect();
     sections
-        .sort_by_key(|section| (section.origin().first, matches!(section, Section::Backend(_))));
+        .sort_by_key(|section| (section.origin().first, matches!(section, Section::Backend(..))));
     let mut pending = notes.iter().peekable();
     let mut until = |end: Place| -> Vec<&Note> {
         std::iter::from_fn(|| pending.next_if(|(place, _)| *place < end))
@@ -92,8 +136,8 @@ pub(super) fn write(draft: &Draft, notes: &[(Place, Note)], name: &str) -> Strin
         let own = until(Place { file: first.file, line: last + 1 });
         text.notes(&own);
         match section {
-            Section::Frontend(it) => frontend(&mut text, it),
-            Section::Backend(it) => backend(&mut text, it),
+            Section::Frontend(index, it) => frontend(&mut text, *index, it),
+            Section::Backend(index, it) => backend(&mut text, *index, it),
         }
     }
     let rest = until(Place { file: usize::MAX, line: usize::MAX });
@@ -101,7 +145,7 @@ pub(super) fn write(draft: &Draft, notes: &[(Place, Note)], name: &str) -> Strin
         text.gap();
         text.notes(&rest);
     }
-    text.out
+    Written { toml: text.out, keys: text.keys }
 }
 
 /// The origin of the file, and the urgent notes.
@@ -129,12 +173,12 @@ fn settings(text: &mut Text, draft: &Draft) {
         text.gap();
         text.line(&format!("[{table}]"));
         for setting in own {
-            text.line(&format!("{} = {}", setting.key, setting.value));
+            text.key(Owner::Settings(table), setting.key, &setting.value);
         }
     }
 }
 
-fn frontend(text: &mut Text, frontend: &Frontend) {
+fn frontend(text: &mut Text, index: usize, frontend: &Frontend) {
     if let Some(left_out) = frontend.left_out {
         text.line(match left_out {
             LeftOut::Tls => "# Left out, because evenkeel does not end TLS:",
@@ -149,7 +193,7 @@ fn frontend(text: &mut Text, frontend: &Frontend) {
     if let Some(backend) = &frontend.backend {
         text.line(&format!("backend = {}", literal::quoted(backend)));
     }
-    entries(text, &frontend.entries);
+    text.entries(Owner::Frontend(index), &frontend.entries);
     for (key, routes) in [("sni", &frontend.sni), ("alpn", &frontend.alpn)] {
         if routes.is_empty() {
             continue;
@@ -165,15 +209,15 @@ fn frontend(text: &mut Text, frontend: &Frontend) {
     }
 }
 
-fn backend(text: &mut Text, backend: &Backend) {
+fn backend(text: &mut Text, index: usize, backend: &Backend) {
     let name = literal::key(&backend.name);
     text.line(&format!("[backend.{name}]"));
-    entries(text, &backend.entries);
+    text.entries(Owner::Backend(index), &backend.entries);
     if !backend.health.is_empty() {
         text.line(&format!("[backend.{name}.health]"));
-        entries(text, &backend.health);
+        text.entries(Owner::Health(index), &backend.health);
     }
-    for server in &backend.servers {
+    for (at, server) in backend.servers.iter().enumerate() {
         text.line(&format!("[[backend.{name}.server]]"));
         text.line(&format!("name = {}", literal::quoted(&server.name)));
         let unknown = if server.address.is_known() { "" } else { " # a name that never resolves" };
@@ -184,15 +228,6 @@ fn backend(text: &mut Text, backend: &Backend) {
         if server.is_backup {
             text.line("backup = true");
         }
-        entries(text, &server.entries);
-    }
-}
-
-/// Of a key that the input sets more than once, the last value is in force there.
-fn entries(text: &mut Text, entries: &[Entry]) {
-    for (index, (key, value)) in entries.iter().enumerate() {
-        if entries[index + 1..].iter().all(|(later, _)| later != key) {
-            text.line(&format!("{key} = {value}"));
-        }
+        text.entries(Owner::Server(index, at), &server.entries);
     }
 }
