@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
 use crate::common::balancer::{PROGRAM, printed, run_command};
+use crate::common::wait::StopOnDrop;
 use crate::common::{Balancer, TestEnv, echoing, skip};
 
 /// A user without privileges: in Debian "nobody", and a number that nobody has.
@@ -84,15 +85,6 @@ fn only_root_and_the_user_of_the_balancer_are_answered() {
     }
 }
 
-/// Ends the loop of another thread, also if this one panics.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn the_socket_has_its_mode_from_its_first_moment_whatever_the_umask_is() {
     let env = TestEnv::new();
@@ -109,7 +101,7 @@ fn the_socket_has_its_mode_from_its_first_moment_whatever_the_umask_is() {
             }
             seen
         });
-        let end = End(&ended);
+        let end = StopOnDrop(&ended);
         for _ in 0..5 {
             let run = run_command(&env, &config.text());
             let mut command = Command::new("sh");

@@ -12,7 +12,7 @@ use hickory_resolver::proto::rr::RecordType;
 
 use crate::common::client::{connect, connect_and_read, exchange, fetch};
 use crate::common::dns::{Dns, Mood};
-use crate::common::wait::{holds_for, pause};
+use crate::common::wait::{StopOnDrop, holds_for, pause};
 use crate::common::{Balancer, Config, Server, TestEnv, skip, until};
 
 const NAME: &str = "_http._tcp.web.test";
@@ -139,12 +139,12 @@ fn records_that_change_under_traffic_fail_no_connection() {
     let servers = ports.map(|port| Server::naming(&port.to_string(), env.port(port)));
     dns.set_srv(NAME, &[(1, 1, 9001, "a.test.")]);
     let balancer = Balancer::start(&env, &config(&env, &dns).workers(2).quick_health("tcp"));
-    let (stop, fetched) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (stopped, fetched) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..3)
             .map(|_| {
                 scope.spawn(|| {
-                    while !stop.load(Ordering::Relaxed) {
+                    while !stopped.load(Ordering::Relaxed) {
                         let answer = fetch(env.frontend()).unwrap();
                         assert!(answer.starts_with("900"), "{answer}");
                         fetched.fetch_add(1, Ordering::Relaxed);
@@ -152,6 +152,7 @@ fn records_that_change_under_traffic_fail_no_connection() {
                 })
             })
             .collect();
+        let stop = StopOnDrop(&stopped);
         for step in [
             &[(1, 1, 9001, "a.test."), (1, 3, 9002, "a.test.")][..],
             &[(1, 5, 9002, "a.test."), (2, 1, 9003, "a.test.")],
@@ -174,7 +175,7 @@ fn records_that_change_under_traffic_fail_no_connection() {
                 until("the server gets sessions", || server.accepted() > before + 5);
             }
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stop);
         clients.into_iter().for_each(|client| client.join().unwrap());
     });
     assert!(fetched.load(Ordering::Relaxed) > 0);

@@ -1,6 +1,7 @@
 //! Waiting for a condition: it is checked again and again until it holds or a timeout ends. No test
 //! uses a fixed sleep as a condition.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// For conditions that take milliseconds on an idle machine: this one may be busy.
@@ -46,6 +47,17 @@ pub(crate) fn holds_for(time: Duration, mut condition: impl FnMut() -> bool) -> 
         pause(INTERVAL);
     }
     condition()
+}
+
+/// Sets a flag when it is dropped: threads of a scope that run until then end, also if the test
+/// fails.
+#[derive(Debug)]
+pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Sleeps: as a step of a scripted peer, never as a condition.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::{User, geteuid};
 
-use crate::common::wait::{holds_for, until, until_some};
+use crate::common::wait::{StopOnDrop, holds_for, until, until_some};
 use crate::common::{Balancer, Config, TestEnv, skip};
 use crate::program::{Program, run, run_text};
 
@@ -247,15 +247,6 @@ fn pgbench_fails_no_transaction_while_a_server_is_drained_and_comes_back() {
     assert!(processed >= 90, "{processed}");
     let metrics = balancer.assert_no_leaks();
     assert_eq!(metrics.sum("evenkeel_server_connect_failures_total", &[]), 0.0);
-}
-
-/// Also if the test fails meanwhile.
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// The number behind `label` in the report of pgbench.
