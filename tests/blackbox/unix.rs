@@ -54,6 +54,19 @@ impl<'a> Scene<'a> {
     }
 }
 
+/// A listening socket whose backlog is full, and the connections in it.
+pub(crate) fn full_backlog(path: &Path) -> (Socket, Vec<Socket>) {
+    let address = SockAddr::unix(path).unwrap();
+    let listener = listen(&address, 0);
+    let fill = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket.connect(&address).ok().map(|()| socket)
+    };
+    let connections = std::iter::from_fn(fill).collect();
+    (listener, connections)
+}
+
 /// A listening socket of the test.
 pub(crate) fn listen(address: &SockAddr, backlog: i32) -> Socket {
     let listener = Socket::new(address.domain(), Type::STREAM, None).unwrap();
@@ -298,13 +311,7 @@ fn a_server_without_a_listener_is_replaced_by_another_one() {
     let [missing, stale, full, good] =
         ["missing", "stale", "full", "good"].map(|name| env.file(&format!("{name}.sock")));
     drop(UnixListener::bind(&stale).unwrap());
-    let full_listener = listen(&SockAddr::unix(&full).unwrap(), 0);
-    let fill = || {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        socket.connect(&SockAddr::unix(&full).unwrap()).map(|()| socket)
-    };
-    let fillers: Vec<Socket> = std::iter::from_fn(|| fill().ok()).collect();
+    let full_backlog = full_backlog(&full);
     let _good = Naming::start(&good, "good");
     let config = Config::new(&env).backend("retries = 3").more(&frontend(&env, ""));
     let config = [("m", &missing), ("s", &stale), ("f", &full), ("g", &good)]
@@ -321,7 +328,7 @@ fn a_server_without_a_listener_is_replaced_by_another_one() {
         assert!(count >= 2.0, "{server}: {count}");
     }
     assert_eq!(metrics.closed("done"), 8.0);
-    drop((fillers, full_listener));
+    drop(full_backlog);
 }
 
 #[test]

@@ -6,14 +6,16 @@ use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::SockAddr;
 
 use crate::common::balancer::{PROGRAM, printed, run_command, write_config};
 use crate::common::client::{Ending, connect_and_read};
 use crate::common::wait::until;
 use crate::common::{Balancer, Config, TestEnv, skip};
 use crate::health_exchange::until_logged;
-use crate::unix::{Naming, accept, dial, drain, fetch, frontend, listen, named, pour, socket_of};
+use crate::unix::{
+    Naming, accept, dial, drain, fetch, frontend, full_backlog, listen, named, pour, socket_of,
+};
 
 #[test]
 fn a_cycle_through_another_path_of_a_socket_is_refused() {
@@ -93,13 +95,7 @@ fn a_reload_binds_a_socket_whose_file_was_removed() {
 fn a_server_with_a_full_backlog_is_busy_and_not_down() {
     let env = TestEnv::new();
     let [full, good] = ["full", "good"].map(|name| env.file(&format!("{name}.sock")));
-    let full_listener = listen(&SockAddr::unix(&full).unwrap(), 0);
-    let fill = || {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        socket.connect(&SockAddr::unix(&full).unwrap()).map(|()| socket)
-    };
-    let fillers: Vec<Socket> = std::iter::from_fn(|| fill().ok()).collect();
+    let full_backlog = full_backlog(&full);
     let errors = "errors = { count = 2, within = \"1m\", down = \"1h\" }";
     let config = Config::new(&env).health(&format!("check = \"off\"\n{errors}"));
     let config = config.more(&frontend(&env, "")).more(&named("full", &full));
@@ -111,7 +107,7 @@ fn a_server_with_a_full_backlog_is_busy_and_not_down() {
     let metrics = balancer.metrics();
     let busy = [("server", "full"), ("reason", "busy")];
     assert!(metrics.value("evenkeel_server_connect_failures_total", &busy) >= 4.0);
-    drop((fillers, full_listener));
+    drop(full_backlog);
     fs::remove_file(&full).unwrap();
     // A server that is gone is taken down by as many failures.
     balancer.metrics_until("the server is down", |metrics| {

@@ -1,16 +1,15 @@
 //! Upgrades that fail: the old process stays in charge and says why.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::Duration;
 
 use super::*;
-use crate::common::client::{connect, exchange, fetch};
+use crate::common::client::fetch;
 use crate::common::wait::{TIMEOUT, holds_for};
-use crate::common::{Server, echoing};
 
 /// A shell script can wait for ever without using a processor.
 const SILENT: &str = "exec sleep 600";
@@ -153,11 +152,7 @@ fn a_reload_during_an_upgrade_is_made_by_the_new_process() {
 #[test]
 fn a_signal_to_end_during_the_drain_of_an_upgrade_is_the_first_of_two() {
     let env = TestEnv::new();
-    let (config, _server) = echoing(&env);
-    let mut chain = Chain::start(&env, &config.global("drain_timeout = \"1h\""));
-    let session = connect(env.frontend());
-    assert_eq!(exchange(&session, b"in"), b"in");
-    chain.upgrade();
+    let (mut chain, session, _server) = replaced_with_a_session(&env);
     chain.signal(0, Signal::SIGTERM);
     chain.logged("draining already, since the upgrade");
     assert_eq!(exchange(&session, b"continues"), b"continues");

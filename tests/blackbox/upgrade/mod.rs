@@ -8,6 +8,7 @@ mod sockets;
 mod state;
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,8 +16,20 @@ use nix::sys::signal::Signal;
 
 use crate::common::balancer::{PROGRAM, printed, run_command, write_config};
 use crate::common::chain::{Chain, runs};
+use crate::common::client::{connect, exchange};
 use crate::common::wait::until;
-use crate::common::{Balancer, Config, TestEnv};
+use crate::common::{Balancer, Config, Server, TestEnv, echoing};
+
+/// A process with a session that was replaced and drains for an hour; the client of the session,
+/// and its server.
+fn replaced_with_a_session(env: &TestEnv) -> (Chain<'_>, TcpStream, Server) {
+    let (config, server) = echoing(env);
+    let mut chain = Chain::start(env, &config.global("drain_timeout = \"1h\""));
+    let session = connect(env.frontend());
+    assert_eq!(exchange(&session, b"in"), b"in");
+    chain.upgrade();
+    (chain, session, server)
+}
 
 /// A copy of the program, which a test may replace.
 fn copied_program(env: &TestEnv) -> PathBuf {

@@ -1,14 +1,13 @@
 //! Upgrades under a service manager: the order of its messages, and sockets that it passes.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{self, UnixListener};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::*;
-use crate::common::client::{connect, exchange};
-use crate::common::{echoing, http};
+use crate::common::http;
 use crate::supervisor::Supervisor;
 
 #[test]

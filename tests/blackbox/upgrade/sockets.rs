@@ -1,13 +1,11 @@
 //! Which sockets pass to a new process, and which do not.
 
-use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::*;
-use crate::common::client::{connect, exchange, fetch};
+use crate::common::client::fetch;
 use crate::common::wait::holds_for;
-use crate::common::{Server, echoing};
 
 #[test]
 fn more_sockets_than_one_message_holds_are_passed() {
@@ -85,11 +83,7 @@ fn echoed(mut client: UnixStream) -> Vec<u8> {
 #[test]
 fn the_new_process_serves_http_and_the_control_socket_and_the_old_one_does_not() {
     let env = TestEnv::new();
-    let (config, _server) = echoing(&env);
-    let mut chain = Chain::start(&env, &config.global("drain_timeout = \"1h\""));
-    let session = connect(env.frontend());
-    assert_eq!(exchange(&session, b"in"), b"in");
-    chain.upgrade();
+    let (chain, _session, _server) = replaced_with_a_session(&env);
     let new = chain.pid();
     // Every answer is that of the new process, which does not drain.
     let served = || {

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::common::client::fetch;
+use crate::common::http;
 use crate::common::metrics::Metrics;
-use crate::common::{Server, http};
 
 fn names(env: &TestEnv, count: usize) -> String {
     (0..count).map(|_| fetch(env.frontend()).unwrap()).collect()
