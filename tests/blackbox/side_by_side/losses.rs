@@ -15,8 +15,9 @@ use nix::unistd::Pid;
 use super::case::Process;
 use crate::common::balancer::{PROGRAM, write_config};
 use crate::common::client::{connect, exchange, fetch, fill, is_reset};
-use crate::common::wait::{pause, until};
-use crate::common::{Config, Server, TestEnv, skip};
+use crate::common::metrics::Metrics;
+use crate::common::wait::{StopOnDrop, pause, until};
+use crate::common::{Config, Server, TestEnv, http, skip};
 
 /// What became of clients.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -40,6 +41,8 @@ struct Subject<'a> {
     process: Process,
     /// What makes it read its configuration again.
     reload: Signal,
+    /// Waits until it has read it so often.
+    until_reloaded: fn(&TestEnv, u32),
 }
 
 impl Subject<'_> {
@@ -53,7 +56,14 @@ fn evenkeel<'a>(env: &'a TestEnv, servers: &[Server], descriptors: u32) -> Subje
     let config = config.server("a", servers[0].address).server("b", servers[1].address).text();
     let mut command = limited(descriptors);
     command.arg(PROGRAM).args(["run", "-c"]).arg(write_config(env, &config));
-    Subject { env, process: Process::ready(env, command), reload: Signal::SIGHUP }
+    let until_reloaded = |env: &TestEnv, times: u32| {
+        until("the reload is done", || {
+            let (_, text) = http::get(env.observe(), "/metrics").unwrap();
+            let done = [("outcome", "done")];
+            Metrics::parse(&text).value("evenkeel_reloads_total", &done) == f64::from(times)
+        });
+    };
+    Subject { env, process: Process::ready(env, command), reload: Signal::SIGHUP, until_reloaded }
 }
 
 /// With what its manual advises for reloads: a master process, and listeners that are handed
@@ -75,7 +85,9 @@ fn haproxy<'a>(env: &'a TestEnv, servers: &[Server], descriptors: u32) -> Subjec
     fs::write(&file, text).unwrap();
     let mut command = limited(descriptors);
     command.args(["haproxy", "-W", "-db", "-f"]).arg(file);
-    Subject { env, process: Process::ready(env, command), reload: Signal::SIGUSR2 }
+    // What it does is no promise.
+    let until_reloaded = |_: &TestEnv, _| {};
+    Subject { env, process: Process::ready(env, command), reload: Signal::SIGUSR2, until_reloaded }
 }
 
 fn limited(descriptors: u32) -> Command {
@@ -99,12 +111,14 @@ fn over_ten_reloads(subject: &Subject<'_>) -> Clients {
         for _ in 0..30 {
             scope.spawn(fetch_until_stopped);
         }
-        for _ in 0..10 {
+        let stop = StopOnDrop(&stopped);
+        for times in 1..=10 {
             pause(Duration::from_millis(300));
             kill(subject.pid(), subject.reload).unwrap();
+            (subject.until_reloaded)(subject.env, times);
         }
         pause(Duration::from_millis(300));
-        stopped.store(true, Ordering::Relaxed);
+        drop(stop);
     });
     Clients { served: served.into_inner(), failed: failed.into_inner(), served_later: 0 }
 }
