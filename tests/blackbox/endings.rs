@@ -6,10 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::client::{
-    Ending, connect, exchange, fetch_with, is_reset, read_to_end, reset, shut_down,
+    Ending, connect, exchange, fetch_with, is_reset, read_to_end, reset, shut_down, unacknowledged,
 };
 use crate::common::server::BlackHole;
-use crate::common::wait::{holds_for, pause};
+use crate::common::wait::{holds_for, pause, until};
 use crate::common::{Balancer, Config, Server, TestEnv, echoing};
 
 /// A server that sends nothing, and closes after the client has shut down.
@@ -135,7 +135,7 @@ fn a_reset_by_the_server_reaches_the_client_after_all_that_came_before() {
         stream.read_exact(&mut [0; 1]).unwrap();
         stream.write_all(b"a part of the ans").unwrap();
         // A reset destroys what has not left this socket.
-        pause(Duration::from_millis(100));
+        until("the answer has left the server", || unacknowledged(&stream) == 0);
         reset(stream);
     });
     let balancer = Balancer::start(&env, &Config::new(&env).server("a", server.address));

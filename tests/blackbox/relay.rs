@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use crate::common::client::{Ending, connect, exchange, read_to_end, shut_down};
+use crate::common::client::{Ending, connect, exchange, read_to_end, shut_down, unacknowledged};
 use crate::common::server::BlackHole;
-use crate::common::wait::pause;
+use crate::common::wait::{pause, until};
 use crate::common::{Balancer, Config, Server, TestEnv};
 
 const MIB: usize = 1 << 20;
@@ -231,8 +231,8 @@ fn a_client_that_goes_on_sending_gets_the_whole_answer_of_a_server_that_has_clos
     peer.read_exact(&mut [0; 1]).unwrap();
     peer.write_all(&[42; 128 * 1024]).unwrap();
     shut_down(&peer);
-    // The answer has left the server. Its close with unread bytes is a reset.
-    pause(Duration::from_millis(300));
+    // Its close with unread bytes is a reset, which destroys what has not left the server.
+    until("the answer has left the server", || unacknowledged(&peer) == 0);
     drop(peer);
     for _ in 0..50 {
         // Fails at some point: the server has closed.

@@ -17,6 +17,7 @@ use crate::common::client::{
 };
 use crate::common::wait::{pause, until};
 use crate::common::{Balancer, Config, Server, TestEnv};
+use crate::sessions::listed;
 
 /// What a peer sends before it resets.
 const LENGTH: usize = 200_000;
@@ -153,6 +154,16 @@ impl Scene<'_> {
         bytes.unwrap_or_else(|| panic!("{record}")).parse().unwrap()
     }
 
+    /// From then on the session waits for the acknowledgements of the reader alone.
+    #[track_caller]
+    fn until_the_reset_is_seen(&self) {
+        until("the session is closing", || {
+            let sessions = listed(&self.balancer);
+            assert_eq!(sessions.len(), 1, "{sessions:?}");
+            sessions[0]["state"] == "closing"
+        });
+    }
+
     #[track_caller]
     fn until_a_pipe_holds_bytes(&self) {
         self.balancer.metrics_until("a pipe holds bytes", |metrics| {
@@ -239,8 +250,7 @@ fn a_drain_delivers_all_that_was_sent_before_a_reset() {
         let (mut scene, sender, reader) = open(&env, config, side);
         send_mebibyte(&sender);
         reset(sender);
-        // The worker has seen the reset, and waits for acknowledgements.
-        pause(Duration::from_millis(200));
+        scene.until_the_reset_is_seen();
         scene.balancer.signal(Signal::SIGTERM);
         until("the drain has begun", || scene.balancer.application_log().contains("draining for"));
         let (bytes, ending) = read_to_end(&reader);
@@ -306,8 +316,8 @@ fn a_drain_that_times_out_cuts_off_what_was_sent_before_a_reset() {
         let (mut scene, sender, reader) = open(&env, config, side);
         send_mebibyte(&sender);
         reset(sender);
-        // The worker has seen the reset: the first reason is the one that counts.
-        pause(Duration::from_millis(200));
+        // The first reason is the one that counts.
+        scene.until_the_reset_is_seen();
         scene.balancer.signal(Signal::SIGTERM);
         assert!(scene.balancer.wait().success(), "{side:?}");
         assert_cut_off(&scene, &reader);

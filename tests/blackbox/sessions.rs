@@ -11,7 +11,9 @@ use crate::common::client::{Ending, connect, exchange, read_to_end};
 use crate::common::wait::until;
 use crate::common::{Balancer, Config, Server, TestEnv, echoing};
 
-fn listed(balancer: &Balancer<'_>) -> Vec<serde_json::Value> {
+/// The open sessions.
+#[track_caller]
+pub(crate) fn listed(balancer: &Balancer<'_>) -> Vec<serde_json::Value> {
     let json = balancer.control_ok(&["sessions", "--json"]);
     serde_json::from_str(&json).unwrap()
 }
