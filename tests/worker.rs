@@ -26,8 +26,8 @@ use evenkeel::sys::pipe::PipeLimits;
 use evenkeel::sys::waker::Waker;
 use evenkeel::terms::{EndpointId, ServerId, WorkerIndex};
 
-/// For conditions that take microseconds.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// For conditions that take microseconds on an idle machine: this one may be busy.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// So many that a worker needs a while to follow a table, in which the next one is published.
 const LISTENERS: usize = 100;

@@ -333,13 +333,18 @@ mod tests {
     #[test]
     fn connections_without_a_request_are_closed_and_others_served() {
         with_server(|address, _| {
-            let start = Instant::now();
-            let silent: Vec<TcpStream> = (0..CONNECTIONS_MAX).map(|_| connect(address)).collect();
-            assert!(fetch(address, "/healthz").starts_with("HTTP/1.1 200 "));
-            assert!(start.elapsed() < CONNECTION_TIME_MAX / 2, "{:?}", start.elapsed());
-            for mut stream in silent {
-                assert_eq!(stream.read(&mut [0]).unwrap(), 0);
-            }
+            let is_soon_served = |_| {
+                let start = Instant::now();
+                let silent: Vec<_> = (0..CONNECTIONS_MAX).map(|_| connect(address)).collect();
+                assert!(fetch(address, "/healthz").starts_with("HTTP/1.1 200 "));
+                let is_soon = start.elapsed() < CONNECTION_TIME_MAX / 2;
+                for mut stream in silent {
+                    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+                }
+                is_soon
+            };
+            // A busy machine may delay one try.
+            assert!((0..3).any(is_soon_served), "{:?} or more", CONNECTION_TIME_MAX / 2);
         });
     }
 

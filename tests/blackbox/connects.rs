@@ -8,6 +8,19 @@ use crate::common::client::{Ending, connect, connect_and_read, fetch, fetch_with
 use crate::common::server::BlackHole;
 use crate::common::{Balancer, Config, Server, TestEnv};
 
+/// Runs `act` so often: a quarter of the runs took this long at most. A busy machine delays some of
+/// them, a delay of evenkeel or the kernel all.
+fn quicker_quarter(runs: usize, mut act: impl FnMut()) -> Duration {
+    let run = |_| {
+        let begun = Instant::now();
+        act();
+        begun.elapsed()
+    };
+    let mut times: Vec<Duration> = (0..runs).map(run).collect();
+    times.sort_unstable();
+    times[runs / 4]
+}
+
 #[test]
 fn one_dead_server_of_three_fails_no_client() {
     let env = TestEnv::new(); // case 18
@@ -31,13 +44,14 @@ fn one_dead_server_of_three_fails_no_client() {
 #[test]
 fn with_all_servers_dead_a_client_is_reset_at_once() {
     let env = TestEnv::new(); // case 20
-    let config = Config::new(&env).server("a", env.port(9001));
+    let config = Config::new(&env).backend("connect_timeout = \"1m\"").server("a", env.port(9001));
     let balancer = Balancer::start(&env, &config.server("b", env.port(9002)));
+    let begun = Instant::now();
     for _ in 0..10 {
-        let begun = Instant::now();
         assert_eq!(connect_and_read(env.frontend()), (Vec::new(), Ending::Reset));
-        assert!(begun.elapsed() < Duration::from_secs(2));
     }
+    // With half a second before each retry, it would be as long.
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     balancer.session_ended("SC connect_failed");
     let metrics = balancer.assert_no_leaks();
     assert_eq!(metrics.closed("connect_failed"), 10.0);
@@ -78,8 +92,8 @@ fn with_six_silent_servers_of_seven_a_client_waits_at_most_one_connect_timeout()
     let holes: Vec<BlackHole> = (9001..9007).map(|port| BlackHole::open(env.port(port))).collect();
     let good = Server::naming("good", env.port(9007));
     // The attempts of the clients time out before the first probes do.
-    let health = "check = \"tcp\"\ntimeout = \"10s\"";
-    let mut config = Config::new(&env).backend("connect_timeout = \"2s\"").health(health);
+    let health = "check = \"tcp\"\ntimeout = \"30s\"";
+    let mut config = Config::new(&env).backend("connect_timeout = \"6s\"").health(health);
     for (index, hole) in holes.iter().enumerate() {
         config = config.server(&format!("hole{index}"), hole.address);
     }
@@ -90,7 +104,7 @@ fn with_six_silent_servers_of_seven_a_client_waits_at_most_one_connect_timeout()
             scope.spawn(|| assert_eq!(fetch(env.frontend()).unwrap(), "good"));
         }
     });
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
     let metrics = balancer.assert_no_leaks();
     let by_timeout = [("reason", "timeout")];
     assert_eq!(metrics.sum("evenkeel_server_connect_failures_total", &by_timeout), 12.0);
@@ -147,13 +161,12 @@ fn a_server_that_sends_first_does_not_wait_for_a_silent_client() {
     let env = TestEnv::new();
     let a = Server::naming("a", env.port(9001));
     let balancer = Balancer::start(&env, &Config::new(&env).server("a", a.address));
-    let begun = Instant::now();
-    for _ in 0..50 {
-        // The client sends nothing: the server accepts as soon as it gets the ACK of the handshake.
+    // The client sends nothing: the server accepts as soon as it gets the ACK of the handshake.
+    let took = quicker_quarter(50, || {
         assert_eq!(connect_and_read(env.frontend()), (b"a".to_vec(), Ending::Orderly));
-    }
+    });
     // If the kernel delayed that ACK, each session would take 200 ms.
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(took < Duration::from_millis(150), "{took:?}");
     drop(balancer);
 }
 
@@ -170,14 +183,13 @@ fn the_second_of_two_small_messages_is_not_held_back() {
     });
     let balancer = Balancer::start(&env, &Config::new(&env).server("a", a.address));
     let mut client = connect(env.frontend());
-    let begun = Instant::now();
-    for _ in 0..100 {
+    let took = quicker_quarter(100, || {
         client.write_all(b"1").unwrap();
         has_received.recv().unwrap();
         client.write_all(b"2").unwrap();
         client.read_exact(&mut [0]).unwrap();
-    }
+    });
     // Held back until the first is acknowledged (RFC 896), each second would take 40 ms.
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(took < Duration::from_millis(30), "{took:?}");
     drop(balancer);
 }

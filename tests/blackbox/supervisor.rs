@@ -255,8 +255,8 @@ fn a_watchdog_of_another_process_is_not_told() {
     assert!(!is_told(&messages), "{messages:?}");
 }
 
-#[test]
-fn a_supervisor_and_clients_that_do_not_read_do_not_delay_the_exit() {
+/// How long it takes to end beside a supervisor and clients that do not read.
+fn time_to_exit() -> Duration {
     let env = TestEnv::new();
     let (config, _server) = echoing(&env);
     let (mut balancer, supervisor) = start_watched(&env, &config);
@@ -276,7 +276,14 @@ fn a_supervisor_and_clients_that_do_not_read_do_not_delay_the_exit() {
     balancer.signal(Signal::SIGTERM);
     let begun = Instant::now();
     assert!(balancer.wait().success());
-    // Less than what any of them may take while evenkeel runs.
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    let time = begun.elapsed();
     drop((silent, control));
+    time
+}
+
+#[test]
+fn a_supervisor_and_clients_that_do_not_read_do_not_delay_the_exit() {
+    // Less than what any of them may take while evenkeel runs. A busy machine may delay one try.
+    let is_quick = |_| time_to_exit() < Duration::from_secs(8);
+    assert!((0..3).any(is_quick), "8 s or more, three times");
 }

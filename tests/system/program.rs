@@ -18,8 +18,8 @@ use crate::common::wait::{pause, until};
 /// For a program that has work to do, on a machine that may be busy.
 const RUN_MAX: Duration = Duration::from_secs(60);
 
-/// For a server that was asked to end.
-const END_MAX: Duration = Duration::from_secs(5);
+/// For a server that was asked to end: SIGKILL follows.
+const END_MAX: Duration = Duration::from_secs(20);
 
 /// Gives each program files of its own.
 static NUMBER: AtomicU32 = AtomicU32::new(0);

@@ -193,12 +193,17 @@ fn an_invalid_request_is_answered_with_an_error() {
 #[test]
 fn connections_without_a_request_do_not_block_others_for_long() {
     with_server(|path| {
-        let silent: Vec<UnixStream> =
-            (0..CONNECTIONS_MAX).map(|_| UnixStream::connect(&path).unwrap()).collect();
-        let start = Instant::now();
-        assert!(say(&path, b"{\"do\":\"reload\"}\n").starts_with("{\"ok\":"));
-        assert!(start.elapsed() < PEER_TIMEOUT / 2, "{:?}", start.elapsed());
-        drop(silent);
+        let is_soon_served = |_| {
+            let silent: Vec<UnixStream> =
+                (0..CONNECTIONS_MAX).map(|_| UnixStream::connect(&path).unwrap()).collect();
+            let start = Instant::now();
+            assert!(say(&path, b"{\"do\":\"reload\"}\n").starts_with("{\"ok\":"));
+            let is_soon = start.elapsed() < PEER_TIMEOUT / 2;
+            drop(silent);
+            is_soon
+        };
+        // A busy machine may delay one try.
+        assert!((0..3).any(is_soon_served), "{:?} or more", PEER_TIMEOUT / 2);
     });
 }
 
