@@ -66,6 +66,7 @@ pub(crate) fn jobs(rows: &[(Cell, Cover)]) -> Vec<Job> {
             jobs.extend(jobs_of);
         }
     }
+    assert!(!jobs.is_empty(), "EVENKEEL_CELL: the matrix runs no cell {only:?}");
     jobs.repeat(rounds.unwrap_or(1))
 }
 
