@@ -237,8 +237,9 @@ mod tests {
 
     #[test]
     fn a_connection_with_a_request_has_more_time_than_one_without() {
+        // So much more that a busy machine does not matter.
         clients(
-            Some(2 * REQUEST_TIMEOUT),
+            Some(10 * REQUEST_TIMEOUT),
             [true, false, true, true],
             async |[mut first, second, ..]| {
                 assert!(second.await.is_err(), "no request, and the third waits");

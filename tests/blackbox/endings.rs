@@ -20,7 +20,7 @@ fn silent(env: &TestEnv) -> Server {
 }
 
 fn with_idle<'a>(env: &'a TestEnv, server: &Server) -> Balancer<'a> {
-    let config = Config::new(env).frontend("idle_timeout = \"500ms\"");
+    let config = Config::new(env).frontend("idle_timeout = \"2s\"");
     Balancer::start(env, &config.server("a", server.address))
 }
 
@@ -65,12 +65,13 @@ fn a_server_that_owes_an_answer_is_closed_at_the_idle_timeout() {
 #[test]
 fn a_session_in_use_is_not_idle() {
     let env = TestEnv::new();
-    let server = Server::echo(env.port(9001));
-    let balancer = with_idle(&env, &server);
+    let (config, _server) = echoing(&env);
+    let balancer = Balancer::start(&env, &config.frontend("idle_timeout = \"3s\""));
     let client = connect(env.frontend());
     for _ in 0..10 {
         assert_eq!(exchange(&client, b"tick"), b"tick");
-        pause(Duration::from_millis(150));
+        // Seven seconds in all: more than twice the idle timeout.
+        pause(Duration::from_millis(700));
     }
     drop(client);
     assert_eq!(balancer.assert_no_leaks().closed("done"), 1.0);

@@ -33,7 +33,7 @@ fn readyz_answers_503_during_a_drain_and_healthz_200() {
 fn during_drain_delay_clients_are_accepted_and_readyz_answers_503() {
     let env = TestEnv::new();
     let (config, _server) = echoing(&env);
-    let mut balancer = Balancer::start(&env, &config.global("drain_delay = \"2s\""));
+    let mut balancer = Balancer::start(&env, &config.global("drain_delay = \"8s\""));
     let status = |path| http::get(env.observe(), path).unwrap().0;
     balancer.signal(Signal::SIGTERM);
     until("/readyz answers 503", || status("/readyz") == 503);

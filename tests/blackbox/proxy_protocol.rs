@@ -199,11 +199,11 @@ fn what_is_no_header_ends_the_session_and_reaches_no_server() {
 fn a_header_that_does_not_come_or_stops_half_way_ends_with_its_timeout() {
     let env = TestEnv::new();
     let (config, server) = seeing(&env);
-    let balancer = Balancer::start(&env, &config.frontend("preface_timeout = \"300ms\""));
+    let balancer = Balancer::start(&env, &config.frontend("preface_timeout = \"2s\""));
     let [text, binary] = headers();
     assert_eq!(connect_and_read(env.frontend()), (Vec::new(), Ending::Reset));
-    for bytes in [&text[..text.len() - 1], &binary[..1], &binary[..20]] {
-        let client = sending(&env, bytes);
+    let parts = [&text[..text.len() - 1], &binary[..1], &binary[..20]];
+    for client in parts.map(|bytes| sending(&env, bytes)) {
         assert_eq!(read_to_end(&client), (Vec::new(), Ending::Reset));
     }
     balancer.session_ended("cR preface_timeout");

@@ -201,7 +201,7 @@ fn many_small_writes_to_a_slow_reader_do_not_stall() {
 fn a_slow_reader_loses_nothing_and_is_not_idle() {
     let env = TestEnv::new(); // case 11
     let (server, connections) = Server::handing_over(env.port(9001));
-    let config = Config::new(&env).frontend("idle_timeout = \"1s\"");
+    let config = Config::new(&env).frontend("idle_timeout = \"4s\"");
     let balancer = Balancer::start(&env, &config.server("a", server.address));
     let client = connect(env.frontend());
     SockRef::from(&client).set_recv_buffer_size(128 * 1024).unwrap();
@@ -209,8 +209,8 @@ fn a_slow_reader_loses_nothing_and_is_not_idle() {
     let pouring = thread::spawn(move || pour(&peer, 5, 16 * MIB));
     let mut small = vec![0; 16 * 1024];
     for _ in 0..30 {
-        // Three seconds in all: three times the idle timeout.
-        pause(Duration::from_millis(100));
+        // Nine seconds in all: more than twice the idle timeout.
+        pause(Duration::from_millis(300));
         (&client).read_exact(&mut small).unwrap();
     }
     let (rest, _) = drain(&client);

@@ -327,7 +327,7 @@ fn a_drain_that_times_out_cuts_off_what_was_sent_before_a_reset() {
 #[test]
 fn an_end_that_is_not_acknowledged_does_not_count_as_a_byte() {
     let env = TestEnv::new();
-    let config = Config::new(&env).frontend("half_closed_timeout = \"2s\"");
+    let config = Config::new(&env).frontend("half_closed_timeout = \"5s\"");
     let (scene, client, mut server) = open(&env, config, Side::Client);
     (&client).write_all(&pattern(MIB)).unwrap();
     shut_down(&client);

@@ -219,13 +219,13 @@ fn what_matches_nothing_is_reset_if_there_is_no_default() {
 #[test]
 fn a_hello_that_does_not_come_or_stops_half_way_ends_with_its_timeout() {
     let env = TestEnv::new();
-    let lines = "sni = { \"www.a.test\" = \"a\" }\npreface_timeout = \"300ms\"";
+    let lines = "sni = { \"www.a.test\" = \"a\" }\npreface_timeout = \"2s\"";
     let (config, servers) = three(&env, lines);
     let balancer = Balancer::start(&env, &config);
     assert_eq!(connect_and_read(env.frontend()), (Vec::new(), Ending::Reset));
     let bytes = hello("www.a.test", &[]);
-    for end in [1, 2, 5, 6, 20, bytes.len() - 1] {
-        let client = sending(&env, &bytes[..end]);
+    let ends = [1, 2, 5, 6, 20, bytes.len() - 1];
+    for (client, end) in ends.map(|end| (sending(&env, &bytes[..end]), end)) {
         assert_eq!(read_to_end(&client), (Vec::new(), Ending::Reset), "{end}");
     }
     balancer.session_ended("cR preface_timeout");

@@ -640,7 +640,7 @@ fn a_reader_that_takes_its_time_is_not_idle() {
     let config = Config::new(&env);
     let path = env.file("server.sock");
     let listener = listen(&SockAddr::unix(&path).unwrap(), 128);
-    let limits = "idle_timeout = \"1s\"";
+    let limits = "idle_timeout = \"5s\"";
     let config = config.more(&frontend(&env, limits)).more(&named("a", &path));
     let balancer = Balancer::start(&env, &config);
     let (mut client, server) = (dial(&socket_of(&env)).unwrap(), accept(&listener));
@@ -651,7 +651,8 @@ fn a_reader_that_takes_its_time_is_not_idle() {
     while received.len() < body.len() {
         client.read_exact(&mut part).unwrap();
         received.extend_from_slice(&part);
-        crate::common::wait::pause(std::time::Duration::from_millis(150));
+        // 12 seconds in all: more than twice the idle timeout.
+        crate::common::wait::pause(std::time::Duration::from_millis(500));
     }
     assert!(received == body);
     // And then it is.
