@@ -136,7 +136,7 @@ fn records_that_change_under_traffic_fail_no_connection() {
     let env = TestEnv::new();
     let dns = dns_of(&env);
     let ports = [9001, 9002, 9003, 9004];
-    let servers = ports.map(|port| Server::naming(&port.to_string(), env.port(port)));
+    let _servers = ports.map(|port| Server::naming(&port.to_string(), env.port(port)));
     dns.set_srv(NAME, &[(1, 1, 9001, "a.test.")]);
     let balancer = Balancer::start(&env, &config(&env, &dns).workers(2).quick_health("tcp"));
     let (stopped, fetched) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -169,10 +169,19 @@ fn records_that_change_under_traffic_fail_no_connection() {
                 known.len() == expected.len()
             });
             let lowest = step.iter().map(|record| record.0).min();
-            for (.., port, _) in step.iter().filter(|(priority, ..)| Some(*priority) == lowest) {
-                let server = &servers[usize::from(port - 9001)];
-                let before = server.accepted();
-                until("the server gets sessions", || server.accepted() > before + 5);
+            for (_, weight, port, _) in step.iter().filter(|record| Some(record.0) == lowest) {
+                let name = format!("a.test:{port}");
+                let label = [("server", name.as_str())];
+                let sessions = || balancer.metrics().sum("evenkeel_server_sessions_total", &label);
+                // Beside others, a record of weight 0 gets about one of 1,000 sessions.
+                let enough = sessions() + if *weight == 0 { 1.0 } else { 6.0 };
+                let served = || fetched.load(Ordering::Relaxed);
+                let begun = served();
+                while sessions() < enough {
+                    let before = served();
+                    assert!(before < begun + 20_000, "{port} gets no sessions");
+                    until("a client is served", || served() > before);
+                }
             }
         }
         drop(stop);
