@@ -119,11 +119,17 @@ impl<'a> Balancer<'a> {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Scrapes the metrics.
+    /// Scrapes the metrics. The answer is 503 if the control thread does not run for 2 s, as on a
+    /// busy machine.
     #[track_caller]
     pub(crate) fn metrics(&self) -> Metrics {
-        let (status, text) = http::get(self.env.observe(), "/metrics").unwrap();
-        assert_eq!(status, 200, "{text}");
+        let text = until_some("a scrape is answered", || {
+            match http::get(self.env.observe(), "/metrics").unwrap() {
+                (200, text) => Some(text),
+                (503, _) => None,
+                other => panic!("{other:?}"),
+            }
+        });
         Metrics::parse(&text)
     }
 
