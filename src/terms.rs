@@ -227,8 +227,9 @@ pub enum ConnectFailure {
     Exhausted,
     /// Connected, and reset before a byte was delivered to it.
     Reset,
-    /// The socket connected to itself: a dead local server in the range of ephemeral ports.
-    Itself,
+    /// The socket connected to itself: nobody listens on that port of this machine, and the kernel
+    /// chose it as the source port too.
+    SelfConnect,
     /// Any other errno.
     Other,
 }
@@ -245,7 +246,7 @@ impl ConnectFailure {
         Self::NoSource,
         Self::Exhausted,
         Self::Reset,
-        Self::Itself,
+        Self::SelfConnect,
         Self::Other,
     ];
 
@@ -269,7 +270,7 @@ impl ConnectFailure {
             Self::NoSource => "no_source",
             Self::Exhausted => "exhausted",
             Self::Reset => "reset",
-            Self::Itself => "itself",
+            Self::SelfConnect => "self_connect",
             Self::Other => "other",
         }
     }
@@ -277,9 +278,6 @@ impl ConnectFailure {
 
 /// Why a connection was turned away before it became a session: the label `reason` of
 /// `evenkeel_sessions_refused_total`.
-///
-/// `limit` is what the contract names for connections beyond a limit; today they wait in the
-/// kernel's backlog instead, so that the series stays at 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// Beyond a limit of sessions: `sessions_max` at the end of a drain, `clients_max`.

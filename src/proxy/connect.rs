@@ -34,7 +34,7 @@ impl Session {
         if !self.needs_server() {
             return Next::Stay;
         }
-        let Attempt { endpoint, timeout, introduces } = match choice {
+        let Attempt { endpoint, timeout, sends_proxy } = match choice {
             Ok(attempt) => attempt,
             Err(PickError::NoRoute) => return Next::abort(End::new(Reason::Refused, b"PR")),
             Err(PickError::ClientLeft) => return self.client_left(),
@@ -42,7 +42,7 @@ impl Session {
             Err(PickError::AllFull) => return self.on_all_full(),
             Err(PickError::QueueFull) => return Self::on_queue_full(),
         };
-        let early = match self.begin_connect(introduces, io) {
+        let early = match self.begin_connect(sends_proxy, io) {
             Ok(early) => early,
             Err(ConnectFailure::Exhausted) => {
                 self.outcome = Some(Outcome::ConnectFailed(ConnectFailure::Exhausted));
@@ -58,19 +58,19 @@ impl Session {
         self.route.attempts += 1;
         self.in_flight.insert(Operation::Connect);
         let until = now.after(timeout);
-        self.state = State::Connecting(Connecting { started: now, until, early, introduces });
+        self.state = State::Connecting(Connecting { started: now, until, early, sends_proxy });
         Next::Stay
     }
 
     /// Starts a connect, with the first bytes of the client if they are there, unless the server
-    /// needs a PROXY header before them (`introduces`). How many of them were taken: the client's
+    /// needs a PROXY header before them (`sends_proxy`). How many of them were taken: the client's
     /// direction keeps them until the server is connected.
     fn begin_connect<I: Io>(
         &mut self,
-        introduces: bool,
+        sends_proxy: bool,
         io: &mut I,
     ) -> Result<u32, ConnectFailure> {
-        if introduces {
+        if sends_proxy {
             return io.connect(First::Unknown);
         }
         let pump = &mut self.pumps[Direction::In as usize];
@@ -90,12 +90,14 @@ impl Session {
         now: Tick,
         io: &mut I,
     ) -> Next {
-        let State::Connecting(Connecting { started, early, introduces, .. }) = self.state else {
+        let State::Connecting(Connecting { started, early, sends_proxy, .. }) = self.state else {
             return Next::Stay;
         };
         match result {
-            Ok(()) if io.is_connected_to_itself() => self.attempt_failed(ConnectFailure::Itself),
-            Ok(()) if introduces => self.introduce(now, io),
+            Ok(()) if io.is_connected_to_itself() => {
+                self.attempt_failed(ConnectFailure::SelfConnect)
+            }
+            Ok(()) if sends_proxy => self.send_proxy_header(now, io),
             Ok(()) => {
                 self.pumps[Direction::In as usize].note_early(early);
                 self.on_server_ready(started, now)
@@ -106,9 +108,9 @@ impl Session {
 
     /// Sends the PROXY header, or the rest of it. What the server does not take at once, it takes
     /// before the deadline of the attempt.
-    pub(super) fn introduce<I: Io>(&mut self, now: Tick, io: &mut I) -> Next {
+    pub(super) fn send_proxy_header<I: Io>(&mut self, now: Tick, io: &mut I) -> Next {
         let State::Connecting(Connecting { started, .. }) = self.state else { return Next::Stay };
-        match io.introduce(self.pumps[Direction::In as usize].buffers_held() > 0) {
+        match io.send_proxy_header(self.pumps[Direction::In as usize].buffers_held() > 0) {
             Ok(true) => self.on_server_ready(started, now),
             Ok(false) => {
                 self.in_flight.insert(Operation::Ready(Side::Server, Readiness::Writable));

@@ -216,7 +216,7 @@ pub trait Io {
     ///
     /// # Errors
     /// As send(2).
-    fn introduce(&mut self, more: bool) -> Result<bool, Errno>;
+    fn send_proxy_header(&mut self, more: bool) -> Result<bool, Errno>;
 
     /// Whether the server's socket is connected to itself: the port was free, in the range of
     /// ephemeral ports, and the kernel chose it as the source port too.

@@ -18,7 +18,7 @@ mod balance;
 pub mod queue;
 mod connect;
 mod outgoing;
-mod introduce;
+mod send_proxy;
 
 mod relay;
 pub mod pump;

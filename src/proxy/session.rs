@@ -299,7 +299,7 @@ impl Session {
     fn on_ready<I: Io>(&mut self, side: Side, now: Tick, io: &mut I) -> Next {
         match (&self.state, side) {
             (State::Preface(_), Side::Client) => self.read_preface(now, io),
-            (State::Connecting(_), Side::Server) => self.introduce(now, io),
+            (State::Connecting(_), Side::Server) => self.send_proxy_header(now, io),
             _ => Next::Stay,
         }
     }

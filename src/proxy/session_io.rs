@@ -135,8 +135,8 @@ impl Io for SessionIo<'_> {
         self.sockets.read_preface(&mut self.context.preface)
     }
 
-    fn introduce(&mut self, more: bool) -> Result<bool, Errno> {
-        self.sockets.introduce(more)
+    fn send_proxy_header(&mut self, more: bool) -> Result<bool, Errno> {
+        self.sockets.send_proxy_header(more)
     }
 
     fn is_connected_to_itself(&mut self) -> bool {

@@ -120,7 +120,7 @@ impl SessionSockets {
             self.address.ok_or(PickError::ClientLeft)?;
         }
         let timeout = backend.settings.connect_timeout;
-        let introduces = backend.settings.send_proxy != SendProxy::Off;
+        let sends_proxy = backend.settings.send_proxy != SendProxy::Off;
         let address = || self.address.or_else(|| self.client.as_ref()?.peer().ok());
         let client = || address().and_then(ClientAddress::ip);
         let choose = || choose(backend, client, session.tried(), &context.worker);
@@ -153,7 +153,7 @@ impl SessionSockets {
         self.served_by = Some(endpoint);
         self.server_permit = Some(permit);
         self.nagle = if self.server_is_unix { Nagle::Disabled } else { Nagle::Enabled };
-        Ok(Attempt { endpoint: id, timeout, introduces })
+        Ok(Attempt { endpoint: id, timeout, sends_proxy })
     }
 
     /// The backend of its last server; of its frontend, if none was tried.

@@ -87,7 +87,7 @@ pub struct Connecting {
     /// The first bytes of the client that were sent with the SYN.
     pub(super) early: u32,
     /// Once connected, the server gets a PROXY header before anything else.
-    pub(super) introduces: bool,
+    pub(super) sends_proxy: bool,
 }
 
 /// Bytes go both ways.
@@ -203,7 +203,7 @@ pub struct Attempt {
     /// How long the attempt to connect may take.
     pub timeout: Duration,
     /// Whether the server gets a PROXY header.
-    pub introduces: bool,
+    pub sends_proxy: bool,
 }
 
 /// Why no server could be chosen.

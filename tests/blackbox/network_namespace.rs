@@ -79,7 +79,7 @@ fn a_connection_to_a_dead_server_on_an_ephemeral_port_never_connects_to_itself()
         assert_eq!(connect_and_read(env.frontend()), (Vec::new(), Ending::Reset));
     }
     let metrics = balancer.assert_no_leaks();
-    let to_itself = [("server", "dead"), ("reason", "itself")];
+    let to_itself = [("server", "dead"), ("reason", "self_connect")];
     let to_itself = metrics.sum("evenkeel_server_connect_failures_total", &to_itself);
     assert!(to_itself >= 1.0, "no attempt connected to itself, so that nothing was tested");
 }

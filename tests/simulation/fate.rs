@@ -22,7 +22,7 @@ pub(crate) enum Planted {
     /// The bytes of the PROXY header stay in the socket of the client.
     HeaderIsRelayed,
     /// A server gets no PROXY header.
-    NotIntroduced,
+    NoProxyHeader,
     /// A worker that pauses accepting is not woken when a session ends on another worker.
     WorkerNotWoken,
     /// A worker that begins to pause does not look once more at what ended before.
@@ -46,7 +46,7 @@ impl Planted {
         Self::WrongCount,
         Self::LostCancel,
         Self::HeaderIsRelayed,
-        Self::NotIntroduced,
+        Self::NoProxyHeader,
     ];
 
     /// Those that the simulation of several workers finds. A session that waits for a buffer is not

@@ -182,9 +182,9 @@ impl Live {
         context.record.queued += u64::from(self.is_queued());
         self.leave_queue(context.now);
         let timeout = backend.settings.connect_timeout;
-        let introduces = backend.settings.send_proxy != SendProxy::Off;
-        self.kernel.introduces = introduces;
-        let attempt = Attempt { endpoint: permit.endpoint().id, timeout, introduces };
+        let sends_proxy = backend.settings.send_proxy != SendProxy::Off;
+        self.kernel.sends_proxy = sends_proxy;
+        let attempt = Attempt { endpoint: permit.endpoint().id, timeout, sends_proxy };
         let before = self.kernel.permit.replace(permit);
         assert!(before.is_none(), "the permit of the server before: {before:?}");
         Ok(attempt)

@@ -71,7 +71,7 @@ impl Io for Simulated {
         self.look_at_preface()
     }
 
-    fn introduce(&mut self, _: bool) -> Result<bool, Errno> {
+    fn send_proxy_header(&mut self, _: bool) -> Result<bool, Errno> {
         self.send_header()
     }
 

@@ -50,7 +50,7 @@ pub(crate) struct Peer {
     /// The first of them, which were its PROXY header.
     header: u64,
     /// It has got a PROXY header from us.
-    is_introduced: bool,
+    has_proxy_header: bool,
     /// Bytes that our kernel holds for it.
     unread: u64,
     open: bool,
@@ -122,7 +122,7 @@ pub(crate) struct Simulated {
     /// Of the backend that the preface leads to.
     pub(crate) backend: BackendRules,
     /// Whether the server of this attempt gets a PROXY header.
-    pub(crate) introduces: bool,
+    pub(crate) sends_proxy: bool,
     connect_outcome: Option<Result<(), ConnectFailure>>,
     /// The attempt is answered by nobody.
     hangs: bool,
@@ -159,7 +159,7 @@ impl Simulated {
             many: [false; 2],
             preface_seen: None,
             backend: BackendRules::default(),
-            introduces: false,
+            sends_proxy: false,
             connect_outcome: None,
             hangs: false,
             early: 0,
@@ -200,9 +200,9 @@ impl Simulated {
         let number = self.attempts as u32;
         let endpoint = EndpointId { server: ServerId(number), number };
         assert!(!session.tried().contains(&endpoint));
-        self.introduces = self.random.one_in(4);
-        let (timeout, introduces) = (Duration::from_millis(100), self.introduces);
-        Ok(Attempt { endpoint, timeout, introduces })
+        self.sends_proxy = self.random.one_in(4);
+        let (timeout, sends_proxy) = (Duration::from_millis(100), self.sends_proxy);
+        Ok(Attempt { endpoint, timeout, sends_proxy })
     }
 
     /// What must be so at the end of every session, but for its memory; how it ended.
@@ -370,8 +370,8 @@ impl Simulated {
         let header = self.peers[index(run.from)].header;
         let peer = &mut self.peers[index(side)];
         assert!(peer.open && !peer.saw_end, "{side:?} gets bytes after the end");
-        let is_introduced = peer.is_introduced || side == Side::Client || !self.introduces;
-        assert!(is_introduced, "the server gets bytes before the PROXY header");
+        let has_proxy_header = peer.has_proxy_header || side == Side::Client || !self.sends_proxy;
+        assert!(has_proxy_header, "the server gets bytes before the PROXY header");
         let stream = (self.number, side.other(), attempt);
         assert_eq!((run.session, run.from, run.attempt), stream, "bytes of another stream");
         assert_eq!(run.start - header, peer.got, "{side:?}: out of order");

@@ -52,16 +52,19 @@ impl Simulated {
     /// The server takes the PROXY header, or a part of it, or is gone.
     pub(super) fn send_header(&mut self) -> Result<bool, Errno> {
         let server = self.peer(Side::Server);
-        assert!(self.introduces && server.open, "no header is wanted: {self:?}");
-        assert!(!server.is_introduced && server.got == 0, "the header is not the first: {self:?}");
+        assert!(self.sends_proxy && server.open, "no header is wanted: {self:?}");
+        assert!(
+            !server.has_proxy_header && server.got == 0,
+            "the header is not the first: {self:?}"
+        );
         if let Some(errno) = self.send_error(Side::Server) {
             return Err(errno);
         }
         if self.random.one_in(8) {
             return Ok(false);
         }
-        let is_lost = self.is_planted(Planted::NotIntroduced);
-        self.peers[index(Side::Server)].is_introduced = !is_lost;
+        let is_lost = self.is_planted(Planted::NoProxyHeader);
+        self.peers[index(Side::Server)].has_proxy_header = !is_lost;
         Ok(true)
     }
 }

@@ -9,7 +9,7 @@ use crate::shared::table::Backend;
 impl SessionSockets {
     /// Sends the header, or the rest of it, to the server: whether all of it is sent. With `more`,
     /// it waits for the bytes that follow at once, and goes with them.
-    pub(super) fn introduce(&mut self, more: bool) -> Result<bool, Errno> {
+    pub(super) fn send_proxy_header(&mut self, more: bool) -> Result<bool, Errno> {
         let unsent = self.origin.as_mut().map(|origin| std::mem::take(&mut origin.unsent));
         let header = match unsent {
             Some(unsent) if !unsent.is_empty() => unsent,
