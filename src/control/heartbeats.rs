@@ -1,15 +1,16 @@
-//! Which workers turn, without I/O: the control thread shows the number of turns of each worker,
-//! about twice a second, and is told whom to wake and who is stuck.
+//! Finds workers whose event loop is blocked, without I/O. About twice a second, the control thread
+//! passes in the number of iterations (turns) of each loop, and gets back which workers to wake and
+//! which are stuck.
 //!
-//! An idle worker waits in the kernel without a limit, so that a number that stays says nothing
-//! alone: the worker is woken, and is stuck only if it has not turned a while after that. Only
-//! time in which this thread runs counts. After a stop of the whole process (SIGSTOP, a suspended
-//! machine, a busy one) each worker gets its time again.
+//! An idle worker waits in the kernel without a timeout, so an unchanged number alone proves
+//! nothing: the worker is woken, and is stuck only if its loop still has not run some time later.
+//! Only time in which the control thread runs counts. After a stop of the whole process (SIGSTOP, a
+//! suspended machine, a busy one) each worker gets that time again.
 
 use std::time::{Duration, Instant};
 
-/// A worker that has not turned for this long after it was woken is stuck. One that waits for a
-/// core or for a page from a disk has turned long before; with the time until it is woken (at most
+/// A worker whose event loop has not run for this long after it was woken is stuck. One that waits
+/// for a core or for a page from a disk runs much sooner. With the time until it is woken (at most
 /// two looks, a second) this is below 3 s.
 pub const STUCK_AFTER: Duration = Duration::from_millis(1500);
 
@@ -27,9 +28,9 @@ pub struct Watch {
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
     turns: u64,
-    /// Since it was seen to turn.
+    /// Since the last look that found a new number of turns.
     age: Duration,
-    /// Since it was woken; none: it has turned since.
+    /// Since it was woken; none: its loop has run since.
     woken: Option<Duration>,
     stuck: bool,
 }
@@ -37,7 +38,7 @@ struct Seen {
 /// What a look has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finding {
-    /// It has not turned since the last look: wake it.
+    /// Its event loop has not run since the last look: wake it.
     Wake,
     /// It is stuck from now on.
     Stuck,
@@ -66,13 +67,14 @@ impl Watch {
             .collect()
     }
 
-    /// How long ago a worker turned.
+    /// How long ago the event loop of a worker last ran.
     #[must_use]
     pub fn age(&self, worker: usize) -> Duration {
         self.workers.get(worker).map_or(Duration::ZERO, |seen| seen.age)
     }
 
-    /// How long ago each worker turned, as far as this thread saw it, and whether it is stuck.
+    /// How long ago the event loop of each worker last ran, as far as this thread saw it, and
+    /// whether the worker is stuck.
     pub fn all(&self) -> impl Iterator<Item = (Duration, bool)> {
         self.workers.iter().map(|seen| (seen.age, seen.stuck))
     }
@@ -142,10 +144,10 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_does_not_turn_is_found_within_three_seconds_and_once() {
+    fn a_worker_that_is_blocked_is_found_within_three_seconds_and_once() {
         let mut scene = Scene::new();
         scene.look(1);
-        // It turned just before this look.
+        // Its loop ran just before this look.
         scene.look(2);
         let frozen = scene.now;
         assert_eq!(scene.look(2), Some(Finding::Wake));

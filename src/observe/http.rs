@@ -150,8 +150,8 @@ async fn status_page(State(observer): State<Arc<Observer>>) -> Response {
     document("text/html; charset=utf-8", observer.documents.make(render).await)
 }
 
-/// The control thread answers, and every worker turns: what the watchdog of a service manager is
-/// told as well. A supervisor that finds it otherwise for a while restarts the process.
+/// 200 while no worker is stuck. It runs on the control thread: while that is blocked, there is no
+/// answer. The watchdog of a service manager follows the same rule.
 async fn healthz(State(observer): State<Arc<Observer>>) -> Response {
     match stuck_workers(&observer.shared) {
         Some(stuck) => line(StatusCode::SERVICE_UNAVAILABLE, &stuck),

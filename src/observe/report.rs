@@ -40,7 +40,7 @@ pub struct Report {
     pub sessions_max: u64,
     /// Workers that have paused accepting: no descriptor is left, or `sessions_max` is reached.
     pub workers_paused: u64,
-    /// Workers that do not turn, by their numbers: their sessions stand still.
+    /// Workers whose event loop is blocked, by their numbers: their sessions make no progress.
     #[serde(default)]
     pub workers_stuck: Vec<usize>,
     /// In the order of the file.

@@ -12,12 +12,12 @@ impl Report {
         format!("{}{soon}", self.phase)
     }
 
-    /// Which workers are stuck; none: all of them turn.
+    /// Which workers are stuck; none: no worker is.
     #[must_use]
     pub fn stuck_text(&self) -> Option<String> {
         let stuck: Vec<String> = self.workers_stuck.iter().map(ToString::to_string).collect();
         let stuck = Some(stuck.join(", ")).filter(|stuck| !stuck.is_empty())?;
-        Some(format!("stuck workers: {stuck} (their sessions stand still; see the log)"))
+        Some(format!("stuck workers: {stuck} (their sessions make no progress; see the log)"))
     }
 
     /// For a terminal: a summary, then aligned tables.

@@ -210,7 +210,7 @@ impl BackendCells {
 /// The counters of one worker for itself.
 #[derive(Debug, Default)]
 pub struct WorkerCell {
-    /// Turns of the loop, one `io_uring_enter` each.
+    /// Iterations of the event loop (turns), one `io_uring_enter` each.
     pub turns: Count,
     /// Completions reaped.
     pub completions: Count,

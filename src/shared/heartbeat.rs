@@ -1,5 +1,5 @@
-//! What the control thread found out about the workers: how long ago each of them turned, and which
-//! are stuck.
+//! What the control thread found out about the workers: how long ago the event loop of each one
+//! last ran, and which are stuck.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -18,20 +18,20 @@ struct Heartbeat {
 }
 
 impl Heartbeats {
-    /// Every worker turns.
+    /// No worker is stuck.
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self(PerWorker::new(workers))
     }
 
-    /// Notes how long ago a worker turned, and whether it is stuck.
+    /// Notes how long ago the event loop of a worker last ran, and whether the worker is stuck.
     pub fn set(&self, worker: WorkerIndex, age: Duration, stuck: bool) {
         let cell = self.0.of(worker);
         cell.age_millis.store(u64::try_from(age.as_millis()).unwrap_or(u64::MAX), Relaxed);
         cell.stuck.store(stuck, Relaxed);
     }
 
-    /// Each worker: how long ago it turned, and whether it is stuck.
+    /// Each worker: how long ago its event loop last ran, and whether it is stuck.
     pub fn all(&self) -> impl Iterator<Item = (Duration, bool)> {
         let read = |cell: &Heartbeat| {
             (Duration::from_millis(cell.age_millis.load(Relaxed)), cell.stuck.load(Relaxed))
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stuck_worker_is_listed_until_it_turns() {
+    fn a_stuck_worker_is_listed_until_it_runs_again() {
         let beats = Heartbeats::new(3);
         assert_eq!(beats.stuck().count(), 0);
         beats.set(WorkerIndex(1), Duration::from_millis(2500), true);

@@ -1,5 +1,5 @@
-//! A worker that does not turn: it is noticed, and nobody waits for it. "Frozen" is one thread, as
-//! by a debugger.
+//! A worker whose event loop is blocked: evenkeel reports it, and no client waits for it. The tests
+//! stop one thread, as a debugger does ("frozen").
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -29,8 +29,8 @@ fn until_stuck(balancer: &Balancer<'_>) {
 }
 
 #[track_caller]
-fn until_it_turns(balancer: &Balancer<'_>) {
-    until("that it turns again is logged", || balancer.application_log().contains(" turns again "));
+fn until_it_runs(balancer: &Balancer<'_>) {
+    until("that it runs again is logged", || balancer.application_log().contains(" runs again "));
 }
 
 /// So many connections, each of which sends "hello".
@@ -75,10 +75,10 @@ fn a_stuck_worker_is_reported_and_new_clients_go_to_others() {
     let after = clients(env.frontend(), 80);
     assert_served(&after);
     drop(frozen);
-    until_it_turns(&balancer);
+    until_it_runs(&balancer);
     assert_eq!((status(&env, "/readyz"), status(&env, "/healthz")), (200, 200));
     let log = balancer.application_log();
-    assert!(log.contains("worker 1 is stuck: ") && log.contains("worker 1 turns again "), "{log}");
+    assert!(log.contains("worker 1 is stuck: ") && log.contains("worker 1 runs again "), "{log}");
     assert_eq!(log.matches(" is stuck: ").count(), 1, "{log}");
     let metrics = balancer.metrics();
     assert_eq!(metrics.value("evenkeel_worker_stuck", &stuck("1")), 0.0);
@@ -123,7 +123,7 @@ fn a_reload_that_moves_a_bind_while_a_worker_is_stuck_leaves_nobody_hanging() {
             false
         });
         drop(frozen);
-        until_it_turns(&balancer);
+        until_it_runs(&balancer);
         drop((waiting, moved));
         let old = TcpStream::connect_timeout(&env.frontend(), TIMEOUT);
         assert!(old.is_err(), "it is open again");
@@ -159,7 +159,7 @@ fn clients_of_a_unix_socket_do_not_wait_for_a_stuck_worker() {
     until_stuck(&balancer);
     (0..40).for_each(|_| ask());
     drop(frozen);
-    until_it_turns(&balancer);
+    until_it_runs(&balancer);
     (0..10).for_each(|_| ask());
     balancer.assert_no_leaks();
 }

@@ -202,13 +202,13 @@ fn is_told(messages: &[String]) -> bool {
 }
 
 #[test]
-fn a_watchdog_is_told_only_while_every_worker_turns() {
+fn a_watchdog_is_told_only_while_every_worker_runs() {
     let env = TestEnv::new();
     let (config, _server) = echoing(&env);
     let (balancer, supervisor) = start_watched(&env, &config.workers(2));
     (0..3).for_each(|_| supervisor.until_told());
     let Some(frozen) = Frozen::thread(balancer.pid(), "worker-1") else {
-        return skip("a_watchdog_is_told_only_while_every_worker_turns", "no ptrace(2) here");
+        return skip("a_watchdog_is_told_only_while_every_worker_runs", "no ptrace(2) here");
     };
     until("the stuck worker is noticed", || balancer.application_log().contains(" is stuck: "));
     drop(supervisor.rest());

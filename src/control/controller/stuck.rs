@@ -37,15 +37,15 @@ impl Controller {
             match finding {
                 Finding::Wake => self.shared.wakers[worker].wake(),
                 Finding::Stuck => tracing::error!(
-                    "worker {worker} is stuck: it has not turned for {:.1} s; its sessions stand \
-                     still, and other workers get the new clients; if it stays so, restart \
-                     evenkeel (thread worker-{worker} of process {})",
+                    "worker {worker} is stuck: its event loop has not run for {:.1} s; its \
+                     sessions make no progress, and new clients go to other workers; if this \
+                     lasts, restart evenkeel (thread worker-{worker} of process {})",
                     self.watch.age(worker).as_secs_f64(),
                     std::process::id()
                 ),
                 Finding::Turns(age) => {
                     tracing::warn!(
-                        "worker {worker} turns again after {:.1} s; other workers got {} of its \
+                        "worker {worker} runs again after {:.1} s; other workers got {} of its \
                          waiting clients",
                         age.as_secs_f64(),
                         std::mem::take(&mut self.remedy.given)

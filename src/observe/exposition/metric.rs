@@ -106,7 +106,7 @@ metrics! {
         "Sessions that wait because every server of the backend is at its sessions_max."
         |it, lines| lines.value(it.queue.length() as u64);
     Backend "histogram" "evenkeel_queue_duration_seconds"
-        "Time that sessions have waited in the queue, those that left it without a server too."
+        "Time that sessions waited in the queue, including those that left it without a server."
         |it, lines| {
             let mut sum = HistogramSum::default();
             it.queue.waits.all().for_each(|cell| sum.add(cell));
@@ -216,10 +216,10 @@ metrics! {
         "Iterations that found an overflow of the completion queue."
         |it, record| record.value(it.count(|cell| &cell.cq_overflows));
     Worker "gauge" "evenkeel_worker_heartbeat_age_seconds"
-        "Time since the worker last turned, as the control thread saw it (twice a second)."
+        "Time since the last iteration of the worker's event loop, checked twice a second."
         |it, record| record.fraction(Some(it.heartbeat_age.as_secs_f64()));
     Worker "gauge" "evenkeel_worker_stuck"
-        "1 while the worker does not turn although it was woken: its sessions stand still."
+        "1 while the event loop of the worker is blocked."
         |it, record| record.value(it.is_stuck.into());
     Worker "counter" "evenkeel_accept_errors_total"
         "Accepts that failed."
