@@ -12,7 +12,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::Check;
 use crate::control::cluster::{ProbeReport, ProbeTarget};
 use crate::control::health::ProbeTaskId;
 use crate::control::probe::probe;
@@ -47,16 +46,14 @@ impl Prober {
     }
 
     /// Probes these and no others. A task that runs already keeps its schedule; one that is not
-    /// among them ends, and its probe in flight is not reported. Those with `Check::Off` are not
-    /// probed.
+    /// among them ends, and its probe in flight is not reported.
     pub fn set_targets(&mut self, targets: Vec<ProbeTarget>) {
         let mut running = std::mem::take(&mut self.tasks);
-        let is_probed = |target: &ProbeTarget| target.check.health.check != Check::Off;
         let new = targets.iter().filter(|target| !running.contains_key(&target.task)).count();
         let first = u32::try_from(new).unwrap_or(u32::MAX);
         let pace = Pace { since: self.started, first };
         self.tasks.reserve(targets.len());
-        for target in targets.into_iter().filter(is_probed) {
+        for target in targets {
             let id = target.task;
             let task = running.remove(&id);
             let task = task.unwrap_or_else(|| self.start(target.clone(), pace));
@@ -152,7 +149,7 @@ mod tests {
     use tokio::sync::mpsc::UnboundedReceiver;
 
     use super::*;
-    use crate::config::{Health, HttpCheck};
+    use crate::config::{Check, Health, HttpCheck};
     use crate::control::cluster::ProbeCheck;
     use crate::control::probe_http::ANSWER_MAX;
 
@@ -386,8 +383,7 @@ mod tests {
             prober.set_targets(vec![target(1, address, health(Check::Http))]);
             let (mut client, _): (TcpStream, _) = listener.accept().await.unwrap();
             let (_other, there) = bind().await;
-            let off = target(3, address, health(Check::Off));
-            prober.set_targets(vec![target(2, there, health(Check::Tcp)), off]);
+            prober.set_targets(vec![target(2, there, health(Check::Tcp))]);
             client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
             for _ in 0..5 {
                 assert_eq!(outcomes.recv().await.unwrap().task, ProbeTaskId(2));

@@ -195,3 +195,9 @@ fn a_unix_socket_is_probed_with_a_host_header_that_is_a_host() {
     assert_eq!(&*target.host_header, "localhost");
     assert_eq!(scene.addresses("a"), ["unix:/run/x.sock"]);
 }
+
+#[test]
+fn without_health_checks_no_server_is_probed() {
+    let scene = Scene::of(&("check = \"off\"\n".to_owned() + &server("a", "")));
+    assert!(scene.cluster.probe_targets().next().is_none());
+}
