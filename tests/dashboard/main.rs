@@ -25,9 +25,9 @@ mod wait;
 /// The columns of the grid of a Grafana dashboard.
 const COLUMNS: u64 = 24;
 
-/// Metrics that may be 0 on a machine with little load, without upgrades. All others must be above
-/// 0.
-const MAY_BE_ZERO: [&str; 9] = [
+/// Metrics that may be 0 on a machine with little load, without upgrades and drains. All others
+/// must be above 0.
+const MAY_BE_ZERO: [&str; 14] = [
     "evenkeel_buffers_in_use",
     "evenkeel_pipes_in_use",
     "evenkeel_accept_paused",
@@ -37,6 +37,11 @@ const MAY_BE_ZERO: [&str; 9] = [
     "evenkeel_buffer_waits_total",
     "evenkeel_splice_fallbacks_total",
     "evenkeel_log_drops_total",
+    "evenkeel_buffers_stalled",
+    "evenkeel_draining",
+    "evenkeel_worker_cq_overflows_total",
+    "evenkeel_listen_overflows_total",
+    "evenkeel_listen_drops_total",
 ];
 
 #[test]
