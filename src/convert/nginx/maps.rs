@@ -6,7 +6,7 @@ use crate::convert::haproxy::names_of_pattern;
 use crate::convert::report::Report;
 
 /// Of a name that is not ASCII, has an empty label, or is too long.
-const NO_NAME: &str = "a name that no client can send: evenkeel sends it where other names go";
+const NO_NAME: &str = "not a valid server name: such a client goes to the default backend";
 
 /// Where a `proxy_pass` leads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
