@@ -156,6 +156,19 @@ fn completions_and_the_manual_contain_every_command() {
 }
 
 #[test]
+fn the_manual_has_the_sections_that_operators_look_for() {
+    let manual = printed(&evenkeel(&["man"]));
+    let titles: Vec<&str> = manual.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
+    for title in ["\"EXIT STATUS\"", "ENVIRONMENT", "FILES", "SIGNALS", "EXAMPLES"] {
+        assert!(titles.contains(&title), "{title}: {titles:?}");
+    }
+    assert!(!titles.contains(&"EXTRA") && !manual.contains("Example: "), "{manual}");
+    for word in ["64", "RUST_LOG", "/etc/evenkeel/evenkeel.toml", "SIGUSR2"] {
+        assert!(manual.contains(&format!(".TP\n\\fB{}", word.replace('-', "\\-"))), "{word}");
+    }
+}
+
+#[test]
 fn a_manual_that_cannot_be_written_names_the_remedy() {
     let folder = std::env::temp_dir().join(format!("evenkeel-man-{}", std::process::id()));
     let missing = folder.join("man1");
@@ -166,6 +179,8 @@ fn a_manual_that_cannot_be_written_names_the_remedy() {
     std::fs::create_dir_all(&missing).unwrap();
     let output = evenkeel(&["man", "--dir", missing.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
-    assert!(missing.join("evenkeel-explain.1").exists());
+    let explain = std::fs::read_to_string(missing.join("evenkeel-explain.1")).unwrap();
+    assert!(explain.contains(".SH EXAMPLES\nevenkeel explain http"), "{explain}");
+    assert!(missing.join("evenkeel.1").exists() && !missing.join("evenkeel-help.1").exists());
     std::fs::remove_dir_all(&folder).unwrap();
 }

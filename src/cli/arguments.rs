@@ -15,6 +15,9 @@ use crate::convert::Format;
 use crate::shared::orders::ServerName;
 use crate::shared::sessions::SessionId;
 
+/// Where packages put the configuration.
+pub(super) const FILE: &str = "/etc/evenkeel/evenkeel.toml";
+
 /// A Layer-4 TCP load balancer for small clusters.
 #[derive(Debug, Parser)]
 #[command(name = "evenkeel", version, arg_required_else_help = true, max_term_width = 100)]
@@ -48,7 +51,7 @@ pub(super) enum Command {
     ///
     /// Also looks up addresses, accounts, limits and host names on this machine, and prints a
     /// warning for each problem; a warning says if `evenkeel run` would not start here. Exit code:
-    /// 0 if the file is valid, as it may be meant for another machine; 64 if not.
+    /// 0 if the file is valid, also with warnings (it may be meant for another machine); 64 if not.
     #[command(after_help = "Example: evenkeel check -c evenkeel.toml")]
     Check(FileArguments),
     /// Start a balancer and three web servers on loopback; stop one without a failed request.
@@ -63,7 +66,7 @@ pub(super) enum Command {
     /// Check the kernel, limits and settings of this machine, with a remedy for each problem.
     ///
     /// Without -c, checks what /etc/evenkeel/evenkeel.toml needs if that file exists, otherwise
-    /// what the defaults need. The exit code is 1 if evenkeel cannot run, or not as configured.
+    /// what the defaults need. Exit code: 1 if evenkeel cannot run here, or not as configured.
     #[command(after_help = "Example: evenkeel doctor -c evenkeel.toml")]
     Doctor(FileArguments),
     /// Convert a configuration of HAProxy, or the stream block of nginx, to TOML.
@@ -72,7 +75,7 @@ pub(super) enum Command {
     /// the reason, and is listed on standard error with its number; the exit code is then 2.
     #[command(after_help = "Example: evenkeel convert /etc/haproxy/haproxy.cfg > evenkeel.toml")]
     Convert {
-        /// What the file is for; without it, evenkeel looks at the text.
+        /// Format of the file; without it, evenkeel detects the format.
         #[arg(long, value_name = "haproxy|nginx", value_parser = format)]
         from: Option<Format>,
         /// The file.
@@ -81,8 +84,8 @@ pub(super) enum Command {
     },
     /// Show the frontends, the servers and the sessions of a running balancer.
     ///
-    /// ACTIVE and SESSIONS count open and all sessions, FAILED failed attempts to connect. FOR is
-    /// the time in the state, CONNECT the mean connect time of the last minute.
+    /// ACTIVE: open sessions. SESSIONS: all sessions. FAILED: failed attempts to connect. FOR: time
+    /// in the current state. CONNECT: mean connect time of the last minute.
     #[command(after_help = "Example: evenkeel status --json")]
     Status {
         /// Print JSON.
@@ -144,9 +147,9 @@ pub(super) enum Command {
     /// Reload the configuration of a running balancer and print the result.
     ///
     /// Exit code: 0 if the file is in force now, 1 if the reload was rejected, for whatever reason.
-    /// With --dry-run, nothing changes: prints what a reload would change. Exit code then: 0 if the
-    /// file is valid, 64 if not (as of `evenkeel check`), 1 if a reload would be rejected for
-    /// another reason.
+    /// With --dry-run, nothing changes: prints what a reload would change. Exit code then: 0 if a
+    /// reload would succeed, 64 if the file is invalid (as `evenkeel check`), 1 if a reload would
+    /// be rejected for another reason.
     #[command(after_help = "Example: evenkeel reload --dry-run")]
     Reload {
         /// Print what would change, by name, and change nothing.
@@ -158,8 +161,8 @@ pub(super) enum Command {
     /// Replace the binary of a running balancer without losing a connection, and print the result.
     ///
     /// The running process starts the file that is now at its path, with the same arguments, and
-    /// passes its listening sockets. If the new process does not start, nothing changes. Else the
-    /// old one accepts no new connections, and its sessions continue until the drain times out.
+    /// passes its listening sockets. If the new process does not start, nothing changes. Otherwise
+    /// the old one stops accepting, and its sessions continue until the drain times out.
     #[command(after_help = "Example: evenkeel upgrade")]
     Upgrade {
         #[command(flatten)]
@@ -167,8 +170,8 @@ pub(super) enum Command {
     },
     /// Show which server a client would get now, and why.
     ///
-    /// Shows the rules that a connection meets, the algorithm, and for each server why it is chosen
-    /// or not. Nothing is counted, and no turn is taken.
+    /// Shows the rules that a connection has to pass, the algorithm, and for each server why it is
+    /// chosen or not. Nothing is counted, and the rotation does not move on.
     #[command(after_help = "Example: evenkeel explain http 192.0.2.7")]
     Explain {
         /// The frontend.

@@ -19,13 +19,11 @@ use crate::shared::plan::ReloadPlan;
 use crate::terms::counted;
 use crate::{demo, doctor, run};
 use arguments::{
-    Arguments, Command, ControlArguments, FileArguments, RunArguments, ServerArguments,
+    Arguments, Command, ControlArguments, FILE, FileArguments, RunArguments, ServerArguments,
 };
 
 mod arguments;
-
-/// Where packages put the configuration.
-pub const FILE: &str = "/etc/evenkeel/evenkeel.toml";
+mod manual;
 
 /// The result of a command; `main` turns it into an exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +91,7 @@ fn dispatch(command: Command) -> Outcome {
             clap_complete::generate(shell, &mut Arguments::command(), "evenkeel", &mut script);
             print(&script)
         }
-        Command::Man { dir } => manual(dir.as_deref()),
+        Command::Man { dir } => print_manual(dir.as_deref()),
     }
 }
 
@@ -261,10 +259,9 @@ fn configured_socket(file: Option<&Path>) -> Result<Option<PathBuf>, config::Pro
     config::control_socket(file.unwrap_or_else(|| Path::new(FILE)))
 }
 
-fn manual(dir: Option<&Path>) -> Outcome {
-    let command = Arguments::command();
+fn print_manual(dir: Option<&Path>) -> Outcome {
     if let Some(dir) = dir {
-        return match clap_mangen::generate_to(command, dir) {
+        return match manual::write_to(dir) {
             Ok(()) => Outcome::Done,
             Err(error) => {
                 let dir = dir.display();
@@ -280,9 +277,8 @@ fn manual(dir: Option<&Path>) -> Outcome {
             }
         };
     }
-    let mut page = Vec::new();
-    match clap_mangen::Man::new(command).render(&mut page) {
-        Ok(()) => print(&page),
+    match manual::page() {
+        Ok(page) => print(&page),
         Err(error) => failed(&error),
     }
 }
