@@ -225,9 +225,10 @@ fn plan_reload(control: &ControlArguments) -> Outcome {
         return failed(&"a reload would be rejected; nothing has changed");
     }
     let mut out = String::new();
-    for (head, lines) in
-        [("a reload would change:", changes), ("takes effect at the next start:", after_restart)]
-    {
+    for (head, lines) in [
+        ("a reload would change:", changes),
+        ("takes effect after a restart or `evenkeel upgrade`:", after_restart),
+    ] {
         if !lines.is_empty() {
             out += &format!("{head}\n  {}\n", lines.join("\n  "));
         }

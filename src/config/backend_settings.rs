@@ -26,9 +26,9 @@ section! {
         /// How a server is chosen. "roundrobin": in turn, by weight; "leastconn": the one with the
         /// fewest sessions in proportion to its weight; "random": the one with fewer sessions of
         /// two that are drawn by weight; "source": by the client's address, so that a client keeps
-        /// its server as long as that is up (Maglev; clients of a unix socket have no address, and
-        /// are distributed in turn); "first": the first one in the file that is below its
-        /// `sessions_max`.
+        /// its server as long as that is up (consistent hashing, similar to Maglev; clients of a
+        /// unix socket have no address, and are distributed in turn); "first": the first one in the
+        /// file that is below its `sessions_max`.
         balance: Balance = Default(Kind::Words(Balance::WORDS), r#""roundrobin""#);
         /// Timeout of one attempt to connect to a server.
         connect_timeout: Duration = Default(TIMEOUT, r#""3s""#);

@@ -52,15 +52,17 @@ section! {
 }
 
 section! {
-    /// The process. A reload applies only `drain_delay`, `drain_timeout` and `resolver`; the other
-    /// keys need a restart.
+    /// The process. A reload applies `drain_delay`, `drain_timeout` and `resolver`. A change of any
+    /// other key takes effect after a restart or `evenkeel upgrade`. An upgrade cannot turn
+    /// `landlock` or `seccomp` off, or leave `user` for another one.
     "global" => Global {
         /// Worker threads. "auto": one for each core that this process may use.
         workers: Option<NonZeroU32> = Default(Kind::Or(&WORKERS, Alternative::Auto), r#""auto""#);
         /// Pin each worker thread to one core: worker n to the nth core that this process may use.
         pin: bool = Default(Kind::Flag, "false");
         /// Maximum number of sessions of all frontends together. "auto": as many as the limit of
-        /// file descriptors allows. At the limit, new connections wait in the kernel's backlog.
+        /// file descriptors allows, at most 1,048,576. At the limit, new connections wait in the
+        /// kernel's backlog.
         sessions_max: Option<(NonZeroU32, Span)> =
             Default(Kind::Or(&SESSIONS, Alternative::Auto), r#""auto""#);
         /// Memory of each worker for bytes that it has received and not yet sent, in buffers and
@@ -94,7 +96,8 @@ section! {
 }
 
 section! {
-    /// Metrics, status page and control socket. A change needs a restart.
+    /// Metrics, status page and control socket. A change of any key takes effect after a restart or
+    /// `evenkeel upgrade`.
     "observe" => Observe {
         /// Address of /metrics, /healthz, /readyz and the status page; false turns them off.
         bind: Option<(SocketAddr, Span)> =

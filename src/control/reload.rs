@@ -177,7 +177,7 @@ pub async fn resolve_within(resolver: &Resolver, names: Names, limit: Duration) 
     found
 }
 
-/// Replaces in `new` what only a restart can change by that of `running`; the keys that differed.
+/// Replaces in `new` what a reload does not apply by that of `running`: the keys that differed.
 pub fn keep_until_restart(running: &Config, new: &mut Config) -> Vec<&'static str> {
     let (was, wants) = (&running.global, &new.global);
     let sessions = |global: &Global| global.sessions_max.map(|(number, _)| number);
@@ -203,6 +203,19 @@ pub fn keep_until_restart(running: &Config, new: &mut Config) -> Vec<&'static st
     new.global = Global { drain_delay, drain_timeout, resolver, ..running.global.clone() };
     new.observe = running.observe.clone();
     changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
+}
+
+/// What the operator has to know about a key that [`keep_until_restart`] lists: the new process of
+/// an upgrade cannot get back what this process has given up.
+pub fn restart_note(key: &str, running: &Config, new: &Config) -> &'static str {
+    let (was, wants) = (&running.global, &new.global);
+    let is_given_up = match key {
+        "global.user" | "global.group" => was.user.is_some(),
+        "global.landlock" => was.landlock && !wants.landlock,
+        "global.seccomp" => was.seccomp && !wants.seccomp,
+        _ => false,
+    };
+    if is_given_up { " (only after a restart)" } else { "" }
 }
 
 /// Addresses of frontends in `new` that `observe.bind` or `observe.control` of `running` uses until
@@ -233,6 +246,7 @@ pub fn held_until_restart(running: &Config, new: &Config) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Log, Observe};
 
     fn config(global: &str, rest: &str) -> Config {
         let text = format!(
@@ -255,6 +269,54 @@ mod tests {
         assert_eq!(new.global.workers, running.global.workers);
         assert_eq!(new.observe, running.observe);
         assert_eq!(new.global.drain_timeout, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn every_process_key_is_applied_or_listed_as_needing_a_restart() {
+        // Another value than the default, for every key. A reload applies those with `true`.
+        let keys = [
+            ("global.workers", "3", false),
+            ("global.pin", "true", false),
+            ("global.sessions_max", "9", false),
+            ("global.buffers", "\"1MiB\"", false),
+            ("global.drain_delay", "\"9s\"", true),
+            ("global.drain_timeout", "\"9s\"", true),
+            ("global.user", "\"u\"", false),
+            ("global.group", "\"g\"", false),
+            ("global.landlock", "false", false),
+            ("global.seccomp", "false", false),
+            ("global.resolver", "[\"192.0.2.53\"]", true),
+            ("observe.bind", "false", false),
+            ("observe.control", "false", false),
+            ("observe.log.format", "\"json\"", false),
+            ("observe.log.sessions", "false", false),
+            ("observe.log.empty", "false", false),
+        ];
+        let sections = [Global::SECTION, Observe::SECTION, Log::SECTION];
+        let declared = sections.into_iter().flat_map(|section| {
+            let keys = section.keys.iter().filter(|key| key.name != "log");
+            keys.map(|key| format!("{}.{}", section.path, key.name))
+        });
+        assert!(
+            declared.eq(keys.map(|(key, ..)| key)),
+            "a key is missing here, or in another order"
+        );
+        let running = config("", "");
+        for (key, value, is_applied) in keys {
+            let mut new = match key.strip_prefix("global.") {
+                // A group belongs to a user.
+                Some("group") => config(&format!("user = \"u\"\ngroup = {value}"), ""),
+                Some(name) => config(&format!("{name} = {value}"), ""),
+                None => config("", &format!("[observe]\n{} = {value}", &key["observe.".len()..])),
+            };
+            let wanted = new.clone();
+            let is_given_up = ["global.landlock", "global.seccomp"].contains(&key);
+            assert_eq!(!restart_note(key, &running, &wanted).is_empty(), is_given_up, "{key}");
+            let kept = keep_until_restart(&running, &mut new);
+            assert_eq!(kept.contains(&key), !is_applied, "{key}: {kept:?}");
+            let in_force = if is_applied { &wanted } else { &running };
+            assert_eq!((&new.global, &new.observe), (&in_force.global, &in_force.observe), "{key}");
+        }
     }
 
     #[test]

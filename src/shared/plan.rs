@@ -11,6 +11,6 @@ pub struct ReloadPlan {
     pub rejected: Vec<String>,
     /// What changes.
     pub changes: Vec<String>,
-    /// What changes at the next start.
+    /// What takes effect after a restart or an upgrade.
     pub after_restart: Vec<String>,
 }

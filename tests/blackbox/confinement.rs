@@ -302,5 +302,5 @@ fn both_keys_can_be_turned_off() {
     // A change of the keys waits for a restart.
     balancer.rewrite(&config.text().replace(OFF, ""));
     let answer = balancer.control_ok(&["reload"]);
-    assert!(answer.contains("global.landlock, global.seccomp"), "{answer}");
+    assert!(answer.ends_with("upgrade`: global.landlock, global.seccomp\n"), "{answer}");
 }

@@ -64,7 +64,7 @@ fn every_change_is_named_and_nothing_changes_until_the_reload() {
         assert!(planned.lines().any(|found| found.trim_start() == line), "{line}\nin {planned}");
     }
     assert_eq!(planned.lines().count(), 9, "{planned}");
-    assert!(!planned.contains("next start"), "{planned}");
+    assert!(!planned.contains("restart"), "{planned}");
     // The order of the operator made the second table.
     let metrics = balancer.metrics();
     assert_eq!(metrics.value("evenkeel_table_version", &[]), 2.0);
@@ -156,8 +156,8 @@ fn keys_that_need_a_restart_are_listed_until_the_restart() {
     let changed =
         config.clone().global("pin = true\ndrain_timeout = \"7s\"").log("sessions = false");
     balancer.rewrite(&changed.text());
-    let at_restart = "takes effect at the next start:\n  global.pin: false -> true\n  \
-                      observe.log.sessions: true -> false\n";
+    let at_restart = "takes effect after a restart or `evenkeel upgrade`:\n  \
+                      global.pin: false -> true\n  observe.log.sessions: true -> false\n";
     let now = "a reload would change:\n  global.drain_timeout: \"30s\" -> \"7s\"\n";
     assert_eq!(plan(&balancer), format!("{now}{at_restart}"));
     balancer.control_ok(&["reload"]);

@@ -146,11 +146,12 @@ fn the_answer_to_a_reload_names_the_keys_that_need_a_restart() {
     let balancer = Balancer::start(&env, &config);
     balancer.rewrite(&config.clone().global("pin = true").log("sessions = false").text());
     let answer = balancer.control_ok(&["reload"]);
-    let wanted = "; takes effect at the next start: global.pin, observe.log.sessions\n";
+    let wanted =
+        "; takes effect after a restart or `evenkeel upgrade`: global.pin, observe.log.sessions\n";
     assert!(answer.ends_with(wanted), "{answer}");
     balancer.rewrite(&config.text());
     let answer = balancer.control_ok(&["reload"]);
-    assert!(!answer.contains("next start"), "{answer}");
+    assert!(!answer.contains("restart"), "{answer}");
 }
 
 #[test]

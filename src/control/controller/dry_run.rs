@@ -62,11 +62,17 @@ impl Controller {
         let mut plan = ReloadPlan {
             rejected: possible.err().unwrap_or_default(),
             changes: changes.map(|one| self.line(one, fresh)).collect(),
-            after_restart: after_restart.map(|one| self.line(one, fresh)).collect(),
+            after_restart: after_restart.map(|one| self.line_of_kept(one, fresh)).collect(),
             ..ReloadPlan::default()
         };
         plan.changes.extend(changed_files(&self.config, &fresh.config));
         plan
+    }
+
+    /// A difference that a reload does not apply.
+    fn line_of_kept(&self, difference: &Difference, fresh: &NewConfig) -> String {
+        let note = |key| reload::restart_note(key, &self.config, &fresh.config);
+        self.line(difference, fresh) + difference.process_key().map_or("", note)
     }
 
     /// A difference as the operator reads it.

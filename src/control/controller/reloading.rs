@@ -173,9 +173,14 @@ impl Controller {
 
     fn commit(&mut self, fresh: NewConfig, bound: Bound) -> String {
         let NewConfig { mut config, found, roots } = fresh;
+        let wanted = config.clone();
         let kept = reload::keep_until_restart(&self.config, &mut config);
+        let note = |key| format!("{key}{}", reload::restart_note(key, &self.config, &wanted));
+        let kept: Vec<String> = kept.into_iter().map(note).collect();
+        let later =
+            format!("takes effect after a restart or `evenkeel upgrade`: {}", kept.join(", "));
         if !kept.is_empty() {
-            tracing::warn!("changed, and effective after a restart: {}", kept.join(", "));
+            tracing::warn!("the reload does not apply every change: {later}");
         }
         sources::warn(&config);
         probe_tls::put_in_force(roots);
@@ -208,7 +213,7 @@ impl Controller {
         self.give_clients_to_others();
         let mut rest = String::new();
         if !kept.is_empty() {
-            rest = format!("; takes effect at the next start: {}", kept.join(", "));
+            rest = format!("; {later}");
         }
         let named = [
             ("set by the operator, differently from the file", self.cluster.overridden()),

@@ -27,7 +27,7 @@ pub(super) const PROXY: &[Keyword] = &[
     ),
     drop(
         "hash-type, hash-balance-factor, hash-preserve-affinity",
-        "source is a consistent hash (Maglev)",
+        "source is a consistent hash, similar to Maglev",
     ),
     keep("maxconn", "frontend.sessions_max", ""),
     keep("backlog", "frontend.backlog", ""),
