@@ -134,7 +134,7 @@ fn the_unit_waits_longer_than_a_drain_and_names_the_default_file() {
 fn the_commands_of_the_readme_install_every_file_that_the_unit_names() {
     let (folder, readme) = (folder("install"), fs::read_to_string(root().join("README.md")));
     let (prefix, readme) = (folder.join("system"), readme.unwrap());
-    let (_, rest) = readme.split_once("For a service, as root").unwrap();
+    let (_, rest) = readme.split_once("To run evenkeel as a service").unwrap();
     let (_, rest) = rest.split_once("\n\n").unwrap();
     let (block, _) = rest.split_once("\n\n").unwrap();
     // The commands that check and start it need a whole machine.

@@ -1,4 +1,4 @@
-//! `keepalive`: peers that are gone without a word are noticed, whether bytes are in flight or not.
+//! `keepalive`: evenkeel detects peers that no longer respond, whether bytes are in flight or not.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
