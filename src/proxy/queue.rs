@@ -55,8 +55,7 @@ impl QueuePlace {
         key: Key,
         now: Tick,
     ) -> Result<Self, QueueFull> {
-        let Key { slot, generation } = key;
-        let ticket = queue.join(Waiter { worker: worker.index, slot, generation })?;
+        let ticket = queue.join(waiter(worker, key))?;
         Ok(Self { queue: Arc::clone(queue), ticket, worker: Rc::clone(worker), since: now })
     }
 
@@ -69,8 +68,13 @@ impl QueuePlace {
     /// Whether nobody has waited for longer.
     #[must_use]
     pub fn is_first(&self, key: Key) -> bool {
-        let Key { slot, generation } = key;
-        self.queue.first() == Some(Waiter { worker: self.worker.index, slot, generation })
+        self.queue.first() == Some(waiter(&self.worker, key))
+    }
+
+    /// Takes the place again if the session was taken out of the queue, because its worker was
+    /// stuck.
+    pub fn put_back(&self, key: Key) {
+        self.queue.put_back(self.ticket, waiter(&self.worker, key));
     }
 
     /// Counts how long the session has waited.
@@ -85,4 +89,9 @@ impl Drop for QueuePlace {
         // There may be room for another one.
         self.worker.shared.tell_first(&self.queue);
     }
+}
+
+const fn waiter(worker: &WorkerHandle, key: Key) -> Waiter {
+    let Key { slot, generation } = key;
+    Waiter { worker: worker.index, slot, generation }
 }

@@ -133,15 +133,17 @@ impl Running {
         }
     }
 
-    /// A new table is in force: tells every session of this worker that waits in a queue. The
-    /// control thread has told those that were the first when it published the table, but a session
-    /// may have joined a queue by an older table after that, even one that no table has now.
+    /// Tells every session of this worker that waits in a queue, and puts it back into the queue if
+    /// it was taken out: this worker was stuck, or a new table is in force. The control thread has
+    /// told those that were the first when it published the table, but a session may have joined a
+    /// queue by an older table after that, even one that no table has now.
     pub(super) fn tell_queued(&mut self) {
         let worker = self.worker.index;
         for slot in 0..self.sessions.capacity() {
             if let Some((key, live)) = self.sessions.at(slot)
                 && matches!(live.session.state(), State::Queued(_))
             {
+                live.sockets.place.iter().for_each(|place| place.put_back(key));
                 let Key { slot, generation } = key;
                 let waiter = Waiter { worker, slot, generation };
                 self.worker.shared.order(worker, WorkerOrder::ServerFree(waiter));

@@ -283,6 +283,7 @@ impl Running {
                 WorkerOrder::ServerFree(Waiter { slot, generation, .. }) => {
                     self.serve_queued(Key { slot, generation });
                 }
+                WorkerOrder::RejoinQueues => self.tell_queued(),
                 WorkerOrder::Serve(client) => self.listeners.adopt(*client),
             }
         }

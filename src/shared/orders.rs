@@ -77,6 +77,9 @@ pub enum WorkerOrder {
     LookAtBacklogs,
     /// A server may have room for this session, which is the first in its queue.
     ServerFree(Waiter),
+    /// Put the sessions that wait back into their queues: while this worker was stuck, they were
+    /// taken out.
+    RejoinQueues,
     /// Serve this client, which waited for a worker that is stuck.
     Serve(Box<WaitingClient>),
 }

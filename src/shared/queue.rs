@@ -6,7 +6,7 @@
 //! the first one ([`Queue::first`]), and so does the first one when it goes: if there is room left,
 //! the next one is told. So each room is offered once, and no wake-up is lost if a session leaves.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 use crate::shared::counters::{Histogram, PerWorker};
 use crate::shared::sync::atomic::{self, AtomicU32, AtomicUsize, Ordering};
@@ -35,25 +35,15 @@ pub struct Waiter {
     pub generation: u32,
 }
 
-/// A place in the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A place in the queue: tickets are numbered in the order in which sessions join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
 #[derive(Debug, Default)]
 struct Line {
-    /// The ticket of the first entry.
-    first: u64,
-    /// None: it has left. The first entry never has.
-    waiting: VecDeque<Option<Waiter>>,
-}
-
-impl Line {
-    fn pop_those_that_left(&mut self) {
-        while let Some(None) = self.waiting.front() {
-            self.waiting.pop_front();
-            self.first += 1;
-        }
-    }
+    /// Tickets that were given out.
+    given_out: u64,
+    waiting: BTreeMap<Ticket, Waiter>,
 }
 
 /// As many sessions wait as may.
@@ -96,42 +86,44 @@ impl Queue {
     /// As many wait as may.
     pub fn join(&self, waiter: Waiter) -> Result<Ticket, QueueFull> {
         let mut line = self.line();
-        let length = self.length.load(Ordering::Relaxed);
-        if length >= self.max.load(Ordering::Relaxed) as usize {
+        if line.waiting.len() >= self.max.load(Ordering::Relaxed) as usize {
             return Err(QueueFull);
         }
-        let ticket = Ticket(line.first + line.waiting.len() as u64);
-        line.waiting.push_back(Some(waiter));
-        self.length.store(length + 1, Ordering::Relaxed);
+        let ticket = Ticket(line.given_out);
+        line.given_out += 1;
+        line.waiting.insert(ticket, waiter);
+        self.note_length(&line);
         Ok(ticket)
     }
 
     /// Takes a session out: it has a server, or does not wait any longer.
     pub fn leave(&self, ticket: Ticket) {
         let mut line = self.line();
-        let index = usize::try_from(ticket.0.wrapping_sub(line.first)).unwrap_or(usize::MAX);
-        let Some(place) = line.waiting.get_mut(index) else { return };
-        if place.take().is_some() {
-            self.length.fetch_sub(1, Ordering::Relaxed);
-        }
-        line.pop_those_that_left();
+        line.waiting.remove(&ticket);
+        self.note_length(&line);
     }
 
     /// Takes all sessions of a worker out: it is stuck, and the first of them would keep those
-    /// behind it from a server that has room. They wait for the end of their time then. Whether
-    /// there were any.
+    /// behind it from a server that has room. [`Queue::put_back`] gives them their places back.
+    /// Whether there were any.
     pub fn remove(&self, worker: WorkerIndex) -> bool {
         if self.length() == 0 {
             return false;
         }
         let mut line = self.line();
-        let mut removed = 0;
-        for place in &mut line.waiting {
-            removed += usize::from(place.take_if(|waiter| waiter.worker == worker).is_some());
-        }
-        self.length.fetch_sub(removed, Ordering::Relaxed);
-        line.pop_those_that_left();
-        removed > 0
+        let before = line.waiting.len();
+        line.waiting.retain(|_, waiter| waiter.worker != worker);
+        self.note_length(&line);
+        line.waiting.len() < before
+    }
+
+    /// Puts a session that [`Queue::remove`] may have taken out back into its place, before all
+    /// that came later, even if as many wait as may. The caller then looks once more whether a
+    /// server has room.
+    pub fn put_back(&self, ticket: Ticket, waiter: Waiter) {
+        let mut line = self.line();
+        line.waiting.insert(ticket, waiter);
+        self.note_length(&line);
     }
 
     /// The session that has waited for longest. To be called after room was made, or after
@@ -144,7 +136,11 @@ impl Queue {
         if self.length.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        self.line().waiting.front().copied().flatten()
+        self.line().waiting.first_key_value().map(|(_, waiter)| *waiter)
+    }
+
+    fn note_length(&self, line: &Line) {
+        self.length.store(line.waiting.len(), Ordering::Relaxed);
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -191,6 +187,27 @@ mod tests {
         queue.leave(tickets[2]);
         assert_eq!((queue.first(), queue.length()), (Some(of(0, 2)), 1));
         queue.leave(tickets[1]);
+        assert_eq!((queue.first(), queue.length()), (None, 0));
+    }
+
+    #[test]
+    fn a_session_that_is_put_back_has_its_place_again() {
+        let queue = Queue::new(2, 3);
+        let of = |worker, slot| Waiter { worker: WorkerIndex(worker), slot, generation: 0 };
+        let waiters = [of(0, 1), of(1, 2), of(0, 3)];
+        let tickets = waiters.map(|waiter| queue.join(waiter).unwrap());
+        queue.remove(WorkerIndex(1));
+        queue.leave(tickets[0]);
+        let later = [of(0, 4), of(0, 5)].map(|waiter| queue.join(waiter).unwrap());
+        queue.put_back(tickets[1], waiters[1]);
+        queue.put_back(tickets[1], waiters[1]);
+        assert_eq!((queue.first(), queue.length()), (Some(waiters[1]), 4));
+        assert_eq!(queue.join(of(0, 6)), Err(QueueFull));
+        for (ticket, next) in [(tickets[1], Some(waiters[2])), (tickets[2], Some(of(0, 4)))] {
+            queue.leave(ticket);
+            assert_eq!(queue.first(), next);
+        }
+        later.into_iter().for_each(|ticket| queue.leave(ticket));
         assert_eq!((queue.first(), queue.length()), (None, 0));
     }
 

@@ -39,6 +39,7 @@ mod proxy_peers;
 mod proxy_protocol;
 mod ports;
 mod queue;
+mod recovery;
 mod relay;
 mod reload;
 mod resets;

@@ -46,6 +46,8 @@ fn main() {
     check("a room is seen by the session that joins, or it is told", || a_room_or_an_order(true));
     check("of two that join, one gets the room", two_join_and_one_gets_the_room);
     check("a session that leaves passes its order on", a_session_that_leaves_passes_on);
+    check("a stuck worker keeps no server from others", a_stuck_worker_keeps_no_server);
+    check("a session that is put back gets the room", a_session_that_is_put_back_gets_the_room);
     // A canary: the same model must find that the look after the join is needed.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
@@ -105,6 +107,9 @@ const fn waiter(slot: u32) -> Waiter {
     Waiter { worker: WorkerIndex(0), slot, generation: 0 }
 }
 
+/// Of a worker that is stuck.
+const STUCK: Waiter = Waiter { worker: WorkerIndex(1), slot: 9, generation: 0 };
+
 /// A server that is full, its queue, and the orders to sessions that wait.
 struct World {
     limit: Limit,
@@ -116,7 +121,7 @@ struct World {
 impl World {
     fn full() -> Arc<Self> {
         let world =
-            Self { limit: Limit::new(Some(1)), queue: Queue::new(1, 8), told: Mutex::default() };
+            Self { limit: Limit::new(Some(1)), queue: Queue::new(2, 8), told: Mutex::default() };
         assert!(world.limit.try_raise());
         Arc::new(world)
     }
@@ -137,6 +142,19 @@ impl World {
     fn leave(&self, ticket: Ticket) {
         self.queue.leave(ticket);
         self.tell_first();
+    }
+
+    /// As `Controller::give_clients_to_others`.
+    fn remove(&self) {
+        if self.queue.remove(STUCK.worker) {
+            self.tell_first();
+        }
+    }
+
+    /// As `Running::tell_queued`.
+    fn put_back(&self, ticket: Ticket) {
+        self.queue.put_back(ticket, STUCK);
+        self.told.lock().unwrap().push(STUCK);
     }
 
     /// As `SessionSockets::route` where every server is full. None: it has a server.
@@ -198,4 +216,38 @@ fn a_session_that_leaves_passes_on() {
     leaves.join().unwrap();
     world.settle(vec![(2, second)]);
     assert_eq!((world.queue.length(), world.limit.active()), (0, 1));
+}
+
+fn a_stuck_worker_keeps_no_server() {
+    let world = World::full();
+    let first = world.queue.join(STUCK).unwrap();
+    let second = world.queue.join(waiter(2)).unwrap();
+    let (ends, controls) = (Arc::clone(&world), Arc::clone(&world));
+    let ends = thread::spawn(move || ends.end_session());
+    let controls = thread::spawn(move || controls.remove());
+    let third = world.join(3, true);
+    ends.join().unwrap();
+    controls.join().unwrap();
+    assert!(third.is_some(), "the second session came before");
+    world.settle([(2, second)].into_iter().chain(third.map(|ticket| (3, ticket))).collect());
+    assert_eq!((world.queue.length(), world.limit.active()), (1, 1));
+    world.leave(first);
+    assert_eq!(world.queue.length(), 1, "it was taken out");
+}
+
+fn a_session_that_is_put_back_gets_the_room() {
+    let world = World::full();
+    let first = world.queue.join(STUCK).unwrap();
+    world.remove();
+    let (ends, runs) = (Arc::clone(&world), Arc::clone(&world));
+    let ends = thread::spawn(move || ends.end_session());
+    let runs = thread::spawn(move || runs.put_back(first));
+    let second = world.join(2, true).map(|ticket| (2, ticket));
+    ends.join().unwrap();
+    runs.join().unwrap();
+    let is_served = second.is_none();
+    world.settle([(STUCK.slot, first)].into_iter().chain(second).collect());
+    assert_eq!((world.queue.length(), world.limit.active()), (1, 1));
+    let left = world.queue.first();
+    assert_eq!(left, Some(if is_served { STUCK } else { waiter(2) }), "the first was the first");
 }

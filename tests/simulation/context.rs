@@ -88,6 +88,8 @@ pub(crate) struct Record {
     pub(crate) retried: u64,
     /// Sessions that got a server after they had waited in a queue.
     pub(crate) queued: u64,
+    /// How often sessions of a worker that was stuck were taken out of a queue.
+    pub(crate) taken_out: u64,
     /// Sessions that found room when they looked once more, after they had joined a queue.
     pub(crate) found_room: u64,
 }

@@ -35,6 +35,8 @@ pub(crate) enum Planted {
     UncheckedQueue,
     /// The first in a queue is not told that a server has room.
     QueueNotTold,
+    /// A session of a worker that was stuck does not get its place in the queue back.
+    PlaceLost,
 }
 
 impl Planted {
@@ -51,7 +53,7 @@ impl Planted {
 
     /// Those that the simulation of several workers finds. A session that waits for a buffer is not
     /// among them: there it may wait until it is silent for too long.
-    pub(crate) const IN_WORLD: [Self; 12] = [
+    pub(crate) const IN_WORLD: [Self; 13] = [
         Self::LostBuffer,
         Self::OrderlyClose,
         Self::WrongCount,
@@ -64,6 +66,7 @@ impl Planted {
         Self::WrongGeneration,
         Self::UncheckedQueue,
         Self::QueueNotTold,
+        Self::PlaceLost,
     ];
 }
 

@@ -6,7 +6,7 @@
 //! A worker takes a turn in two steps, so that others act between its look at the limits and its
 //! pause. It may be slow to drop the permit of a session that has ended: other workers act
 //! meanwhile, and it may be dropped just when one of them has found every server full and has not
-//! joined the queue.
+//! joined the queue. The control thread may find a worker to be stuck, which it is or not.
 
 use std::mem::ManuallyDrop;
 use std::sync::{Arc, Weak};
@@ -38,8 +38,17 @@ struct World {
     workers: Vec<Worker>,
     /// Clients that are still to connect.
     clients: u64,
+    stuck: Option<Stuck>,
     /// Steps of workers since anything happened.
     quiet: u32,
+}
+
+/// A worker that the control thread has found to be stuck.
+#[derive(Debug, Clone, Copy)]
+struct Stuck {
+    worker: WorkerIndex,
+    /// It takes no steps. Else it runs again, and the control thread has not noticed.
+    is_blocked: bool,
 }
 
 /// Runs a process from its start to the end of its drain.
@@ -72,7 +81,7 @@ impl World {
             random,
         };
         let workers = (0..count).map(|index| Worker::new(WorkerIndex(index), &context)).collect();
-        Self { context, control, workers, clients: 30, quiet: 0 }
+        Self { context, control, workers, clients: 30, stuck: None, quiet: 0 }
     }
 
     fn run(&mut self) {
@@ -100,8 +109,13 @@ impl World {
             2 => self.control.step(&mut self.context),
             3 => self.order(),
             4 if self.clients == 0 && random.one_in(4) => self.begin_drain(),
+            5 => self.watch_workers(),
             _ => {
                 let worker = random.below(self.workers.len() as u64) as usize;
+                if self.stuck.is_some_and(|one| one.is_blocked && one.worker.0 == worker) {
+                    self.quiet += 1;
+                    return false;
+                }
                 let acts = self.workers[worker].step(&mut self.context);
                 self.quiet = if acts { 0 } else { self.quiet + 1 };
                 return acts;
@@ -137,6 +151,31 @@ impl World {
             record.killed.insert(begun.number);
             let (slot, generation) = (begun.key.slot, begun.key.generation);
             shared.order(begun.worker, WorkerOrder::Kill { slot, generation });
+        }
+    }
+
+    /// The control thread finds a worker to be stuck, takes its sessions out of queues, or notices
+    /// that it runs again.
+    fn watch_workers(&mut self) {
+        let Context { random, record, shared, .. } = &mut self.context;
+        match self.stuck {
+            None => {
+                let worker = WorkerIndex(random.below(self.workers.len() as u64) as usize);
+                self.stuck = Some(Stuck { worker, is_blocked: random.one_in(2) });
+            }
+            Some(Stuck { worker, .. }) if random.one_in(2) => {
+                self.stuck = None;
+                shared.order(worker, WorkerOrder::RejoinQueues);
+            }
+            Some(Stuck { worker, .. }) => {
+                let table = shared.table.load_full();
+                for backend in table.frontends.iter().flat_map(|frontend| frontend.backends()) {
+                    if backend.queue.remove(worker) {
+                        record.taken_out += 1;
+                        shared.tell_first(&backend.queue);
+                    }
+                }
+            }
         }
     }
 
@@ -217,14 +256,19 @@ impl World {
     fn check_queues(&mut self) {
         let in_force = self.context.shared.table.load_full();
         for queue in self.control.queues.iter().filter_map(Weak::upgrade) {
-            let mut waiting = 0;
-            for worker in &mut self.workers {
+            // Those of a worker that is stuck, or that was and has not put them back, may be out.
+            let (mut waiting, mut may_be_out) = (0, 0);
+            for (index, worker) in self.workers.iter_mut().enumerate() {
+                let is_late = worker.acts() || self.stuck.is_some_and(|one| one.worker.0 == index);
                 worker.look(|live| {
-                    waiting += usize::from(live.place().is_some_and(|place| place.is_in(&queue)));
+                    let waits = live.place().is_some_and(|place| place.is_in(&queue));
+                    waiting += usize::from(waits);
+                    may_be_out += usize::from(waits && is_late);
                 });
             }
-            assert_eq!(queue.length(), waiting, "{queue:?}");
-            assert_eq!(queue.first().is_some(), waiting > 0, "{queue:?}");
+            let length = queue.length();
+            assert!(waiting - may_be_out <= length && length <= waiting, "{waiting}: {queue:?}");
+            assert_eq!(queue.first().is_some(), length > 0, "{queue:?}");
             if let Some(Waiter { worker, slot, generation }) = queue.first() {
                 self.workers[worker.0].assert_told(Key { slot, generation }, &in_force);
             }

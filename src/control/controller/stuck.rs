@@ -50,6 +50,7 @@ impl Controller {
                         age.as_secs_f64(),
                         std::mem::take(&mut self.remedy.given)
                     );
+                    self.shared.order(WorkerIndex(worker), WorkerOrder::RejoinQueues);
                 }
             }
         }

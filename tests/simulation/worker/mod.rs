@@ -140,7 +140,7 @@ impl Worker {
     /// A worker that waits has followed the table in force, and has no room for a client that it
     /// has not asked for.
     pub(crate) fn assert_not_asleep(&self) {
-        if self.ended || self.rest.is_some() || self.woken || self.pause == Pause::Begins {
+        if self.ended || self.acts() {
             return;
         }
         let in_force = self.handle.shared.table.load().version;
@@ -151,9 +151,14 @@ impl Worker {
         }
     }
 
+    /// Whether it goes on without anything that happens.
+    pub(crate) fn acts(&self) -> bool {
+        self.rest.is_some() || self.woken || self.pause == Pause::Begins
+    }
+
     /// The first in a queue is not left to wait while there is room for it.
     pub(crate) fn assert_told(&mut self, key: Key, in_force: &Table) {
-        let acts = self.rest.is_some() || self.woken || self.pause == Pause::Begins;
+        let acts = self.acts();
         let live = self.sessions.get(key).expect("who waits has a session");
         let asleep = !acts && live.is_queued() && live.waits_for_nothing(in_force);
         assert!(!asleep, "a wake-up is lost: {} of {:?}", live.number, live.session);

@@ -33,15 +33,24 @@ impl Worker {
                 self.listeners.push(Listening::new(listener, frontend));
             }
         }
+        self.tell_queued(context);
+        context.shared.acknowledge(self.handle.index, table.version);
+        self.table = table;
+    }
+
+    /// Does what `proxy::sessions` does for a new table, and once the worker is not stuck any more.
+    fn tell_queued(&mut self, context: &Context) {
         for key in &self.keys {
-            if self.sessions.get(*key).is_some_and(|live| live.is_queued()) {
+            let queued = self.sessions.get(*key).filter(|live| live.is_queued());
+            if let Some(place) = queued.and_then(|live| live.place()) {
+                if !context.is_planted(Planted::PlaceLost) {
+                    place.put_back(*key);
+                }
                 let Key { slot, generation } = *key;
                 let waiter = Waiter { worker: self.handle.index, slot, generation };
                 context.shared.order(self.handle.index, WorkerOrder::ServerFree(waiter));
             }
         }
-        context.shared.acknowledge(self.handle.index, table.version);
-        self.table = table;
     }
 
     pub(super) fn follow_phase(&mut self, context: &mut Context) {
@@ -75,7 +84,9 @@ impl Worker {
                 WorkerOrder::ServerFree(Waiter { slot, generation, .. }) => {
                     self.serve_queued(Key { slot, generation }, context);
                 }
-                // Nobody asks for a list, no worker is stuck, and no process is replaced.
+                WorkerOrder::RejoinQueues => self.tell_queued(context),
+                // Nobody asks for a list, no client is given to another worker, and no process is
+                // replaced.
                 WorkerOrder::List { .. } | WorkerOrder::Serve(_) | WorkerOrder::LookAtBacklogs => {}
             }
         }

@@ -1,0 +1,79 @@
+//! What follows when a worker that was stuck runs again. The tests stop one thread, as a debugger
+//! does ("frozen").
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use crate::common::client::connect;
+use crate::common::frozen::Frozen;
+use crate::common::{Balancer, Config, Server, TestEnv, skip};
+
+const NO_PTRACE: &str = "a thread cannot be stopped here (ptrace(2))";
+
+/// Waits until so many workers are stuck.
+#[track_caller]
+fn stuck(balancer: &Balancer<'_>, count: f64) {
+    balancer.metrics_until(&format!("{count} workers are stuck"), |metrics| {
+        metrics.sum("evenkeel_worker_stuck", &[]) == count
+    });
+}
+
+/// Waits until so many sessions are queued.
+#[track_caller]
+fn queued(balancer: &Balancer<'_>, count: u8) {
+    balancer.metrics_until(&format!("{count} sessions wait"), |metrics| {
+        metrics.value("evenkeel_queue_sessions", &[("backend", "web")]) == f64::from(count)
+    });
+}
+
+/// A client that has sent one byte.
+#[track_caller]
+fn asking(env: &TestEnv, byte: u8) -> TcpStream {
+    let mut client = connect(env.frontend());
+    client.write_all(&[byte]).unwrap();
+    client
+}
+
+/// The answer of the server to that client.
+#[track_caller]
+fn answer(mut client: &TcpStream) -> u8 {
+    let mut byte = [0];
+    client.read_exact(&mut byte).unwrap();
+    byte[0]
+}
+
+#[test]
+fn sessions_of_a_worker_that_was_stuck_have_their_places_in_the_queue_again() {
+    let env = TestEnv::new();
+    let server = Server::echo(env.port(9001));
+    let config = Config::new(&env).workers(2).backend("queue_timeout = \"10m\"");
+    let config = config.server_with("a", server.address, "sessions_max = 1");
+    let balancer = Balancer::start(&env, &config);
+    let first = asking(&env, 0);
+    assert_eq!(answer(&first), 0);
+    let mut waiting = Vec::new();
+    for number in 1..=16 {
+        waiting.push(asking(&env, number));
+        queued(&balancer, number);
+    }
+    let listed = balancer.control_ok(&["sessions"]);
+    // The worker that the first session is not of, so that its server becomes free.
+    let serving = listed.lines().find(|line| line.contains("web/a")).unwrap();
+    let (id, name) =
+        if serving.starts_with("0-") { ("1-", "worker-1") } else { ("0-", "worker-0") };
+    let of_stuck = listed.lines().filter(|line| line.starts_with(id)).count();
+    let Some(frozen) = Frozen::thread(balancer.pid(), name) else {
+        let test = "sessions_of_a_worker_that_was_stuck_have_their_places_in_the_queue_again";
+        return skip(test, NO_PTRACE);
+    };
+    stuck(&balancer, 1.0);
+    queued(&balancer, 16 - u8::try_from(of_stuck).unwrap());
+    drop(frozen);
+    stuck(&balancer, 0.0);
+    queued(&balancer, 16);
+    drop(first);
+    for (number, client) in (1..).zip(waiting) {
+        assert_eq!(answer(&client), number);
+    }
+    balancer.assert_no_leaks();
+}
