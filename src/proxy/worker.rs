@@ -178,7 +178,7 @@ impl Running {
             self.count_turn();
         }
         self.end_ring();
-        self.worker.shared.acknowledge(self.worker.index, u64::MAX); // it reads no table any more
+        self.worker.shared.end(self.worker.index);
     }
 
     /// Reads the table in force, once a turn, and acknowledges it.

@@ -157,10 +157,17 @@ impl SharedState {
         }
     }
 
-    /// Puts an order into the mailbox of a worker and wakes it.
+    /// Puts an order into the mailbox of a worker and wakes it. A worker that has ended has no
+    /// session that an order could be for; another worker gets its clients.
     pub fn order(&self, worker: WorkerIndex, order: WorkerOrder) {
         self.mailboxes[worker.0].push(order);
-        self.wakers[worker.0].wake();
+        // Pairs with the one in `end`: either the order is seen there, or the end is seen here.
+        atomic::fence(Ordering::SeqCst);
+        if self.has_ended(worker) {
+            self.empty_mailbox(worker);
+        } else {
+            self.wakers[worker.0].wake();
+        }
     }
 
     /// Tells the first session of a queue that a server may have room.
@@ -212,6 +219,30 @@ impl SharedState {
         self.versions.of(worker).store(version, Ordering::Release);
     }
 
+    /// A worker says that it has ended: it reads no table and carries out no order any more.
+    pub fn end(&self, worker: WorkerIndex) {
+        self.acknowledge(worker, u64::MAX);
+        atomic::fence(Ordering::SeqCst);
+        self.empty_mailbox(worker);
+    }
+
+    /// Drops the orders to a worker that has ended; clients go to another one, or are reset if
+    /// there is none.
+    fn empty_mailbox(&self, worker: WorkerIndex) {
+        for order in self.orders_to(worker) {
+            if let WorkerOrder::Serve(client) = order {
+                let mut others = (0..self.wakers.len()).map(WorkerIndex);
+                let serves = |other: &WorkerIndex| {
+                    !self.has_ended(*other) && !self.heartbeats.is_stuck(*other)
+                };
+                match others.find(serves) {
+                    Some(other) => self.order(other, WorkerOrder::Serve(client)),
+                    None => client.socket.abort_on_close(),
+                }
+            }
+        }
+    }
+
     /// Whether a worker has ended: it reads no table any more.
     #[must_use]
     pub fn has_ended(&self, worker: WorkerIndex) -> bool {
@@ -228,17 +259,83 @@ impl SharedState {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::io::{ErrorKind, Read};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
+
+    use tokio::sync::mpsc;
 
     use super::*;
+    use crate::shared::orders::WaitingClient;
+    use crate::shared::table::{Frontend, FrontendShared, Listener};
+    use crate::sys::socket::Socket;
+
+    fn state(workers: usize) -> SharedState {
+        let table = Table { version: 1, frontends: Vec::new(), listeners: Vec::new() };
+        let wakers = (0..workers).map(|_| Waker::new().unwrap()).collect();
+        let (events, _nobody) = crossbeam::channel::unbounded();
+        SharedState::new(table, PhaseCell::new(Instant::now()), 1, events, None, wakers)
+    }
+
+    /// A connection, and the order to serve it.
+    fn waiting_client() -> (TcpStream, WorkerOrder) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        let socket = Socket::from_descriptor(listener.accept().unwrap().0.into());
+        let frontend = Arc::new(Frontend {
+            settings: Arc::default(),
+            backend: None,
+            routes: None,
+            shared: Arc::new(FrontendShared::new("f".into(), None, 2)),
+        });
+        let listener = Arc::new(Listener::new(address, vec![listener.into()]));
+        (client, WorkerOrder::Serve(Box::new(WaitingClient { socket, listener, frontend })))
+    }
+
+    fn orders(state: &SharedState, worker: usize) -> usize {
+        state.orders_to(WorkerIndex(worker)).count()
+    }
+
+    #[test]
+    fn a_worker_that_has_ended_keeps_no_order() {
+        let state = state(2);
+        let (sender, mut listed) = mpsc::unbounded_channel();
+        state.list_sessions(&sender);
+        drop(sender);
+        state.end(WorkerIndex(0));
+        assert!(listed.try_recv().is_err_and(|error| error == mpsc::error::TryRecvError::Empty));
+        assert_eq!((orders(&state, 0), orders(&state, 1)), (0, 1));
+        // Nobody will answer any more.
+        let end = listed.try_recv();
+        assert!(end.is_err_and(|error| error == mpsc::error::TryRecvError::Disconnected));
+        let (sender, mut listed) = mpsc::unbounded_channel();
+        state.end(WorkerIndex(1));
+        state.list_sessions(&sender);
+        drop(sender);
+        let end = listed.try_recv();
+        assert!(end.is_err_and(|error| error == mpsc::error::TryRecvError::Disconnected));
+    }
+
+    #[test]
+    fn a_client_that_is_given_to_a_worker_that_ends_goes_to_another_one_or_is_reset() {
+        let state = state(3);
+        let [(_first, early), (_second, late), (mut third, last)] =
+            std::array::from_fn(|_| waiting_client());
+        state.heartbeats.set(WorkerIndex(0), Duration::ZERO, true);
+        state.order(WorkerIndex(1), early);
+        state.end(WorkerIndex(1));
+        state.order(WorkerIndex(1), late);
+        assert_eq!((0..3).map(|worker| orders(&state, worker)).collect::<Vec<_>>(), [0, 0, 2]);
+        state.end(WorkerIndex(2));
+        state.order(WorkerIndex(2), last);
+        let error = third.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
 
     #[test]
     fn a_session_that_ends_wakes_each_of_256_workers_that_pause_and_no_other() {
-        let table = Table { version: 1, frontends: Vec::new(), listeners: Vec::new() };
-        let wakers = (0..256).map(|_| Waker::new().unwrap()).collect();
-        let (events, _nobody) = crossbeam::channel::unbounded();
-        let phase = PhaseCell::new(Instant::now());
-        let state = SharedState::new(table, phase, 1, events, None, wakers);
+        let state = state(256);
         for (own, paused) in [(0, vec![64, 128]), (64, vec![0, 255]), (255, vec![1, 63, 191])] {
             assert!(paused.iter().all(|worker| state.pause(WorkerIndex(*worker))));
             assert!(!paused.iter().any(|worker| state.pause(WorkerIndex(*worker))), "no news");

@@ -1,6 +1,7 @@
 //! `evenkeel sessions`, `kill` and `drain --wait`.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -74,6 +75,30 @@ fn kill_resets_both_sides_of_one_session_and_no_other() {
     }
     drop(clients);
     balancer.assert_no_leaks();
+}
+
+/// Workers that have not ended.
+fn workers(balancer: &Balancer<'_>) -> usize {
+    let threads = fs::read_dir(format!("/proc/{}/task", balancer.pid())).unwrap();
+    let names = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")));
+    names.filter(|name| name.as_ref().is_ok_and(|name| name.starts_with("worker-"))).count()
+}
+
+#[test]
+fn sessions_are_listed_and_killed_during_a_drain_when_a_worker_has_ended() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let config = config.workers(2).global("drain_timeout = \"1h\"");
+    let mut balancer = Balancer::start(&env, &config);
+    let client = connect(env.frontend());
+    assert_eq!(exchange(&client, b"in"), b"in");
+    balancer.signal(Signal::SIGTERM);
+    until("the worker without a session has ended", || workers(&balancer) == 1);
+    let sessions = listed(&balancer);
+    assert_eq!(sessions.len(), 1, "{sessions:?}");
+    balancer.control_ok(&["kill", sessions[0]["id"].as_str().unwrap()]);
+    assert_eq!(read_to_end(&client), (Vec::new(), Ending::Reset));
+    assert!(balancer.wait().success());
 }
 
 #[test]

@@ -312,7 +312,7 @@ impl Worker {
         let draining = context.shared.phase.load() != Phase::Running;
         if draining && self.listeners.is_empty() && self.sessions.is_empty() {
             self.ended = true;
-            context.shared.acknowledge(self.handle.index, u64::MAX);
+            context.shared.end(self.handle.index);
         }
     }
 }
