@@ -116,7 +116,9 @@ impl Controller {
             return;
         }
         let mut room = self.shared.sessions.room().min(GIVEN_AT_ONCE);
-        for (listener, frontend) in &table.listeners {
+        // After an upgrade, the new process accepts what waits at the sockets that it has.
+        let own = table.listeners.iter().filter(|(listener, _)| !listener.is_handed_over());
+        for (listener, frontend) in own {
             for worker in &stuck {
                 self.give((listener, frontend), *worker, &living, &mut room);
             }

@@ -6,6 +6,7 @@ mod load;
 mod service_manager;
 mod sockets;
 mod state;
+mod stuck;
 
 use std::fs;
 use std::net::TcpStream;

@@ -1,0 +1,58 @@
+//! Sockets that another process has, too, while a worker is stuck. The tests stop one thread, as a
+//! debugger does ("frozen").
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::*;
+use crate::common::client::connect;
+use crate::common::frozen::Frozen;
+use crate::common::wait::holds_for;
+use crate::common::{echoing, skip};
+
+const NO_PTRACE: &str = "a thread cannot be stopped here (ptrace(2))";
+
+/// Whether the server has answered.
+fn is_served(client: &TcpStream) -> bool {
+    client.set_nonblocking(true).unwrap();
+    let served = client.peek(&mut [0]).is_ok();
+    client.set_nonblocking(false).unwrap();
+    served
+}
+
+/// Whether every thread of a process has stopped (proc(5): the state behind the name).
+fn is_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stats = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")));
+    let mut stats = stats.map(Result::unwrap);
+    stats.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+}
+
+#[test]
+fn a_process_that_was_replaced_takes_no_client_that_waits_for_its_stuck_worker() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let mut chain = Chain::start(&env, &config.workers(2).global("drain_timeout = \"1h\""));
+    let Some(frozen) = Frozen::thread(chain.pid(), "worker-1") else {
+        let test = "a_process_that_was_replaced_takes_no_client_that_waits_for_its_stuck_worker";
+        return skip(test, NO_PTRACE);
+    };
+    chain.logged(" is stuck: ");
+    chain.upgrade();
+    // What the new process does not accept waits in the queues of the sockets.
+    chain.signal(1, Signal::SIGSTOP);
+    until("every thread of it has stopped", || is_stopped(chain.pid()));
+    let mut clients: Vec<TcpStream> = (0..40).map(|_| connect(env.frontend())).collect();
+    clients.iter_mut().for_each(|client| client.write_all(b"hello").unwrap());
+    let nobody_is_served = || !clients.iter().any(is_served);
+    assert!(holds_for(Duration::from_secs(2), nobody_is_served), "the old process serves them");
+    chain.signal(1, Signal::SIGCONT);
+    for client in &mut clients {
+        let mut answer = [0; 5];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"hello");
+    }
+    drop(frozen);
+    chain.ended(0);
+}
