@@ -19,6 +19,9 @@ pub struct Listener {
     /// has closed it.
     slots: Vec<Mutex<Option<Arc<OwnedFd>>>>,
     workers: usize,
+    /// Another process has bound the sockets, and may still have them: a service manager, or a
+    /// process that was replaced.
+    inherited: bool,
     /// Several workers accept from one socket.
     shared: bool,
     /// A new process accepts from these sockets.
@@ -39,15 +42,18 @@ impl Listener {
             address,
             slots,
             workers,
+            inherited: false,
             shared,
             handed_over: AtomicBool::new(false),
             file: Mutex::default(),
         }
     }
 
-    /// Its sockets are those of `workers` workers, in turn: one may have several, or none yet.
+    /// Another process has bound its sockets. They are those of `workers` workers, in turn: one may
+    /// have several, or none yet.
     #[must_use]
     pub fn over(mut self, workers: usize) -> Self {
+        self.inherited = true;
         self.workers = workers.max(1);
         let missing = self.workers.saturating_sub(self.slots.len());
         self.slots.extend((0..missing).map(|_| Mutex::default()));
@@ -70,6 +76,13 @@ impl Listener {
     #[must_use]
     pub const fn is_shared(&self) -> bool {
         self.shared
+    }
+
+    /// Whether each socket is that of one worker alone, so that shutdown(2) stops it for no other
+    /// worker and no other process.
+    #[must_use]
+    pub const fn is_exclusive(&self) -> bool {
+        !self.shared && !self.inherited
     }
 
     /// Removes the file of a unix socket: no further client can connect. Clients that wait in the
@@ -179,6 +192,7 @@ mod tests {
         let more = listener(5).over(2);
         assert_eq!((slots_of(&more, 0), slots_of(&more, 1)), (vec![0, 2, 4], vec![1, 3]));
         let fewer = listener(1).over(3);
+        assert!(listener(1).is_exclusive() && !fewer.is_exclusive());
         assert_eq!((slots_of(&fewer, 0), slots_of(&fewer, 2)), (vec![0], vec![]));
         fewer.open(WorkerIndex(2), sockets(1).remove(0));
         assert_eq!(slots_of(&fewer, 2), [2]);

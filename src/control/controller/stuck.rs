@@ -123,12 +123,12 @@ impl Controller {
                 self.give((listener, frontend), *worker, &living, &mut room);
             }
         }
-        // The sockets of a listener that is removed belong to this process alone while it runs.
+        // While it runs, this process alone has the sockets that it has bound.
         let is_running = self.shared.phase.load() == Phase::Running;
         for (listener, frontend) in self.remedy.removed.clone() {
             for worker in &stuck {
                 let is_empty = self.give((&listener, &frontend), *worker, &living, &mut room);
-                if is_empty && is_running && !listener.address.is_unix() {
+                if is_empty && is_running && listener.is_exclusive() {
                     stop(&listener, *worker);
                 }
             }

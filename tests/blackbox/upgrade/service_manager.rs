@@ -50,7 +50,7 @@ fn an_upgrade_that_fails_says_nothing_to_the_service_manager() {
 
 /// Starts evenkeel with descriptors from 3 on, as systemd passes sockets. For a test that runs
 /// alone: programs that others start meanwhile would have them too.
-fn with_passed<'a>(
+pub(super) fn with_passed<'a>(
     env: &'a TestEnv,
     config: &Config,
     sockets: &[&dyn AsFd],

@@ -2,11 +2,14 @@
 //! debugger does ("frozen").
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use socket2::SockRef;
+
+use super::service_manager::with_passed;
 use super::*;
-use crate::common::client::connect;
+use crate::common::client::{connect, exchange};
 use crate::common::frozen::Frozen;
 use crate::common::wait::holds_for;
 use crate::common::{echoing, skip};
@@ -55,4 +58,27 @@ fn a_process_that_was_replaced_takes_no_client_that_waits_for_its_stuck_worker()
     }
     drop(frozen);
     chain.ended(0);
+}
+
+#[test]
+fn a_reload_beside_a_stuck_worker_stops_no_socket_of_a_service_manager() {
+    let env = TestEnv::exclusive();
+    let (config, _server) = echoing(&env);
+    let config = config.workers(2);
+    let passed = TcpListener::bind(env.frontend()).unwrap();
+    let chain = with_passed(&env, &config, &[&passed], "web");
+    let Some(frozen) = Frozen::thread(chain.pid(), "worker-0") else {
+        let test = "a_reload_beside_a_stuck_worker_stops_no_socket_of_a_service_manager";
+        return skip(test, NO_PTRACE);
+    };
+    chain.logged(" is stuck: ");
+    chain.reload(&config.bind(env.port(8001)));
+    let listens = || SockRef::from(&passed).is_listener().unwrap();
+    assert!(holds_for(Duration::from_secs(2), listens), "it is stopped");
+    // Meanwhile, nobody hangs there.
+    let client = connect(env.frontend());
+    assert_eq!(exchange(&client, b"served"), b"served");
+    drop(frozen);
+    until("the worker runs again", || chain.metrics().sum("evenkeel_worker_stuck", &[]) == 0.0);
+    assert!(listens());
 }
