@@ -6,12 +6,20 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
 use nix::sys::stat::{Mode, fchmod, umask};
 use nix::unistd::{Gid, Uid, fchownat};
 use socket2::{Domain, SockAddr, Socket, Type};
+
+/// How long the lock of a directory is waited for. Another process that binds a socket there has it
+/// for less than a millisecond; any user who may read the directory can hold it without end.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// Between two attempts to lock it.
+const LOCK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The file of a listening unix socket. Dropping it removes the file, unless another process has
 /// put its own there.
@@ -111,12 +119,8 @@ pub fn listen(
     backlog: i32,
 ) -> Result<(OwnedFd, SocketFile), SocketFileError> {
     // Of two processes that find the socket of one that is gone, the second must not remove that of
-    // the first. A folder that cannot be read cannot be locked.
-    let folder = path.parent().and_then(|folder| fs::File::open(folder).ok());
-    let locked = folder.map(|folder| Flock::lock(folder, FlockArg::LockExclusiveNonblock));
-    if let Some(Err((_, Errno::EWOULDBLOCK))) = &locked {
-        return Err(SocketFileError::InUse);
-    }
+    // the first. Without the lock, that can happen only if both get here in the same moment.
+    let _locked = path.parent().and_then(lock);
     if examine(path)? == Found::Stale {
         fs::remove_file(path)?;
     }
@@ -135,6 +139,22 @@ pub fn listen(
         SocketFile { path: path.to_owned(), identity: (made.dev(), made.ino()), owned: true };
     socket.listen(backlog)?;
     Ok((socket.into(), file))
+}
+
+/// Locks a directory against others that bind sockets there. None: it cannot be read, or another
+/// process has kept the lock for [`LOCK_TIMEOUT`].
+fn lock(folder: &Path) -> Option<Flock<fs::File>> {
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    let mut folder = fs::File::open(folder).ok()?;
+    loop {
+        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Some(locked),
+            Err((unlocked, Errno::EWOULDBLOCK)) if Instant::now() < deadline => folder = unlocked,
+            Err(_) => return None,
+        }
+        #[expect(clippy::disallowed_methods, reason = "rare, and not for long")]
+        std::thread::sleep(LOCK_INTERVAL);
+    }
 }
 
 impl SocketFile {
@@ -249,6 +269,21 @@ mod tests {
         assert_eq!(examine(&path).unwrap(), Found::Stale);
         let (_socket, _file) = listen(&path, Mode::S_IRUSR, 8).unwrap();
         assert!(matches!(examine(&path), Err(SocketFileError::InUse)));
+    }
+
+    #[test]
+    fn another_process_that_locks_the_directory_delays_a_bind_and_prevents_none() {
+        let folder = Folder::new("lock");
+        let path = folder.0.join("x.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let locked = lock(&folder.0).unwrap();
+        let begun = Instant::now();
+        let (_socket, file) = listen(&path, Mode::S_IRUSR, 8).unwrap();
+        assert!(begun.elapsed() >= LOCK_TIMEOUT);
+        drop(file);
+        drop(locked);
+        let (_socket, _file) = listen(&path, Mode::S_IRUSR, 8).unwrap();
+        assert!(lock(&folder.0).is_some(), "it is released at the end");
     }
 
     #[test]

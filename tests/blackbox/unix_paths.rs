@@ -4,14 +4,16 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
+use nix::fcntl::{Flock, FlockArg};
 use socket2::SockAddr;
 
 use crate::common::balancer::{PROGRAM, printed, run_command, write_config};
 use crate::common::client::{Ending, connect_and_read};
 use crate::common::wait::until;
-use crate::common::{Balancer, Config, TestEnv, skip};
+use crate::common::{Balancer, Config, TestEnv, echoing, skip};
 use crate::health_exchange::until_logged;
 use crate::unix::{
     Naming, accept, dial, drain, fetch, frontend, full_backlog, listen, named, pour, socket_of,
@@ -140,4 +142,20 @@ fn a_client_of_a_unix_socket_that_stops_in_its_preface_costs_few_turns() {
     let spent = turns() - before;
     assert!(spent < 100.0, "{spent} turns in 2 s");
     assert_eq!(connect_and_read(env.frontend()).1, Ending::Reset, "and others are served");
+}
+
+#[test]
+fn a_user_who_locks_the_directory_of_a_socket_prevents_no_start_and_no_reload() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let at = |name: &str| {
+        let path = env.file(name);
+        format!("[frontend.unix]\nbind = [\"unix:{}\"]\nbackend = \"web\"\n", path.display())
+    };
+    let folder = fs::File::open(env.folder()).unwrap();
+    let _locked = Flock::lock(folder, FlockArg::LockExclusive).unwrap();
+    let balancer = Balancer::start(&env, &config.clone().more(&at("one.sock")));
+    UnixStream::connect(env.file("one.sock")).unwrap();
+    balancer.reload(&config.more(&at("two.sock")));
+    UnixStream::connect(env.file("two.sock")).unwrap();
 }
