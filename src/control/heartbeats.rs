@@ -44,6 +44,8 @@ pub enum Finding {
     Stuck,
     /// It was stuck for this long, and turns again.
     Turns(Duration),
+    /// It was stuck, and has ended.
+    Ended,
 }
 
 impl Watch {
@@ -83,10 +85,12 @@ impl Watch {
 impl Seen {
     /// `step`: the time since the last look; none if it was too long to count.
     fn look(&mut self, turns: Option<u64>, step: Option<Duration>) -> Option<Finding> {
-        let has_turned = turns.is_none_or(|turns| turns != self.turns);
-        if has_turned {
-            let was =
-                std::mem::replace(self, Self { turns: turns.unwrap_or(0), ..Self::default() });
+        let Some(turns) = turns else {
+            let was = std::mem::take(self);
+            return was.stuck.then_some(Finding::Ended);
+        };
+        if turns != self.turns {
+            let was = std::mem::replace(self, Self { turns, ..Self::default() });
             return was.stuck.then_some(Finding::Turns(was.age));
         }
         self.age += step.unwrap_or_default();
@@ -186,7 +190,7 @@ mod tests {
     fn a_worker_that_has_ended_is_not_stuck() {
         let mut scene = Scene::new();
         while scene.look(0) != Some(Finding::Stuck) {}
-        assert!(matches!(scene.look_after(STEP, None), Some(Finding::Turns(_))));
+        assert_eq!(scene.look_after(STEP, None), Some(Finding::Ended));
         for _ in 0..20 {
             assert_eq!(scene.look_after(STEP, None), None);
         }

@@ -6,7 +6,8 @@ use std::net::TcpStream;
 
 use crate::common::client::connect;
 use crate::common::frozen::Frozen;
-use crate::common::{Balancer, Config, Server, TestEnv, skip};
+use crate::common::wait::until;
+use crate::common::{Balancer, Config, Server, TestEnv, echoing, skip};
 
 const NO_PTRACE: &str = "a thread cannot be stopped here (ptrace(2))";
 
@@ -76,4 +77,36 @@ fn sessions_of_a_worker_that_was_stuck_have_their_places_in_the_queue_again() {
         assert_eq!(answer(&client), number);
     }
     balancer.assert_no_leaks();
+}
+
+#[test]
+fn the_log_says_for_each_stuck_worker_how_many_clients_others_got() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let balancer = Balancer::start(&env, &config.workers(3));
+    let frozen = ["worker-1", "worker-2"].map(|name| Frozen::thread(balancer.pid(), name));
+    let [Some(one), Some(two)] = frozen else {
+        return skip("the_log_says_for_each_stuck_worker_how_many_clients_others_got", NO_PTRACE);
+    };
+    let clients: Vec<TcpStream> = (0..60).map(|number| asking(&env, number)).collect();
+    stuck(&balancer, 2.0);
+    for (number, client) in (0..).zip(&clients) {
+        assert_eq!(answer(client), number);
+    }
+    let logged = |worker: &str| {
+        let log = balancer.application_log();
+        let mut lines = log.lines().filter_map(|line| line.split_once("other workers got "));
+        let (_, rest) = lines.find(|(before, _)| before.contains(worker))?;
+        rest.split(' ').next().unwrap().parse::<u64>().ok()
+    };
+    let mut given = Vec::new();
+    for (frozen, worker) in [(one, "worker 1 "), (two, "worker 2 ")] {
+        assert_eq!(logged(worker), None);
+        drop(frozen);
+        until("it is logged that the worker runs again", || logged(worker).is_some());
+        given.extend(logged(worker));
+    }
+    // Each had about a third of the clients.
+    assert!(given.iter().all(|given| (1..60).contains(given)), "{given:?}");
+    assert!(given.iter().sum::<u64>() <= 60, "{given:?}");
 }

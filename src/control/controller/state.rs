@@ -100,8 +100,8 @@ pub(super) struct Remedy {
     pub(super) steered: bool,
     /// Listeners that reloads have removed, until every worker has closed its socket.
     pub(super) removed: Vec<(Arc<Listener>, Arc<Frontend>)>,
-    /// Clients that were given to other workers since the last worker got stuck.
-    pub(super) given: u64,
+    /// Clients of each stuck worker that were given to other workers.
+    pub(super) given: BTreeMap<usize, u64>,
     /// The worker that gets the next client.
     pub(super) turn: usize,
 }

@@ -48,10 +48,11 @@ impl Controller {
                         "worker {worker} runs again after {:.1} s; other workers got {} of its \
                          waiting clients",
                         age.as_secs_f64(),
-                        std::mem::take(&mut self.remedy.given)
+                        self.remedy.given.remove(&worker).unwrap_or(0)
                     );
                     self.shared.order(WorkerIndex(worker), WorkerOrder::RejoinQueues);
                 }
+                Finding::Ended => drop(self.remedy.given.remove(&worker)),
             }
         }
         let is_stuck = self.shared.heartbeats.stuck().next().is_some();
@@ -161,7 +162,7 @@ impl Controller {
             };
             most -= 1;
             *room -= 1;
-            self.remedy.given += 1;
+            *self.remedy.given.entry(stuck.0).or_default() += 1;
             self.remedy.turn = (self.remedy.turn + 1) % living.len();
             let (listener, frontend) = (Arc::clone(listener), Arc::clone(frontend));
             let client = WaitingClient { socket, listener, frontend };
