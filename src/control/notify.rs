@@ -129,8 +129,11 @@ impl Notifier {
     }
 
     /// The control thread and all workers run. To be called twice a second; tells the watchdog, if
-    /// there is one, often enough.
+    /// there is one, often enough. It watches the main process.
     pub fn watchdog(&mut self, now: Instant) {
+        if !self.is_main {
+            return;
+        }
         let Some(Watchdog { interval, last }) = &self.watchdog else { return };
         if last.is_some_and(|last| now.duration_since(last) < *interval) || !self.send(WATCHDOG) {
             return;

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use socket2::SockRef;
 
 use crate::common::balancer::{PROGRAM, run_command};
+use crate::common::chain::Chain;
 use crate::common::client::{connect, exchange};
 use crate::common::frozen::Frozen;
 use crate::common::wait::{TIMEOUT, holds_for, until};
@@ -215,6 +216,26 @@ fn a_watchdog_is_told_only_while_every_worker_runs() {
     let messages = supervisor.messages(2 * WATCHDOG);
     assert!(!is_told(&messages), "{messages:?}");
     drop(frozen);
+    supervisor.until_told();
+}
+
+#[test]
+fn a_process_that_was_replaced_does_not_tell_the_watchdog() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let (balancer, supervisor) = start_watched(&env, &config.global("drain_timeout = \"1h\""));
+    let mut chain = Chain::of(balancer);
+    // The old process does not end.
+    let client = connect(env.frontend());
+    assert_eq!(exchange(&client, b"in"), b"in");
+    chain.upgrade();
+    supervisor.until_told();
+    chain.signal(1, Signal::SIGSTOP);
+    let messages = supervisor.messages(2 * WATCHDOG);
+    // One may have been on its way.
+    let told = messages.iter().filter(|message| message.contains("WATCHDOG=1")).count();
+    assert!(told <= 1, "{messages:?}");
+    chain.signal(1, Signal::SIGCONT);
     supervisor.until_told();
 }
 
