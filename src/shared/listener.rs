@@ -151,9 +151,8 @@ impl Listener {
 
     /// Gives a worker that has no socket yet one that listens; it accepts from the next table on.
     pub fn open(&self, worker: WorkerIndex, socket: OwnedFd) {
-        if let Some(slot) = self.slots.get(worker.0) {
-            lock(slot).get_or_insert_with(|| Arc::new(socket));
-        }
+        let before = lock(&self.slots[worker.0]).replace(Arc::new(socket));
+        assert!(before.is_none(), "worker {} has a socket of {}", worker.0, self.address);
     }
 
     /// Gives up the socket in a slot: it is closed once the worker has dropped its own reference.
