@@ -27,7 +27,8 @@ use crate::sys::socket::descriptor_limit;
 use crate::sys::waker::Waker;
 use crate::terms::WorkerIndex;
 
-/// Orders that a worker has not carried out yet; an operator gives few.
+/// Orders that a worker has not carried out yet: those of operators, which are few; a session that
+/// is the first in its queue; and clients of a stuck worker, up to 1,024 in half a second.
 type Mailbox = SegQueue<WorkerOrder>;
 
 /// Counters of the processes that this one has replaced. Only the control thread writes them.

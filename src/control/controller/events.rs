@@ -23,7 +23,8 @@ use crate::terms::EndpointId;
 /// which costs only hints.
 const EVENTS_AT_ONCE: usize = 1024;
 
-/// Between checks of old tables, of the deadline of a drain, and of samples that are due.
+/// Between two ticks: what the control thread does without another event is in
+/// `Controller::on_tick`.
 const TICK: Duration = Duration::from_millis(500);
 
 /// One event.

@@ -98,8 +98,9 @@ impl Controller {
         self.remedy.removed.extend(gone.cloned());
     }
 
-    /// Gives what waits for workers that are stuck to other workers: connections in the queues of
-    /// their listening sockets, and places in front of others in the queues of backends.
+    /// Other workers serve the clients that wait for stuck workers: this thread accepts the
+    /// connections that wait at the listening sockets of those, and hands them on. Sessions of stuck
+    /// workers are taken out of the queues of backends, where others wait behind them.
     pub(super) fn give_clients_to_others(&mut self) {
         let table = self.shared.table.load_full();
         let stuck: Vec<WorkerIndex> = self.shared.heartbeats.stuck().collect();
