@@ -135,7 +135,7 @@ impl Gate {
         self.looks = true;
     }
 
-    /// Whether [`Gate::drain`] was called.
+    /// Whether the listener is not wanted any more: it drains, or was handed over.
     #[must_use]
     pub const fn is_draining(&self) -> bool {
         !matches!(self.ending, Ending::No)

@@ -38,8 +38,8 @@ pub(crate) fn inherited_descriptors() -> u64 {
     u64::try_from(open.saturating_sub(4)).unwrap_or(u64::MAX)
 }
 
-/// Raises the limit of locked memory, which counts the memory of rings (kernel 5.12 and newer
-/// charge it to the control group instead): without limit for root, else to the hard limit.
+/// Raises the limit of locked memory, to which kernels from 6.14 on charge the memory of rings
+/// ([`KernelVersion::charges_rings`]): without limit for root, else to the hard limit.
 pub(crate) fn raise_locked_memory() {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK) else { return };
     let unlimited = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
