@@ -165,7 +165,7 @@ impl Cluster {
         }
     }
 
-    /// The counters of every server, with those of removed servers that have sessions.
+    /// The counters of every server, with those of removed servers that are not forgotten yet.
     pub fn server_counters(&self) -> impl Iterator<Item = (&Arc<ServerShared>, &Arc<ProbeCounts>)> {
         let present = self.servers().map(|server| (&server.shared, &server.probes));
         present.chain(self.registry.removed_counters())

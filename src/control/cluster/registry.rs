@@ -128,13 +128,11 @@ impl Registry {
         self.removed.push(Removed { status, since, removed });
     }
 
-    /// The counters of removed servers that still have sessions.
+    /// The counters of removed servers.
     pub(super) fn removed_counters(
         &self,
     ) -> impl Iterator<Item = (&Arc<ServerShared>, &Arc<ProbeCounts>)> {
-        let statuses = self.removed.iter().map(|removed| &removed.status);
-        let busy = statuses.filter(|status| status.shared.sessions.active() > 0);
-        busy.map(|status| (&status.shared, &status.probes))
+        self.removed.iter().map(|removed| (&removed.status.shared, &removed.status.probes))
     }
 
     /// Forgets the removed servers that no session and no table holds.

@@ -287,7 +287,10 @@ impl Controller {
         while self.retired.front().is_some_and(|(newer, _)| *newer <= seen) {
             self.retired.pop_front();
         }
-        self.cluster.forget();
+        if self.upgrading.publisher.is_none() {
+            // Or the new process would miss the last counters of what was removed.
+            self.cluster.forget();
+        }
         self.publish_totals();
         self.notify_status();
         self.ask_for_unserved();

@@ -1,9 +1,13 @@
 //! What a new process knows of the old one: health, orders of the operator, counters.
 
+use std::net::TcpStream;
+use std::time::Duration;
+
 use super::*;
-use crate::common::client::fetch;
-use crate::common::http;
+use crate::common::client::{connect, exchange, fetch};
 use crate::common::metrics::Metrics;
+use crate::common::wait::holds_for;
+use crate::common::{Server, http};
 
 fn names(env: &TestEnv, count: usize) -> String {
     (0..count).map(|_| fetch(env.frontend()).unwrap()).collect()
@@ -74,6 +78,42 @@ fn no_counter_of_a_scrape_goes_back() {
         }
         before = after;
     }
+}
+
+#[test]
+fn a_removed_server_that_returns_with_the_new_process_keeps_its_counters() {
+    let env = TestEnv::new();
+    let (a, b) = (Server::echo(env.port(9001)), Server::echo(env.port(9002)));
+    let only = |config: Config| config.server("a", a.address);
+    let more = |env: &TestEnv| {
+        let bind = env.port(8001);
+        format!("[frontend.more]\nbind = [\"{bind}\"]\nbackend = \"web\"")
+    };
+    let new = || Config::new(&env).global("drain_timeout = \"1h\"");
+    let both = only(new()).server("b", b.address).more(&more(&env));
+    let mut chain = Chain::start(&env, &both);
+    let clients: Vec<TcpStream> = (0..2).map(|_| connect(env.port(8001))).collect();
+    clients.iter().for_each(|client| assert_eq!(exchange(client, b"in"), b"in"));
+    chain.reload(&only(new()));
+    chain.upgrade_to(&both);
+    let counted = |metrics: &Metrics| {
+        let server = metrics.value("evenkeel_server_sessions_total", &[("server", "b")]);
+        (server, metrics.value("evenkeel_sessions_total", &[("frontend", "more")]))
+    };
+    assert_eq!(counted(&chain.metrics()), (1.0, 2.0));
+    drop(clients);
+    let is_whole = |chain: &Chain<'_>| {
+        let metrics = chain.metrics();
+        assert_eq!(counted(&metrics), (1.0, 2.0));
+        let of_more = [("frontend", "more")];
+        let closed = metrics.sum("evenkeel_sessions_closed_total", &of_more);
+        let active = metrics.value("evenkeel_sessions_active", &of_more);
+        assert_eq!(closed + active, 2.0, "opened = closed + active");
+        active
+    };
+    until("the sessions have ended", || is_whole(&chain) == 0.0);
+    chain.ended(0);
+    assert!(holds_for(Duration::from_millis(500), || is_whole(&chain) == 0.0));
 }
 
 /// Every counter of evenkeel, with its labels.
