@@ -47,9 +47,9 @@ impl Prepared {
         let workers = config.global.workers.map_or(cores.len(), |number| number.get() as usize);
         let mut wrong = Vec::new();
         let budget = Budget {
-            descriptors: descriptors.saturating_sub(inherited.surplus(workers)),
+            descriptors,
             workers,
-            inherited: limits::inherited_descriptors(),
+            inherited: limits::inherited_descriptors().saturating_sub(inherited.listening(workers)),
             pipes_per_worker: PIPES_PER_WORKER,
             observe_connections: CONNECTIONS_MAX,
         };

@@ -114,14 +114,14 @@ impl Inherited {
         self.sockets.extract_if(.., is_it).collect()
     }
 
-    /// How many sockets there are beside one for each of `workers` and address.
+    /// How many sockets there are, without those beyond one for each of `workers` and address.
     #[must_use]
-    pub fn surplus(&self, workers: usize) -> u64 {
+    pub fn listening(&self, workers: usize) -> u64 {
         let mut counts: BTreeMap<&Address, usize> = BTreeMap::new();
         for one in &self.sockets {
             *counts.entry(&one.address).or_default() += 1;
         }
-        counts.into_values().map(|count| count.saturating_sub(workers) as u64).sum()
+        counts.into_values().map(|count| count.min(workers) as u64).sum()
     }
 
     /// The socket of `observe.bind`.

@@ -24,6 +24,25 @@ fn more_sockets_than_one_message_holds_are_passed() {
 }
 
 #[test]
+fn sockets_that_are_passed_take_no_descriptor_from_sessions() {
+    let env = TestEnv::new();
+    let server = Server::naming("a", env.port(9001));
+    let range =
+        format!("[frontend.range]\nbind = [\"{}-8200\"]\nbackend = \"web\"", env.port(8101));
+    let config = Config::new(&env).server("a", server.address).more(&range);
+    let mut command = Command::new("bash");
+    let file = write_config(&env, &config.workers(2).text());
+    command.args(["-c", "ulimit -n 1500; exec \"$@\"", "bash", PROGRAM, "run", "-c"]).arg(file);
+    let mut chain = Chain::of(Balancer::start_command(&env, command));
+    let max = |chain: &Chain<'_>| chain.metrics().value("evenkeel_sessions_max", &[]);
+    let before = max(&chain);
+    chain.upgrade();
+    let after = max(&chain);
+    // The stream to the old process is open beside its sockets.
+    assert!(after >= before - 2.0, "{after} after {before}");
+}
+
+#[test]
 fn an_address_that_the_new_file_does_not_name_is_closed_and_a_new_one_is_bound() {
     let env = TestEnv::new();
     let (config, _server) = echoing(&env);
