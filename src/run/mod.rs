@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{self, Receiver};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{self, spawn_blocking};
+use tokio::task;
 use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::control::budget::{self, Memory};
-use crate::control::cluster::Cluster;
-use crate::control::controller::{self, UpgradeParts};
+use crate::control::cluster::{Bound, Cluster};
+use crate::control::controller::{self, UpgradeParts, WorkerEvents};
 use crate::control::reload::{self, Found, Names};
 use crate::control::resolve::Resolver;
 use crate::control::signals::Signals;
@@ -29,6 +29,7 @@ use crate::shared::orders::Request;
 use crate::shared::phase::{Phase, PhaseCell};
 use crate::shared::records::Records;
 use crate::shared::state::SharedState;
+use crate::shared::table::Table;
 use crate::sys::features;
 use crate::sys::local_addresses::LocalAddresses;
 use crate::sys::pipe::{PipeLimits, size_of_each};
@@ -120,20 +121,24 @@ async fn control(
     prepared.count_names(&config, &found);
     sources::warn(&config);
     let mut cluster = first_cluster(&config, &prepared, start, &found, started);
-    let table = cluster.table(1, &prepared.bound);
+    // A client that this process accepts is lost if it then fails to start. Sockets that it has not
+    // bound keep their clients, so that the workers get them only when nothing can fail any more.
+    let without_listeners = start.takeover.is_some() || prepared.has_taken();
+    let no_listeners = Bound::new();
+    let listeners = if without_listeners { &no_listeners } else { &prepared.bound };
+    let table = cluster.table(1, listeners);
 
-    let (events_sender, events) = channel::bounded(EVENTS_WAITING);
-    let wakers: io::Result<Vec<Waker>> = (0..prepared.workers).map(|_| Waker::new()).collect();
-    let wakers = wakers.map_err(|error| Failure::of(format!("evenkeel: no waker: {error}")))?;
-    let phase = PhaseCell::new(started);
-    let shared =
-        SharedState::new(table, phase, prepared.sessions_max, events_sender, records, wakers);
-    let shared = Arc::new(shared);
-    let ended = start_workers(&config, &prepared, &shared).inspect_err(|_| {
+    let (shared, events) = share(table, &prepared, records, started)?;
+    let observed = prepared.observed();
+    let observed =
+        observed.map_err(|error| Failure::of(format!("evenkeel: no descriptor: {error}")))?;
+    let stop = |_: &Failure| {
         shared.phase.store(Phase::Stopped);
         shared.wake();
-    })?;
-    let taken = take_over(start, &mut prepared, &shared, &config).await;
+    };
+    let ended = start_workers(&config, &prepared, &shared).inspect_err(stop)?;
+    let taken = take_over(start, &mut prepared).await.inspect_err(stop)?;
+    prepared.own(&config);
     tracing::info!(
         "evenkeel {} runs: {}, {} at most; {}",
         env!("CARGO_PKG_VERSION"),
@@ -141,10 +146,8 @@ async fn control(
         counted(prepared.sessions_max as usize, "session"),
         where_it_listens(&config, prepared.http.is_some())
     );
-    let observed = prepared.observed();
-    let observed =
-        observed.map_err(|error| Failure::of(format!("evenkeel: no descriptor: {error}")))?;
-    let upgrade = UpgradeParts { program: start.program.take(), observed, taken };
+    let program = start.program.take();
+    let upgrade = UpgradeParts { program, observed, taken, without_listeners };
     let Prepared { bound, budget, http, admin, .. } = prepared;
     let (requests, observers) = observe(http, admin, &shared);
     let parts = controller::Parts {
@@ -168,6 +171,23 @@ async fn control(
         drop(timeout(OBSERVERS_TIMEOUT, observer).await);
     }
     outcome.map_err(|line| Failure::of(format!("evenkeel: {line}")))
+}
+
+/// What the threads share, and the events of workers for the control thread.
+fn share(
+    table: Table,
+    prepared: &Prepared,
+    records: Option<Records>,
+    started: Instant,
+) -> Result<(Arc<SharedState>, WorkerEvents), Failure> {
+    let (sender, events) = channel::bounded(EVENTS_WAITING);
+    let events = WorkerEvents::forward(events)
+        .map_err(|error| Failure::of(format!("evenkeel: no thread: {error}")))?;
+    let wakers: io::Result<Vec<Waker>> = (0..prepared.workers).map(|_| Waker::new()).collect();
+    let wakers = wakers.map_err(|error| Failure::of(format!("evenkeel: no waker: {error}")))?;
+    let phase = PhaseCell::new(started);
+    let shared = SharedState::new(table, phase, prepared.sessions_max, sender, records, wakers);
+    Ok((Arc::new(shared), events))
 }
 
 /// The state of the cluster at the start, with what an old process knew.
@@ -199,41 +219,18 @@ fn first_cluster(
     cluster
 }
 
-/// Tells the old process of an upgrade that this one accepts; returns when the old one has stopped.
-/// If that one is gone, what was accepted meanwhile is served, and then this process ends too.
-async fn take_over(
-    start: &mut Start,
-    prepared: &mut Prepared,
-    shared: &SharedState,
-    config: &Config,
-) -> Option<Taken> {
-    for extra in std::mem::take(&mut prepared.extras) {
-        if let Err(error) = extra.listen() {
-            tracing::warn!("a worker accepts no clients of an address: {error}");
-        }
-    }
-    let Some(takeover) = start.takeover.take() else {
-        prepared.own(config);
-        return None;
-    };
+/// Tells the old process of an upgrade, if this is one, that nothing can fail here any more, and
+/// waits until this process is in charge.
+async fn take_over(start: &mut Start, prepared: &mut Prepared) -> Result<Option<Taken>, Failure> {
+    let Some(takeover) = start.takeover.take() else { return Ok(None) };
     takeover.note().iter().for_each(|note| tracing::warn!("{note}"));
     let unused = std::mem::take(&mut prepared.unused);
-    let ready = spawn_blocking(move || takeover.ready(unused)).await;
-    match ready.unwrap_or_else(|error| Err(io::Error::other(error))) {
-        Ok(taken) => {
-            prepared.own(config);
-            let Taken { pid, version, .. } = &taken;
-            tracing::info!("replaces process {pid} (evenkeel {version})");
-            Some(taken)
-        }
-        Err(error) => {
-            tracing::error!("the old process has not handed over ({error}); draining");
-            let deadline = Instant::now() + config.global.drain_timeout;
-            shared.phase.store(Phase::Draining(deadline));
-            shared.wake();
-            None
-        }
-    }
+    let taken = takeover.ready(unused).await.map_err(|error| {
+        Failure::of(format!("evenkeel: the old process has not handed over: {error}"))
+    })?;
+    let Taken { pid, version, .. } = &taken;
+    tracing::info!("replaces process {pid} (evenkeel {version})");
+    Ok(Some(taken))
 }
 
 /// Serves HTTP and the control socket in the runtime of the control thread, until the receiver of

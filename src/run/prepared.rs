@@ -13,7 +13,7 @@ use crate::control::listeners;
 use crate::control::probe_tls;
 use crate::control::reload::Found;
 use crate::control::sources;
-use crate::control::upgrade::{Extra, Inherited, Offered, Role};
+use crate::control::upgrade::{Inherited, Offered, Role, UnopenedSocket};
 use crate::observe::{CONNECTIONS_MAX, admin};
 use crate::proxy::PIPES_PER_WORKER;
 use crate::run::failure::Failure;
@@ -33,7 +33,7 @@ pub(super) struct Prepared {
     pub(super) http: Option<TcpListener>,
     pub(super) admin: Option<admin::Socket>,
     /// Sockets that listen when nothing can fail any more.
-    pub(super) extras: Vec<Extra>,
+    unopened: Vec<UnopenedSocket>,
     /// Those of `bound` that another process has bound.
     taken: Bound,
     /// Offers of the old process that are not used.
@@ -69,7 +69,7 @@ impl Prepared {
             Err(lines) => failed.extend(lines),
         }
         let taken = inherited.listeners(config, workers);
-        let (taken, extras) = taken.map_err(Failure::of)?;
+        let (taken, unopened) = taken.map_err(Failure::of)?;
         let bound = match listeners::bind_at_start(config, workers, &taken) {
             Ok(bound) => bound,
             Err(unbound) => {
@@ -98,7 +98,7 @@ impl Prepared {
             bound,
             http,
             admin,
-            extras,
+            unopened,
             taken,
             unused,
         })
@@ -128,9 +128,20 @@ impl Prepared {
         http.into_iter().chain(admin).map(copy).collect()
     }
 
-    /// No other process uses the sockets any more: they get the options of the configuration, and
-    /// the files of unix sockets are removed at the end.
+    /// Whether another process has bound some of the sockets of frontends.
+    pub(super) fn has_taken(&self) -> bool {
+        !self.taken.is_empty()
+    }
+
+    /// Nothing can fail any more, and no other process is to use the sockets: they get the options
+    /// of the configuration, the files of unix sockets are removed at the end, and workers without
+    /// a socket of an address get one.
     pub(super) fn own(&mut self, config: &Config) {
+        for unopened in std::mem::take(&mut self.unopened) {
+            if let Err(error) = unopened.listen() {
+                tracing::warn!("a worker accepts no clients of an address: {error}");
+            }
+        }
         listeners::change_options(config, &self.bound, &self.taken);
         for socket in self.taken.values().flat_map(|listener| listener.sockets().next()) {
             // One of its workers may have been stuck.

@@ -61,9 +61,13 @@ pub fn send_to(
     Ok(())
 }
 
-/// Device and inode of a descriptor: the same for all copies of a socket. 0 if it is not known.
-pub fn identity(descriptor: &impl AsFd) -> (u64, u64) {
-    fstat(descriptor).map_or((0, 0), |found| (found.st_dev, found.st_ino))
+/// Device and inode of a descriptor: the same for all copies of a socket.
+///
+/// # Errors
+/// As fstat(2).
+pub fn identity(descriptor: &impl AsFd) -> io::Result<(u64, u64)> {
+    let found = fstat(descriptor)?;
+    Ok((found.st_dev, found.st_ino))
 }
 
 /// Receives the descriptors of one message of [`send`]; they are closed by exec.

@@ -42,11 +42,11 @@ impl Controller {
 
     /// An earlier process has sent its counters, or has ended.
     pub(super) fn on_counted(&mut self) {
+        let workers = self.workers();
         let Self { upgrading, cluster, shared, .. } = self;
         if upgrading.publisher.is_some() {
             return; // the new process reads them
         }
-        let workers = shared.wakers.len();
         let all = std::mem::take(&mut upgrading.earlier).into_iter();
         let (ended, live): (Vec<_>, Vec<_>) = all.partition(Predecessor::has_ended);
         upgrading.earlier = live;

@@ -37,7 +37,7 @@ pub(super) enum Event {
     Resolved(Resolved),
     Supplied(Resolved<SrvAnswer>),
     Read(Box<Read>),
-    /// A new process accepts, or has not started.
+    /// A new process is ready, or has not started.
     Upgraded(Result<Successor, String>),
     /// An earlier process has sent its counters, or has ended.
     Counted,
@@ -121,17 +121,13 @@ pub(super) struct Senders {
 }
 
 impl Events {
-    /// Events of these signals too.
-    ///
-    /// # Errors
-    /// No thread can be started.
+    /// Events of all of these.
     pub(super) fn new(
         signals: Signals,
-        events: Receiver<WorkerEvent>,
+        WorkerEvents(workers): WorkerEvents,
         requests: mpsc::Receiver<Request>,
         ended: oneshot::Receiver<()>,
-    ) -> io::Result<(Self, Senders)> {
-        let workers = bridge(events)?;
+    ) -> (Self, Senders) {
         let (probed_sender, probed) = mpsc::unbounded_channel();
         let (resolved_sender, resolved) = mpsc::unbounded_channel();
         let (supplied_sender, supplied) = mpsc::unbounded_channel();
@@ -161,7 +157,7 @@ impl Events {
             tick,
             ended,
         };
-        Ok((events, senders))
+        (events, senders)
     }
 
     /// The next event. Not to be called again after [`Event::Ended`].
@@ -193,21 +189,30 @@ impl Events {
     }
 }
 
-/// Forwards worker events from a thread of its own: a worker then pays for a `try_send` only, and
-/// makes no system call to wake the control thread.
-fn bridge(events: Receiver<WorkerEvent>) -> io::Result<mpsc::Receiver<Batch>> {
-    let (sender, receiver) = mpsc::channel(1);
-    let run = move || {
-        while let Ok(first) = events.recv() {
-            let mut batch = Batch::default();
-            for event in std::iter::once(first).chain(events.try_iter().take(EVENTS_AT_ONCE)) {
-                batch.add(event);
+/// The events of workers, for the control thread.
+#[derive(Debug)]
+pub struct WorkerEvents(mpsc::Receiver<Batch>);
+
+impl WorkerEvents {
+    /// Forwards them from a thread of its own: a worker then pays for a `try_send` only, and makes
+    /// no system call to wake the control thread.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn forward(events: Receiver<WorkerEvent>) -> io::Result<Self> {
+        let (sender, receiver) = mpsc::channel(1);
+        let run = move || {
+            while let Ok(first) = events.recv() {
+                let mut batch = Batch::default();
+                for event in std::iter::once(first).chain(events.try_iter().take(EVENTS_AT_ONCE)) {
+                    batch.add(event);
+                }
+                if sender.blocking_send(batch).is_err() {
+                    break;
+                }
             }
-            if sender.blocking_send(batch).is_err() {
-                break;
-            }
-        }
-    };
-    std::thread::Builder::new().name("events".to_owned()).spawn(run)?;
-    Ok(receiver)
+        };
+        std::thread::Builder::new().name("events".to_owned()).spawn(run)?;
+        Ok(Self(receiver))
+    }
 }

@@ -16,6 +16,7 @@ mod upgrade_state;
 mod upgrading;
 mod run;
 
+pub use events::WorkerEvents;
 pub use run::{Parts, UpgradeParts, run};
 pub use upgrade_state::Observed;
 

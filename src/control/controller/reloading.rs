@@ -5,11 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-
 use crate::control::cluster::Bound;
 use crate::control::controller::events::Read;
-use crate::control::controller::state::Controller;
+use crate::control::controller::state::{Controller, Requester};
 use crate::control::listeners::{self, Unbound};
 use crate::control::probe_tls;
 use crate::control::reload::{self, Names, NewConfig};
@@ -36,27 +34,26 @@ const NAMES_SHOWN: usize = 10;
 
 impl Controller {
     /// A reload is requested. All requests that come while one is under way share one more.
-    pub(super) fn want_reload(&mut self, answer: Option<oneshot::Sender<Result<String, String>>>) {
+    pub(super) fn want_reload(&mut self, requester: Requester) {
         if self.is_ending() {
-            return refuse(answer, DRAINING);
+            return requester.refuse(DRAINING);
         }
         if self.upgrading.running.is_some() {
-            return refuse(
-                answer,
-                "no reload: an upgrade is under way; try again when it has ended",
-            );
+            return requester
+                .refuse("no reload: an upgrade is under way; try again when it has ended");
         }
         let Some(path) = self.config.file.clone() else {
             // The service manager that sent SIGHUP waits for both, whatever the outcome.
             self.notifier.reloading();
-            refuse(answer, "nothing to reload: evenkeel was started without a file (run -c FILE)");
+            requester
+                .refuse("nothing to reload: evenkeel was started without a file (run -c FILE)");
             return self.notifier.ready();
         };
         if self.reloading.running.is_some() {
-            self.reloading.next.get_or_insert_default().extend(answer);
+            self.reloading.next.get_or_insert_default().push(requester);
             return;
         }
-        self.reloading.running = Some(answer.into_iter().collect());
+        self.reloading.running = Some(vec![requester]);
         self.notifier.reloading();
         tracing::info!("reloading {}", path.display());
         let reading = reload::read(path, self.resolver.clone(), self.known_names());
@@ -78,7 +75,7 @@ impl Controller {
     /// Refuses every reload from now on.
     pub(super) fn refuse_reloads(&mut self) {
         for waiting in self.reloading.next.take().into_iter().flatten() {
-            refuse(Some(waiting), DRAINING);
+            waiting.refuse(DRAINING);
         }
     }
 
@@ -121,19 +118,19 @@ impl Controller {
         self.answer_all(&answer);
         self.notifier.ready();
         if let Some(next) = self.reloading.next.take() {
-            self.want_reload(None);
+            self.want_reload(Requester::signal());
             if let Some(running) = &mut self.reloading.running {
                 running.extend(next);
             }
-        } else if let Some(answer) = self.upgrading.next.take() {
-            self.want_upgrade(answer);
+        } else if let Some(requester) = self.upgrading.next.take() {
+            self.want_upgrade(requester);
         }
     }
 
     /// Answers the requests of the reload under way.
     fn answer_all(&mut self, answer: &Result<String, String>) {
         for waiting in self.reloading.running.take().into_iter().flatten() {
-            drop(waiting.send(answer.clone()));
+            waiting.answer(answer.clone());
         }
     }
 
@@ -248,10 +245,6 @@ impl Controller {
             drop(sender.send(read));
         });
     }
-
-    fn workers(&self) -> usize {
-        self.shared.wakers.len()
-    }
 }
 
 fn in_one_line(lines: &[String]) -> String {
@@ -265,11 +258,4 @@ fn in_one_line(lines: &[String]) -> String {
 fn first(lines: &[String], most: usize, separator: &str) -> (String, usize) {
     let shown = &lines[..lines.len().min(most)];
     (shown.join(separator), lines.len() - shown.len())
-}
-
-fn refuse(answer: Option<oneshot::Sender<Result<String, String>>>, line: &str) {
-    tracing::warn!("{line}");
-    if let Some(answer) = answer {
-        drop(answer.send(Err(line.to_owned())));
-    }
 }

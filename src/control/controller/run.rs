@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::Receiver;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout_at;
@@ -15,9 +14,9 @@ use tokio::time::timeout_at;
 use crate::config::Config;
 use crate::control::budget::Budget;
 use crate::control::cluster::{Bound, Cluster};
-use crate::control::controller::events::{Event, Events};
+use crate::control::controller::events::{Event, Events, WorkerEvents};
 use crate::control::controller::pace::TablePace;
-use crate::control::controller::state::{Controller, Reloading, Remedy};
+use crate::control::controller::state::{Controller, Reloading, Remedy, Requester};
 use crate::control::controller::upgrade_state::{Observed, Upgrading};
 use crate::control::heartbeats::Watch;
 use crate::control::notify::Notifier;
@@ -26,7 +25,6 @@ use crate::control::reload::Found;
 use crate::control::resolve::Resolver;
 use crate::control::signals::{Signal, Signals};
 use crate::control::upgrade::{Program, Taken};
-use crate::shared::events::WorkerEvent;
 use crate::shared::orders::{Order, Request};
 use crate::shared::phase::Phase;
 use crate::shared::snapshot::Snapshot;
@@ -56,8 +54,8 @@ pub struct Parts {
     pub found: Found,
     /// Signals of this process.
     pub signals: Signals,
-    /// The other end of `shared.events`.
-    pub events: Receiver<WorkerEvent>,
+    /// From the other end of `shared.events`.
+    pub events: WorkerEvents,
     /// From HTTP and the control socket.
     pub requests: mpsc::Receiver<Request>,
     /// Answers, or is dropped, when every worker has ended.
@@ -77,21 +75,21 @@ pub struct UpgradeParts {
     pub observed: Vec<Observed>,
     /// The upgrade that led to this process.
     pub taken: Option<Taken>,
+    /// The table of `shared` has no listeners: others have bound some of them, and they were not to
+    /// be used while the start could fail.
+    pub without_listeners: bool,
 }
 
 /// Runs within a runtime of tokio-uring until every worker has ended after a drain or a stop.
 ///
 /// # Errors
-/// It could not start; or a worker ended by itself, or did not end in time. For the operator.
+/// A worker ended by itself, or did not end in time. For the operator.
 pub async fn run(parts: Parts) -> Result<(), String> {
     let Parts { signals, events, requests, ended, .. } = parts;
-    let UpgradeParts { program, observed, taken } = parts.upgrade;
-    // Workers that got a socket of their own at the end of the start find it with a new table.
-    let stale = taken.is_some();
+    let UpgradeParts { program, observed, taken, without_listeners } = parts.upgrade;
     let taken = taken.unwrap_or_default();
     let known = taken.state.unwrap_or_default();
-    let (mut events, senders) = Events::new(signals, events, requests, ended)
-        .map_err(|error| format!("the control thread: {error}"))?;
+    let (mut events, senders) = Events::new(signals, events, requests, ended);
     let mut controller = Controller {
         watch: Watch::new(parts.shared.wakers.len()),
         remedy: Remedy::default(),
@@ -128,7 +126,7 @@ pub async fn run(parts: Parts) -> Result<(), String> {
             asked_to_end: false,
         },
         retired: VecDeque::new(),
-        stale,
+        stale: without_listeners,
         probes_moved: false,
         pace: TablePace::default(),
         notifier: Notifier::from_environment(),
@@ -139,6 +137,8 @@ pub async fn run(parts: Parts) -> Result<(), String> {
         drain_at: None,
         stopped: None,
     };
+    // From here on clients are served.
+    controller.settle();
     controller.follow_earlier();
     controller.follow_names(parts.found);
     controller.set_targets();
@@ -164,9 +164,9 @@ impl Controller {
             };
             match event {
                 Event::Signal(Signal::Reload) if self.defer_reload() => {}
-                Event::Signal(Signal::Reload) => self.want_reload(None),
+                Event::Signal(Signal::Reload) => self.want_reload(Requester::signal()),
                 Event::Signal(Signal::End) => self.end(),
-                Event::Signal(Signal::Upgrade) => self.want_upgrade(None),
+                Event::Signal(Signal::Upgrade) => self.want_upgrade(Requester::signal()),
                 Event::Upgraded(outcome) => self.on_upgraded(outcome),
                 Event::Counted => self.on_counted(),
                 Event::Request(request) => self.answer(request),
@@ -191,8 +191,8 @@ impl Controller {
                 drop(answer.send(self.explain(&frontend, client)));
             }
             Request::PlanReload(answer) => self.plan_reload(answer),
-            Request::Order(Order::Reload, answer) => self.want_reload(Some(answer)),
-            Request::Order(Order::Upgrade, answer) => self.want_upgrade(Some(answer)),
+            Request::Order(Order::Reload, answer) => self.want_reload(Requester::command(answer)),
+            Request::Order(Order::Upgrade, answer) => self.want_upgrade(Requester::command(answer)),
             // The state that the new process has does not have it.
             Request::Order(_, answer) if self.upgrading.is_handing_over() => {
                 let why = "no order: an upgrade is under way; try again when it has ended";

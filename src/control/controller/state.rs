@@ -75,8 +75,33 @@ pub(super) struct Controller {
     pub(super) stopped: Option<Instant>,
 }
 
-/// The requests that wait for the outcome of a reload.
-pub(super) type Waiting = Vec<oneshot::Sender<Result<String, String>>>;
+/// The sender of a request, who waits for its outcome if it came over the control socket.
+#[derive(Debug)]
+pub(super) struct Requester(Option<oneshot::Sender<Result<String, String>>>);
+
+impl Requester {
+    /// A signal, or evenkeel itself: nobody waits.
+    pub(super) const fn signal() -> Self {
+        Self(None)
+    }
+
+    /// A connection to the control socket.
+    pub(super) const fn command(answer: oneshot::Sender<Result<String, String>>) -> Self {
+        Self(Some(answer))
+    }
+
+    /// The outcome of the request.
+    pub(super) fn answer(self, outcome: Result<String, String>) {
+        // It may have given up waiting.
+        drop(self.0.map(|answer| answer.send(outcome)));
+    }
+
+    /// Nothing is done, and why.
+    pub(super) fn refuse(self, why: &str) {
+        tracing::warn!("{why}");
+        self.answer(Err(why.to_owned()));
+    }
+}
 
 /// The state of reloads.
 #[derive(Debug, Default)]
@@ -86,9 +111,9 @@ pub(super) struct Reloading {
     /// Reloads that changed nothing.
     pub(super) failed: u64,
     /// The requests that wait for the reload under way, if there is one.
-    pub(super) running: Option<Waiting>,
+    pub(super) running: Option<Vec<Requester>>,
     /// The requests that came meanwhile: they share the next reload.
-    pub(super) next: Option<Waiting>,
+    pub(super) next: Option<Vec<Requester>>,
     /// Every address that was ever released: our own sockets may still be bound to it.
     pub(super) released: BTreeSet<Address>,
 }
@@ -131,11 +156,16 @@ impl Controller {
             self.pace.made(began, Instant::now());
         }
         for server in self.cluster.closing() {
-            for worker in 0..self.budget.workers {
+            for worker in 0..self.workers() {
                 self.shared.order(WorkerIndex(worker), WorkerOrder::CloseSessionsOf(server));
             }
         }
         self.log_changes();
+    }
+
+    /// How many workers there are.
+    pub(super) fn workers(&self) -> usize {
+        self.shared.wakers.len()
     }
 
     /// Logs the changes of the cluster.

@@ -118,7 +118,7 @@ impl Scene {
                     },
                     resolver,
                     found: Found::default(),
-                    events: events_receiver,
+                    events: WorkerEvents::forward(events_receiver).unwrap(),
                     requests: requests_receiver,
                     ended: has_ended,
                     started,

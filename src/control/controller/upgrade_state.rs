@@ -4,8 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
+use crate::control::controller::state::Requester;
 use crate::control::upgrade::{Offered, Predecessor, Program, Publisher, Role};
 use crate::shared::table::Listener;
 use crate::shared::totals::Totals;
@@ -31,7 +30,7 @@ pub(super) struct Upgrading {
     pub(super) failed: u64,
     pub(super) running: Option<Running>,
     /// An upgrade that begins when the reload under way has ended.
-    pub(super) next: Option<Answer>,
+    pub(super) next: Option<Requester>,
     /// Processes before this one that may have sessions.
     pub(super) earlier: Vec<Predecessor>,
     /// The counters of those that have ended.
@@ -52,16 +51,18 @@ impl Upgrading {
 /// An upgrade that has begun.
 #[derive(Debug)]
 pub(super) struct Running {
-    pub(super) answer: Answer,
+    pub(super) requester: Requester,
     /// Its shutdown ends the wait for the new process.
     pub(super) stream: UnixStream,
-    pub(super) offered: Vec<Place>,
+    pub(super) offered: Vec<OfferedSocket>,
     /// SIGHUP has come meanwhile: the process that is in charge afterwards reloads.
     pub(super) reload: bool,
 }
 
-/// A socket of the offer, and its listener if it is that of a frontend.
-pub(super) type Place = (Role, Option<Arc<Listener>>);
-
-/// Who waits for the outcome.
-pub(super) type Answer = Option<oneshot::Sender<Result<String, String>>>;
+/// A socket of the offer, in its order.
+#[derive(Debug)]
+pub(super) struct OfferedSocket {
+    pub(super) role: Role,
+    /// Of a frontend's.
+    pub(super) listener: Option<Arc<Listener>>,
+}

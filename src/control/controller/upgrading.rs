@@ -1,5 +1,7 @@
-//! Upgrades, as the old process sees them: it stays in charge until the new one accepts.
+//! Upgrades, as the old process sees them: it stays in charge until the new one is ready, and then
+//! puts that one in charge.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -10,10 +12,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{sleep, timeout};
 
-use crate::control::controller::state::Controller;
-use crate::control::controller::upgrade_state::{Answer, Place, Running};
+use crate::control::controller::state::{Controller, Requester};
+use crate::control::controller::upgrade_state::{OfferedSocket, Running};
 use crate::control::upgrade::{
-    Offered, Offering, Publisher, Role, START_TIMEOUT, State, Successor,
+    Decision, Offered, Offering, Publisher, Role, START_TIMEOUT, State, Successor,
 };
 use crate::shared::phase::Phase;
 use crate::shared::state::Observing;
@@ -24,39 +26,41 @@ use crate::sys::descriptors;
 const STOP_INTERVAL: Duration = Duration::from_millis(2);
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
+const DRAINING: &str = "no upgrade: evenkeel is draining";
+
 const FAILED: &str = "upgrade failed, this process stays in charge";
 
 impl Controller {
     /// An upgrade is requested.
-    pub(super) fn want_upgrade(&mut self, answer: Answer) {
+    pub(super) fn want_upgrade(&mut self, requester: Requester) {
         if self.is_ending() {
-            return refuse(answer, "no upgrade: evenkeel is draining");
+            return requester.refuse(DRAINING);
         }
         if self.upgrading.running.is_some() || self.upgrading.next.is_some() {
-            return refuse(answer, "no upgrade: another one is under way");
+            return requester.refuse("no upgrade: another one is under way");
         }
         if self.reloading.running.is_some() {
-            self.upgrading.next = Some(answer);
+            self.upgrading.next = Some(requester);
             return;
         }
         match self.begin_upgrade() {
             Ok((stream, offered)) => {
-                let running = Running { answer, stream, offered, reload: false };
+                let running = Running { requester, stream, offered, reload: false };
                 self.upgrading.running = Some(running);
             }
             Err(why) => {
                 self.follow_earlier();
-                self.upgrade_failed(answer, &why);
+                self.upgrade_failed(requester, &why);
             }
         }
     }
 
     /// Starts the thread that starts the new process.
-    fn begin_upgrade(&mut self) -> Result<(UnixStream, Vec<Place>), String> {
+    fn begin_upgrade(&mut self) -> Result<(UnixStream, Vec<OfferedSocket>), String> {
         let program = self.upgrading.program.clone().ok_or("/proc is not mounted")?;
         let (ours, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
         let handle = ours.try_clone().map_err(|error| error.to_string())?;
-        let (offering, offered) = self.offering();
+        let (offering, offered) = self.offering().map_err(|error| error.to_string())?;
         tracing::info!(
             "upgrade: {} is started with {} sockets",
             program.path().display(),
@@ -75,7 +79,7 @@ impl Controller {
     }
 
     /// Every listening socket, once; and the streams of earlier processes.
-    fn offering(&mut self) -> (Offering, Vec<Place>) {
+    fn offering(&mut self) -> io::Result<(Offering, Vec<OfferedSocket>)> {
         let mut sockets: Vec<(Offered, Arc<OwnedFd>)> = Vec::new();
         let mut places = Vec::new();
         for listener in self.bound.values() {
@@ -83,55 +87,53 @@ impl Controller {
             let mut known = Vec::new();
             for socket in listener.sockets() {
                 // Workers may have copies of one socket.
-                let id = descriptors::identity(&*socket);
+                let id = descriptors::identity(&*socket)?;
                 if !known.contains(&id) {
                     known.push(id);
                     sockets.push((offered, socket));
-                    places.push((offered.role, Some(Arc::clone(listener))));
+                    let listener = Some(Arc::clone(listener));
+                    places.push(OfferedSocket { role: offered.role, listener });
                 }
             }
         }
-        let observed = self.upgrading.observed.iter();
-        places.extend(observed.clone().map(|one| (one.offered.role, None)));
-        sockets.extend(observed.map(|one| (one.offered, Arc::clone(&one.socket))));
+        for one in &self.upgrading.observed {
+            sockets.push((one.offered, Arc::clone(&one.socket)));
+            places.push(OfferedSocket { role: one.offered.role, listener: None });
+        }
         let mut state = State::of(&self.cluster);
         state.reloads_done = self.reloading.done;
         state.reloads_failed = self.reloading.failed;
         state.upgrades_done = self.upgrading.done;
         state.upgrades_failed = self.upgrading.failed;
+        let workers = self.workers();
         for earlier in &mut self.upgrading.earlier {
             // Two must not read one stream.
             earlier.pause();
-            let Ok(stream) = earlier.stream().as_fd().try_clone_to_owned() else { continue };
+            let stream = earlier.stream().as_fd().try_clone_to_owned()?;
             sockets.push((Offered { role: Role::Earlier, file: None }, Arc::new(stream)));
-            state.earlier.push(earlier.earlier(self.budget.workers));
+            state.earlier.push(earlier.earlier(workers));
         }
-        (Offering { sockets, state }, places)
+        Ok((Offering { sockets, state }, places))
     }
 
-    /// The new process accepts, or has not started.
+    /// The new process is ready, or has not started.
     pub(super) fn on_upgraded(&mut self, outcome: Result<Successor, String>) {
-        let Some(Running { answer, offered, reload, .. }) = self.upgrading.running.take() else {
-            return;
-        };
-        let outcome = outcome.and_then(|successor| {
-            // The new process drains when its stream ends without a word.
-            if self.is_ending() { Err("this process is ending".to_owned()) } else { Ok(successor) }
-        });
-        let handed = outcome.and_then(|successor| self.hand_over(successor, &offered));
-        match handed {
+        let Some(running) = self.upgrading.running.take() else { return };
+        let Running { requester, offered, reload, .. } = running;
+        match outcome.and_then(|successor| self.hand_over(successor, &offered)) {
             Ok((pid, done)) => {
                 tracing::info!("{done}");
-                if reload && let Err(error) = kill(pid, Signal::SIGHUP) {
+                let process = Pid::from_raw(pid.cast_signed());
+                if reload && let Err(error) = kill(process, Signal::SIGHUP) {
                     tracing::warn!("process {pid} does not reload: {error}");
                 }
-                self.answer_when_stopped(answer, done);
+                self.answer_when_stopped(requester, done);
             }
             Err(why) => {
                 self.follow_earlier();
-                self.upgrade_failed(answer, &why);
+                self.upgrade_failed(requester, &why);
                 if reload && !self.is_ending() {
-                    self.want_reload(None);
+                    self.want_reload(Requester::signal());
                 }
             }
         }
@@ -139,8 +141,7 @@ impl Controller {
 
     /// Answers when the workers have given up every socket, so that no client that comes after the
     /// answer is a session of this process.
-    fn answer_when_stopped(&self, answer: Answer, done: String) {
-        let Some(answer) = answer else { return };
+    fn answer_when_stopped(&self, requester: Requester, done: String) {
         let listeners: Vec<Arc<Listener>> = self.bound.values().cloned().collect();
         tokio_uring::spawn(async move {
             let stopped = async {
@@ -149,42 +150,36 @@ impl Controller {
                 }
             };
             drop(timeout(STOP_TIMEOUT, stopped).await);
-            drop(answer.send(Ok(done)));
+            requester.answer(Ok(done));
         });
     }
 
-    fn upgrade_failed(&mut self, answer: Answer, why: &str) {
+    fn upgrade_failed(&mut self, requester: Requester, why: &str) {
         self.upgrading.failed += 1;
         let line = format!("{FAILED}: {}", why.trim_end().replace('\n', "; "));
         tracing::error!("{line}");
-        drop(answer.map(|answer| answer.send(Err(line))));
+        requester.answer(Err(line));
     }
 
-    /// Puts the new process in charge, and drains this one.
+    /// Puts the new process in charge and drains this one, or ends the new one.
     fn hand_over(
         &mut self,
         mut successor: Successor,
-        offered: &[Place],
-    ) -> Result<(Pid, String), String> {
-        if !successor.runs() {
-            return Err("the new process has ended as soon as it was ready".to_owned());
+        offered: &[OfferedSocket],
+    ) -> Result<(u32, String), String> {
+        match self.put_in_charge(&mut successor) {
+            Ok(publisher) => self.upgrading.publisher = Some(publisher),
+            Err(why) => {
+                successor.abandon();
+                return Err(why);
+            }
         }
-        let (number, version) = (successor.pid(), successor.version.clone());
-        let pid = Pid::from_raw(i32::try_from(number).map_err(|error| error.to_string())?);
-        let unused = std::mem::take(&mut successor.unused);
-        // The service manager takes the word of its main process, and from now on that of the new
-        // one, which speaks once it has the first totals.
-        self.notifier.main_process(number);
-        let begun = Publisher::begin(successor.into_stream(), &self.totals());
-        let publisher = begun.map_err(|error| {
-            self.notifier.main_process(std::process::id());
-            format!("the new process is gone: {error}")
-        })?;
-        self.upgrading.publisher = Some(publisher);
+        let (pid, version) = (successor.pid(), &successor.version);
         self.notifier.leave();
-        let used = offered.iter().enumerate().filter(|(index, _)| !unused.contains(index));
+        let used = offered.iter().enumerate();
+        let used = used.filter(|(index, _)| !successor.unused.contains(index));
         let mut control = false;
-        for (_, (role, listener)) in used {
+        for (_, OfferedSocket { role, listener }) in used {
             control |= *role == Role::Control;
             // All sockets of an address are used, or none.
             listener.iter().for_each(|listener| listener.hand_over());
@@ -212,6 +207,29 @@ impl Controller {
         ))
     }
 
+    /// Tells the service manager and the new process that the latter is in charge. On an error it
+    /// is not, and this process is.
+    fn put_in_charge(&mut self, successor: &mut Successor) -> Result<Publisher, String> {
+        if self.is_ending() {
+            return Err("this process is ending".to_owned());
+        }
+        let gone = |error: io::Error| format!("the new process is gone: {error}");
+        let stream = successor.stream().map_err(|error| error.to_string())?;
+        let decision = Decision::prepare(stream, &self.totals()).map_err(gone)?;
+        if !successor.runs() {
+            return Err("the new process has ended as soon as it was ready".to_owned());
+        }
+        // The service manager listens to its main process only, so that this one must name the new
+        // one before that speaks.
+        self.notifier.main_process(successor.pid());
+        decision.take().map_err(|error| {
+            // It was killed in this moment: the service manager restarts a main process that was,
+            // unless it listens to this one still (NotifyAccess=all).
+            self.notifier.main_process(std::process::id());
+            gone(error)
+        })
+    }
+
     /// A signal to end while the new process is in charge: the first one changes nothing, since
     /// this process drains already. Whether it was the first.
     pub(super) fn is_first_end_after_upgrade(&mut self) -> bool {
@@ -231,8 +249,8 @@ impl Controller {
         if let Some(running) = &self.upgrading.running {
             drop(running.stream.shutdown(std::net::Shutdown::Both));
         }
-        if let Some(answer) = self.upgrading.next.take() {
-            refuse(answer, "no upgrade: evenkeel is draining");
+        if let Some(requester) = self.upgrading.next.take() {
+            requester.refuse(DRAINING);
         }
     }
 
@@ -246,9 +264,4 @@ impl Controller {
             true
         })
     }
-}
-
-fn refuse(answer: Answer, line: &str) {
-    tracing::warn!("{line}");
-    drop(answer.map(|answer| answer.send(Err(line.to_owned()))));
 }

@@ -26,11 +26,14 @@ use crate::terms::WorkerIndex;
 /// Sockets that are not used yet.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    sockets: Vec<One>,
+    sockets: Vec<InheritedSocket>,
+    /// The places in the offer of unix sockets whose files are gone: no client can connect to them.
+    unreachable: Vec<usize>,
 }
 
+/// A listening socket that another process has bound.
 #[derive(Debug)]
-struct One {
+struct InheritedSocket {
     /// Its place in the offer; none: it is from a service manager.
     index: Option<usize>,
     /// None: any.
@@ -44,16 +47,16 @@ struct One {
 
 /// A socket that was bound beside inherited ones, for a worker that would have none.
 #[derive(Debug)]
-pub struct Extra {
+pub struct UnopenedSocket {
     listener: Arc<Listener>,
     worker: WorkerIndex,
     socket: Socket,
     options: ListenOptions,
 }
 
-impl Extra {
-    /// Listens: from now on the kernel gives it its share of the clients. To be called when nothing
-    /// can prevent the start any more, because those clients would be lost with it.
+impl UnopenedSocket {
+    /// Listens: from now on the kernel gives it its share of the clients, which wait for its worker
+    /// to accept from it. To be called when nothing can fail any more, or they would be lost.
     ///
     /// # Errors
     /// The address is not available any more.
@@ -77,7 +80,7 @@ impl Inherited {
         let mut found = Self::default();
         for (socket, name) in passed.into_iter().zip(names) {
             match address_of(&socket) {
-                Ok(address) => found.sockets.push(One {
+                Ok(address) => found.sockets.push(InheritedSocket {
                     index: None,
                     role: None,
                     address,
@@ -104,13 +107,15 @@ impl Inherited {
         let address = address_of(&socket)?;
         let Offered { role, file } = offered;
         let (index, role, name) = (Some(index), Some(role), String::new());
-        self.sockets.push(One { index, role, address, socket, file, name });
+        self.sockets.push(InheritedSocket { index, role, address, socket, file, name });
         Ok(())
     }
 
     /// Takes the sockets of an address.
-    fn take(&mut self, role: Role, address: &Address) -> Vec<One> {
-        let is_it = |one: &mut One| one.address == *address && one.role.is_none_or(|of| of == role);
+    fn take(&mut self, role: Role, address: &Address) -> Vec<InheritedSocket> {
+        let is_it = |one: &mut InheritedSocket| {
+            one.address == *address && one.role.is_none_or(|of| of == role)
+        };
         self.sockets.extract_if(.., is_it).collect()
     }
 
@@ -149,8 +154,7 @@ impl Inherited {
         match SocketFile::adopt(path, identity) {
             Ok(file) => Some((one.socket, Some(file))),
             Err(_) => {
-                // Its file was removed or replaced: no client can connect to it any more.
-                self.sockets.push(One { role: Some(Role::Earlier), ..one });
+                self.unreachable.extend(one.index);
                 None
             }
         }
@@ -167,20 +171,20 @@ impl Inherited {
         &mut self,
         config: &Config,
         workers: usize,
-    ) -> Result<(Bound, Vec<Extra>), String> {
-        let (mut bound, mut extras) = (Bound::new(), Vec::new());
+    ) -> Result<(Bound, Vec<UnopenedSocket>), String> {
+        let (mut bound, mut unopened) = (Bound::new(), Vec::new());
         for frontend in &config.frontends {
             let options = ListenOptions::of(frontend);
             for address in frontend.bind.iter().flat_map(|(bind, _)| bind.addresses()) {
                 let found = match &address {
                     Address::Unix(path) => self.unix_listener(&address, path, workers),
-                    Address::Ip(ip) => self.ip_listener(*ip, workers, options, &mut extras),
+                    Address::Ip(ip) => self.ip_listener(*ip, workers, options, &mut unopened),
                 };
                 let found = found.map_err(|error| listeners::explain(&address, &error))?;
                 bound.extend(found.map(|listener| (address, listener)));
             }
         }
-        Ok((bound, extras))
+        Ok((bound, unopened))
     }
 
     fn unix_listener(
@@ -205,7 +209,7 @@ impl Inherited {
         ip: SocketAddr,
         workers: usize,
         options: ListenOptions,
-        extras: &mut Vec<Extra>,
+        unopened: &mut Vec<UnopenedSocket>,
     ) -> io::Result<Option<Arc<Listener>>> {
         let found = self.take(Role::Frontend, &Address::Ip(ip));
         let found: Vec<OwnedFd> = found.into_iter().map(|one| one.socket).collect();
@@ -224,7 +228,7 @@ impl Inherited {
             return Ok(Some(Arc::new(Listener::new(ip, sockets).over(workers).shared())));
         };
         let listener = Arc::new(Listener::new(ip, found).over(workers));
-        extras.extend(missing.zip(new).map(|(worker, socket)| Extra {
+        unopened.extend(missing.zip(new).map(|(worker, socket)| UnopenedSocket {
             listener: Arc::clone(&listener),
             worker: WorkerIndex(worker),
             socket,
@@ -237,8 +241,8 @@ impl Inherited {
     /// All of it is closed here.
     #[must_use]
     pub fn unused(self) -> Vec<usize> {
-        let mut unused = Vec::new();
-        for One { index, address, name, .. } in self.sockets {
+        let mut unused = self.unreachable;
+        for InheritedSocket { index, address, name, .. } in self.sockets {
             match index {
                 Some(index) => unused.push(index),
                 None => tracing::warn!(
@@ -315,9 +319,9 @@ mod tests {
     fn sockets_are_used_for_any_number_of_workers_and_the_rest_is_named() {
         let (stays, goes) = (free(), free());
         let mut more = inherited(&[goes, stays], 5);
-        let (bound, extras) = more.listeners(&config(stays), 2).unwrap();
+        let (bound, unopened) = more.listeners(&config(stays), 2).unwrap();
         assert_eq!(counts(&bound[&Address::Ip(stays)], 2), [3, 2]);
-        assert!(extras.is_empty());
+        assert!(unopened.is_empty());
         assert_eq!(more.unused(), [0, 1, 2, 3, 4]);
     }
 
@@ -325,10 +329,10 @@ mod tests {
     fn a_worker_without_a_socket_gets_a_new_one_that_listens_when_the_start_is_certain() {
         let address = free();
         let mut fewer = inherited(&[address], 1);
-        let (bound, extras) = fewer.listeners(&config(address), 3).unwrap();
+        let (bound, unopened) = fewer.listeners(&config(address), 3).unwrap();
         let listener = &bound[&Address::Ip(address)];
         assert_eq!(counts(listener, 3), [1, 0, 0]);
-        extras.into_iter().for_each(|extra| extra.listen().unwrap());
+        unopened.into_iter().for_each(|extra| extra.listen().unwrap());
         assert_eq!(counts(listener, 3), [1, 1, 1]);
         assert!(!listener.is_shared());
     }
@@ -339,10 +343,10 @@ mod tests {
         let socket = TcpListener::bind(address).unwrap();
         let mut one = Inherited::default();
         one.add(0, Offered { role: Role::Frontend, file: None }, socket.into()).unwrap();
-        let (bound, extras) = one.listeners(&config(address), 3).unwrap();
+        let (bound, unopened) = one.listeners(&config(address), 3).unwrap();
         let listener = &bound[&Address::Ip(address)];
         assert_eq!(counts(listener, 3), [1, 1, 1]);
-        assert!(listener.is_shared() && extras.is_empty());
+        assert!(listener.is_shared() && unopened.is_empty());
     }
 
     #[test]

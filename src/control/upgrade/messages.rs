@@ -52,10 +52,10 @@ pub struct Offered {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Report {
-    /// It accepts.
+    /// Nothing can fail any more.
     Ready {
         version: String,
-        /// The indices of sockets that it does not use: the old process drains their backlogs.
+        /// The indices of sockets that it will not use: the old process drains their backlogs.
         unused: Vec<usize>,
     },
     /// It does not start, and why.

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Child;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::control::upgrade::messages::{Offer, Offered, PROTOCOL, REPORT_MAX, Report};
@@ -30,7 +32,7 @@ pub struct Offering {
     pub state: State,
 }
 
-/// A new process that accepts.
+/// A new process that is ready.
 #[derive(Debug)]
 pub struct Successor {
     /// Its version.
@@ -87,10 +89,26 @@ impl Successor {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// The stream for totals. The process is left to itself.
-    #[must_use]
-    pub fn into_stream(self) -> UnixStream {
-        self.stream
+    /// The stream for totals.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn stream(&self) -> io::Result<UnixStream> {
+        self.stream.try_clone()
+    }
+
+    /// It is not put in charge: the end of its stream says so, and a process that does not end then
+    /// is killed. Does not wait.
+    pub fn abandon(self) {
+        let Self { mut child, stream, .. } = self;
+        drop(stream.shutdown(Shutdown::Both));
+        let run = move || {
+            end(&mut child, EXIT_TIMEOUT);
+        };
+        let thread = thread::Builder::new().name("upgrade-end".to_owned()).spawn(run);
+        if let Err(error) = thread {
+            tracing::warn!("the new process is left to itself: no thread: {error}");
+        }
     }
 }
 
@@ -130,7 +148,7 @@ fn end(child: &mut Child, time: Duration) -> Option<std::process::ExitStatus> {
         if let Ok(Some(status)) = child.try_wait() {
             return Some(status);
         }
-        std::thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
     drop(child.kill());
     drop(child.wait());

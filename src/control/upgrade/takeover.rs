@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::unistd::dup2_stdin;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::control::upgrade::inherited::Inherited;
 use crate::control::upgrade::messages::{OFFER_MAX, Offer, PROTOCOL, Report, Role, STATE_MAX};
@@ -21,8 +22,11 @@ use crate::sys::descriptors;
 /// For the offer, which an old process sends at once.
 const OFFER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For the old process to stop accepting once this one is ready: its control thread may be busy.
-const GO_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the old process to read why this one does not start.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes that are read at once.
+const CHUNK: usize = 64 << 10;
 
 /// An upgrade under way, in the new process.
 #[derive(Debug)]
@@ -48,8 +52,8 @@ impl Takeover {
         }
         let failed = |error: io::Error| format!("no sockets from the old process: {error}");
         let stream = take_stdin().map_err(failed)?;
-        match Self::receive(&stream) {
-            Ok((pid, version, inherited, state, earlier)) => {
+        match receive(&stream) {
+            Ok(Received { pid, version, state, earlier, inherited }) => {
                 Ok(Some((Self { stream, pid, version, state, earlier }, inherited)))
             }
             Err(error) => {
@@ -58,43 +62,6 @@ impl Takeover {
                 Err(why)
             }
         }
-    }
-
-    #[expect(clippy::type_complexity, reason = "the parts of a value that is made once")]
-    fn receive(
-        stream: &UnixStream,
-    ) -> io::Result<(u32, String, Inherited, Result<State, String>, Vec<Predecessor>)> {
-        let deadline = Instant::now() + OFFER_TIMEOUT;
-        let Offer { protocol, pid, version, sockets } = wire::read(stream, OFFER_MAX, deadline)?;
-        if protocol != PROTOCOL {
-            let problem = format!("its protocol is {protocol}, and {PROTOCOL} is known");
-            return Err(io::Error::other(problem));
-        }
-        let mut received = Vec::new();
-        while received.len() < sockets.len() {
-            stream.set_read_timeout(Some(OFFER_TIMEOUT))?;
-            let batch = descriptors::receive(stream)?;
-            if batch.is_empty() || received.len() + batch.len() > sockets.len() {
-                let (some, all) = (received.len() + batch.len(), sockets.len());
-                return Err(io::Error::other(format!("{some} descriptors for {all} sockets")));
-            }
-            received.extend(batch);
-        }
-        let state = wire::read(stream, STATE_MAX, deadline + OFFER_TIMEOUT)?;
-        let mut state = State::read(state);
-        let mut earlier = state.iter_mut().flat_map(|state| state.earlier.drain(..));
-        let (mut inherited, mut predecessors) = (Inherited::default(), Vec::new());
-        for (index, (offered, socket)) in sockets.into_iter().zip(received).enumerate() {
-            if offered.role == Role::Earlier {
-                if let Some(earlier) = earlier.next() {
-                    predecessors.push(Predecessor::new(socket.into(), earlier)?);
-                }
-                continue;
-            }
-            inherited.add(index, offered, socket).map_err(io::Error::other)?;
-        }
-        drop(earlier);
-        Ok((pid, version, inherited, state, predecessors))
     }
 
     /// What the old process knew; none: it is of another version.
@@ -113,21 +80,83 @@ impl Takeover {
         ))
     }
 
-    /// Reports that this process accepts, and waits until the old one has stopped.
+    /// Reports that this process is ready, and waits until the old one has put it in charge: by its
+    /// first totals. There is no time limit, as the old process alone decides. Until then, this one
+    /// must not have accepted a client, nor changed anything that the old one uses; after that, it
+    /// must not fail.
     ///
     /// # Errors
-    /// The old process ends, or does not answer: it accepts no clients, or hangs.
-    pub fn ready(self, unused: Vec<usize>) -> io::Result<Taken> {
+    /// The old process has ended, or the upgrade: this process must end.
+    pub async fn ready(self, unused: Vec<usize>) -> io::Result<Taken> {
         let Self { stream, pid, version, state, mut earlier } = self;
-        let deadline = Instant::now() + GO_TIMEOUT;
         let own = env!("CARGO_PKG_VERSION").to_owned();
-        wire::write(&stream, &Report::Ready { version: own, unused }, deadline)?;
-        let first: serde_json::Value = wire::read(&stream, STATE_MAX, deadline)?;
-        if let (Ok(_), Ok(totals)) = (&state, serde_json::from_value::<Totals>(first)) {
-            earlier.push(Predecessor::new(stream, Earlier { totals, ..Earlier::default() })?);
+        stream.set_nonblocking(true)?;
+        let mut stream = tokio::net::UnixStream::from_std(stream)?;
+        stream.write_all(&wire::encode(&Report::Ready { version: own, unused })?).await?;
+        let mut unread = Vec::new();
+        let first = loop {
+            if let Some(first) = wire::take_text(&mut unread, STATE_MAX)? {
+                break first;
+            }
+            unread.reserve(CHUNK);
+            if stream.read_buf(&mut unread).await? == 0 {
+                let why = "it has ended, or has ended the upgrade";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+            }
+        };
+        if let (Ok(_), Ok(totals)) = (&state, serde_json::from_slice::<Totals>(&first)) {
+            let known = Earlier { totals, unread, ..Earlier::default() };
+            match stream.into_std().and_then(|stream| Predecessor::new(stream, known)) {
+                Ok(old) => earlier.push(old),
+                Err(error) => tracing::warn!("the counters of the old process end here: {error}"),
+            }
         }
         Ok(Taken { pid, version, state: state.ok(), earlier })
     }
+}
+
+/// What an old process has sent.
+struct Received {
+    pid: u32,
+    version: String,
+    /// Or why it is not used.
+    state: Result<State, String>,
+    earlier: Vec<Predecessor>,
+    inherited: Inherited,
+}
+
+fn receive(stream: &UnixStream) -> io::Result<Received> {
+    let deadline = Instant::now() + OFFER_TIMEOUT;
+    let Offer { protocol, pid, version, sockets } = wire::read(stream, OFFER_MAX, deadline)?;
+    if protocol != PROTOCOL {
+        let problem = format!("its protocol is {protocol}, and {PROTOCOL} is known");
+        return Err(io::Error::other(problem));
+    }
+    let mut received = Vec::new();
+    while received.len() < sockets.len() {
+        stream.set_read_timeout(Some(OFFER_TIMEOUT))?;
+        let batch = descriptors::receive(stream)?;
+        if batch.is_empty() || received.len() + batch.len() > sockets.len() {
+            let (some, all) = (received.len() + batch.len(), sockets.len());
+            return Err(io::Error::other(format!("{some} descriptors for {all} sockets")));
+        }
+        received.extend(batch);
+    }
+    let state = wire::read(stream, STATE_MAX, deadline + OFFER_TIMEOUT)?;
+    let mut state = State::read(state);
+    let mut known = state.iter_mut().flat_map(|state| state.earlier.drain(..));
+    let (mut inherited, mut earlier) = (Inherited::default(), Vec::new());
+    for (index, (offered, socket)) in sockets.into_iter().zip(received).enumerate() {
+        if offered.role == Role::Earlier {
+            if let Some(known) = known.next() {
+                earlier.push(Predecessor::new(socket.into(), known)?);
+            }
+            continue;
+        }
+        inherited.add(index, offered, socket).map_err(io::Error::other)?;
+    }
+    drop(known);
+    Ok(Received { pid, version, state, earlier, inherited })
 }
 
 /// What this process was started with beside its arguments.
@@ -188,7 +217,7 @@ fn take_stdin() -> io::Result<UnixStream> {
 }
 
 fn report(stream: &UnixStream, report: &Report) {
-    if let Err(error) = wire::write(stream, report, Instant::now() + GO_TIMEOUT) {
+    if let Err(error) = wire::write(stream, report, Instant::now() + REPORT_TIMEOUT) {
         tracing::warn!("the old process is not told: {error}");
     }
 }

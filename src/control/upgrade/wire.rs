@@ -64,7 +64,15 @@ pub(super) fn write(
     message: &impl Serialize,
     deadline: Instant,
 ) -> io::Result<()> {
-    Timed(stream, deadline).write_all(&encode(message)?)
+    write_bytes(stream, &encode(message)?, deadline)
+}
+
+/// Writes bytes of a message by the deadline.
+///
+/// # Errors
+/// The peer is gone or does not read.
+pub(super) fn write_bytes(stream: &UnixStream, bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    Timed(stream, deadline).write_all(bytes)
 }
 
 /// Reads a message of at most `max` bytes by the deadline.
@@ -104,12 +112,21 @@ fn length(head: [u8; HEAD], max: usize) -> io::Result<usize> {
 /// # Errors
 /// It is too long, or of another kind.
 pub(super) fn take<T: DeserializeOwned>(bytes: &mut Vec<u8>, max: usize) -> io::Result<Option<T>> {
+    let message = take_text(bytes, max)?;
+    Ok(message.map(|message| serde_json::from_slice(&message)).transpose()?)
+}
+
+/// As [`take`], of any kind: its JSON.
+///
+/// # Errors
+/// It is too long.
+pub(super) fn take_text(bytes: &mut Vec<u8>, max: usize) -> io::Result<Option<Vec<u8>>> {
     let Some(head) = bytes.first_chunk::<HEAD>() else { return Ok(None) };
     let end = HEAD + length(*head, max)?;
-    let Some(message) = bytes.get(HEAD..end) else { return Ok(None) };
-    let message = serde_json::from_slice(message)?;
-    bytes.drain(..end);
-    Ok(Some(message))
+    if bytes.len() < end {
+        return Ok(None);
+    }
+    Ok(Some(bytes.drain(..end).skip(HEAD).collect()))
 }
 
 #[cfg(test)]

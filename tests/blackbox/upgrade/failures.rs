@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::Duration;
 
+use super::played::message;
 use super::*;
 use crate::common::client::fetch;
 use crate::common::wait::{TIMEOUT, holds_for};
@@ -182,12 +183,6 @@ fn lied_to(env: &TestEnv, config: &Config, lie: impl FnOnce(&mut UnixStream)) ->
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&report).into_owned();
     (text + &String::from_utf8_lossy(&output.stderr), output.status.code().unwrap())
-}
-
-fn message(text: &str) -> Vec<u8> {
-    let mut bytes = u32::try_from(text.len()).unwrap().to_le_bytes().to_vec();
-    bytes.extend_from_slice(text.as_bytes());
-    bytes
 }
 
 #[test]

@@ -10,15 +10,16 @@ use std::time::Instant;
 use socket2::{Domain, Socket, Type};
 
 use super::*;
-use crate::common::client::set_timeouts;
-use crate::common::wait::{StopOnDrop, TIMEOUT, until_some};
+use crate::common::Server;
+use crate::common::client::{connect, exchange, set_timeouts};
+use crate::common::wait::{StopOnDrop, TIMEOUT, holds_for, until_some};
 
 /// Connections at a time.
 const CLIENTS: usize = 300;
 
 /// How many, from the environment: `EVENKEEL_UPGRADES=100 EVENKEEL_RELOADS=1000
 /// EVENKEEL_CONNECTS=1000000` is the whole test.
-fn amount(variable: &str, default: u64) -> u64 {
+pub(super) fn amount(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().map_or(default, |text| text.parse().unwrap())
 }
 
@@ -52,7 +53,7 @@ fn fetch_a(address: SocketAddr) -> io::Result<()> {
 }
 
 /// Runs `change` while clients connect, and until there were `connects`, however long that takes.
-fn under_load(address: SocketAddr, connects: u64, change: impl FnOnce()) {
+pub(super) fn under_load(address: SocketAddr, connects: u64, change: impl FnOnce()) {
     let (seen, begun) = (Seen::default(), Instant::now());
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
@@ -79,7 +80,7 @@ fn under_load(address: SocketAddr, connects: u64, change: impl FnOnce()) {
 
 /// A server that keeps up with the clients of a busy machine: a SYN that finds a full backlog is
 /// dropped, and is sent again after a second at the earliest.
-fn naming(env: &TestEnv) -> (Config, Server) {
+pub(super) fn naming(env: &TestEnv) -> (Config, Server) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
     socket.bind(&env.port(9001).into()).unwrap();
@@ -147,7 +148,7 @@ fn one_worker_becomes_three_and_one_again_without_a_lost_connection() {
 }
 
 /// Sockets of a process that listen at an address.
-fn listening(pid: u32, address: SocketAddr) -> usize {
+pub(super) fn listening(pid: u32, address: SocketAddr) -> usize {
     let sockets: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
         .unwrap()
         .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())

@@ -1,8 +1,10 @@
 //! Upgrades: a new process takes the listening sockets of the old one, without a gap. The cases are
 //! 63 to 82 of the list.
 
+mod decision;
 mod failures;
 mod load;
+mod played;
 mod service_manager;
 mod sockets;
 mod state;

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{self, UnixListener};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use socket2::{Domain, Socket, Type};
 
+use super::load::listening;
 use super::*;
 use crate::common::http;
 use crate::supervisor::Supervisor;
@@ -119,4 +121,20 @@ fn sockets_of_a_service_manager_are_used_by_their_addresses() {
     assert!(path.exists() && env.file("control.sock").exists());
     drop(frontend);
     until("nobody listens any more", || TcpStream::connect(env.frontend()).is_err());
+}
+
+#[test]
+fn each_worker_accepts_at_an_address_of_which_a_service_manager_has_one_socket() {
+    let env = TestEnv::exclusive();
+    let (config, _server) = echoing(&env);
+    // As with `ReusePort=true`.
+    let frontend = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    frontend.set_reuse_port(true).unwrap();
+    frontend.bind(&env.frontend().into()).unwrap();
+    frontend.listen(64).unwrap();
+    let chain = with_passed(&env, &config.workers(4), &[&frontend], "web");
+    assert_eq!(listening(chain.pid(), env.frontend()), 4);
+    for _ in 0..80 {
+        assert_eq!(exchange(&connect(env.frontend()), b"served"), b"served");
+    }
 }
