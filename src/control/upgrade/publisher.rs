@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::control::upgrade::successor::START_TIMEOUT;
 use crate::control::upgrade::wire;
 use crate::shared::totals::Totals;
 
 /// For the first totals, while this process is still in charge.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For the last totals to be read: longer than the new process may be busy.
-const LAST_TIMEOUT: Duration = Duration::from_secs(2);
+/// For the last totals to be read. The new process does not read while it starts one that replaces
+/// it: for [`START_TIMEOUT`], and the time in which that one is put in charge or ended.
+const LAST_TIMEOUT: Duration = START_TIMEOUT.saturating_add(Duration::from_secs(10));
 
 /// Totals of many servers take a while: they are made for one part in so many of the time.
 const COST_SHARE: u32 = 20;
@@ -112,8 +114,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// Sends the last totals, and waits for that, but not long. For a process that has no session
-    /// any more.
+    /// Sends the last totals, and waits for that, but not for ever. For a process that has no
+    /// session any more.
     pub fn finish(self, totals: &Totals) {
         let Some(stream) = self.stream else { return };
         let deadline = Instant::now() + LAST_TIMEOUT;

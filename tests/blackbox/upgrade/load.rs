@@ -185,6 +185,41 @@ fn a_client_that_waits_in_the_backlog_is_served_by_the_new_process() {
 }
 
 #[test]
+fn an_old_process_that_ends_while_another_upgrade_starts_is_counted_to_its_end() {
+    let env = TestEnv::new();
+    let (mut config, server) = crate::common::echoing(&env);
+    // The counters of so many fill the buffer of the stream within seconds.
+    for number in 0..1000 {
+        config = config.server_with(&format!("s{number}"), server.address, "weight = 0");
+    }
+    let program = copied_program(&env);
+    let config = config.global("drain_timeout = \"1h\"");
+    let mut chain = start_program(&env, &program, &config);
+    let session = connect(env.frontend());
+    assert_eq!(exchange(&session, b"in"), b"in");
+    chain.upgrade();
+    let gate = env.file("gate");
+    let wait = format!("while [ ! -e {} ]; do sleep 0.05; done; exit 3", gate.display());
+    replace_by_script(&program, &wait);
+    chain.signal(1, Signal::SIGUSR2);
+    until("the second upgrade starts", || {
+        chain.application_log().matches(" is started with ").count() == 2
+    });
+    let full = || runs(chain.pids[0]);
+    assert!(holds_for(Duration::from_secs(5), full), "it publishes, and nobody reads");
+    drop(session);
+    // Longer than it would wait for a process that reads.
+    drop(holds_for(Duration::from_secs(4), || runs(chain.pids[0])));
+    fs::write(&gate, "").unwrap();
+    chain.ended(0);
+    chain.logged("upgrade failed");
+    let metrics = chain.metrics_until("its end is counted", |metrics| {
+        metrics.value("evenkeel_sessions_active", &[]) == 0.0
+    });
+    assert_eq!((metrics.closed("done"), metrics.closed("killed")), (1.0, 0.0));
+}
+
+#[test]
 fn a_session_survives_several_upgrades_and_is_counted_until_its_end() {
     let env = TestEnv::new();
     let (config, _server) = echoing(&env);
