@@ -50,6 +50,18 @@ impl NewClient {
         permit.client = admitted.client;
         Ok(Self { socket: admitted.socket, frontend: Arc::clone(frontend), permit, port })
     }
+
+    /// Counts a session for `admitted`, whether there is room for one or not.
+    pub(super) fn begin_beyond_limits(
+        admitted: Admitted,
+        frontend: &Arc<Frontend>,
+        port: Option<u16>,
+        worker: &Rc<WorkerHandle>,
+    ) -> Self {
+        let mut permit = SessionPermit::beyond_limits(worker, &frontend.shared);
+        permit.client = admitted.client;
+        Self { socket: admitted.socket, frontend: Arc::clone(frontend), permit, port }
+    }
 }
 
 /// Checks a connection by the rules of its frontend: `deny`, `allow`, `rate`, `clients_max`.
@@ -174,10 +186,21 @@ impl SessionPermit {
             worker.shared.sessions.lower();
             return None;
         }
+        Some(Self::count(worker, frontend))
+    }
+
+    /// Counts a session beyond `sessions_max`, if need be.
+    fn beyond_limits(worker: &Rc<WorkerHandle>, frontend: &Arc<FrontendShared>) -> Self {
+        worker.shared.sessions.raise();
+        frontend.sessions.raise();
+        Self::count(worker, frontend)
+    }
+
+    fn count(worker: &Rc<WorkerHandle>, frontend: &Arc<FrontendShared>) -> Self {
         let cell = frontend.cells.of(worker.index);
         cell.sessions.add(1);
         cell.active.add(1);
-        Some(Self { frontend: Arc::clone(frontend), worker: Rc::clone(worker), client: None })
+        Self { frontend: Arc::clone(frontend), worker: Rc::clone(worker), client: None }
     }
 
     /// Checks the client, whose address was not known when the session began.

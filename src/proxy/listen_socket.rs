@@ -50,7 +50,9 @@ impl ListenSocket {
         begun.map_err(|waiting| self.parked.push_back(waiting)).ok()
     }
 
-    /// Begins the sessions of clients that wait, until `admitted` has `most`.
+    /// Begins the sessions of clients that wait, until `admitted` has `most`. After an upgrade, the
+    /// limits of sessions do not hold for them: no new process can take them, and each listening
+    /// socket that this one closes leaves a descriptor.
     pub(super) fn unpark(
         &mut self,
         worker: &Rc<WorkerHandle>,
@@ -60,6 +62,11 @@ impl ListenSocket {
         while admitted.len() < most
             && let Some(first) = self.parked.pop_front()
         {
+            if self.listener.is_handed_over() {
+                let (frontend, port) = (&self.frontend, self.port());
+                admitted.push(NewClient::begin_beyond_limits(first, frontend, port, worker));
+                continue;
+            }
             match NewClient::begin(first, &self.frontend, self.port(), worker) {
                 Ok(client) => admitted.push(client),
                 Err(waiting) => return self.parked.push_front(waiting),

@@ -44,7 +44,13 @@ impl Limit {
         self.max.load(Ordering::Relaxed).saturating_sub(self.active())
     }
 
-    /// Raises the number unless it is at the maximum; it is never above it, not even for a moment.
+    /// Raises the number, also above the maximum.
+    pub fn raise(&self) {
+        self.active.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Raises the number unless it is at the maximum; it does not go above it, not even for a
+    /// moment.
     #[must_use]
     pub fn try_raise(&self) -> bool {
         let max = self.max.load(Ordering::Relaxed);
@@ -73,5 +79,9 @@ mod tests {
         assert!(limit.try_raise() && limit.try_raise() && !limit.try_raise());
         limit.lower();
         assert!(limit.try_raise() && limit.room() == 0);
+        limit.raise();
+        assert_eq!((limit.active(), limit.room()), (3, 0));
+        limit.lower();
+        assert!(!limit.try_raise());
     }
 }

@@ -185,6 +185,25 @@ fn a_client_that_waits_in_the_backlog_is_served_by_the_new_process() {
 }
 
 #[test]
+fn a_client_that_was_accepted_and_waits_for_a_session_gets_one_at_the_upgrade() {
+    let env = TestEnv::new();
+    let (config, _server) = crate::common::echoing(&env);
+    let limited = config.clone().workers(2).global("sessions_max = 1");
+    let mut chain = Chain::start(&env, &limited);
+    let first = connect(env.frontend());
+    assert_eq!(exchange(&first, b"first"), b"first");
+    // The other worker takes the first of those that come to its socket; there is no room for it.
+    let others: Vec<TcpStream> = (0..20).map(|_| connect(env.frontend())).collect();
+    chain.upgrade_to(&config.workers(2).global("sessions_max = 100"));
+    for other in &others {
+        assert_eq!(exchange(other, b"served"), b"served");
+    }
+    assert_eq!(exchange(&first, b"first lives"), b"first lives");
+    drop((first, others));
+    chain.ended(0);
+}
+
+#[test]
 fn an_old_process_that_ends_while_another_upgrade_starts_is_counted_to_its_end() {
     let env = TestEnv::new();
     let (mut config, server) = crate::common::echoing(&env);
