@@ -43,7 +43,7 @@ pub enum Finding {
     /// It is stuck from now on.
     Stuck,
     /// It was stuck for this long, and turns again.
-    Turns(Duration),
+    Recovered(Duration),
     /// It was stuck, and has ended.
     Ended,
 }
@@ -91,7 +91,7 @@ impl Seen {
         };
         if turns != self.turns {
             let was = std::mem::replace(self, Self { turns, ..Self::default() });
-            return was.stuck.then_some(Finding::Turns(was.age));
+            return was.stuck.then_some(Finding::Recovered(was.age));
         }
         self.age += step.unwrap_or_default();
         let woken = self.woken.filter(|_| step.is_some() || self.stuck);
@@ -162,7 +162,7 @@ mod tests {
             assert_eq!(scene.look(2), None);
         }
         let stuck_for = scene.now - frozen;
-        assert_eq!(scene.look(3), Some(Finding::Turns(stuck_for)));
+        assert_eq!(scene.look(3), Some(Finding::Recovered(stuck_for)));
         assert_eq!(scene.watch.all().next().unwrap(), (Duration::ZERO, false));
     }
 
@@ -183,7 +183,7 @@ mod tests {
         while scene.look(0) != Some(Finding::Stuck) {}
         assert_eq!(scene.look_after(Duration::from_secs(10), Some(0)), None);
         assert_eq!(scene.look(0), None);
-        assert!(matches!(scene.look(1), Some(Finding::Turns(_))));
+        assert!(matches!(scene.look(1), Some(Finding::Recovered(_))));
     }
 
     #[test]

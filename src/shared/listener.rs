@@ -150,6 +150,9 @@ impl Listener {
     }
 
     /// Gives a worker that has no socket yet one that listens; it accepts from the next table on.
+    ///
+    /// # Panics
+    /// The worker has a socket.
     pub fn open(&self, worker: WorkerIndex, socket: OwnedFd) {
         let before = lock(&self.slots[worker.0]).replace(Arc::new(socket));
         assert!(before.is_none(), "worker {} has a socket of {}", worker.0, self.address);

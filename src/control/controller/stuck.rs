@@ -43,7 +43,7 @@ impl Controller {
                     self.watch.age(worker).as_secs_f64(),
                     std::process::id()
                 ),
-                Finding::Turns(age) => {
+                Finding::Recovered(age) => {
                     tracing::warn!(
                         "worker {worker} runs again after {:.1} s; other workers got {} of its \
                          waiting clients",
