@@ -92,7 +92,7 @@ fn with_six_silent_servers_of_seven_a_client_waits_at_most_one_connect_timeout()
     let holes: Vec<BlackHole> = (9001..9007).map(|port| BlackHole::open(env.port(port))).collect();
     let good = Server::naming("good", env.port(9007));
     // The attempts of the clients time out before the first probes do.
-    let health = "check = \"tcp\"\ntimeout = \"30s\"";
+    let health = "check = \"tcp\"\ntimeout = \"15s\"";
     let mut config = Config::new(&env).backend("connect_timeout = \"6s\"").health(health);
     for (index, hole) in holes.iter().enumerate() {
         config = config.server(&format!("hole{index}"), hole.address);

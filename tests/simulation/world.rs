@@ -257,13 +257,14 @@ impl World {
         let in_force = self.context.shared.table.load_full();
         for queue in self.control.queues.iter().filter_map(Weak::upgrade) {
             // Those of a worker that is stuck, or that was and has not put them back, may be out.
+            // So may those that are closing.
             let (mut waiting, mut may_be_out) = (0, 0);
             for (index, worker) in self.workers.iter_mut().enumerate() {
                 let is_late = worker.acts() || self.stuck.is_some_and(|one| one.worker.0 == index);
                 worker.look(|live| {
                     let waits = live.place().is_some_and(|place| place.is_in(&queue));
                     waiting += usize::from(waits);
-                    may_be_out += usize::from(waits && is_late);
+                    may_be_out += usize::from(waits && (is_late || !live.is_queued()));
                 });
             }
             let length = queue.length();

@@ -99,8 +99,8 @@ impl Controller {
     }
 
     /// Other workers serve the clients that wait for stuck workers: this thread accepts the
-    /// connections that wait at the listening sockets of those, and hands them on. Sessions of stuck
-    /// workers are taken out of the queues of backends, where others wait behind them.
+    /// connections that wait at the listening sockets of those, and hands them on. Sessions of
+    /// stuck workers are taken out of the queues of backends, where others wait behind them.
     pub(super) fn give_clients_to_others(&mut self) {
         let table = self.shared.table.load_full();
         let stuck: Vec<WorkerIndex> = self.shared.heartbeats.stuck().collect();

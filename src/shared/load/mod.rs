@@ -167,8 +167,8 @@ impl LoadBlock {
         &self.bounds[level - 1][slot >> (FAN_OUT_BITS * level)]
     }
 
-    /// Lowers the bounds over a slot to `key`, from this level up. It stops at a bound that is as low
-    /// already: the call that lowered that bound also lowers those above it.
+    /// Lowers the bounds over a slot to `key`, from this level up. It stops at a bound that is as
+    /// low already: the call that lowered that bound also lowers those above it.
     fn lower_bounds(&self, slot: usize, level: usize, key: u64) {
         for level in level..=LEVELS {
             let bound = self.bound(level, slot);

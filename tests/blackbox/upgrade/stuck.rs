@@ -42,6 +42,9 @@ fn a_process_that_was_replaced_takes_no_client_that_waits_for_its_stuck_worker()
         return skip(test, NO_PTRACE);
     };
     chain.logged(" is stuck: ");
+    // The other worker does not end.
+    let session = connect(env.frontend());
+    assert_eq!(exchange(&session, b"in"), b"in");
     chain.upgrade();
     // What the new process does not accept waits in the queues of the sockets.
     chain.signal(1, Signal::SIGSTOP);
@@ -56,7 +59,7 @@ fn a_process_that_was_replaced_takes_no_client_that_waits_for_its_stuck_worker()
         client.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"hello");
     }
-    drop(frozen);
+    drop((frozen, session));
     chain.ended(0);
 }
 
