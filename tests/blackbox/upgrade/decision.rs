@@ -27,7 +27,7 @@ impl Gated {
     fn new(env: &TestEnv, program: &Path, then: &str) -> Self {
         let (gate, pid) = (env.file("gate"), env.file("pid"));
         let (open, written) = (gate.display(), pid.display());
-        let note = format!("echo $$ > {written}.new; mv {written}.new {written}");
+        let note = format!("echo $$ > {written}");
         let wait = format!("while [ ! -e {open} ]; do sleep 0.05; done");
         replace_by_script(program, &format!("{note}\n{wait}\n{then}"));
         Self { gate, pid }
@@ -44,7 +44,9 @@ impl Gated {
     /// the old one has not seen it: it is frozen. None: that is not permitted here.
     fn ready(&self, chain: &mut Chain<'_>) -> Option<Frozen> {
         chain.first.signal(Signal::SIGUSR2);
-        let pid = until_some("the new process is started", || fs::read_to_string(&self.pid).ok());
+        let pid = until_some("the new process is started", || {
+            fs::read_to_string(&self.pid).ok().filter(|pid| pid.ends_with('\n'))
+        });
         chain.pids.push(pid.trim().parse().unwrap());
         let old = chain.pids[chain.pids.len() - 2];
         let frozen = Frozen::control_thread(old)?;
