@@ -27,8 +27,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Reads /proc/self (proc(5)). It makes about one system call for each descriptor: for a
-    /// scrape, not for the data path.
+    /// Reads /proc/self (proc(5)): for a scrape, not for the data path.
     ///
     /// # Errors
     /// /proc is not mounted, or not as in proc(5).
@@ -36,10 +35,8 @@ impl Process {
         let stat = Stat::parse(&fs::read_to_string("/proc/self/stat")?)
             .ok_or_else(|| io::Error::other("/proc/self/stat is not as in proc(5)"))?;
         let ticks = ticks_per_second()?;
-        // The descriptor that reads the folder is in it.
-        let open = fs::read_dir("/proc/self/fd")?.count().saturating_sub(1);
         Ok(Self {
-            open_fds: u64::try_from(open).unwrap_or(u64::MAX),
+            open_fds: open_descriptors()?,
             max_fds: getrlimit(Resource::RLIMIT_NOFILE)?.0,
             resident_bytes: stat.resident_pages.saturating_mul(value(SysconfVar::PAGE_SIZE)?),
             virtual_bytes: stat.virtual_bytes,
@@ -47,6 +44,21 @@ impl Process {
             start: start(stat.start_ticks, ticks)?,
         })
     }
+}
+
+/// Open descriptors. Listing 20,000 of them takes 15 ms of CPU time.
+fn open_descriptors() -> io::Result<u64> {
+    // The size of the folder is their number (kernel 6.2).
+    match fs::metadata("/proc/self/fd")?.len() {
+        0 => listed_descriptors(),
+        open => Ok(open),
+    }
+}
+
+fn listed_descriptors() -> io::Result<u64> {
+    // The descriptor that reads the folder is in it.
+    let open = fs::read_dir("/proc/self/fd")?.count().saturating_sub(1);
+    Ok(u64::try_from(open).unwrap_or(u64::MAX))
 }
 
 /// The fields of /proc/self/stat that are used.
@@ -114,6 +126,13 @@ mod tests {
             Stat { cpu_ticks: 155, start_ticks: 22, virtual_bytes: 230, resident_pages: 24 }
         );
         assert_eq!(Stat::parse("1 (cut) S 4"), None);
+    }
+
+    #[test]
+    fn descriptors_are_as_many_as_are_listed() {
+        // Other tests open and close some meanwhile.
+        let agree = || open_descriptors().unwrap() == listed_descriptors().unwrap();
+        assert!((0..10_000).any(|_| agree()));
     }
 
     #[test]
