@@ -4,6 +4,8 @@
 //!
 //! Figures are nanoseconds of one operation: the median of the rounds, minimum and maximum. They
 //! show whether a part became slower on the same machine; `bench/run` measures what clients see.
+//! The last lines compare leastconn with 1,000 servers to leastconn with 2: the ratios of these
+//! three figures.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -35,12 +37,16 @@ use evenkeel::terms::{EndpointId, ServerId, WorkerIndex};
 
 const THREADS: [usize; 4] = [1, 2, 4, 8];
 const THREADS_MAX: usize = 8;
+const SERVERS: [u32; 3] = [2, 100, 1000];
 const ALGORITHMS: [Balance; 5] =
     [Balance::RoundRobin, Balance::LeastConn, Balance::Random, Balance::Source, Balance::First];
 
-/// Sessions of each server that stay open in the rows that say so: each operation ends one of
-/// them, whichever it is, and begins another one.
-const OPEN: u32 = 16;
+/// Sessions of all servers together that stay open in the rows that say so: each operation ends one
+/// of them, whichever it is, and begins another one.
+const OPEN: u32 = 16_000;
+
+/// Median, minimum and maximum of a row.
+type Figures = [f64; 3];
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -57,23 +63,35 @@ fn main() {
         Effort { rounds: 1, operations: 1_000 }
     };
     say(&format!("{:<46} {:>10} {:>10} {:>10}", "ns an operation", "median", "min", "max"));
-    for balance in ALGORITHMS {
-        for servers in [2, 100, 1000] {
+    let mut leastconn = BTreeMap::new();
+    // With open sessions, round robin shows what their memory costs whichever server is chosen.
+    let among = [Balance::RoundRobin, Balance::LeastConn].map(|balance| (balance, OPEN));
+    for (balance, open) in ALGORITHMS.map(|balance| (balance, 0)).into_iter().chain(among) {
+        for servers in SERVERS {
             for threads in THREADS {
-                picks(balance, servers, threads, 0, effort);
+                let figures = picks(balance, servers, threads, open, effort);
+                if balance == Balance::LeastConn {
+                    leastconn.extend(figures.map(|figures| ((open, threads, servers), figures)));
+                }
             }
-        }
-    }
-    for servers in [2, 100, 1000] {
-        for threads in THREADS {
-            picks(Balance::LeastConn, servers, threads, OPEN, effort);
         }
     }
     for sessions in [100, 10_000] {
         deadlines(sessions, effort);
     }
-    for servers in [2, 100, 1000] {
+    for servers in SERVERS {
         tables(servers, effort);
+    }
+    growth(&leastconn);
+}
+
+/// Compares the largest number of servers with the smallest.
+fn growth(rows: &BTreeMap<(u32, usize, u32), Figures>) {
+    for (&(open, threads, servers), many) in rows.iter().filter(|row| row.0.2 == SERVERS[2]) {
+        let Some(few) = rows.get(&(open, threads, SERVERS[0])) else { continue };
+        let ratios = [0, 1, 2].map(|index| many[index] / few[index]);
+        let name = name(Balance::LeastConn, servers, threads, open);
+        say(&line(&format!("{name}, to {}", SERVERS[0]), ratios, 2));
     }
 }
 
@@ -87,13 +105,23 @@ fn is_wanted(name: &str) -> bool {
     std::env::args().skip(1).all(|word| word.starts_with("--") || name.contains(&word))
 }
 
-/// A session's place is taken and given back, in all threads at once, while `open` sessions of each
-/// server stay open.
-fn picks(balance: Balance, servers: u32, threads: usize, open: u32, effort: Effort) {
+fn name(balance: Balance, servers: u32, threads: usize, open: u32) -> String {
     let among = if open > 0 { format!(", {open} open") } else { String::new() };
-    let name = format!("{}, {servers} servers{among}, {threads} threads", balance.word());
+    format!("{}, {servers} servers{among}, {threads} threads", balance.word())
+}
+
+/// A session's place is taken and given back, in all threads at once, while `open` sessions of the
+/// servers stay open. None if nobody asks for the row.
+fn picks(
+    balance: Balance,
+    servers: u32,
+    threads: usize,
+    open: u32,
+    effort: Effort,
+) -> Option<Figures> {
+    let name = name(balance, servers, threads, open);
     if !is_wanted(&name) {
-        return;
+        return None;
     }
     let backend = Arc::new(backend(balance, servers));
     let operations = effort.operations;
@@ -111,7 +139,7 @@ fn picks(balance: Balance, servers: u32, threads: usize, open: u32, effort: Effo
                         choose(&backend, client, &[], &local)
                     };
                     let mut sessions: Vec<_> =
-                        (0..servers * open).skip(index).step_by(threads).map(pick).collect();
+                        (0..open).skip(index).step_by(threads).map(pick).collect();
                     start.wait();
                     let began = Instant::now();
                     (0..operations).for_each(|client| replace(&mut sessions, client, pick));
@@ -124,7 +152,7 @@ fn picks(balance: Balance, servers: u32, threads: usize, open: u32, effort: Effo
     });
     // With more threads than cores they take turns: the figure is of all threads together.
     #[expect(clippy::cast_possible_truncation, reason = "8 at most")]
-    print(&name, rounds.collect(), operations * threads as u32);
+    print(&name, rounds.collect(), operations * threads as u32)
 }
 
 /// Ends one of the open sessions, if there are any, and begins another one; else one that ends at
@@ -238,15 +266,19 @@ fn shared_state() -> SharedState {
     SharedState::new(table, PhaseCell::new(Instant::now()), 100, seen, None, wakers.collect())
 }
 
-/// One line of the table.
-fn print(name: &str, rounds: Vec<Duration>, operations: u32) {
+/// Prints one row; returns its figures.
+fn print(name: &str, rounds: Vec<Duration>, operations: u32) -> Option<Figures> {
     let one = |time: Duration| time.as_secs_f64() * 1e9 / f64::from(operations);
     let mut costs: Vec<f64> = rounds.into_iter().map(one).collect();
     costs.sort_by(f64::total_cmp);
-    if let (Some(min), Some(max)) = (costs.first(), costs.last()) {
-        let median = costs[costs.len() / 2];
-        say(&format!("{name:<46} {median:>10.1} {min:>10.1} {max:>10.1}"));
-    }
+    let (min, max) = (*costs.first()?, *costs.last()?);
+    let figures = [costs[costs.len() / 2], min, max];
+    say(&line(name, figures, 1));
+    Some(figures)
+}
+
+fn line(name: &str, [median, min, max]: Figures, digits: usize) -> String {
+    format!("{name:<46} {median:>10.digits$} {min:>10.digits$} {max:>10.digits$}")
 }
 
 #[expect(clippy::print_stdout, reason = "the one place where results are printed")]
