@@ -3,9 +3,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::features::Feature;
-use crate::subject::Host;
+use crate::process::Host;
 
 /// What a subject is set up for.
 #[derive(Debug, Clone)]
@@ -18,9 +19,9 @@ pub(crate) struct Setup {
     /// Frontends; the generator uses the last one.
     pub(crate) frontends: usize,
     pub(crate) sessions_max: usize,
-    /// Seconds between two TCP probes of each server.
-    pub(crate) probes: Option<u32>,
-    /// Address of evenkeel's metrics; its control socket is off without one.
+    /// Time between two TCP probes of each server.
+    pub(crate) probes: Option<Duration>,
+    /// Address of the metrics; without one, there is no control socket either.
     pub(crate) observe: Option<SocketAddr>,
     pub(crate) feature: Feature,
     /// The `ClientHello` before each request, if there is one.
@@ -62,12 +63,20 @@ fn frontends(addresses: &[SocketAddr], line: impl Fn(usize, &SocketAddr) -> Stri
     addresses.iter().enumerate().map(|(index, address)| line(index, address)).collect()
 }
 
-/// For `evenkeel run -c`.
-pub(crate) fn evenkeel(setup: &Setup, addresses: &[SocketAddr], folder: &Path) -> String {
+/// The control socket of the subject that has one, in the folder of the bench.
+pub(crate) const CONTROL: &str = "control.sock";
+
+/// For `evenkeel run -c`; `global` are lines of its section `global`.
+pub(crate) fn evenkeel(
+    setup: &Setup,
+    addresses: &[SocketAddr],
+    folder: &Path,
+    global: &str,
+) -> String {
     let (workers, pin) = (setup.workers, !setup.cores.is_empty());
     let observe = setup.observe.map_or_else(
         || "bind = false\ncontrol = false".to_owned(),
-        |address| format!("bind = \"{address}\"\ncontrol = {:?}", folder.join("control.sock")),
+        |address| format!("bind = \"{address}\"\ncontrol = {:?}", folder.join(CONTROL)),
     );
     let [balance, frontend, backend] = setup.feature.evenkeel();
     let frontends = frontends(addresses, |index, address| {
@@ -75,13 +84,13 @@ pub(crate) fn evenkeel(setup: &Setup, addresses: &[SocketAddr], folder: &Path) -
     });
     let check = setup.probes.map_or_else(
         || "check = \"off\"".to_owned(),
-        |seconds| format!("check = \"tcp\"\ninterval = \"{seconds}s\""),
+        |every| format!("check = \"tcp\"\ninterval = \"{}ms\"", every.as_millis()),
     );
     let servers = setup.servers(|index, server| {
         format!("[[backend.bench.server]]\nname = \"server{index}\"\naddress = \"{server}\"\n")
     });
     format!(
-        "[global]\nworkers = {workers}\npin = {pin}\n[observe]\n{observe}\n\
+        "[global]\nworkers = {workers}\npin = {pin}\n{global}[observe]\n{observe}\n\
          [observe.log]\nsessions = false\n{frontends}[backend.bench]\nbalance = \"{balance}\"\n\
          {backend}[backend.bench.health]\n{check}\n{servers}"
     )
@@ -91,6 +100,7 @@ pub(crate) fn evenkeel(setup: &Setup, addresses: &[SocketAddr], folder: &Path) -
 pub(crate) fn haproxy(
     setup: &Setup,
     addresses: &[SocketAddr],
+    folder: &Path,
     [global, defaults]: [&str; 2],
 ) -> String {
     let (workers, sessions) = (setup.workers, setup.sessions_max);
@@ -104,13 +114,24 @@ pub(crate) fn haproxy(
              maxconn {sessions}\n{frontend}"
         )
     });
-    let check = setup.probes.map(|seconds| format!(" check inter {seconds}s")).unwrap_or_default();
+    let [control, metrics] = setup.observe.map_or_else(Default::default, |address| {
+        [
+            format!("    stats socket {}\n", folder.join(CONTROL).display()),
+            format!(
+                "frontend metrics\n    mode http\n    bind {address}\n    \
+                 http-request use-service prometheus-exporter\n"
+            ),
+        ]
+    });
+    let check = setup.probes.map(|every| format!(" check inter {}ms", every.as_millis()));
+    let check = check.unwrap_or_default();
     let servers = setup
         .servers(|index, address| format!("    server server{index} {address}{check}{server}\n"));
     format!(
-        "global\n    nbthread {workers}\n    maxconn {sessions}\n{pinned}{global}\
+        "global\n    nbthread {workers}\n    maxconn {sessions}\n{pinned}{control}{global}\
          defaults\n    mode tcp\n    timeout connect 3s\n    timeout client 5m\n    \
-         timeout server 5m\n{defaults}{frontends}backend bench\n    balance {balance}\n{servers}"
+         timeout server 5m\n{defaults}{frontends}{metrics}backend bench\n    \
+         balance {balance}\n{servers}"
     )
 }
 

@@ -131,15 +131,25 @@ fn softirq_thread(core: usize) -> Option<u32> {
     threads.iter().find(|(thread, _)| *thread == name).map(|(_, process)| *process)
 }
 
-/// TCP segments that this network namespace has sent, acknowledgements without data included
-/// (`OutSegs`, RFC 4022). A large send counts as the segments that it becomes.
+/// TCP segments that this network namespace has sent, acknowledgements without data included. A
+/// large send counts as the segments that it becomes.
 pub(crate) fn segments_sent() -> io::Result<f64> {
+    tcp_counter("OutSegs")
+}
+
+/// TCP connects that this network namespace has begun.
+pub(crate) fn connects_begun() -> io::Result<f64> {
+    tcp_counter("ActiveOpens")
+}
+
+/// A counter of TCP, by its name in RFC 4022.
+fn tcp_counter(wanted: &str) -> io::Result<f64> {
     let text = fs::read_to_string("/proc/net/snmp")?;
     let mut lines = text.lines().filter(|line| line.starts_with("Tcp:")).map(str::split_whitespace);
     let fields = lines.next().zip(lines.next()).map(|(names, values)| names.zip(values));
     fields
         .into_iter()
         .flatten()
-        .find_map(|(name, value)| if name == "OutSegs" { value.parse().ok() } else { None })
-        .ok_or_else(|| io::Error::other("/proc/net/snmp has no OutSegs"))
+        .find_map(|(name, value)| if name == wanted { value.parse().ok() } else { None })
+        .ok_or_else(|| io::Error::other(format!("/proc/net/snmp has no {wanted}")))
 }

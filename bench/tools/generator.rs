@@ -1,12 +1,12 @@
 //! The client side: keeps a number of connections busy, in the calling thread.
 //!
 //! In a closed loop each connection always has an exchange under way. In an open loop exchanges
-//! start at a given rate, on any connection without one, and a latency counts from the time at
-//! which its exchange was due: a slow subject pays for the wait (no coordinated omission).
+//! start at a given rate, on any connection without one (or on a new one), and a latency counts
+//! from the time at which its exchange was due: a slow subject pays for the wait (no coordinated
+//! omission).
 
-use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,11 +14,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, recv, send};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::latencies::Latencies;
+use crate::pace::Pace;
 use crate::report::Turn;
 use crate::work::Load;
 
@@ -65,29 +64,6 @@ enum Phase {
     Idle,
 }
 
-/// An open loop. With a seed, arrivals are a Poisson process, as of clients that know nothing of
-/// each other: equal distances interfere with the tick of the clock. The generator waits with
-/// `sched_yield(2)`: a timer can cost a virtual machine more CPU time than an exchange.
-struct Pace {
-    part: usize,
-    /// Mean time between two exchanges.
-    interval: Duration,
-    seed: Option<u64>,
-    random: Option<StdRng>,
-    /// When the next exchange is due.
-    next: Instant,
-    idle: VecDeque<usize>,
-}
-
-impl Pace {
-    fn advance(&mut self) {
-        self.next += match &mut self.random {
-            Some(random) => self.interval.mul_f64(-(1.0 - random.random::<f64>()).ln()),
-            None => self.interval,
-        };
-    }
-}
-
 impl Generator {
     /// Opens the connections of all loads, to the addresses in turn.
     pub(crate) fn open(addresses: &[SocketAddr], loads: &[Load]) -> io::Result<Self> {
@@ -118,14 +94,7 @@ impl Generator {
     /// Makes a part an open loop of so many exchanges a second: at equal distances, or random ones
     /// that are the same for the same seed.
     pub(crate) fn pace(&mut self, part: usize, rate: f64, seed: Option<u64>) {
-        self.pace = Some(Pace {
-            part,
-            interval: Duration::from_secs_f64(1.0 / rate),
-            seed,
-            random: seed.map(StdRng::seed_from_u64),
-            next: Instant::now(),
-            idle: VecDeque::new(),
-        });
+        self.pace = Some(Pace::new(part, rate, seed));
     }
 
     /// Exchanges of a part so far; those under way count by the bytes that were transferred.
@@ -155,8 +124,7 @@ impl Generator {
         }
         if let Some(pace) = self.pace.as_mut().filter(|pace| pace.part == part) {
             // The turn is the same for every subject: nothing is overdue at its start.
-            pace.next = Instant::now();
-            pace.random = pace.seed.map(StdRng::seed_from_u64);
+            pace.restart();
         }
         Ok(())
     }
@@ -170,8 +138,9 @@ impl Generator {
         if let Some(pace) = self.pace.as_ref().filter(|pace| pace.part == part) {
             let start = latencies.start();
             let connections = self.connections.iter();
-            let under_way =
-                connections.filter(|one| one.part == part && !matches!(one.phase, Phase::Idle));
+            let under_way = connections.filter(|one| {
+                one.part == part && !matches!(one.phase, Phase::Idle | Phase::Ending)
+            });
             for due in under_way.map(|one| one.due.unwrap_or(start)) {
                 latencies.record(now, now.saturating_duration_since(due));
             }
@@ -220,10 +189,15 @@ impl Generator {
             }
             // Without an idle connection, the next answer continues here.
             let Some(index) = pace.idle.pop_front() else { return Ok(()) };
-            let connection = &mut self.connections[index];
-            connection.due = Some(pace.next);
-            connection.phase = Phase::Sending(self.parts[connection.part].request.len());
+            let due = pace.next;
             pace.advance();
+            let part = self.connections[index].part;
+            if self.parts[part].load.exchange.last {
+                self.connections[index] = self.connect(index, part)?;
+            }
+            let connection = &mut self.connections[index];
+            connection.due = Some(due);
+            connection.phase = Phase::Sending(self.parts[part].request.len());
             self.advance(index)?;
         }
     }
@@ -254,7 +228,14 @@ impl Generator {
         match (outcome, connection.phase) {
             (Ok(false), _) => {}
             (Ok(true), Phase::Ending) => {
-                self.connections[index] = self.connect(index, connection.part)?;
+                let part = connection.part;
+                if let Some(pace) = self.pace.as_mut().filter(|pace| pace.part == part) {
+                    connection.socket.shutdown(Shutdown::Write)?;
+                    self.connections[index].phase = Phase::Idle;
+                    pace.idle.push_back(index);
+                } else {
+                    self.connections[index] = self.connect(index, part)?;
+                }
             }
             (Ok(true), _) => self.pace.iter_mut().for_each(|pace| pace.idle.push_back(index)),
             (Err(error), phase) => {
@@ -348,7 +329,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::work::small;
+    use crate::work::{connections, small};
 
     #[test]
     fn in_an_open_loop_every_exchange_that_a_silent_server_delays_counts() {
@@ -360,6 +341,32 @@ mod tests {
         // Due over 100 ms and never answered: half of them have waited for 50 ms.
         let p50 = generator.latencies(0).unwrap()["windowed_p50"];
         assert!((40_000.0..80_000.0).contains(&p50), "{p50}");
+    }
+
+    #[test]
+    fn an_open_loop_makes_new_connections_at_its_rate() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        thread::spawn(move || {
+            for mut client in server.incoming().flatten() {
+                drop(client.read_exact(&mut [0; 128]));
+                drop(client.write_all(&[0; 128]));
+            }
+        });
+        let start = Instant::now();
+        let mut generator = Generator::open(&[address], &[connections(4)]).unwrap();
+        generator.pace(0, 100.0, None);
+        while generator.exchanges(0) < 4.0 {
+            generator.drive(Duration::from_millis(10)).unwrap();
+        }
+        generator.record_latencies(0).unwrap();
+        generator.drive(Duration::from_millis(300)).unwrap();
+        let p50 = generator.latencies(0).unwrap()["windowed_p50"];
+        assert!(p50 > 1.0, "{p50}");
+        // A closed loop would open thousands.
+        let due = 5 + start.elapsed().as_millis() / 10;
+        let opened = generator.connected;
+        assert!(opened > 4 && opened as u128 <= due, "{opened} of {due}");
     }
 
     #[test]

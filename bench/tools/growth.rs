@@ -1,20 +1,22 @@
-//! What grows with the number of connections, servers and frontends: the cost of an exchange, of
-//! probes, of a reload and of a scrape.
+//! What grows with the number of connections, servers and frontends: the cost of an exchange and of
+//! a reload.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::configuration::{self, Setup};
+use crate::configuration::{self, CONTROL, Setup};
+use crate::control_plane::{addresses, free_address, scrape};
 use crate::cpu::{self, cpu_time};
 use crate::generator::Generator;
+use crate::process::Running;
 use crate::report::Turn;
-use crate::rounds::{Bench, Comparison, Layout, Responders};
-use crate::subject::{Host, Installation, Running, Subject, pause};
-use crate::work::{connections, small};
+use crate::rounds::{Bench, Comparison, Layout};
+use crate::subject::{Installation, Subject};
+use crate::work::{Kind, connections, small};
 
 /// Exchanges a second beside a reload: far below any limit, so that only the reload delays them.
 const RATE_BESIDE_RELOAD: f64 = 5000.0;
@@ -27,7 +29,7 @@ impl Bench {
     }
 
     /// All of it.
-    pub(crate) fn growth(&self, most: usize) -> io::Result<()> {
+    pub(crate) fn growth(&self, kind: &Kind, most: usize) -> io::Result<()> {
         let counts: &[usize] = if self.small { &[10, 50] } else { &[10, 100, 1000, 9000] };
         let of_connections: Vec<_> = counts
             .iter()
@@ -57,11 +59,7 @@ impl Bench {
             )
         });
         self.compare_apart(&of_frontends)?;
-        if !self.own_network {
-            self.leave_out("growth with servers: it needs a network namespace".to_owned());
-            return Ok(());
-        }
-        let responders = Responders::start(Ipv4Addr::UNSPECIFIED.into(), [Host::default(); 2])?;
+        let Some(responders) = self.responders_of_many(kind)? else { return Ok(()) };
         let counts: &[usize] = if self.small { &[2, 20] } else { &[2, 100, 1000] };
         let of_servers: Vec<_> = counts
             .iter()
@@ -79,35 +77,14 @@ impl Bench {
             .collect();
         self.compare_apart(&of_servers)?;
         let servers = addresses(&responders, counts.last().copied().unwrap_or(2));
-        self.probes(&servers)?;
         for subject in self.subjects.iter().filter(|subject| subject.is_evenkeel()) {
             self.reload_and_scrape(&servers, *subject)?;
         }
         Ok(())
     }
 
-    /// CPU time of probing all servers every two seconds.
-    fn probes(&self, servers: &[SocketAddr]) -> io::Result<()> {
-        let setup = Setup { probes: Some(2), ..Setup::plain(servers, self.sessions_max()) };
-        let title = format!("probing {} servers every 2 s: CPU time a second", servers.len());
-        for subject in &self.subjects {
-            let running = self.start_all(&[*subject], &setup)?.pop();
-            let Some((_, Some(running))) = running else { continue };
-            let mut values = Vec::new();
-            for _ in 0..self.rounds {
-                let (before, start) = (cpu_time(running.process())?, Instant::now());
-                // A whole interval, in which each server is probed once.
-                pause(if self.small { self.window } else { Duration::from_secs(2) });
-                let used = cpu_time(running.process())? - before;
-                values.push(used / start.elapsed().as_secs_f64() * 1000.0);
-            }
-            self.add("growth-probes", &title, *subject, values);
-        }
-        Ok(())
-    }
-
     fn reload_and_scrape(&self, servers: &[SocketAddr], subject: Subject) -> io::Result<()> {
-        let observe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let observe = free_address()?;
         let plain = Setup::plain(servers, self.sessions_max());
         let setup = Setup { observe: Some(observe), ..plain };
         // On all cores: the effect of a reload is not that of sharing a core.
@@ -116,18 +93,7 @@ impl Bench {
         let Some((_, Some(running))) = &running else { return cpu::pin(&[self.core]) };
         let outcome = self.disturb(running, &setup, observe, subject);
         cpu::pin(&[self.core])?;
-        outcome?;
-        let (mut times, mut used) = (Vec::new(), Vec::new());
-        for _ in 0..self.rounds * 3 {
-            let (before, start) = (cpu_time(running.process())?, Instant::now());
-            scrape(observe)?;
-            times.push(start.elapsed().as_secs_f64() * 1000.0);
-            used.push((cpu_time(running.process())? - before) * 1000.0);
-        }
-        let title = format!("a scrape with {} servers", servers.len());
-        self.add("growth-scrape", &title, subject, times);
-        self.add("growth-scrape-cpu", &format!("{title}: CPU time"), subject, used);
-        Ok(())
+        outcome
     }
 
     /// An open loop of small exchanges: alone, beside a reload that adds or removes a server, and
@@ -187,28 +153,17 @@ fn reload(
     subject: Subject,
 ) -> io::Result<(f64, f64)> {
     let folder = std::path::absolute(&installation.folder)?;
-    let text = configuration::evenkeel(setup, &[running.address], &folder);
+    let text = configuration::evenkeel(setup, &[running.address], &folder, "");
     fs::write(folder.join(format!("{}.conf", subject.name)), text)?;
     let (before, start) = (cpu_time(running.process())?, Instant::now());
     let mut command = Command::new(installation.evenkeel_of(subject));
-    command.args(["reload", "--control"]).arg(folder.join("control.sock"));
+    command.args(["reload", "--control"]).arg(folder.join(CONTROL));
     let output = command.stdin(Stdio::null()).output()?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(io::Error::other(format!("reload: {message}")));
     }
     Ok((start.elapsed().as_secs_f64(), cpu_time(running.process())? - before))
-}
-
-/// Different loopback addresses that lead to the responders in turn.
-fn addresses(responders: &Responders, count: usize) -> Vec<SocketAddr> {
-    let ports = responders.addresses();
-    let address = |index: usize| {
-        let (high, low) = (u8::try_from(index / 250), u8::try_from(index % 250 + 1));
-        let host = Ipv4Addr::new(127, 1, high.unwrap_or(u8::MAX), low.unwrap_or(u8::MAX));
-        SocketAddr::from((host, ports[index % ports.len()].port()))
-    };
-    (0..count).map(address).collect()
 }
 
 /// The result of `disturbance`, and the slowest exchange during this time in milliseconds.
@@ -224,16 +179,4 @@ fn slowest_beside<T: Send>(
         thread.join().map_err(|_| io::Error::other("the disturbance panicked"))?
     })?;
     Ok((outcome, generator.latencies(0)?["max"] / 1000.0))
-}
-
-fn scrape(address: SocketAddr) -> io::Result<()> {
-    let mut connection = TcpStream::connect(address)?;
-    connection.set_read_timeout(Some(Duration::from_secs(5)))?;
-    connection.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer)?;
-    match answer.starts_with("HTTP/1.1 200") {
-        true => Ok(()),
-        false => Err(io::Error::other("a scrape was refused")),
-    }
 }

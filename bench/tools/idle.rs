@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::exchange::open_idle;
 use crate::output::log;
+use crate::process::pause;
 use crate::report::{Turn, median};
 use crate::rounds::Bench;
-use crate::subject::{DIRECT, Subject, pause};
+use crate::subject::{DIRECT, Subject};
 use crate::work::Kind;
 
 /// A median of three is enough: memory does not depend on the load of the machine.

@@ -55,14 +55,21 @@ impl Latencies {
         self.window.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// The figures in microseconds: `windowed_p50`, `windowed_p99`, `p999` and `max`.
+    /// The figures in microseconds: `windowed_p50`, `windowed_p99`, and of the whole turn `p99`,
+    /// `p999` and `max`.
     pub(crate) fn figures(mut self) -> io::Result<Turn> {
         self.close_window();
         let (p50, p99) = median(self.p50s)
             .zip(median(self.p99s))
             .ok_or_else(|| io::Error::other("not one exchange ended"))?;
-        let (p999, max) = (microseconds(&self.turn, 0.999), microseconds(&self.turn, 1.0));
-        Ok(Turn::from([("windowed_p50", p50), ("windowed_p99", p99), ("p999", p999), ("max", max)]))
+        let of_turn = |quantile| microseconds(&self.turn, quantile);
+        Ok(Turn::from([
+            ("windowed_p50", p50),
+            ("windowed_p99", p99),
+            ("p99", of_turn(0.99)),
+            ("p999", of_turn(0.999)),
+            ("max", of_turn(1.0)),
+        ]))
     }
 
     fn close_window(&mut self) {

@@ -3,9 +3,10 @@
 use std::io;
 
 use crate::generator::Generator;
+use crate::process::Running;
 use crate::report::median;
 use crate::rounds::{Bench, Beside, Comparison, Layout};
-use crate::subject::{HAPROXY, Running, Subject};
+use crate::subject::{HAPROXY, Subject};
 use crate::work::{Kind, Load};
 
 /// The bulk beside small exchanges, as a share of what HAProxy transfers there: every subject must

@@ -4,7 +4,9 @@
 
 mod charts;
 mod configuration;
+mod control_plane;
 mod cpu;
+mod disturbance;
 mod exchange;
 mod features;
 mod generator;
@@ -13,8 +15,11 @@ mod idle;
 mod latencies;
 mod latency;
 mod machine;
+mod neighbours;
 mod network;
 mod output;
+mod pace;
+mod process;
 mod relay;
 mod report;
 mod responder;

@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use crate::configuration::Setup;
 use crate::cpu;
 use crate::output::log;
+use crate::process::{Host, tethered};
 use crate::rounds::{Bench, Comparison, Layout, Responders};
-use crate::subject::{Host, tethered};
 use crate::work::{Kind, Load, connections, load, small};
 
 /// The generator is 10.77.1.1, in the namespace of the bench.

@@ -120,9 +120,10 @@ impl Report {
 
 impl Row {
     /// The figure that says in which table the row is: `windowed_p50` (latencies), `rate`
-    /// (throughput), `user` (memory) or `ms` (other times).
+    /// (throughput), `user` (memory), `probe` and `scrape` (CPU time), `quiet_p50` (neighbours) or
+    /// `ms` (other times).
     pub(crate) fn table(&self) -> &'static str {
-        let tables = ["windowed_p50", "rate", "user"];
+        let tables = ["windowed_p50", "rate", "user", "probe", "scrape", "quiet_p50"];
         tables.into_iter().find(|table| self.figures.contains_key(*table)).unwrap_or("ms")
     }
 
@@ -142,19 +143,28 @@ impl Row {
     }
 }
 
+/// Figures of CPU time, and their ratios to plain HAProxy's in the same round.
+const COSTS: [(&str, &str); 2] = [("probe", "probe_ratio"), ("scrape", "scrape_ratio")];
+
 /// Adds to each turn of throughput the ratio to plain HAProxy in the same round, and the own cost
-/// of an exchange, `1/T - 1/T_direct`, in microseconds.
+/// of an exchange, `1/T - 1/T_direct`, in microseconds; to other turns the ratio of [`COSTS`].
 pub(crate) fn add_ratios(turns: &mut [(Subject, Vec<Turn>)]) {
-    let rates = |name: &str| -> Vec<f64> {
+    let figures = |name: &str, figure: &str| -> Vec<Option<f64>> {
         let turns = turns.iter().filter(|(subject, _)| subject.name == name);
-        turns.flat_map(|(_, turns)| turns.iter().map(|turn| turn["rate"])).collect()
+        turns.flat_map(|(_, turns)| turns.iter().map(|turn| turn.get(figure).copied())).collect()
     };
-    let (base, direct) = (rates(HAPROXY), rates(DIRECT));
+    let (base, direct) = (figures(HAPROXY, "rate"), figures(DIRECT, "rate"));
+    let costs = COSTS.map(|(figure, ratio)| (figure, ratio, figures(HAPROXY, figure)));
     for (subject, turns) in turns {
         for (round, turn) in turns.iter_mut().enumerate() {
-            let base = base.get(round).copied();
-            let cost = |rate: f64| Some((rate.recip() - direct.get(round)?.recip()) * 1e6);
-            let rate = turn["rate"];
+            let of_round = |figures: &[Option<f64>]| figures.get(round).copied().flatten();
+            for (figure, ratio, base) in &costs {
+                let pair = turn.get(figure).copied().zip(of_round(base));
+                turn.extend(pair.map(|(own, base)| (*ratio, own / base)));
+            }
+            let Some(rate) = turn.get("rate").copied() else { continue };
+            let (base, direct) = (of_round(&base), of_round(&direct));
+            let cost = |rate: f64| Some((rate.recip() - direct?.recip()) * 1e6);
             if !turn.contains_key("windowed_p50") {
                 turn.extend(base.map(|base| ("ratio", rate / base)));
             }

@@ -10,8 +10,9 @@ use crate::cpu::{Snapshot, cpu_time, segments_sent};
 use crate::exchange::open_idle;
 use crate::generator::Generator;
 use crate::output::log;
+use crate::process::{Host, Running};
 use crate::report::{Report, Turn, add_ratios};
-use crate::subject::{Host, Installation, Running, Subject};
+use crate::subject::{Installation, Subject};
 use crate::work::Load;
 
 /// For every connection to finish its warm-up. Thousands of idle sessions that come at once
@@ -30,6 +31,8 @@ pub(crate) struct Bench {
     pub(crate) window: Duration,
     /// Small counts, for the test of the bench.
     pub(crate) small: bool,
+    /// Fewer counts, for a short run.
+    pub(crate) quick: bool,
     /// Whether this process has a network namespace of its own.
     pub(crate) own_network: bool,
     /// File descriptors that a process may have.
@@ -57,6 +60,11 @@ impl Responders {
 
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.0.iter().map(|responder| responder.address).collect()
+    }
+
+    /// Their process ids.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        self.0.iter().map(Running::process).collect()
     }
 }
 
@@ -296,7 +304,7 @@ pub(crate) fn measure(
     subject: Option<&Running>,
     work: impl FnOnce() -> io::Result<f64>,
 ) -> io::Result<Turn> {
-    let mut processes: Vec<u32> = layout.responders.0.iter().map(Running::process).collect();
+    let mut processes = layout.responders.processes();
     processes.extend(subject.into_iter().flat_map(Running::processes));
     let cpu = || subject.into_iter().flat_map(Running::processes).map(cpu_time).sum();
     let (sent, before): (f64, io::Result<f64>) = (segments_sent()?, cpu());

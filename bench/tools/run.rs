@@ -18,7 +18,7 @@ use crate::machine::Machine;
 use crate::output::{log, print};
 use crate::report::{self, Report, Run};
 use crate::rounds::{Bench, Beside, Comparison, Responders};
-use crate::subject::{Installation, SUBJECTS, Subject};
+use crate::subject::{EVENKEEL_OPEN, Installation, SUBJECTS, Subject};
 use crate::table;
 use crate::targets;
 use crate::work::{self, Kind, Method};
@@ -89,7 +89,8 @@ impl Options {
         let chosen = |subject: &&Subject| match subject.name {
             "evenkeel-before" => self.before_binary.is_some(),
             name if self.subjects.is_empty() => {
-                !self.quick || (!subject.may_fail() && !name.ends_with("-batch"))
+                !self.quick
+                    || (!subject.may_fail() && !name.ends_with("-batch") && name != EVENKEEL_OPEN)
             }
             _ => self.subjects.contains(subject),
         };
@@ -175,6 +176,7 @@ fn bench(options: &Options, rounds: usize, seconds: f64) -> io::Result<Bench> {
         rounds,
         window: Duration::ZERO, // each kind of work has its own
         small: options.small,
+        quick: options.quick,
         own_network: std::env::var_os("BENCH_OWN_NETWORK").is_some(),
         descriptors: usize::try_from(descriptors).unwrap_or(usize::MAX),
         responders: Responders::start_here()?,
@@ -207,7 +209,10 @@ impl Bench {
             Method::Latency(load) => self.open_loop((name, title), load, &|| self.layout()),
             Method::Idle => self.idle(kind, most),
             Method::Two(load) => self.two(kind, load),
-            Method::Growth => self.growth(most),
+            Method::Growth => self.growth(kind, most),
+            Method::Probes => self.probes(kind),
+            Method::Scrapes => self.scrapes(kind),
+            Method::Neighbours => self.neighbours(kind),
             Method::Features => self.features(),
             Method::Pi => self.pi(kind),
             Method::Veth(load) => self.veth(kind, load),

@@ -1,19 +1,17 @@
 //! The subjects: what is compared. Each is a process between the generator and the responders.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
-
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use crate::configuration::{self, Setup};
 use crate::exchange::{Exchange, verified};
 use crate::features::Feature;
+use crate::process::{Running, pause};
 
 /// The program of a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +36,7 @@ pub(crate) enum Program {
 pub(crate) struct Subject {
     pub(crate) name: &'static str,
     pub(crate) program: Program,
-    /// Lines for HAProxy's sections `global` and `defaults`.
+    /// Lines for the section `global`, and for HAProxy's section `defaults`.
     tuning: [&'static str; 2],
     /// Runs under `SCHED_BATCH` (`chrt --batch 0`).
     pub(crate) batch: bool,
@@ -47,6 +45,8 @@ pub(crate) struct Subject {
 pub(crate) const DIRECT: &str = "direct";
 pub(crate) const EVENKEEL: &str = "evenkeel";
 pub(crate) const EVENKEEL_BATCH: &str = "evenkeel-batch";
+/// evenkeel without its seccomp filter and Landlock rules.
+pub(crate) const EVENKEEL_OPEN: &str = "evenkeel-open";
 /// Plain HAProxy: what all others are compared with.
 pub(crate) const HAPROXY: &str = "haproxy";
 /// The same again: its difference from `haproxy` is the noise of the run.
@@ -55,6 +55,7 @@ pub(crate) const HAPROXY_NULL: &str = "haproxy-null";
 pub(crate) const HAPROXY_SPLICE_512K: &str = "haproxy-splice-512k";
 
 const PLAIN: [&str; 2] = ["", ""];
+const OPEN: [&str; 2] = ["seccomp = false\nlandlock = false\n", ""];
 const BUFFERS_64K: [&str; 2] = ["    tune.bufsize 65536\n", ""];
 const SPLICE: [&str; 2] = ["", "    option splice-request\n    option splice-response\n"];
 const SPLICE_512K: [&str; 2] = ["    tune.pipesize 524288\n", SPLICE[1]];
@@ -72,6 +73,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     subject(DIRECT, Program::None, PLAIN),
     subject(EVENKEEL, Program::Evenkeel, PLAIN),
     batch(EVENKEEL_BATCH, Program::Evenkeel, PLAIN),
+    subject(EVENKEEL_OPEN, Program::Evenkeel, OPEN),
     subject("evenkeel-before", Program::EvenkeelBefore, PLAIN),
     subject(HAPROXY, Program::Haproxy, PLAIN),
     batch("haproxy-batch", Program::Haproxy, PLAIN),
@@ -121,9 +123,15 @@ impl Subject {
         Self::is_peer(name) && name.ends_with("-batch")
     }
 
-    /// Whether it is evenkeel under the default scheduling policy.
+    /// Whether it is evenkeel with its defaults and under the default scheduling policy.
     pub(crate) fn is_evenkeel(self) -> bool {
-        !self.batch && matches!(self.program, Program::Evenkeel | Program::EvenkeelBefore)
+        let is_plain = !self.batch && !self.is_tuned();
+        is_plain && matches!(self.program, Program::Evenkeel | Program::EvenkeelBefore)
+    }
+
+    /// Whether it is one of the programs of HAProxy.
+    pub(crate) fn is_a_haproxy(self) -> bool {
+        matches!(self.program, Program::Haproxy | Program::Haproxy3)
     }
 
     /// Whether the run goes on without it if it fails: a page of Rust or an old program is no
@@ -186,7 +194,7 @@ impl Installation {
         let mut command = setup.host.command(subject.batch);
         self.complete(&mut command, subject, setup, &addresses)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        let mut running = Running { address, child: command.spawn()? };
+        let mut running = Running::new(address, command.spawn()?);
         if let Some(group) = &setup.group {
             fs::write(group.join("cgroup.procs"), running.process().to_string())?;
         }
@@ -216,11 +224,17 @@ impl Installation {
         match subject.program {
             Program::None => {}
             Program::Evenkeel | Program::EvenkeelBefore => {
-                fs::write(&file, configuration::evenkeel(setup, addresses, &folder))?;
+                fs::write(
+                    &file,
+                    configuration::evenkeel(setup, addresses, &folder, subject.tuning[0]),
+                )?;
                 command.arg(self.evenkeel_of(subject)).args(["run", "-c"]).arg(file);
             }
             Program::Haproxy | Program::Haproxy3 => {
-                fs::write(&file, configuration::haproxy(setup, addresses, subject.tuning))?;
+                fs::write(
+                    &file,
+                    configuration::haproxy(setup, addresses, &folder, subject.tuning),
+                )?;
                 let three = self.haproxy3.as_ref().filter(|_| subject.program == Program::Haproxy3);
                 command.arg(three.unwrap_or(&self.haproxy)).args(["-db", "-f"]).arg(file);
             }
@@ -243,94 +257,12 @@ impl Installation {
     }
 }
 
-/// Where a process runs: in which network namespace and on which core.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Host {
-    /// The process whose network namespace it shares; this one's otherwise.
-    pub(crate) namespace: Option<u32>,
-    /// The core that it is pinned to; the caller's otherwise.
-    pub(crate) core: Option<usize>,
-}
-
-impl Host {
-    /// A command that dies with this process; the program and its arguments follow.
-    fn command(self, batch: bool) -> Command {
-        let mut command = tethered();
-        if let Some(process) = self.namespace {
-            command.args(["nsenter", "--net", "--target", &process.to_string(), "--"]);
-        }
-        if let Some(core) = self.core {
-            command.args(["taskset", "--cpu-list", &core.to_string()]);
-        }
-        if batch {
-            command.args(["chrt", "--batch", "0"]);
-        }
-        command
-    }
-}
-
-/// A command that dies with this process; the program and its arguments follow.
-pub(crate) fn tethered() -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]);
-    command
-}
-
-/// A process that is killed when the value is dropped or this process dies.
-#[derive(Debug)]
-pub(crate) struct Running {
-    /// Where it listens.
-    pub(crate) address: SocketAddr,
-    child: Child,
-}
-
-impl Running {
-    /// Starts a responder; its answers begin with this number.
-    pub(crate) fn responder(number: u8, bind: IpAddr, host: Host) -> io::Result<Self> {
-        let mut command = host.command(false);
-        command.arg(std::env::current_exe()?).arg("responder");
-        command.args([number.to_string(), bind.to_string()]);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let mut line = String::new();
-        if let Some(output) = child.stdout.take() {
-            BufReader::new(output).read_line(&mut line)?;
-        }
-        let mut running = Self { address: (bind, 0).into(), child };
-        running.address =
-            line.trim().parse().map_err(|_| io::Error::other("a responder did not start"))?;
-        Ok(running)
-    }
-
-    /// Its process id.
-    pub(crate) fn process(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Its process id and those of its children: nginx with several workers has some.
-    pub(crate) fn processes(&self) -> Vec<u32> {
-        let own = self.process();
-        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
-        let children = children.unwrap_or_default();
-        let children = children.split_whitespace().filter_map(|process| process.parse().ok());
-        std::iter::once(own).chain(children).collect()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        for process in self.processes() {
-            kill(Pid::from_raw(process.cast_signed()), Signal::SIGKILL).ok();
-        }
-        self.child.wait().ok();
-    }
-}
-
 fn wait_until_it_answers(running: &mut Running, servers: usize, hello: &[u8]) -> io::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     // Long enough for splice(2): what is fast must also be correct.
     let exchange = Exchange { up: 1000, down: 4 << 20, last: true };
     loop {
-        if let Some(status) = running.child.try_wait()? {
+        if let Some(status) = running.ended()? {
             return Err(io::Error::other(format!("it ended at its start ({status})")));
         }
         let answers = (0..servers).map(|_| verified(running.address, hello, exchange));
@@ -351,10 +283,4 @@ fn wait_until_it_answers(running: &mut Running, servers: usize, hello: &[u8]) ->
         }
         pause(Duration::from_millis(20));
     }
-}
-
-/// Waits for other processes.
-#[expect(clippy::disallowed_methods, reason = "no ring here, only other processes to wait for")]
-pub(crate) fn pause(time: Duration) {
-    std::thread::sleep(time);
 }

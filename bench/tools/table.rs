@@ -19,9 +19,7 @@ const fn column(figure: &'static str, title: &'static str, format: fn(Spread) ->
 const TABLES: &[&[Column]] = &[
     &[
         column("rate", "a second", |rate| thousands(rate.median)),
-        column("ratio", "ratio to HAProxy (min - max)", |ratio| {
-            format!("{:.2} ({:.2} - {:.2})", ratio.median, ratio.min, ratio.max)
-        }),
+        column("ratio", "ratio to HAProxy (min - max)", with_extremes),
         column("cost", "own cost, µs", two_digits),
         column("cost_ratio", "ratio to HAProxy's", two_digits),
         column("cpu", "balancer's CPU time, µs", two_digits),
@@ -44,9 +42,29 @@ const TABLES: &[&[Column]] = &[
         column("kernel", "kernel memory, B", |kernel| thousands(kernel.median)),
         column("at_start", "process at its start, KiB", |start| thousands(start.median)),
     ],
-    &[column("ms", "ms (min - max)", |ms| {
-        format!("{:.2} ({:.2} - {:.2})", ms.median, ms.min, ms.max)
-    })],
+    &[
+        column("probe", "CPU time of a probe, µs (min - max)", with_extremes),
+        column("probe_ratio", "ratio to HAProxy (min - max)", with_extremes),
+        column("probes_a_second", "probes a second", |rate| thousands(rate.median)),
+        column("probes", "probes of a round", |count| thousands(count.median)),
+    ],
+    &[
+        column("scrape", "CPU time of a scrape, ms (min - max)", with_extremes),
+        column("scrape_ratio", "ratio to HAProxy (min - max)", with_extremes),
+        column("took", "duration, ms (min - max)", with_extremes),
+        column("bytes", "bytes", |bytes| thousands(bytes.median)),
+    ],
+    &[
+        column("quiet_p50", "windowed p50 alone, µs", |p50| microseconds(p50.median)),
+        column("beside_p50", "beside it", |p50| microseconds(p50.median)),
+        column("quiet_p99", "windowed p99 alone, µs", |p99| microseconds(p99.median)),
+        column("beside_p99", "beside it", |p99| microseconds(p99.median)),
+        column("growth", "ratio (min - max)", with_extremes),
+        column("turn_growth", "ratio of p99 of whole turns (min - max)", with_extremes),
+        column("events", "events a second", |rate| thousands(rate.median)),
+        column("busy", "balancer's core", |busy| format!("{:.0} %", busy.median * 100.0)),
+    ],
+    &[column("ms", "ms (min - max)", with_extremes)],
 ];
 
 /// The tables, with a line on the machine before and a line on its other users after them.
@@ -133,6 +151,10 @@ fn write_disturbance(report: &Report, text: &mut String) -> std::fmt::Result {
         }
     }
     Ok(())
+}
+
+fn with_extremes(spread: Spread) -> String {
+    format!("{:.2} ({:.2} - {:.2})", spread.median, spread.min, spread.max)
 }
 
 fn two_digits(spread: Spread) -> String {

@@ -1,7 +1,9 @@
 //! What evenkeel must reach, and what must not have become worse since a recorded result.
 
 use crate::report::{Report, Row, median};
-use crate::subject::{DIRECT, EVENKEEL, EVENKEEL_BATCH, HAPROXY, HAPROXY_NULL, Subject};
+use crate::subject::{
+    DIRECT, EVENKEEL, EVENKEEL_BATCH, EVENKEEL_OPEN, HAPROXY, HAPROXY_NULL, Subject,
+};
 
 /// The most that a row may be worse by and still count as no worse.
 const NOISE_MAX: f64 = 0.05;
@@ -56,6 +58,13 @@ pub(crate) fn fastest(report: &Report) -> Vec<Target> {
             at_most(work, format!("x the own cost of the best HAProxy ({best})"), reached, cost)
         }));
     }
+    for work in ["keepalive", "connection"] {
+        let without = |name: &str| name == EVENKEEL_OPEN;
+        let reached = to_best(report, (work, EVENKEEL, "rate"), without, f64::min);
+        targets.extend(reached.map(|(reached, _)| {
+            at_least(work, "x the rate without seccomp and Landlock", reached, 0.95)
+        }));
+    }
     for work in report.works("windowed_p50") {
         for (figure, noise_max) in [
             ("windowed_p50", NOISE_MAX),
@@ -80,6 +89,8 @@ pub(crate) fn fastest(report: &Report) -> Vec<Target> {
     }));
     targets.extend(two(report));
     targets.extend(growth(report));
+    targets.extend(control_plane(report));
+    targets.extend(neighbours(report));
     for work in report.works("rate") {
         let least = 1.0 - noise(report, work, "rate", NOISE_MAX);
         let best = rate_to_best(report, work, Subject::is_peer);
@@ -201,12 +212,7 @@ fn growth(report: &Report) -> Vec<Target> {
     let connections = growth("growth-connections-9000", "growth-connections-100");
     let servers = growth("growth-servers-1000", "growth-servers-2");
     let milliseconds = |work: &str| report.row(work, EVENKEEL)?.median("ms");
-    let probes = milliseconds("growth-probes")
-        .zip(report.row("growth-probes", HAPROXY).and_then(|row| row.median("ms")))
-        .map(|(own, haproxy)| own / haproxy);
     let all = [
-        (probes, "x HAProxy's CPU time of a probe", 1.0),
-        (milliseconds("growth-scrape-cpu"), "ms of CPU time a scrape", 20.0),
         (connections, "x the cost with 100 connections, with 9,000", 1.3),
         (servers, "x the cost with 2 servers, with 1,000", 1.2),
         (milliseconds("growth-reload"), "ms a reload", 50.0),
@@ -214,6 +220,25 @@ fn growth(report: &Report) -> Vec<Target> {
     ];
     let reached = all.into_iter().filter_map(|(reached, what, most)| Some((reached?, what, most)));
     reached.map(|(reached, what, most)| at_most("growth", what, reached, most)).collect()
+}
+
+/// A probe costs no more than HAProxy's, and a scrape of 1,000 servers does not keep a core busy.
+fn control_plane(report: &Report) -> Vec<Target> {
+    let probes = report.works("probe").into_iter().filter_map(|work| {
+        let most = 1.0 + noise(report, work, "probe", NOISE_MAX);
+        let reached = report.row(work, EVENKEEL)?.median("probe_ratio")?;
+        Some(at_most(work, "x HAProxy's CPU time of a probe", reached, most))
+    });
+    let scrape = report.row("scrape-1000", EVENKEEL).and_then(|row| row.median("scrape"));
+    let scrape = scrape.map(|ms| at_most("scrape-1000", "ms of CPU time a scrape", ms, 20.0));
+    probes.chain(scrape).collect()
+}
+
+/// What others do at most doubles the latency of a client.
+fn neighbours(report: &Report) -> Vec<Target> {
+    let growth = |work| report.row(work, EVENKEEL)?.median("growth").map(|it| (work, it));
+    let works = report.works("quiet_p50").into_iter().filter_map(growth);
+    works.map(|(work, reached)| at_most(work, "x the windowed p99 alone", reached, 2.0)).collect()
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use std::time::Duration;
 use crate::configuration::Setup;
 use crate::cpu;
 use crate::generator::Generator;
+use crate::process::{Host, Running};
 use crate::report::Turn;
 use crate::rounds::{Bench, Comparison, Layout, Responders, measure};
-use crate::subject::{DIRECT, Host, Running, Subject};
+use crate::subject::{DIRECT, Subject};
 use crate::work::{Kind, Load};
 
 impl Bench {

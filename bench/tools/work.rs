@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::exchange::Exchange;
-use crate::subject::{DIRECT, HAPROXY, HAPROXY_NULL, HAPROXY_SPLICE_512K, Subject};
+use crate::subject::{DIRECT, EVENKEEL_OPEN, HAPROXY, HAPROXY_NULL, HAPROXY_SPLICE_512K, Subject};
 
 /// What a generator does.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +50,12 @@ pub(crate) enum Method {
     Two(Load),
     /// What grows with numbers.
     Growth,
+    /// CPU time of a health probe.
+    Probes,
+    /// CPU time of a scrape.
+    Scrapes,
+    /// Latencies beside silent clients, resets, slow readers, scrapes and probes.
+    Neighbours,
     /// A connection with what a balancer may do for it.
     Features,
     /// A board's network: small segments, over veth.
@@ -69,6 +75,8 @@ impl Method {
             | Self::Veth(_) => true,
             // `Pi` has idle time, which the kernel counts in hundredths of a second.
             Self::Beside(_) | Self::Idle | Self::Growth | Self::Features | Self::Pi => false,
+            // A subject is started for each turn.
+            Self::Probes | Self::Scrapes | Self::Neighbours => false,
         }
     }
 }
@@ -89,18 +97,27 @@ impl Kind {
     /// Whether this kind of work measures a subject.
     pub(crate) fn measures(&self, subject: Subject) -> bool {
         let Subject { name, batch, .. } = subject;
-        // A scheduling policy matters to latencies, larger pipes to bulk.
-        let usual = !batch && name != HAPROXY_SPLICE_512K;
+        // A scheduling policy matters to latencies, larger pipes to bulk, and system calls that are
+        // not filtered to what makes many of them.
+        let is_special = [HAPROXY_SPLICE_512K, EVENKEEL_OPEN].contains(&name);
+        let usual = !batch && !is_special;
         let few = usual && (name == DIRECT || name == HAPROXY || subject.is_evenkeel());
         match self.method {
-            Method::Latency(_) | Method::Mixed(..) => name != HAPROXY_SPLICE_512K,
+            Method::Latency(_) | Method::Mixed(..) => !is_special,
             Method::Veth(_) | Method::Features => few || name == HAPROXY_NULL,
-            Method::Growth => few,
+            Method::Growth | Method::Neighbours => few,
+            Method::Probes => (few || name == HAPROXY_NULL) && name != DIRECT,
+            Method::Scrapes => few && name != DIRECT,
             Method::Two(_) => usual && subject.has_workers() && !subject.is_tuned(),
             // The tuned forms of HAProxy allocate more only while bytes are transferred.
             Method::Idle => usual && !subject.is_tuned() && name != HAPROXY_NULL,
-            Method::Throughput(load) => !batch && (usual || load.exchange.bytes() > 1 << 20),
-            Method::Pi => !batch,
+            Method::Throughput(load) => {
+                let is_bulk = load.exchange.bytes() > 1 << 20;
+                usual
+                    || (is_bulk && name == HAPROXY_SPLICE_512K)
+                    || (!is_bulk && name == EVENKEEL_OPEN)
+            }
+            Method::Pi => !batch && name != EVENKEEL_OPEN,
             Method::Beside(_) => usual,
         }
     }
@@ -162,6 +179,9 @@ pub(crate) const KINDS: &[Kind] = &[
     full("beside", "keep-alive beside idle sessions", Method::Beside(small(64))),
     full("two", "keep-alive, two workers on two cores", Method::Two(small(64))),
     full("growth", "growth", Method::Growth),
+    full("probes", "a probe", Method::Probes),
+    full("scrape", "a scrape", Method::Scrapes),
+    full("neighbours", "beside others", Method::Neighbours),
     full("features", "a connection with features", Method::Features),
     full("pi", "MTU 1500, a quarter of a core", Method::Pi),
     full("veth", "veth pairs, two cores", Method::Veth(small(64))),
