@@ -20,6 +20,7 @@ mod discovery;
 mod endings;
 mod endpoints;
 mod explain;
+mod hostile;
 mod health;
 mod health_errors;
 mod health_exchange;

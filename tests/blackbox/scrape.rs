@@ -23,7 +23,7 @@ const SERVERS: u16 = 1500;
 const DOCUMENTS_MAX: usize = 4;
 
 /// That many servers, of which none listens, behind an echo server that is probed.
-fn many(env: &TestEnv, echo: &Server) -> Config {
+pub(crate) fn many(env: &TestEnv, echo: &Server) -> Config {
     let one = Config::new(env).quick_health("tcp").server("echo", echo.address);
     let mut servers =
         "[frontend.idle]\nbind = [\"unix:PATH\"]\nbackend = \"idle\"\n[backend.idle.health]\n\
