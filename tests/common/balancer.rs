@@ -219,11 +219,14 @@ impl Drop for Balancer<'_> {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+        let log = self.application_log();
         if std::thread::panicking() {
-            eprintln!("--- application log:\n{}", self.application_log());
+            eprintln!("--- application log:\n{log}");
             let sessions = self.sessions();
             let last = sessions.len().saturating_sub(20);
             eprintln!("--- last records of the session log:\n{}", sessions[last..].join("\n"));
+        } else {
+            assert!(!log.contains("ERROR: AddressSanitizer"), "{log}");
         }
     }
 }
