@@ -10,6 +10,9 @@ use crate::control::sources;
 use crate::shared::snapshot::ProbeResult;
 use crate::sys::probe_socket::ProbeError;
 
+/// The longest text of an error of TLS, in characters: a line of a log, or of a status.
+const TEXT_MAX: usize = 240;
+
 /// Why a probe failed.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -74,7 +77,7 @@ impl Failure {
                 Self { detail: sources::explain(source, &error), ..Self::of_kernel(&error) }
             }
             StreamError::Socket(ProbeError::Failed(error)) => Self::of_kernel(&error),
-            StreamError::Tls(error) => Self::bad_answer(format!("TLS: {error}")),
+            StreamError::Tls(error) => Self::bad_answer(shortened(format!("TLS: {error}"))),
         }
     }
 
@@ -118,6 +121,15 @@ pub(super) fn shown(bytes: &[u8]) -> String {
     format!("\"{}\"{more}", bytes[..bytes.len().min(SHOWN)].escape_ascii())
 }
 
+/// What an error of TLS says, which may be every name of a certificate.
+fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(TEXT_MAX) {
+        text.truncate(end);
+        text.push_str("...");
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +148,18 @@ mod tests {
             let failure = Failure::of_kernel(&errno.into());
             assert_eq!((failure.result, failure.ours), (result, ours), "{}", failure.detail);
         }
+    }
+
+    #[test]
+    fn of_a_certificate_with_thousands_of_names_the_first_ones_are_shown() {
+        let error = rustls::CertificateError::NotValidForNameContext {
+            expected: "a.example".try_into().unwrap(),
+            presented: (0..5000).map(|name| format!("host{name}.example")).collect(),
+        };
+        let error = rustls::Error::InvalidCertificate(error);
+        let detail = Failure::of(error, "", Duration::ZERO).detail;
+        assert!(detail.contains("not valid for name \"a.example\"") && detail.contains("host0."));
+        assert_eq!(detail.chars().count(), TEXT_MAX + "...".len());
     }
 
     #[test]

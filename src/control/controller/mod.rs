@@ -3,6 +3,7 @@
 mod descriptors;
 mod events;
 mod pace;
+mod requester;
 mod state;
 mod stuck;
 mod probes;

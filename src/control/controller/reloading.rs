@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::control::cluster::Bound;
 use crate::control::controller::events::Read;
-use crate::control::controller::state::{Controller, Requester};
+use crate::control::controller::requester::Requester;
+use crate::control::controller::state::Controller;
 use crate::control::listeners::{self, Unbound};
 use crate::control::probe_tls;
 use crate::control::reload::{self, Names, NewConfig};

@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::oneshot;
-
 use crate::config::Config;
 use crate::control::budget::Budget;
 use crate::control::cluster::{Bound, Cluster};
 use crate::control::controller::events::Senders;
 use crate::control::controller::pace::TablePace;
+use crate::control::controller::requester::Requester;
 use crate::control::controller::upgrade_state::Upgrading;
 use crate::control::heartbeats::Watch;
 use crate::control::notify::Notifier;
@@ -73,34 +72,6 @@ pub(super) struct Controller {
     pub(super) drain_at: Option<Instant>,
     /// When workers were told to stop at once.
     pub(super) stopped: Option<Instant>,
-}
-
-/// The sender of a request, who waits for its outcome if it came over the control socket.
-#[derive(Debug)]
-pub(super) struct Requester(Option<oneshot::Sender<Result<String, String>>>);
-
-impl Requester {
-    /// A signal, or evenkeel itself: nobody waits.
-    pub(super) const fn signal() -> Self {
-        Self(None)
-    }
-
-    /// A connection to the control socket.
-    pub(super) const fn command(answer: oneshot::Sender<Result<String, String>>) -> Self {
-        Self(Some(answer))
-    }
-
-    /// The outcome of the request.
-    pub(super) fn answer(self, outcome: Result<String, String>) {
-        // It may have given up waiting.
-        drop(self.0.map(|answer| answer.send(outcome)));
-    }
-
-    /// Nothing is done, and why.
-    pub(super) fn refuse(self, why: &str) {
-        tracing::warn!("{why}");
-        self.answer(Err(why.to_owned()));
-    }
 }
 
 /// The state of reloads.

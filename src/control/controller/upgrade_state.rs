@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use crate::control::controller::state::Requester;
+use crate::control::controller::requester::Requester;
 use crate::control::upgrade::{Offered, Predecessor, Program, Publisher, Role};
 use crate::shared::table::Listener;
 use crate::shared::totals::Totals;

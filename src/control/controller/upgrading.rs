@@ -12,7 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{sleep, timeout};
 
-use crate::control::controller::state::{Controller, Requester};
+use crate::control::controller::requester::Requester;
+use crate::control::controller::state::Controller;
 use crate::control::controller::upgrade_state::{OfferedSocket, Running};
 use crate::control::upgrade::{
     Decision, Offered, Offering, Publisher, Role, START_TIMEOUT, State, Successor,
