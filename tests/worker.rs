@@ -101,7 +101,12 @@ fn time_to_follow(listeners: usize) -> Duration {
         (Arc::new(Listener::new(address, Vec::new())), Arc::clone(&frontend))
     };
     let listeners: Vec<_> = (1..=listeners).map(listener).collect();
-    let table = |version| Table { version, frontends: Vec::new(), listeners: listeners.clone() };
+    let table = |version| Table {
+        version,
+        frontends: Vec::new(),
+        listeners: listeners.clone(),
+        removed: Vec::new(),
+    };
     let shared = shared_state(table(1));
     let _thread = worker(&shared).start().unwrap();
     let mut old = Vec::new();
@@ -126,7 +131,12 @@ fn following_a_table_takes_time_in_proportion_to_its_listeners() {
 #[test]
 fn the_second_of_two_tables_is_followed_however_soon_it_comes() {
     let listeners = listeners();
-    let table = |version| Table { version, frontends: Vec::new(), listeners: listeners.clone() };
+    let table = |version| Table {
+        version,
+        frontends: Vec::new(),
+        listeners: listeners.clone(),
+        removed: Vec::new(),
+    };
     let shared = shared_state(table(1));
     let thread = worker(&shared).start().unwrap();
     let mut old = Vec::new();
@@ -171,7 +181,12 @@ fn an_order_to_a_worker_closes_one_session_or_those_of_a_server() {
     let address = listening.local_addr().unwrap();
     let listener = Arc::new(Listener::new(address, vec![listening.into()]));
     let listeners = vec![(listener, Arc::clone(&frontend))];
-    let shared = shared_state(Table { version: 1, frontends: vec![frontend], listeners });
+    let shared = shared_state(Table {
+        version: 1,
+        frontends: vec![frontend],
+        listeners,
+        removed: Vec::new(),
+    });
     let thread = worker(&shared).start().unwrap();
     let open = || {
         let client = TcpStream::connect(address).unwrap();

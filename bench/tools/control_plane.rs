@@ -41,11 +41,12 @@ impl Bench {
             (format!("{}-{milliseconds}", kind.name), title)
         });
         let names: Vec<&Name> = names.iter().collect();
-        self.in_turns(&names, &self.subjects, |index, _| {
+        let subjects = self.balancers();
+        self.in_turns(&names, &subjects, |index, _| {
             let turns = intervals.map(|interval| {
                 let plain = Setup::plain(&servers, self.sessions_max());
                 let setup = Setup { probes: Some(interval), ..plain };
-                self.probing(self.subjects[index], &setup, interval)
+                self.probing(subjects[index], &setup, interval)
             });
             turns.into_iter().collect()
         })
@@ -89,8 +90,9 @@ impl Bench {
             let servers = addresses(&responders, *count);
             let title = format!("a scrape with {count} servers");
             let name = (format!("{}-{count}", kind.name), title);
-            self.in_turns(&[&name], &self.subjects, |index, _| {
-                Ok(vec![self.scraped(self.subjects[index], &servers, *scrapes)?])
+            let subjects = self.balancers();
+            self.in_turns(&[&name], &subjects, |index, _| {
+                Ok(vec![self.scraped(subjects[index], &servers, *scrapes)?])
             })
         });
         cpu::pin(&[self.core])?;

@@ -118,13 +118,8 @@ impl Bench {
     ) -> io::Result<()> {
         // Without a balancer nobody probes, and nobody is scraped.
         let of_balancer = matches!(disturbance, Disturbance::Scrapes | Disturbance::Probes(_));
-        // A test of the benchmark needs no more than two of them.
-        let is_wanted = |it: &&Subject| {
-            (!of_balancer || it.name != DIRECT)
-                && (!self.small || ["evenkeel", "haproxy"].contains(&it.name))
-        };
-        let subjects = self.subjects.iter().filter(is_wanted);
-        let subjects: Vec<Subject> = subjects.copied().collect();
+        let mut subjects = self.balancers();
+        subjects.retain(|it| !of_balancer || it.name != DIRECT);
         self.in_turns(&[&names[0], &names[1]], &subjects, |index, round| {
             self.alone_and_beside(subjects[index], disturbance, layout, round)
         })

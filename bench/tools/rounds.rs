@@ -154,6 +154,12 @@ impl Bench {
         Ok(())
     }
 
+    /// The subjects of a row that takes long to set up: all, or two for a test of the benchmark.
+    pub(crate) fn balancers(&self) -> Vec<Subject> {
+        let is_one = |it: &&Subject| !self.small || ["evenkeel", "haproxy"].contains(&it.name);
+        self.subjects.iter().filter(is_one).copied().collect()
+    }
+
     /// Starts all subjects and compares them.
     pub(crate) fn compare(&self, comparison: &Comparison<'_>) -> io::Result<()> {
         let running = self.start_all(&self.subjects, &comparison.layout.setup)?;

@@ -20,6 +20,10 @@ use crate::config::LogFormat;
 /// Lines in the channel: ten thousand servers may go down at once. A line has some hundred bytes.
 const LINES_WAITING: usize = 16_384;
 
+/// Of libraries, errors alone: that for DNS warns of each packet that is not an answer, and anybody
+/// can send them.
+const DEFAULT: &str = "error,evenkeel=info";
+
 /// For the last lines to be written at the end, if stderr is read.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -52,7 +56,7 @@ enum Entry {
 /// written once [`ApplicationLog::start`] is called. A second call collects nothing.
 #[must_use]
 pub fn init(format: LogFormat) -> ApplicationLog {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let (sender, waiting) = channel::bounded(LINES_WAITING);
     let is_wanted = || io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let colour = format == LogFormat::Text && is_wanted();

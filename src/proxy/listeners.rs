@@ -1,6 +1,6 @@
 //! The listening sockets of a worker: carries out what the gate of each decides.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -103,6 +103,7 @@ impl Listeners {
         for socket in &self.sockets {
             wanted.remove(&Arc::as_ptr(&socket.listener));
         }
+        self.drain_unseen(table);
         if wanted.is_empty() {
             return;
         }
@@ -113,6 +114,25 @@ impl Listeners {
             }
             for socket in listener.sockets_of(self.worker.index) {
                 self.push((listener, frontend), Some(socket), Gate::new());
+            }
+        }
+    }
+
+    /// Drains the sockets of listeners that a reload has removed before this worker has read a
+    /// table with them: only their worker closes them.
+    fn drain_unseen(&mut self, table: &Table) {
+        if table.removed.is_empty() {
+            return;
+        }
+        let known: HashSet<*const Listener> =
+            self.sockets.iter().map(|socket| Arc::as_ptr(&socket.listener)).collect();
+        for (listener, frontend) in &table.removed {
+            if !known.contains(&Arc::as_ptr(listener)) {
+                for socket in listener.sockets_of(self.worker.index) {
+                    let mut gate = Gate::new();
+                    gate.drain();
+                    self.push((listener, frontend), Some(socket), gate);
+                }
             }
         }
     }

@@ -111,7 +111,8 @@ mod tests {
     use crate::terms::{ServerId, WorkerIndex};
 
     fn worker() -> Rc<WorkerHandle> {
-        let table = Table { version: 1, frontends: Vec::new(), listeners: Vec::new() };
+        let table =
+            Table { version: 1, frontends: Vec::new(), listeners: Vec::new(), removed: Vec::new() };
         let (seen, _) = crossbeam::channel::unbounded();
         let wakers = vec![Waker::new().unwrap()];
         let shared =

@@ -28,6 +28,9 @@ pub struct Table {
     /// The listeners, and their frontends. A session holds its frontend, and must not keep a
     /// listening socket open.
     pub listeners: Vec<(Arc<Listener>, Arc<Frontend>)>,
+    /// Listeners that reloads have removed, and the frontends that they had, until every worker has
+    /// closed its sockets. A worker may not have read a table that had them.
+    pub removed: Vec<(Arc<Listener>, Arc<Frontend>)>,
 }
 
 /// A frontend in force. A session holds it until it is connected.

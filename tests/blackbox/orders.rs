@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::common::balancer::{PROGRAM, printed};
 use crate::common::client::{connect, exchange, fetch};
 use crate::common::metrics::Metrics;
-use crate::common::wait::holds_for;
+use crate::common::wait::{holds_for, until};
 use crate::common::{Balancer, Config, Server, TestEnv};
 
 fn two_naming(env: &TestEnv) -> (Config, [Server; 2]) {
@@ -90,7 +90,7 @@ fn a_server_in_maintenance_is_not_probed_and_a_draining_one_is() {
     balancer.control_ok(&["drain", "web/b"]);
     // A probe that is in flight still counts.
     let before = probes("b");
-    crate::common::until("probes of b go on", || probes("b") > before + 3.0);
+    until("probes of b go on", || probes("b") > before + 3.0);
     let before = probes("a");
     assert!(holds_for(Duration::from_millis(500), || probes("a") == before));
 }
@@ -212,5 +212,5 @@ fn commands_find_the_control_socket_through_an_invalid_file() {
     }
     let metrics = balancer.metrics();
     assert_eq!(metrics.sum("evenkeel_reloads_total", &[("outcome", "failed")]), 1.0);
-    assert!(balancer.application_log().contains("retires"));
+    until("it is logged", || balancer.application_log().contains("retires"));
 }

@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::common::client::connect;
+use crate::common::client::{connect, exchange};
 use crate::common::frozen::Frozen;
 use crate::common::wait::until;
 use crate::common::{Balancer, Config, Server, TestEnv, echoing, skip};
@@ -109,4 +109,34 @@ fn the_log_says_for_each_stuck_worker_how_many_clients_others_got() {
     // Each had about a third of the clients.
     assert!(given.iter().all(|given| (1..60).contains(given)), "{given:?}");
     assert!(given.iter().sum::<u64>() <= 60, "{given:?}");
+}
+
+#[test]
+fn a_frontend_that_is_added_and_removed_while_a_worker_does_not_run_is_closed() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let config = config.workers(2);
+    let balancer = Balancer::start(&env, &config);
+    let other = format!("[frontend.other]\nbind = [\"{}\"]\nbackend = \"web\"", env.port(8001));
+    let with_other = config.clone().more(&other);
+    let Some(frozen) = Frozen::thread(balancer.pid(), "worker-0") else {
+        let test = "a_frontend_that_is_added_and_removed_while_a_worker_does_not_run_is_closed";
+        return skip(test, NO_PTRACE);
+    };
+    balancer.reload(&with_other);
+    let clients: Vec<TcpStream> = (0..16).map(|_| connect(env.port(8001))).collect();
+    balancer.reload(&config);
+    drop(frozen);
+    // Those that had connected are served, by whichever worker.
+    for (number, client) in (0..).zip(&clients) {
+        assert_eq!(exchange(client, &[number]), [number]);
+    }
+    drop(clients);
+    until("connections are refused", || TcpStream::connect(env.port(8001)).is_err());
+    until("the frontend is gone", || !balancer.control_ok(&["status"]).contains("other"));
+    balancer.reload(&with_other);
+    assert_eq!(exchange(&connect(env.port(8001)), b"again"), b"again");
+    balancer.reload(&config);
+    until("connections are refused again", || TcpStream::connect(env.port(8001)).is_err());
+    balancer.assert_no_leaks();
 }

@@ -113,7 +113,9 @@ impl Controller {
         let changed = std::mem::take(&mut self.stale);
         if std::mem::take(&mut self.probes_moved) || changed {
             let version = self.shared.table.load().version + 1;
-            let old = self.shared.publish(self.cluster.table(version, &self.bound));
+            let mut table = self.cluster.table(version, &self.bound);
+            table.removed.clone_from(&self.remedy.removed);
+            let old = self.shared.publish(table);
             // A server may have come up or have a higher limit, and a frontend another backend.
             for frontend in old.frontends.iter().chain(&self.shared.table.load().frontends) {
                 for backend in frontend.backends() {

@@ -64,7 +64,10 @@ impl Controller {
         } else {
             self.notifier.watchdog(now);
         }
+        let before = self.remedy.removed.len();
         self.remedy.removed.retain(|(listener, _)| listener.sockets().next().is_some());
+        // The table in force has them, and so their frontends.
+        self.stale |= self.remedy.removed.len() < before;
     }
 
     /// Tells the kernel which workers get new clients. While the process drains, its sockets may be

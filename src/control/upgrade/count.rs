@@ -114,7 +114,8 @@ mod tests {
     }
 
     fn shared() -> SharedState {
-        let table = Table { version: 1, frontends: Vec::new(), listeners: Vec::new() };
+        let table =
+            Table { version: 1, frontends: Vec::new(), listeners: Vec::new(), removed: Vec::new() };
         let (events, _nobody) = crossbeam::channel::unbounded();
         let phase = PhaseCell::new(Instant::now());
         SharedState::new(table, phase, 1, events, None, vec![Waker::new().unwrap()])

@@ -117,16 +117,17 @@ fn read(stream: &tokio::net::UnixStream, earlier: &mut Earlier) -> io::Result<bo
     let mut any = false;
     let mut chunk = vec![0; CHUNK];
     loop {
+        // First of all, what was read before: the stream may be at its end.
+        while let Some(totals) = wire::take(&mut earlier.unread, STATE_MAX)? {
+            earlier.totals = totals;
+            any = true;
+        }
         match stream.try_read(&mut chunk) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => earlier.unread.extend_from_slice(&chunk[..count]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(any),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
-        }
-        while let Some(totals) = wire::take(&mut earlier.unread, STATE_MAX)? {
-            earlier.totals = totals;
-            any = true;
         }
     }
 }
