@@ -18,10 +18,9 @@ fn the_benchmark_returns_a_figure_for_every_kind_of_work_and_subject() {
     let _lock = ONE_AT_A_TIME.lock();
     let with_haproxy = found("haproxy");
     let subjects = subjects();
-    let output = Command::new(root.join("bench/run"))
+    let output = bench_run()
         .args(["--debug", "--small", "--rounds", "1", "--seconds", "0.1"])
         .arg(format!("--subjects={}", subjects.join(",")))
-        .stdin(Stdio::null())
         .output()
         .unwrap();
     let (table, log) = (text(&output.stdout), text(&output.stderr));
@@ -67,9 +66,9 @@ fn the_benchmark_returns_a_figure_for_every_kind_of_work_and_subject() {
     assert!(with_target("bulk") && (with_target("idle") || !with_haproxy), "{table}");
 
     let charts = root.join(file.trim()).with_file_name("charts");
-    let mut command = Command::new(root.join("bench/run"));
+    let mut command = bench_run();
     command.args(["--debug", "--charts"]).arg(root.join(file.trim())).arg(&charts);
-    assert!(command.stdin(Stdio::null()).status().unwrap().success());
+    assert!(command.status().unwrap().success());
     let bulk = std::fs::read_to_string(charts.join("bulk.svg")).unwrap();
     let with_bulk = |subject: &&&str| !subject.ends_with("-batch") && **subject != "evenkeel-open";
     for subject in subjects.iter().filter(with_bulk) {
@@ -84,7 +83,6 @@ fn a_ratio_a_fifth_worse_than_the_recorded_one_is_a_failure() {
         return;
     }
     let _lock = ONE_AT_A_TIME.lock();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let record = |ratios: &[f64]| {
         let file = folder.join(format!("recorded-{}.json", ratios.len()));
@@ -109,11 +107,10 @@ fn a_ratio_a_fifth_worse_than_the_recorded_one_is_a_failure() {
     for (ratios, code, verdict) in
         [(&[0.001][..], 0, ": met"), (&[1000.0], 1, ": NOT met"), (&[1000.0, 0.001], 0, ": met")]
     {
-        let output = Command::new(root.join("bench/run"))
+        let output = bench_run()
             .args(["--debug", "--small", "--rounds", "1", "--seconds", "0.1"])
             .args(["--subjects=direct,evenkeel,haproxy", "keepalive"])
             .arg(record(ratios))
-            .stdin(Stdio::null())
             .output()
             .unwrap();
         let (table, log) = (text(&output.stdout), text(&output.stderr));
@@ -134,9 +131,9 @@ fn publishing_replaces_the_result_of_the_same_processor_and_the_tables_of_the_re
     let readme = "before\n<!-- tables -->\nold\n<!-- end of tables -->\nafter\n";
     std::fs::write(folder.join("README.md"), readme).unwrap();
     let _lock = ONE_AT_A_TIME.lock();
-    let mut command = Command::new(root.join("bench/run"));
+    let mut command = bench_run();
     command.args(["--debug", "--publish", "bench/result.json"]).arg(&folder);
-    let output = command.stdin(Stdio::null()).output().unwrap();
+    let output = command.output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     let published = std::fs::read_to_string(folder.join("result.json")).unwrap();
     assert_eq!(published.matches("\"run\"").count(), count);
@@ -213,10 +210,9 @@ fn subjects() -> Vec<&'static str> {
 
 #[test]
 fn an_unknown_kind_of_work_is_refused_with_the_known_ones() {
-    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/run");
-    let mut command = Command::new(run);
+    let mut command = bench_run();
     let command = command.args(["--debug", "--subjects=direct", "keepalife"]);
-    let output = command.stdin(Stdio::null()).output().unwrap();
+    let output = command.output().unwrap();
     let log = text(&output.stderr);
     if log.contains("missing:") {
         skip(&log);
@@ -227,6 +223,22 @@ fn an_unknown_kind_of_work_is_refused_with_the_known_ones() {
         log.contains("keepalife") && log.contains("keepalive, connection, bulk, upload"),
         "{log}"
     );
+}
+
+/// bench/run, which runs cargo: without the variables that cargo sets for tests, for which build
+/// scripts would run again, now and in the next build.
+fn bench_run() -> Command {
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/run"));
+    command.stdin(Stdio::null());
+    let names = std::env::vars_os().map(|(name, _)| name);
+    let of_package = ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_", "CARGO_CRATE_"];
+    for name in names.filter(|name| {
+        let name = name.to_string_lossy();
+        of_package.iter().any(|prefix| name.starts_with(prefix))
+    }) {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// Whether bench/run finds a program.
