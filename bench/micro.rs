@@ -260,8 +260,7 @@ fn backend(balance: Balance, servers: u32) -> Backend {
 }
 
 fn shared_state() -> SharedState {
-    let table =
-        Table { version: 1, frontends: Vec::new(), listeners: Vec::new(), removed: Vec::new() };
+    let table = Table { version: 1, ..Table::default() };
     let (seen, _) = crossbeam::channel::unbounded();
     let wakers = (0..THREADS_MAX).map(|_| Waker::new().expect("there are descriptors"));
     SharedState::new(table, PhaseCell::new(Instant::now()), 100, seen, None, wakers.collect())

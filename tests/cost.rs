@@ -136,7 +136,7 @@ impl TestWorker {
         let frontend = Arc::new(frontend);
         let listener = Arc::new(Listener::new(address, vec![listener.into()]));
         let listeners = vec![(listener, Arc::clone(&frontend))];
-        let table = Table { version: 1, frontends: vec![frontend], listeners, removed: Vec::new() };
+        let table = Table { version: 1, frontends: vec![frontend], listeners, ..Table::default() };
         let phase = PhaseCell::new(Instant::now());
         let (events, receiver) = crossbeam::channel::unbounded();
         drop(receiver);

@@ -105,7 +105,7 @@ fn time_to_follow(listeners: usize) -> Duration {
         version,
         frontends: Vec::new(),
         listeners: listeners.clone(),
-        removed: Vec::new(),
+        ..Table::default()
     };
     let shared = shared_state(table(1));
     let _thread = worker(&shared).start().unwrap();
@@ -135,7 +135,7 @@ fn the_second_of_two_tables_is_followed_however_soon_it_comes() {
         version,
         frontends: Vec::new(),
         listeners: listeners.clone(),
-        removed: Vec::new(),
+        ..Table::default()
     };
     let shared = shared_state(table(1));
     let thread = worker(&shared).start().unwrap();
@@ -185,7 +185,7 @@ fn an_order_to_a_worker_closes_one_session_or_those_of_a_server() {
         version: 1,
         frontends: vec![frontend],
         listeners,
-        removed: Vec::new(),
+        ..Table::default()
     });
     let thread = worker(&shared).start().unwrap();
     let open = || {

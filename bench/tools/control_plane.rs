@@ -41,7 +41,7 @@ impl Bench {
             (format!("{}-{milliseconds}", kind.name), title)
         });
         let names: Vec<&Name> = names.iter().collect();
-        let subjects = self.balancers();
+        let subjects = self.subjects_of_slow_rows();
         self.in_turns(&names, &subjects, |index, _| {
             let turns = intervals.map(|interval| {
                 let plain = Setup::plain(&servers, self.sessions_max());
@@ -90,7 +90,7 @@ impl Bench {
             let servers = addresses(&responders, *count);
             let title = format!("a scrape with {count} servers");
             let name = (format!("{}-{count}", kind.name), title);
-            let subjects = self.balancers();
+            let subjects = self.subjects_of_slow_rows();
             self.in_turns(&[&name], &subjects, |index, _| {
                 Ok(vec![self.scraped(subjects[index], &servers, *scrapes)?])
             })

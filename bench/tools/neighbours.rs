@@ -118,7 +118,7 @@ impl Bench {
     ) -> io::Result<()> {
         // Without a balancer nobody probes, and nobody is scraped.
         let of_balancer = matches!(disturbance, Disturbance::Scrapes | Disturbance::Probes(_));
-        let mut subjects = self.balancers();
+        let mut subjects = self.subjects_of_slow_rows();
         subjects.retain(|it| !of_balancer || it.name != DIRECT);
         self.in_turns(&[&names[0], &names[1]], &subjects, |index, round| {
             self.alone_and_beside(subjects[index], disturbance, layout, round)

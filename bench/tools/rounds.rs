@@ -154,8 +154,8 @@ impl Bench {
         Ok(())
     }
 
-    /// The subjects of a row that takes long to set up: all, or two for a test of the benchmark.
-    pub(crate) fn balancers(&self) -> Vec<Subject> {
+    /// The subjects of rows that take long to set up: all, or two for a test of the benchmark.
+    pub(crate) fn subjects_of_slow_rows(&self) -> Vec<Subject> {
         let is_one = |it: &&Subject| !self.small || ["evenkeel", "haproxy"].contains(&it.name);
         self.subjects.iter().filter(is_one).copied().collect()
     }

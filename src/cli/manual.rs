@@ -42,8 +42,8 @@ const SECTIONS: [Section; 4] = [
         &[
             (
                 "RUST_LOG",
-                "Level of the application log (default: info), such as debug, or a list of \
-                 directives of the Rust crate tracing-subscriber.",
+                "Level of the application log, such as evenkeel=debug: a list of directives of the \
+                 Rust crate tracing-subscriber (default: error,evenkeel=info).",
             ),
             ("NO_COLOR", "If set, the application log has no colours, also on a terminal."),
             (

@@ -27,8 +27,7 @@ use crate::terms::{ConnectFailure, Direction, Reason, Refusal, ServerId, WorkerI
 
 /// Two workers, running.
 pub(super) fn shared() -> Arc<SharedState> {
-    let table =
-        Table { version: 1, frontends: Vec::new(), listeners: Vec::new(), removed: Vec::new() };
+    let table = Table { version: 1, ..Table::default() };
     let phase = PhaseCell::new(Instant::now());
     let (seen, _) = crossbeam::channel::unbounded();
     let wakers = (0..2).map(|_| Waker::new().unwrap()).collect();

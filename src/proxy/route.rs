@@ -111,8 +111,7 @@ mod tests {
     use crate::terms::{ServerId, WorkerIndex};
 
     fn worker() -> Rc<WorkerHandle> {
-        let table =
-            Table { version: 1, frontends: Vec::new(), listeners: Vec::new(), removed: Vec::new() };
+        let table = Table { version: 1, ..Table::default() };
         let (seen, _) = crossbeam::channel::unbounded();
         let wakers = vec![Waker::new().unwrap()];
         let shared =

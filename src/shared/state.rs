@@ -272,8 +272,7 @@ mod tests {
     use crate::sys::socket::Socket;
 
     fn state(workers: usize) -> SharedState {
-        let table =
-            Table { version: 1, frontends: Vec::new(), listeners: Vec::new(), removed: Vec::new() };
+        let table = Table { version: 1, ..Table::default() };
         let wakers = (0..workers).map(|_| Waker::new().unwrap()).collect();
         let (events, _nobody) = crossbeam::channel::unbounded();
         SharedState::new(table, PhaseCell::new(Instant::now()), 1, events, None, wakers)

@@ -19,7 +19,7 @@ use crate::shared::routes::{ClientHello, Routes};
 use crate::shared::schedule::Schedule;
 
 /// The state in force.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Table {
     /// Grows by one with each table of the process.
     pub version: u64,

@@ -2,7 +2,7 @@
 //! shows them (proc(5)).
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -46,8 +46,7 @@ fn in_table(file: &str, address: SocketAddr) -> Vec<Listening> {
 
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let same = a.ip().to_canonical() == b.ip().to_canonical();
-    let is_wildcard = |ip: IpAddr| ip.is_unspecified();
-    a.port() == b.port() && (same || is_wildcard(a.ip()) || is_wildcard(b.ip()))
+    a.port() == b.port() && (same || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
 
 /// The sockets that listen at a path.
@@ -114,7 +113,7 @@ pub(crate) fn runs_as_owner_of(process: u32, sockets: &[Listening]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
     use std::os::unix::net::{UnixListener, UnixStream};
 
     use socket2::{Domain, Socket, Type};

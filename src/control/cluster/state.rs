@@ -242,8 +242,7 @@ impl Cluster {
         for backend in &mut self.backends {
             backends.insert(Arc::clone(&backend.name), backend.build(&mut self.changes));
         }
-        let mut table =
-            Table { version, frontends: Vec::new(), listeners: Vec::new(), removed: Vec::new() };
+        let mut table = Table { version, ..Table::default() };
         for FrontendState { config, shared, .. } in &self.frontends {
             let backend = config.backend.as_ref();
             let frontend = Arc::new(Frontend {

@@ -114,8 +114,7 @@ mod tests {
     }
 
     fn shared() -> SharedState {
-        let table =
-            Table { version: 1, frontends: Vec::new(), listeners: Vec::new(), removed: Vec::new() };
+        let table = Table { version: 1, ..Table::default() };
         let (events, _nobody) = crossbeam::channel::unbounded();
         let phase = PhaseCell::new(Instant::now());
         SharedState::new(table, phase, 1, events, None, vec![Waker::new().unwrap()])

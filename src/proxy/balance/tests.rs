@@ -23,8 +23,7 @@ use crate::sys::waker::Waker;
 use crate::terms::{EndpointId, ServerId, WorkerIndex};
 
 fn worker() -> Rc<WorkerHandle> {
-    let table =
-        Table { version: 1, frontends: Vec::new(), listeners: Vec::new(), removed: Vec::new() };
+    let table = Table { version: 1, ..Table::default() };
     let (events, _) = crossbeam::channel::unbounded();
     let wakers = vec![Waker::new().unwrap()];
     let shared = SharedState::new(table, PhaseCell::new(Instant::now()), 9, events, None, wakers);

@@ -6,10 +6,12 @@ use socket2::SockAddr;
 
 use crate::common::process::Descriptors;
 use crate::common::wait::until;
-use crate::common::{Balancer, Config, Server, TestEnv, echoing};
+use crate::common::{Balancer, Server, TestEnv, echoing};
 use crate::hostile::flood::{Flood, Manner};
 use crate::hostile::garbage::{self, Sent};
-use crate::hostile::{CONTROL_MAX, Quiet, Sessions, until_scraped, until_status};
+use crate::hostile::{
+    CONTROL_MAX, Quiet, Sessions, slow_clients_are_cut_off, until_scraped, until_status,
+};
 use crate::scrape::many;
 
 fn control(env: &TestEnv) -> SockAddr {
@@ -26,28 +28,7 @@ const SLOW: &[(Manner, usize)] = &[
 #[test]
 fn slow_clients_of_the_control_socket_are_cut_off_while_orders_and_sessions_go_on() {
     let env = TestEnv::exclusive();
-    let echo = Server::echo(env.port(9001));
-    let config = Config::new(&env).quick_health("tcp").server("echo", echo.address);
-    let mut balancer = Balancer::start(&env, &config);
-    balancer.metrics_until("the server is up", |metrics| metrics.up("echo"));
-    let quiet = Quiet::of(&balancer);
-    let sessions = Sessions::start(env.frontend());
-    let flood = Flood::start(control(&env), SLOW);
-    until("slow clients are cut off", || {
-        until_scraped(env.observe());
-        until_status(&balancer);
-        sessions.assert_go_on();
-        quiet.assert_bounded(&balancer, 3);
-        flood.cut() > 3 * CONTROL_MAX
-    });
-    sessions.end();
-    drop(flood);
-    quiet.assert_back(&balancer);
-    let flood = Flood::start(control(&env), SLOW);
-    until("a slow client is cut off", || flood.cut() > 0);
-    balancer.signal(Signal::SIGTERM);
-    assert!(balancer.wait().success());
-    drop(flood);
+    slow_clients_are_cut_off(&env, &control(&env), SLOW, 3 * CONTROL_MAX);
 }
 
 #[test]

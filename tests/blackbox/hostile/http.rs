@@ -1,12 +1,9 @@
 //! `observe.bind` (case 98).
 
-use nix::sys::signal::Signal;
-
-use crate::common::wait::until;
 use crate::common::{Balancer, Config, Server, TestEnv};
-use crate::hostile::flood::{Flood, Manner};
+use crate::hostile::flood::Manner;
 use crate::hostile::garbage::{self, Sent};
-use crate::hostile::{HTTP_MAX, Quiet, Sessions, until_scraped, until_status};
+use crate::hostile::{HTTP_MAX, Quiet, Sessions, slow_clients_are_cut_off, until_scraped};
 
 /// More clients than are served at a time; all fit into the backlog of 128.
 const SLOW: &[(Manner, usize)] = &[
@@ -18,28 +15,8 @@ const SLOW: &[(Manner, usize)] = &[
 #[test]
 fn slow_clients_are_cut_off_while_scrapes_orders_probes_and_sessions_go_on() {
     let env = TestEnv::exclusive();
-    let echo = Server::echo(env.port(9001));
-    let config = Config::new(&env).quick_health("tcp").server("echo", echo.address);
-    let mut balancer = Balancer::start(&env, &config);
-    balancer.metrics_until("the server is up", |metrics| metrics.up("echo"));
-    let quiet = Quiet::of(&balancer);
-    let sessions = Sessions::start(env.frontend());
-    let flood = Flood::start(env.observe().into(), SLOW);
     // Those of one place after the other.
-    until("slow clients are cut off", || {
-        until_scraped(env.observe());
-        until_status(&balancer);
-        sessions.assert_go_on();
-        quiet.assert_bounded(&balancer, 3);
-        flood.cut() > 2 * HTTP_MAX
-    });
-    sessions.end();
-    drop(flood);
-    quiet.assert_back(&balancer);
-    let flood = Flood::start(env.observe().into(), SLOW);
-    until("a slow client is cut off", || flood.cut() > 0);
-    balancer.signal(Signal::SIGTERM);
-    assert!(balancer.wait().success());
+    slow_clients_are_cut_off(&env, &env.observe().into(), SLOW, 2 * HTTP_MAX);
 }
 
 #[test]

@@ -13,10 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
+use nix::sys::signal::Signal;
+use socket2::SockAddr;
+
 use crate::common::client::{connect, exchange};
 use crate::common::process::{Descriptors, resident_kib};
 use crate::common::wait::{holds_for, until, until_ok, until_some};
-use crate::common::{Balancer, http as client};
+use crate::common::{Balancer, Config, Server, TestEnv, http as client};
+use crate::hostile::flood::{Flood, Manner};
 
 /// Connections that are open at a time: to HTTP, and to the control socket.
 const HTTP_MAX: usize = 128;
@@ -137,4 +141,36 @@ fn until_status(balancer: &Balancer<'_>) {
         let text = crate::common::balancer::printed(&output);
         if output.status.success() { Ok(()) } else { Err(text) }
     });
+}
+
+/// Slow clients of an address are cut off, more than `many` of them, while scrapes, orders, probes
+/// and sessions go on; and they do not delay the end of the process.
+fn slow_clients_are_cut_off(
+    env: &TestEnv,
+    address: &SockAddr,
+    clients: &[(Manner, usize)],
+    many: usize,
+) {
+    let echo = Server::echo(env.port(9001));
+    let config = Config::new(env).quick_health("tcp").server("echo", echo.address);
+    let mut balancer = Balancer::start(env, &config);
+    balancer.metrics_until("the server is up", |metrics| metrics.up("echo"));
+    let quiet = Quiet::of(&balancer);
+    let sessions = Sessions::start(env.frontend());
+    let flood = Flood::start(address.clone(), clients);
+    until("slow clients are cut off", || {
+        until_scraped(env.observe());
+        until_status(&balancer);
+        sessions.assert_go_on();
+        quiet.assert_bounded(&balancer, 3);
+        flood.cut() > many
+    });
+    sessions.end();
+    drop(flood);
+    quiet.assert_back(&balancer);
+    let flood = Flood::start(address.clone(), clients);
+    until("a slow client is cut off", || flood.cut() > 0);
+    balancer.signal(Signal::SIGTERM);
+    assert!(balancer.wait().success());
+    drop(flood);
 }

@@ -75,8 +75,7 @@ enum Completion {
 
 impl Worker {
     pub(crate) fn new(index: WorkerIndex, context: &Context) -> Self {
-        let none =
-            Table { version: 0, frontends: Vec::new(), listeners: Vec::new(), removed: Vec::new() };
+        let none = Table { version: 0, ..Table::default() };
         Self {
             handle: Rc::new(WorkerHandle::new(Arc::clone(&context.shared), index)),
             table: Arc::new(none),
