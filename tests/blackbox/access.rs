@@ -105,6 +105,9 @@ fn each_client_has_a_rate_of_its_own() {
         assert_eq!(served, [true, true, false, false], "{address}");
     }
     assert_eq!(refused(&balancer, "rate"), 4.0);
+    // Whoever is refused has no session that would be logged.
+    let logged = || balancer.application_log().contains("refused, by reason: rate ");
+    until("the log says that clients are refused", logged);
     balancer.assert_no_leaks();
 }
 

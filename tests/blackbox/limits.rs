@@ -46,6 +46,8 @@ fn a_client_beyond_sessions_max_waits_until_a_session_ends() {
         eleventh.write_all(b"me too").unwrap();
         assert!(holds_for(Duration::from_millis(500), || !answered(&eleventh)), "{limit}");
         assert_eq!(server.accepted(), 10, "{limit}");
+        let log = || balancer.application_log();
+        until("the limit is logged", || log().contains("sessions_max (10) is reached"));
         clients.pop();
         let mut answer = [0; 6];
         eleventh.read_exact(&mut answer).unwrap();

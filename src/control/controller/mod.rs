@@ -12,6 +12,7 @@ mod dry_run;
 mod explain;
 mod names;
 mod worker_events;
+mod limits_reached;
 mod carried;
 mod upgrade_state;
 mod upgrading;

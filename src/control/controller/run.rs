@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::control::budget::Budget;
 use crate::control::cluster::{Bound, Cluster};
 use crate::control::controller::events::{Event, Events, WorkerEvents};
+use crate::control::controller::limits_reached::ReachedLimits;
 use crate::control::controller::pace::TablePace;
 use crate::control::controller::requester::Requester;
 use crate::control::controller::state::{Controller, Reloading, Remedy};
@@ -131,6 +132,7 @@ pub async fn run(parts: Parts) -> Result<(), String> {
         probes_moved: false,
         pace: TablePace::default(),
         notifier: Notifier::from_environment(),
+        reached: ReachedLimits::default(),
         accept_logged: None,
         source_logged: None,
         stall_logged: None,
@@ -296,6 +298,7 @@ impl Controller {
         self.notify_status();
         self.ask_for_unserved();
         let now = Instant::now();
+        self.log_reached_limits(now);
         self.stale |= self.cluster.grow(now);
         self.stale |= self.cluster.end_downtimes(now);
         self.cluster.sample_connects(now);

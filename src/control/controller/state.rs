@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::control::budget::Budget;
 use crate::control::cluster::{Bound, Cluster};
 use crate::control::controller::events::Senders;
+use crate::control::controller::limits_reached::ReachedLimits;
 use crate::control::controller::pace::TablePace;
 use crate::control::controller::requester::Requester;
 use crate::control::controller::upgrade_state::Upgrading;
@@ -60,6 +61,7 @@ pub(super) struct Controller {
     pub(super) remedy: Remedy,
     /// The limit of descriptors is lower than at the start.
     pub(super) descriptors_lowered: bool,
+    pub(super) reached: ReachedLimits,
     /// When it was last logged that a worker cannot accept.
     pub(super) accept_logged: Option<Instant>,
     /// When it was last logged that a connect had no source address.

@@ -30,6 +30,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 const DRAINING: &str = "no upgrade: evenkeel is draining";
 
 const FAILED: &str = "upgrade failed, this process stays in charge";
+const FAILED_AT_THE_END: &str = "upgrade failed, and this process is ending";
 
 impl Controller {
     /// An upgrade is requested.
@@ -157,7 +158,8 @@ impl Controller {
 
     fn upgrade_failed(&mut self, requester: Requester, why: &str) {
         self.upgrading.failed += 1;
-        let line = format!("{FAILED}: {}", why.trim_end().replace('\n', "; "));
+        let outcome = if self.is_ending() { FAILED_AT_THE_END } else { FAILED };
+        let line = format!("{outcome}: {}", why.trim_end().replace('\n', "; "));
         tracing::error!("{line}");
         requester.answer(Err(line));
     }

@@ -98,7 +98,7 @@ fn a_second_upgrade_is_refused_while_one_is_under_way_and_a_signal_to_end_ends_i
     assert_eq!(exchange(&session, b"in"), b"in");
     chain.first.signal(Signal::SIGTERM);
     until("new connections are refused", || TcpStream::connect(env.frontend()).is_err());
-    chain.logged("upgrade failed");
+    chain.logged("upgrade failed, and this process is ending");
     assert_eq!(exchange(&session, b"continues"), b"continues");
     drop(session);
     assert!(chain.first.wait().success());
