@@ -104,13 +104,15 @@ fn message(bytes: &[u8]) -> Progress<Vec<u8>> {
     }
 }
 
-/// The names in the body of a `ClientHello`; none: it is invalid.
+/// The names in the body of a `ClientHello`; none: it is invalid. One with two of what must be there
+/// once (RFC 8446, 4.2; RFC 6066, 3) is invalid: the server may read the other one.
 fn names(message: &[u8], is_routed: impl Fn(&[u8]) -> bool) -> Option<ClientHello> {
     let (behind, contents) = parse_tls_handshake_client_hello(message).ok()?;
     if !behind.is_empty() {
         return None;
     }
     let mut hello = ClientHello::default();
+    let (mut has_server_name, mut has_protocols) = (false, false);
     let mut rest = contents.ext.unwrap_or_default();
     while !rest.is_empty() {
         let ([kind_high, kind_low, high, low], behind) = rest.split_first_chunk()?;
@@ -124,9 +126,14 @@ fn names(message: &[u8], is_routed: impl Fn(&[u8]) -> bool) -> Option<ClientHell
                 else {
                     return None;
                 };
-                let name = names.iter().find(|(kind, _)| *kind == SNIType::HostName);
+                let mut names = names.iter().filter(|(kind, _)| *kind == SNIType::HostName);
+                let name = names.next();
+                if std::mem::replace(&mut has_server_name, true) || names.next().is_some() {
+                    return None;
+                }
                 hello.server_name = name.and_then(|(_, name)| comparable(name));
             }
+            ALPN if std::mem::replace(&mut has_protocols, true) => return None,
             ALPN => {
                 let (_, TlsExtension::ALPN(protocols)) =
                     parse_tls_extension_alpn_content(content).ok()?
@@ -301,6 +308,10 @@ mod tests {
             b"\x16\x03\x01\x00\x04\x01\x00\x00\x00\x16\x03\x01\x00\x01\x00".to_vec(),
             records(&hello(&extension(SERVER_NAME, b"\0\x09x")), 1000),
             records(&hello(b"\0\0\0"), 1000),
+            records(&hello(&[sni("a.test"), sni("b.test")].concat()), 1000),
+            records(&hello(&[sni("a.test"), sni("a.test")].concat()), 1000),
+            records(&hello(&[alpn(&["h2"]), alpn(&["h2"])].concat()), 1000),
+            records(&hello(&extension(SERVER_NAME, b"\0\x08\0\0\x01a\0\0\x01b")), 1000),
             cut,
         ] {
             assert_eq!(read(&bytes), Progress::Invalid, "{bytes:?}");
