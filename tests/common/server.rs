@@ -67,7 +67,12 @@ impl Server {
 
     /// Sends back what it receives, until the client shuts down.
     pub(crate) fn echo(address: SocketAddr) -> Self {
-        Self::start(address, |stream| echo(&stream))
+        Self::start(address, |stream| {
+            // A session may be silent for long on a busy machine. Its client has a time limit.
+            stream.set_read_timeout(None).unwrap();
+            stream.set_write_timeout(None).unwrap();
+            echo(&stream);
+        })
     }
 
     /// Answers an HTTP request with its name, and closes.
