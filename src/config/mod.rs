@@ -369,4 +369,17 @@ mod tests {
         assert_eq!(config.backends[0].servers[1].address, host);
         assert!(from_arguments(&[], &[]).is_err());
     }
+
+    #[test]
+    fn an_address_twice_on_the_command_line_is_an_error_without_a_line() {
+        let twice = |address: &str| vec![address.to_owned(), address.to_owned()];
+        let (bind, server) = ("127.0.0.1:8080", "127.0.0.1:9001");
+        let error = from_arguments(&twice(bind), &twice(server)).unwrap_err().to_string();
+        let servers = "server \"server2\" has the address of server \"server1\"; remove";
+        assert!(error.contains(servers), "{error}");
+        let binds = "127.0.0.1:8080 is already bound by frontend \"main\", as 127.0.0.1:8080;";
+        assert!(error.contains(binds), "{error}");
+        let error = from_arguments(&["127.0.0.1:8404".to_owned()], &[]).unwrap_err().to_string();
+        assert!(error.contains("already bound by observe.bind, by default, as"), "{error}");
+    }
 }

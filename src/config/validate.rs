@@ -146,13 +146,14 @@ fn backend_references(config: &Config, sink: &Sink<'_>) {
 /// Each name and each address is in a backend once.
 fn servers(backend: &BackendSettings, sink: &Sink<'_>) {
     let mut names: HashMap<&str, Span> = HashMap::new();
-    let mut addresses: HashMap<String, Span> = HashMap::new();
+    let mut addresses: HashMap<String, &Server> = HashMap::new();
     let none = ServerAddress::default();
     for server in &backend.servers {
         let name = names.insert(&server.name, server.span).filter(|_| !server.name.is_empty());
-        if let Some(Span { line, .. }) = name {
+        if let Some(first) = name {
             let (name, owner) = (shown(&server.name), shown(&backend.name));
-            let text = format!("server {name} is already in backend {owner}, in line {line}");
+            let owner = with_line(format!("backend {owner}"), first);
+            let text = format!("server {name} is already in {owner}");
             sink.push_at(server.span, text + "; give it another name");
         }
         if let ServerAddress::Ip(address) = server.address
@@ -163,10 +164,11 @@ fn servers(backend: &BackendSettings, sink: &Sink<'_>) {
             sink.push_at(server.span, format!("{text}; add an {family} address to `source`"));
         }
         // As text, a host name with a dot at its end equals one without.
-        let address = addresses.insert(server.address.to_string(), server.span);
-        if let Some(Span { line, .. }) = address.filter(|_| server.address != none) {
+        let first = addresses.insert(server.address.to_string(), server);
+        if let Some(first) = first.filter(|_| server.address != none) {
             let name = shown(&server.name);
-            let text = format!("server {name} has the address of the server in line {line}");
+            let other = with_line(format!("server {}", shown(&first.name)), first.span);
+            let text = format!("server {name} has the address of {other}");
             sink.push_at(server.span, text + "; remove one of them, and use weight for its share");
         }
     }
@@ -192,7 +194,7 @@ fn binds(config: &Config, sink: &Sink<'_>) {
     for (bind, span, owner) in &all {
         if let BindAddress::Unix(path) = bind {
             if let Some((first, by)) = paths.insert(path, (*span, owner)) {
-                let text = format!("{bind} is already bound by {by}, {}", line_of(first));
+                let text = format!("{bind} is already bound by {}", bound_by(by, first));
                 sink.push_at(*span, text + "; give one of them another path");
             }
             continue;
@@ -206,9 +208,9 @@ fn binds(config: &Config, sink: &Sink<'_>) {
             let others = taken.entry(address.port()).or_default();
             let other = others.iter().find(|(other, ..)| overlap(*other, address));
             if let Some((other, first, by)) = other.filter(|_| !reported) {
-                let line = line_of(*first);
+                let by = bound_by(by, *first);
                 let (address, other) = (Shown(address), Shown(*other));
-                let text = format!("{address} is already bound by {by}, {line}, as {other}");
+                let text = format!("{address} is already bound by {by}, as {other}");
                 sink.push_at(*span, text + "; give one of them another port or address");
                 // One problem for a range.
                 reported = true;
@@ -218,12 +220,20 @@ fn binds(config: &Config, sink: &Sink<'_>) {
     }
 }
 
-/// Where something is, for an error about another line.
-fn line_of(span: Span) -> String {
+/// `what` with its line, for an error about another line. What the command line names has none.
+fn with_line(what: String, span: Span) -> String {
     match span.line {
-        0 => "by default".to_owned(),
-        line => format!("in line {line}"),
+        0 => what,
+        line => format!("{what}, in line {line}"),
     }
+}
+
+/// The owner of an address. Of those without a line, a key of `observe` has its default.
+fn bound_by(owner: &str, span: Span) -> String {
+    if span.line == 0 && owner.starts_with("observe.") {
+        return format!("{owner}, by default");
+    }
+    with_line(owner.to_owned(), span)
 }
 
 /// Servers through which a connection comes back to the backend that it came from.
