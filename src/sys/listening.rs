@@ -1,11 +1,11 @@
 //! Listening sockets of this network namespace, and the processes that have them open, as `/proc`
 //! shows them (proc(5)).
 
-use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::{fs, io};
 
 /// The state of a listening socket in /proc/net/tcp (`TCP_LISTEN`).
 const LISTEN: &str = "0A";
@@ -94,14 +94,31 @@ pub(crate) fn name_of(process: u32) -> String {
     name.trim_end().to_owned()
 }
 
-/// Whether a process has one of these sockets open. None: this user may not see its descriptors.
+/// Whether a process has one of these sockets open. None: its descriptors may not be seen: another
+/// user has the process, or this one is confined, so that it may list descriptors of other
+/// processes but not read what they are (Landlock, and `ptrace(2)` of a process with more
+/// capabilities).
 pub(crate) fn has_one_of(process: u32, sockets: &[Listening]) -> Option<bool> {
-    let descriptors = fs::read_dir(format!("/proc/{process}/fd")).ok()?;
-    let mut links = descriptors.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
-    Some(links.any(|link| {
-        let inode = link.to_str().and_then(|name| name.strip_prefix("socket:[")?.strip_suffix(']'));
-        inode.is_some_and(|inode| sockets.iter().any(|socket| socket.inode == inode))
-    }))
+    let descriptors = match fs::read_dir(format!("/proc/{process}/fd")) {
+        Ok(descriptors) => descriptors,
+        // The process has ended.
+        Err(error) => return (error.kind() == io::ErrorKind::NotFound).then_some(false),
+    };
+    for descriptor in descriptors.flatten() {
+        match fs::read_link(descriptor.path()) {
+            Ok(link) if is_one_of(&link, sockets) => return Some(true),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
+            // Another file, or it was closed meanwhile.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Some(false)
+}
+
+/// Whether a link of /proc/PID/fd is one of these sockets: `socket:[12345]`.
+fn is_one_of(link: &Path, sockets: &[Listening]) -> bool {
+    let inode = link.to_str().and_then(|name| name.strip_prefix("socket:[")?.strip_suffix(']'));
+    inode.is_some_and(|inode| sockets.iter().any(|socket| socket.inode == inode))
 }
 
 /// Whether a process runs as a user that made one of these sockets; root makes many, and does not
