@@ -25,15 +25,16 @@ section! {
     "backend.NAME" => BackendSettings {
         /// How a server is chosen. "roundrobin": in turn, by weight; "leastconn": the one with the
         /// fewest sessions in proportion to its weight; "random": the one with fewer sessions of
-        /// two that are drawn by weight; "source": by the client's address, so that a client keeps
-        /// its server as long as that is up (consistent hashing, similar to Maglev; clients of a
-        /// unix socket have no address, and are distributed in turn); "first": the first one in the
-        /// file that is below its `sessions_max`.
+        /// two that are drawn by weight; "source": by the client's address: if a server comes or
+        /// goes, nearly all clients of the others keep theirs (consistent hashing, similar to
+        /// Maglev; clients of a unix socket have no address, and are distributed in turn); "first":
+        /// the first one in the file that is below its `sessions_max`.
         balance: Balance = Default(Kind::Words(Balance::WORDS), r#""roundrobin""#);
         /// Timeout of one attempt to connect to a server.
         connect_timeout: Duration = Default(TIMEOUT, r#""3s""#);
         /// Attempts to connect after a failed one, each to another server if there is one. If a
-        /// server resets a connection before any byte was delivered, that is a failed attempt too.
+        /// server resets a connection while the first bytes of the client wait to be sent to it,
+        /// that is a failed attempt too; any other reset ends the session (`server_reset`).
         retries: u32 = Default(RETRIES, "2");
         /// How long a session waits while every server is at its `sessions_max`.
         queue_timeout: Duration = Default(TIMEOUT, r#""3s""#);
