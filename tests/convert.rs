@@ -112,7 +112,7 @@ fn processor_time() -> u64 {
 #[test]
 fn the_time_of_a_conversion_grows_with_the_file_and_not_with_its_square() {
     let servers = |number: usize| {
-        let line = |at: usize| format!(" server s{at} s{at}:80 check inter {at} observe layer4\n");
+        let line = |at: usize| format!(" server s{at} s{at}:80 check inter 1{at} observe layer4\n");
         format!("listen x\n bind :80\n{}", (0..number).map(line).collect::<String>())
     };
     let proxies = |number: usize| {

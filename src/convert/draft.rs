@@ -106,6 +106,13 @@ pub(super) struct Server {
     pub(super) place: Place,
 }
 
+impl Server {
+    /// Whether it is switched off.
+    pub(super) fn is_out(&self) -> bool {
+        self.entries.iter().any(|(key, _)| *key == "state")
+    }
+}
+
 /// Where a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Address {

@@ -68,13 +68,24 @@ fn servers(backend: &mut Backend, report: &Report) {
         let weight = server.weight.unwrap_or(1);
         let at = *positions.entry(server.address.text()).or_insert(merged.len());
         match merged.get_mut(at) {
+            // Of two, the one that gets sessions.
+            Some((first, sum)) if first.is_out() || server.is_out() => {
+                let out = if server.is_out() { &server.name } else { &first.name };
+                let reason =
+                    format!("the address of server {out}, which gets no session: left out");
+                report.near(server.place, reason);
+                if !server.is_out() {
+                    (*first, *sum) = (server, weight);
+                }
+            }
             Some((first, sum)) if first.is_backup == server.is_backup => {
                 *sum = (*sum + weight).min(1000);
                 let reason = format!(
-                    "the address of server {}: one server with the weight of both",
+                    "the address of server {}: one server with the weight and the limit of both",
                     first.name
                 );
                 report.near(server.place, reason);
+                add_limit(first, &server);
             }
             Some((first, _)) => {
                 let reason =
@@ -91,6 +102,19 @@ fn servers(backend: &mut Backend, report: &Report) {
         .map(|(server, sum)| Server { weight: needs_weights.then_some(sum), ..server })
         .collect();
     names(backend);
+}
+
+/// Adds the limit of a second server with the same address; none has no limit.
+fn add_limit(first: &mut Server, second: &Server) {
+    let limit = |server: &Server| -> Option<u64> {
+        let (_, value) = server.entries.iter().find(|(key, _)| *key == "sessions_max")?;
+        value.parse().ok()
+    };
+    let both = limit(first).zip(limit(second));
+    first.entries.retain(|(key, _)| *key != "sessions_max");
+    if let Some((a, b)) = both {
+        first.entries.push(("sessions_max", (a + b).to_string()));
+    }
 }
 
 /// Each name is there once.

@@ -217,7 +217,8 @@ fn rules_on_client_addresses_become_lists() {
         &conversion,
         &["allow = [\"10.0.0.0/8\", \"192.168.0.0/16\"]", "deny = { file = \"/etc/bad\" }"],
     );
-    assert_eq!(conversion.report, []);
+    // The file is not here.
+    assert_eq!((reported(&conversion), differing(&conversion)), (vec![], vec![9]));
     let accept = frontend(
         " bind :1\n tcp-request content accept if { src 10.0.0.0/8 }\n \
          tcp-request content reject\n default_backend a\n",
@@ -724,7 +725,7 @@ fn values_beyond_the_range_of_a_key_are_the_nearest_ones_and_said() {
 #[test]
 fn rules_that_refuse_requests_are_urgent() {
     let conversion = listen(
-        " mode http\n bind :80\n http-request deny if !{ src 10.0.0.0/8 }\n \
+        " mode http\n bind :80\n http-request deny if { path_beg /admin }\n \
          http-request set-header A b\n server a a:1\n",
     );
     let urgent: Vec<usize> =
@@ -777,4 +778,134 @@ fn a_placeholder_of_a_template_is_no_address() {
         has(&conversion, &["address = \"a.invalid:443\""]);
         assert_eq!(reported(&conversion), [7], "{word}");
     }
+}
+
+#[test]
+fn a_rule_on_requests_that_looks_at_addresses_alone_becomes_a_list() {
+    let http = " bind :1\n mode http\n acl lan src 10.0.0.0/8\n";
+    let only = listen(&format!("{http} http-request deny unless lan\n server a a:1\n"));
+    has(&only, &["allow = [\"10.0.0.0/8\"]"]);
+    assert_eq!((reported(&only), differing(&only)), (vec![], vec![7, 9]));
+    lacks(&only, "is lost");
+    let some =
+        listen(&format!("{http} http-request tarpit deny_status 403 if lan\n server a a:1\n"));
+    has(&some, &["deny = [\"10.0.0.0/8\"]"]);
+    // The clients that a path admits cannot be listed.
+    let path = listen(&format!(
+        "{http} http-request allow if {{ path /x }}\n http-request deny unless lan\n server a a:1\n"
+    ));
+    lacks(&path, "allow = ");
+    assert!(path.report.iter().any(|note| note.line == 10 && note.is_urgent), "{:?}", path.report);
+    // The address is another one than that of the connection.
+    let other = listen(&format!(
+        "{http} http-request set-src hdr(x)\n http-request deny unless lan\n server a a:1\n"
+    ));
+    lacks(&other, "allow = ");
+    // In mode tcp HAProxy ignores such rules.
+    let tcp = listen(" bind :1\n http-request deny if { src 10.0.0.0/8 }\n server a a:1\n");
+    lacks(&tcp, "deny = ");
+    // A rule of a backend holds for the frontend that uses it.
+    let behind = below_defaults(
+        "frontend x\n mode http\n bind :1\n default_backend b\n\
+         backend b\n mode http\n http-request deny if { src 192.0.2.0/24 }\n server s b:1\n",
+    );
+    has(&behind, &["deny = [\"192.0.2.0/24\"]"]);
+    assert_eq!(reported(&behind), Vec::<usize>::new());
+}
+
+#[test]
+fn servers_with_one_address_are_one_with_the_limits_of_both() {
+    let both = listen(" bind :1\n server a a:1 maxconn 5\n server b a:1 maxconn 7\n");
+    has(&both, &["name = \"a\"", "sessions_max = 12"]);
+    let one = listen(" bind :1\n server a a:1 maxconn 5\n server b a:1\n");
+    lacks(&one, "sessions_max");
+    // A server that is switched off does not switch off another one.
+    let out = listen(" bind :1\n server a a:1 disabled\n server b a:1\n server c c:1\n");
+    has(&out, &["name = \"b\"", "name = \"c\""]);
+    lacks(&out, "maint");
+    assert_eq!(differing(&out), [8]);
+}
+
+#[test]
+fn lost_choices_of_a_server_are_urgent() {
+    let urgent = |text: &str| listen(text).report.iter().filter(|it| it.is_urgent).count();
+    assert_eq!(urgent(" bind :1\n stick-table type ip size 1\n stick on dst\n server a a:1\n"), 1);
+    assert_eq!(urgent(" bind :1\n use-server a if { src 10.0.0.1 }\n server a a:1\n"), 1);
+    assert_eq!(urgent(" bind :1\n server a a:1 check addr 10.0.0.1\n"), 1);
+}
+
+#[test]
+fn the_host_of_an_http_check_may_follow_its_version() {
+    let conversion =
+        listen(" bind :1\n option httpchk GET /x HTTP/1.1 www.x\n server a a:1 check\n");
+    has(&conversion, &["http = { method = \"GET\", path = \"/x\", host = \"www.x\" }"]);
+}
+
+#[test]
+fn a_list_that_is_not_here_and_a_last_line_that_may_be_cut_are_said() {
+    let file = listen(
+        " bind :1\n tcp-request connection reject if { src -f /nowhere/list }\n server a a:1\n",
+    );
+    has(&file, &["deny = { file = \"/nowhere/list\" }"]);
+    assert_eq!(differing(&file), [7]);
+    assert_eq!(differing(&listen(" bind :1\n server a a:1")), [7]);
+}
+
+#[test]
+fn a_redirect_to_https_that_is_lost_is_urgent() {
+    let urgent = |rule: &str| {
+        let conversion = listen(&format!(" bind :1\n mode http\n {rule}\n server a a:1\n"));
+        conversion.report.iter().any(|note| note.line == 8 && note.is_urgent)
+    };
+    assert!(urgent("http-request redirect scheme https code 301 unless { ssl_fc }"));
+    assert!(urgent("redirect scheme https if !{ ssl_fc }"));
+    assert!(urgent("http-request redirect location https://%[hdr(host)]%[path]"));
+    assert!(!urgent("http-request redirect prefix /new if { path /old }"));
+}
+
+#[test]
+fn a_page_becomes_public_only_if_all_statistics_were() {
+    let server = "listen x\n bind :1\n server a a:1\n";
+    let page = "listen s\n mode http\n bind :9000\n stats enable\n";
+    let public = below_defaults(&format!("{server}{page}"));
+    has(&public, &["bind = \"0.0.0.0:9000\""]);
+    let metrics = "listen m\n mode http\n bind :9001\n \
+                   http-request use-service prometheus-exporter\n";
+    for restricted in [
+        // The page of metrics has none of the statistics that the password protects.
+        format!("{server}{metrics}{page} stats auth a:b\n"),
+        format!("{server}{page} tcp-request connection silent-drop unless {{ src 10.0.0.1 }}\n"),
+        format!("{server}{page} http-request return status 403 unless {{ src 10.0.0.1 }}\n"),
+        // HAProxy serves no page here.
+        format!("{server}listen s\n bind :9000\n stats enable\n"),
+    ] {
+        let conversion = below_defaults(&restricted);
+        has(&conversion, &["[observe]"]);
+        lacks(&conversion, "0.0.0.0:900");
+    }
+}
+
+#[test]
+fn rules_on_the_peer_that_sends_the_proxy_header_are_a_list_of_peers() {
+    let peers = frontend(
+        " bind :80 accept-proxy\n tcp-request connection reject unless { src 10.0.0.1 }\n \
+         tcp-request content reject if { src 192.0.2.0/24 }\n default_backend a\n",
+    );
+    has(&peers, &["deny = [\"192.0.2.0/24\"]", "proxy_protocol_from = [\"10.0.0.1/32\"]"]);
+    lacks(&peers, "\nallow = ");
+    let some = frontend(
+        " bind :80\n tcp-request connection reject unless { src 10.0.0.0/8 }\n \
+         tcp-request connection expect-proxy layer4\n default_backend a\n",
+    );
+    has(&some, &["proxy_protocol_from = [\"10.0.0.0/8\"]"]);
+    lacks(&some, "\nallow = ");
+    let denied = frontend(
+        " bind :80 accept-proxy\n tcp-request connection reject if { src 10.0.0.1 }\n \
+         default_backend a\n",
+    );
+    lacks(&denied, "\ndeny = ");
+    assert!(denied.report.iter().any(|note| note.line == 7 && note.is_urgent));
+    let nobody =
+        frontend(" bind :80 accept-proxy\n tcp-request connection reject\n default_backend a\n");
+    has(&nobody, &["deny = [\"0.0.0.0/0\", \"::/0\"]"]);
 }

@@ -296,6 +296,29 @@ fn what_nginx_refuses_is_refused_with_its_line() {
         ("stream {\nupstream u {\n}\n}\n", "x.cfg:2: "),
         ("stream {\nupstream u {\nserver a:1 wieght=2;\n}\n}\n", "x.cfg:3: "),
         ("stream {\nserver {\nlisten 80;\nproxy_pass a:1;\n}\n", "x.cfg:1: "),
+        ("stream {\nserver {\nlisten 80;\nproxy_pass a:1;\nproxy_pass b:1;\n}\n}\n", "x.cfg:5: "),
+        ("stream {\nserver {\nlisten 80;\nproxy_pass a:1 b:1;\n}\n}\n", "x.cfg:4: "),
+        ("stream {\nserver {\nlisten 80;\nproxy_pass a:1;\nssl_preread yes;\n}\n}\n", "x.cfg:5: "),
+        (
+            "stream {\nserver {\nlisten 80;\nproxy_pass a:1;\nallow 1.1.1.1, 1.1.1.2;\n}\n}\n",
+            "x.cfg:5: ",
+        ),
+        ("stream {\nserver {\nlisten 80;\nproxy_pass a:1;\nserver {\n}\n}\n}\n", "x.cfg:5: "),
+        ("stream {\nlisten 80;\n}\n", "x.cfg:2: "),
+        (
+            "stream {\nserver {\nlisten 80;\nlisten 0.0.0.0:80;\nproxy_pass a:1;\n}\n}\n",
+            "x.cfg:4: ",
+        ),
+        (
+            "stream {\nserver { listen 80; proxy_pass a:1; }\n\
+             server { listen 80; proxy_pass b:1; }\n}\n",
+            "x.cfg:3: ",
+        ),
+        ("stream {\nupstream u {\nserver a:1 weight=0;\n}\n}\n", "x.cfg:3: "),
+        ("stream {\nupstream u {\nserver a:1 backup;\n}\n}\n", "x.cfg:2: "),
+        ("stream {\nupstream u {\nrandom;\nserver a:1;\nserver b:1 backup;\n}\n}\n", "x.cfg:5: "),
+        ("stream {\nmap $ssl_preread_server_name $n {\na u;\na v;\n}\n}\n", "x.cfg:4: "),
+        ("stream {\nmap $ssl_preread_server_name n {\na u;\n}\n}\n", "x.cfg:2: "),
     ] {
         let problem = refusal(Format::Nginx, text);
         assert!(problem.contains(place) && problem.contains("; "), "{text}{problem}");
@@ -349,4 +372,20 @@ fn an_unknown_directive_is_answered_with_the_nearest_known_one() {
         let problem = refusal(Format::Nginx, &format!("stream {{\n{text}}}\n"));
         assert!(problem.contains(&format!("; did you mean {known:?}?")), "{problem}");
     }
+}
+
+#[test]
+fn lists_of_peers_that_send_the_proxy_header_are_not_lists_of_clients() {
+    let server = |lines: &str| {
+        stream(&format!("server {{\nlisten 1 proxy_protocol;\n{lines}proxy_pass a:1;\n}}\n"))
+    };
+    let peers = server("allow 10.0.0.0/8;\ndeny all;\n");
+    has(&peers, &["proxy_protocol_from = [\"10.0.0.0/8\"]"]);
+    lacks(&peers, "\nallow = ");
+    let clients = server("set_real_ip_from 192.0.2.1;\nallow 10.0.0.0/8;\ndeny all;\n");
+    has(&clients, &["proxy_protocol_from = [\"192.0.2.1/32\"]", "allow = [\"10.0.0.0/8\"]"]);
+    let denied = server("deny 10.0.0.1;\n");
+    lacks(&denied, "\ndeny = ");
+    assert!(denied.report.iter().any(|note| note.is_urgent), "{:?}", denied.report);
+    has(&server("deny all;\n"), &["deny = [\"0.0.0.0/0\", \"::/0\"]"]);
 }

@@ -1,11 +1,11 @@
 //! `tcp-request` rules as lists of clients and limits of rates.
 
 use std::collections::BTreeSet;
-use std::rc::Rc;
+use std::path::Path;
 
-use super::conditions::{self, Acls, Clause, Condition};
-use super::lexer::Line;
+use super::conditions::{self, Clause};
 use super::rates;
+use super::rules::{self, Action, Rule};
 use super::sections::{Proxy, Sections};
 use super::terms::Term;
 use crate::convert::draft::Entry;
@@ -22,7 +22,7 @@ pub(super) struct Access {
     pub(super) entries: Vec<Entry>,
     /// Peers whose PROXY header is required and believed.
     pub(super) proxy_protocol: Option<Vec<Clients>>,
-    /// Lines that limits needed.
+    /// Lines that limits needed, and rules on requests that became lists.
     pub(super) lines: BTreeSet<Place>,
     /// The rule that refuses clients which do not begin TLS.
     pub(super) tls_only: Option<Place>,
@@ -30,24 +30,6 @@ pub(super) struct Access {
     passes_tls: bool,
     /// A rule looks at the first bytes of the client.
     pub(super) reads_payload: bool,
-}
-
-/// The action of a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Action {
-    Accept,
-    Reject,
-    /// Rejects without a reset.
-    SilentDrop,
-    ExpectProxy,
-}
-
-struct Rule {
-    /// Rules of one phase are evaluated until one accepts or refuses; the next phase begins anew.
-    phase: usize,
-    action: Action,
-    condition: Condition,
-    line: Rc<Line>,
 }
 
 /// Evaluates rules for one port of a frontend.
@@ -67,14 +49,8 @@ impl<'a> Rules<'a> {
         sections: &'a Sections,
         report: &'a Report,
     ) -> Self {
-        let mut this = Self { frontend, sections, report, rules: Vec::new() };
-        let own = ["connection", "session", "content"].map(|name| (frontend, name));
-        let others = backends.iter().filter(|backend| backend.place() != frontend.place());
-        let others = others.map(|backend| (*backend, "content"));
-        for (phase, (proxy, name)) in own.into_iter().chain(others).enumerate() {
-            this.read(proxy, phase, name);
-        }
-        this
+        let rules = rules::read(frontend, backends, report);
+        Self { frontend, sections, report, rules }
     }
 
     /// The ports at which the answer may change.
@@ -83,28 +59,16 @@ impl<'a> Rules<'a> {
         conditions.flat_map(conditions::port_bounds).collect()
     }
 
-    fn read(&mut self, proxy: &Proxy, phase: usize, name: &str) {
-        let acls = Acls::of(proxy);
-        for line in proxy.all("tcp-request").filter(|line| line.word(1) == name) {
-            let condition = acls.condition(line, self.report);
-            let action = match line.word(2) {
-                "accept" => Action::Accept,
-                "reject" => Action::Reject,
-                "silent-drop" => Action::SilentDrop,
-                "expect-proxy" => Action::ExpectProxy,
-                _ => continue,
-            };
-            let condition = condition.unwrap_or_else(|| vec![Vec::new()]);
-            self.rules.push(Rule { phase, action, condition, line: Rc::clone(line) });
-        }
-    }
-
-    /// The access to one port, or range of ports.
-    pub(super) fn on(&self, port: Option<(u16, u16)>) -> Access {
+    /// The access to one port, or range of ports, where each connection begins with a PROXY header
+    /// (`accepts_proxy`) or not.
+    pub(super) fn on(&self, port: Option<(u16, u16)>, accepts_proxy: bool) -> Access {
         let mut access = Access::default();
         let mut phase = 0;
         for (at, rule) in self.rules.iter().enumerate() {
             if rule.phase != phase {
+                if phase == 0 {
+                    self.peers(accepts_proxy, &mut access);
+                }
                 phase = rule.phase;
                 access.lists.begin_phase();
                 access.passes_tls = false;
@@ -118,16 +82,66 @@ impl<'a> Rules<'a> {
                 }
             }
         }
+        if phase == 0 {
+            self.peers(accepts_proxy, &mut access);
+        }
         access
+    }
+
+    /// After the rules of the first phase (`tcp-request connection`), which see the address of the
+    /// peer, while the lists of evenkeel have that in the PROXY header.
+    fn peers(&self, accepts_proxy: bool, access: &mut Access) {
+        if !accepts_proxy && access.proxy_protocol.is_none() {
+            return;
+        }
+        let everybody = Network::everybody().map(Clients::Network);
+        let lists = std::mem::take(&mut access.lists);
+        let mut from = access.proxy_protocol.take().unwrap_or_else(|| everybody.to_vec());
+        if let Some(allow) = lists.allow {
+            from = networks::intersection(&from, &allow).unwrap_or(allow);
+        }
+        if from.is_empty() || networks::covers(&lists.deny, &everybody) {
+            access.lists.deny = everybody.to_vec();
+            from = everybody.to_vec();
+        } else if !lists.deny.is_empty() {
+            let refuses = |rule: &&Rule| {
+                rule.phase == 0 && matches!(rule.action, Action::Reject | Action::SilentDrop)
+            };
+            for rule in self.rules.iter().filter(refuses) {
+                let reason = "a rule on the peer that sends the PROXY header: evenkeel has a list \
+                              of the peers that it admits only";
+                self.report.urgent(rule.line.place, reason);
+            }
+        }
+        access.proxy_protocol = Some(from);
     }
 
     /// `is_last`: no later rule of the phase refuses anybody.
     fn apply(&self, rule: &Rule, clause: &Clause, is_last: bool, access: &mut Access) {
+        self.files(rule, clause);
         match rule.action {
             Action::Accept if is_last => {}
             Action::Accept => self.accept(rule, clause, access),
             Action::ExpectProxy => self.expect_proxy(rule, clause, access),
             Action::Reject | Action::SilentDrop => self.reject(rule, clause, access),
+        }
+    }
+
+    /// A list that is not on this machine.
+    fn files(&self, rule: &Rule, clause: &Clause) {
+        let sources = clause.iter().filter_map(|test| match &test.term {
+            Term::Source(clients) => Some(clients),
+            _ => None,
+        });
+        for clients in sources.flatten() {
+            if let Clients::File(path) = clients
+                && !Path::new(path).is_file()
+            {
+                let reason = format!(
+                    "{path} is not on this machine: `evenkeel check` refuses the result until it is"
+                );
+                self.report.near(rule.line.place, reason);
+            }
         }
     }
 
@@ -200,6 +214,10 @@ impl<'a> Rules<'a> {
             return;
         }
         match access.lists.refuse(&sources) {
+            Ok(()) if rule.is_http => {
+                access.lines.insert(place);
+                self.report.near(place, "evenkeel resets; it sends no response");
+            }
             Ok(()) => self.silent(rule),
             Err(reason) => self.report.urgent(place, reason),
         }

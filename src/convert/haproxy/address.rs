@@ -45,8 +45,18 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("rhttp@", "reverse HTTP"),
 ];
 
-const PREFIXES: &[&str] =
-    &["ipv4@", "ipv6@", "tcp@", "tcp4@", "tcp6@", "stream+ipv4@", "stream+ipv6@", "mptcp@"];
+const PREFIXES: &[&str] = &[
+    "ipv4@",
+    "ipv6@",
+    "tcp@",
+    "tcp4@",
+    "tcp6@",
+    "stream+ipv4@",
+    "stream+ipv6@",
+    "mptcp@",
+    "mptcp4@",
+    "mptcp6@",
+];
 
 /// Reads an address.
 ///

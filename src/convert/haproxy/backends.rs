@@ -154,8 +154,8 @@ fn of_servers(servers: &[Input], report: &Report) -> Vec<Entry> {
     if let Some(common) = most_common(&versions) {
         for (version, place) in &versions {
             if *version != common {
-                let reason = "send-proxy: evenkeel sends the PROXY header to all servers of a \
-                backend or none";
+                let reason = "send-proxy: evenkeel sends one version of the PROXY header to all \
+                servers of a backend, or none";
                 report.urgent(*place, reason);
             }
         }

@@ -60,10 +60,9 @@ fn stick(proxy: &Proxy, report: &Report) -> Option<Place> {
             report.near(line.place, "balance = \"source\": without a table");
             sticky = Some(line.place);
         } else {
-            report.report(
-                line.place,
-                "persistence by what the client sends: evenkeel has no stick tables",
-            );
+            // Clients change their servers.
+            report
+                .urgent(line.place, format!("persistence by {key}: evenkeel has no stick tables"));
         }
     }
     let table = proxy.last(&["stick-table"]).filter(|_| proxy.all("stick").next().is_some())?;
@@ -72,10 +71,7 @@ fn stick(proxy: &Proxy, report: &Report) -> Option<Place> {
             "balance = \"source\" keeps a client on its server, without a table and its times";
         report.near(table.place, reason);
     } else {
-        report.report(
-            table.place,
-            "persistence by what the client sends: evenkeel has no stick tables",
-        );
+        report.report(table.place, "persistence: evenkeel has no stick tables");
     }
     sticky
 }

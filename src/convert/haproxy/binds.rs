@@ -72,6 +72,9 @@ fn one(
     report: &Report,
 ) -> Vec<Bind> {
     let place = line.place;
+    if word.starts_with("mptcp") {
+        report.near(place, "evenkeel listens with TCP; clients with MPTCP fall back to it");
+    }
     let (host, port) = match address::parse(word, environment) {
         Ok(parsed) => parsed,
         Err(problem) => {

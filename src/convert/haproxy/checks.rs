@@ -142,7 +142,12 @@ fn http(proxy: &Proxy, option: &Line, dialogue: &mut Dialogue, report: &Report) 
     };
     let mut request =
         Request { method: method.to_owned(), path: path.to_owned(), host: None, status: None };
-    // `HTTP/1.1\r\nHost: www`, before HAProxy 2.2.
+    // A host after the version, since HAProxy 2.9; `HTTP/1.1\r\nHost: www`, before 2.2.
+    if let [_, _, version, host, ..] = words
+        && !version.contains("\r\n")
+    {
+        request.host = Some(host.clone());
+    }
     let version = words.get(2..).unwrap_or_default().join(" ");
     for header in version.split("\r\n").skip(1).filter(|header| !header.is_empty()) {
         let (name, value) = header.split_once(':').unwrap_or((header, ""));

@@ -11,7 +11,7 @@ use super::sections::{Proxy, Sections};
 use super::timeouts;
 use crate::convert::draft::{Bind, Entry, Frontend, LeftOut};
 use crate::convert::literal;
-use crate::convert::networks::{self, Clients, Network};
+use crate::convert::networks;
 use crate::convert::report::{Place, Report};
 
 /// The settings that the addresses of one frontend share.
@@ -68,11 +68,8 @@ fn groups(
         let backends = used(&route, sections);
         note_backend_rules(&route, &backends, report);
         let rules = access::Rules::of(proxy, &backends, sections, report);
-        let mut access = rules.on(input.bind.ports);
         let Input { bind, has_tls, accepts_proxy, entries } = input;
-        if accepts_proxy {
-            access.proxy_protocol = Some(Network::everybody().map(Clients::Network).to_vec());
-        }
+        let access = rules.on(bind.ports, accepts_proxy);
         let group = Group { route, access, has_tls, entries };
         match groups.iter_mut().find(|(other, _)| *other == group) {
             Some((_, binds)) => binds.push(bind),
@@ -231,7 +228,7 @@ fn left_out(
 /// What the rules of all proxies use.
 #[derive(Debug, Default)]
 pub(super) struct Used {
-    /// Lines that a limit needed.
+    /// Lines that a limit needed, and rules on requests that became lists.
     pub(super) lines: BTreeSet<Place>,
     /// Proxies with a rule on the first bytes of the client.
     pub(super) reads_payload: BTreeSet<Place>,
@@ -242,7 +239,7 @@ impl Used {
     pub(super) fn add(&mut self, proxy: &Proxy, sections: &Sections, report: &Report) {
         let route = routing::Rules::of(proxy, report).on(None);
         let backends = used(&route, sections);
-        let access = access::Rules::of(proxy, &backends, sections, report).on(None);
+        let access = access::Rules::of(proxy, &backends, sections, report).on(None, false);
         self.lines.extend(access.lines);
         if access.reads_payload {
             self.reads_payload.insert(proxy.place());

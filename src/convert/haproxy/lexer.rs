@@ -132,6 +132,10 @@ pub(super) fn lines(text: &str, environment: &mut Environment<'_>, report: &Repo
     if let Some(open) = blocks.last() {
         report.refuse(open.place, ".if without .endif; close the block");
     }
+    if !text.is_empty() && !text.ends_with('\n') {
+        let place = Place { file: 0, line: text.lines().count() };
+        report.near(place, "no line end after it: the file may be cut, and HAProxy refuses it");
+    }
     lines
 }
 

@@ -3,6 +3,7 @@
 mod access;
 mod address;
 mod agreed;
+mod arguments;
 mod backends;
 mod balance;
 mod binds;
@@ -14,8 +15,10 @@ mod global;
 mod keywords;
 mod lexer;
 mod notes;
+mod places;
 mod rates;
 mod routing;
+mod rules;
 mod sections;
 mod servers;
 mod stats;
@@ -61,7 +64,7 @@ pub(super) fn convert(
     for proxy in sections.proxies.iter().filter(|proxy| !stats::is_page(proxy)) {
         convert_proxy(proxy, &sections, &environment, &rules, report, &mut draft);
     }
-    http_modes(&sections, report);
+    http_modes(&sections, &rules, report);
     draft.settings.extend(log_of_empty(&sections));
     other_sections(&sections, report);
     // Undefined ACLs are found while rules are converted.
@@ -95,19 +98,20 @@ fn convert_proxy(
         stats::notes_inside(proxy, report);
     }
     notes::of_acls(proxy, report);
-    notes::of_keywords(proxy, report);
+    notes::of_keywords(proxy, rules, report);
     notes::of_rules(proxy, rules, report);
 }
 
 /// One note for each `mode http`: it names the lines that need requests.
-fn http_modes(sections: &Sections, report: &Report) {
+fn http_modes(sections: &Sections, used: &frontends::Used, report: &Report) {
     let mut modes: BTreeMap<Place, BTreeSet<usize>> = BTreeMap::new();
     let proxies = sections.proxies.iter().filter(|proxy| !stats::is_page(proxy));
     for proxy in proxies.filter(|proxy| proxy.is_http()) {
         let lost = proxy.lines.iter().filter(|line| !line.is_no).filter(|line| {
             let keyword = keywords::proxy(line.word(0), line.word(1));
             let is_http = keyword.is_some_and(|keyword| keyword.treatment == Treatment::Http);
-            is_http || line.word(0) == "use_backend"
+            let is_lost = is_http || line.word(0) == "use_backend";
+            is_lost && !used.lines.contains(&line.place)
         });
         let lost: BTreeSet<usize> = lost.map(|line| line.place.line).collect();
         for line in proxy.all("mode").filter(|line| line.word(1) == "http") {

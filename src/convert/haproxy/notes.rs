@@ -1,17 +1,20 @@
 //! Notes for lines that the tables of keywords settle, and for rules without an equivalent.
 
+use std::rc::Rc;
+
 use super::conditions::Acls;
 use super::frontends::Used;
 use super::keywords::{self, Treatment};
-use super::lexer;
+use super::lexer::{self, Line};
 use super::sections::Proxy;
 use super::terms::Term;
 use crate::convert::report::{Place, Report};
 
 /// Notes for lines that a table of keywords settles. Lines that other files read are left to them.
-pub(super) fn of_keywords(proxy: &Proxy, report: &Report) {
+pub(super) fn of_keywords(proxy: &Proxy, used: &Used, report: &Report) {
     let is_http = proxy.is_http();
-    for line in proxy.lines.iter().filter(|line| !line.is_no) {
+    let unused = |line: &&Rc<Line>| !line.is_no && !used.lines.contains(&line.place);
+    for line in proxy.lines.iter().filter(unused) {
         let (first, second) = (line.word(0), line.word(1));
         let Some(keyword) = keywords::proxy(first, second) else { continue };
         // Lines of servers and addresses say so themselves.
@@ -25,10 +28,17 @@ pub(super) fn of_keywords(proxy: &Proxy, report: &Report) {
         }
         match keyword.treatment {
             Treatment::Report if matches!(first, "stick" | "stats" | "option") => {}
+            // It sends clients to a server of its choice.
+            Treatment::Report if first == "use-server" => report.urgent(line.place, keyword.text),
             Treatment::Report => report.report(line.place, keyword.text),
             Treatment::Http if is_http && refuses(first, second) => {
                 let reason = "HTTP: evenkeel does not look at requests; it serves the clients that \
                 this rule refuses";
+                report.urgent(line.place, reason);
+            }
+            Treatment::Http if is_http && leads_to_tls(line) => {
+                let reason = "HTTP: evenkeel does not look at requests; it serves the clients that \
+                this rule sends to https without TLS";
                 report.urgent(line.place, reason);
             }
             Treatment::Http if is_http => report.report(line.place, keyword.text),
@@ -51,6 +61,13 @@ fn refuses(first: &str, second: &str) -> bool {
         "block" | "reqdeny" | "reqideny" | "reqtarpit" | "reqitarpit" => true,
         _ => false,
     }
+}
+
+/// Whether a rule redirects clients to https.
+fn leads_to_tls(line: &Line) -> bool {
+    let is_redirect = line.words.iter().take(2).any(|word| word == "redirect");
+    let is_scheme = line.words.windows(2).any(|two| two[0] == "scheme" && two[1] == "https");
+    is_redirect && (is_scheme || line.words.iter().any(|word| word.starts_with("https://")))
 }
 
 /// Lines of rules that no key says.

@@ -37,6 +37,24 @@ pub(super) struct Other {
     pub(super) lines: Vec<Rc<Line>>,
 }
 
+/// A `defaults` section.
+#[derive(Debug)]
+pub(super) struct Defaults {
+    /// Empty: it has none.
+    pub(super) name: String,
+    pub(super) place: Place,
+    /// The lines of the section that it is made from, then its own.
+    pub(super) lines: Vec<Rc<Line>>,
+    inherited: usize,
+}
+
+impl Defaults {
+    /// Its own lines.
+    pub(super) fn own(&self) -> &[Rc<Line>] {
+        &self.lines[self.inherited..]
+    }
+}
+
 /// The whole file.
 #[derive(Debug, Default)]
 pub(super) struct Sections {
@@ -45,8 +63,7 @@ pub(super) struct Sections {
     pub(super) others: Vec<Other>,
     /// Positions in `proxies` by name.
     named: HashMap<String, Vec<usize>>,
-    /// Lines of every `defaults`, with its name.
-    defaults: Vec<(String, Vec<Rc<Line>>)>,
+    pub(super) defaults: Vec<Defaults>,
 }
 
 impl Proxy {
@@ -127,12 +144,9 @@ pub(super) fn sections(lines: Vec<Line>, report: &Report) -> Sections {
             ),
             Current::Global => sections.global.push(line),
             Current::Defaults => {
-                sections
-                    .defaults
-                    .iter_mut()
-                    .rev()
-                    .take(1)
-                    .for_each(|(_, own)| own.push(line.clone()));
+                if let Some(defaults) = sections.defaults.last_mut() {
+                    defaults.lines.push(line);
+                }
             }
             Current::Proxy => {
                 if let Some(proxy) = sections.proxies.last_mut() {
@@ -167,8 +181,13 @@ fn begin(sections: &mut Sections, line: &Rc<Line>, report: &Report) -> Current {
         "defaults" => {
             // `defaults from NAME` has no name.
             let own = if name == "from" { "" } else { name };
-            let lines = parent(sections, line).unwrap_or_default();
-            sections.defaults.push((own.to_owned(), lines));
+            let lines = parent(sections, line, 1, report).unwrap_or_default();
+            sections.defaults.push(Defaults {
+                name: own.to_owned(),
+                place: line.place,
+                inherited: lines.len(),
+                lines,
+            });
             return Current::Defaults;
         }
         "frontend" => Role::Frontend,
@@ -187,8 +206,8 @@ fn begin(sections: &mut Sections, line: &Rc<Line>, report: &Report) -> Current {
     if name.is_empty() {
         report.refuse(line.place, format!("{word} without a name; write one"));
     }
-    let mut lines = parent(sections, line)
-        .or_else(|| sections.defaults.last().map(|(_, lines)| lines.clone()))
+    let mut lines = parent(sections, line, 2, report)
+        .or_else(|| sections.defaults.last().map(|defaults| defaults.lines.clone()))
         .unwrap_or_default();
     let inherited = lines.len();
     // HAProxy 1.4: the address stands after the name.
@@ -204,10 +223,25 @@ fn begin(sections: &mut Sections, line: &Rc<Line>, report: &Report) -> Current {
     Current::Proxy
 }
 
-/// The lines of the `defaults` section that `from` names.
-fn parent(sections: &Sections, line: &Line) -> Option<Vec<Rc<Line>>> {
-    let at = line.words.iter().position(|word| word == "from")?;
-    let name = line.word(at + 1);
-    let (_, lines) = sections.defaults.iter().rev().find(|(own, _)| own == name)?;
-    Some(lines.clone())
+/// The lines of the `defaults` section that `from` names, at that word of the line or after it.
+fn parent(
+    sections: &Sections,
+    line: &Line,
+    start: usize,
+    report: &Report,
+) -> Option<Vec<Rc<Line>>> {
+    let at = line.from(start).iter().position(|word| word == "from")?;
+    let name = line.word(start + at + 1);
+    let mut found = sections.defaults.iter().filter(|defaults| defaults.name == name);
+    let Some(first) = found.next().filter(|_| !name.is_empty()) else {
+        report.refuse(line.place, format!("there is no defaults section {name:?}; correct it"));
+        return None;
+    };
+    if let Some(second) = found.next() {
+        let (first, second) = (first.place.line, second.place.line);
+        let problem =
+            format!("defaults {name:?} is in lines {first} and {second}; rename one of them");
+        report.refuse(line.place, problem);
+    }
+    Some(first.lines.clone())
 }

@@ -222,7 +222,8 @@ fn notes(server: &Input, report: &Report) {
         {
             let reason = format!("{name}: {}", keyword.text);
             match name {
-                "ssl" => report.urgent(parameter.place, reason),
+                // The probe of another address tells nothing of the server.
+                "ssl" | "addr" => report.urgent(parameter.place, reason),
                 _ => report.report(parameter.place, reason),
             }
         }

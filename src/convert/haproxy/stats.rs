@@ -36,13 +36,23 @@ fn serves_metrics(line: &Line) -> bool {
 fn restricts(line: &Line) -> bool {
     match (line.word(0), line.word(1)) {
         ("stats", "auth" | "http-request") => true,
+        ("http-request", "return") => {
+            line.words.windows(2).any(|two| two[0] == "status" && two[1].starts_with('4'))
+        }
         ("http-request", second) => {
             matches!(second, "auth" | "deny" | "reject" | "tarpit" | "silent-drop")
         }
-        ("tcp-request", "connection" | "session" | "content") => line.word(2) == "reject",
+        ("tcp-request", "connection" | "session" | "content") => {
+            matches!(line.word(2), "reject" | "silent-drop")
+        }
         ("block", _) => true,
         _ => false,
     }
+}
+
+/// Whether a line keeps somebody away from statistics, in any proxy.
+fn has_password(line: &Line) -> bool {
+    line.word(0) == "stats" && matches!(line.word(1), "auth" | "http-request") && !line.is_no
 }
 
 /// The setting of `observe.bind` for the pages of a file.
@@ -58,7 +68,7 @@ pub(super) fn convert(
         let is_first = first.is_some_and(|first| first.place() == page.place());
         notes(page, is_first, report);
     }
-    let address = first.and_then(|page| page_address(page, environment, report));
+    let address = first.and_then(|page| page_address(page, sections, environment, report));
     let inside = || {
         let mut proxies = sections.proxies.iter().filter(|proxy| !is_page(proxy));
         let shown = |proxy: &Proxy| {
@@ -72,7 +82,12 @@ pub(super) fn convert(
 }
 
 /// The address of a page: on 127.0.0.1 if the input restricts access to it.
-fn page_address(page: &Proxy, environment: &Environment<'_>, report: &Report) -> Option<String> {
+fn page_address(
+    page: &Proxy,
+    sections: &Sections,
+    environment: &Environment<'_>,
+    report: &Report,
+) -> Option<String> {
     let mut binds = page.all("bind");
     let line = binds.next()?;
     for more in binds {
@@ -92,7 +107,15 @@ fn page_address(page: &Proxy, environment: &Environment<'_>, report: &Report) ->
         report.report(line.place, "evenkeel's status page has an IP address and a port");
         return None;
     };
-    let is_restricted = has_tls || page.lines.iter().any(|line| restricts(line));
+    // A page of metrics alone becomes one of statistics, which has a password elsewhere.
+    let mut others = sections.proxies.iter().filter(|other| !other.is_disabled());
+    let is_elsewhere = others.any(|other| other.lines.iter().any(|line| has_password(line)));
+    if !page.is_http() {
+        let reason = "HAProxy serves no page in mode tcp: the status page is kept on 127.0.0.1";
+        report.near(page.place(), reason);
+    }
+    let is_restricted =
+        has_tls || is_elsewhere || !page.is_http() || page.lines.iter().any(|line| restricts(line));
     let host = match host {
         Host::Ip(ip) if ip.is_loopback() => address::ip_text(ip),
         Host::Name(name) if name == "localhost" => "127.0.0.1".to_owned(),

@@ -3,16 +3,21 @@
 
 use std::collections::HashMap;
 
+use super::arguments;
 use super::keywords::{self, Section};
 use super::lexer::{self, Line};
-use super::sections::{Proxy, Role, Sections};
-use crate::convert::literal;
+use super::places;
+use super::sections::{Proxy, Sections};
 use crate::convert::report::{Place, Report};
 
 /// Reports every line that HAProxy refuses, in whatever version.
 pub(super) fn verify(sections: &Sections, report: &Report) {
     for line in &sections.global {
         global(line, report);
+    }
+    for defaults in &sections.defaults {
+        defaults.own().iter().for_each(|line| proxy_line(line, report));
+        places::of_defaults(defaults, report);
     }
     for proxy in &sections.proxies {
         // Lines of `defaults` are seen once for each proxy, and reported once.
@@ -21,6 +26,7 @@ pub(super) fn verify(sections: &Sections, report: &Report) {
         }
         names(proxy, report);
         references(proxy, sections, report);
+        places::of_proxy(proxy, sections, report);
         servers_checked(proxy, report);
     }
     duplicates(&sections.proxies, report);
@@ -54,8 +60,12 @@ fn global(line: &Line, report: &Report) {
     if matches!(line.word(0), "maxconn" | "nbthread" | "nbproc" | "ulimit-n") {
         number(line, 1, report);
     }
+    let is_zero = line.word(1).parse::<u32>().is_ok_and(|it| it == 0);
+    if matches!(line.word(0), "nbthread" | "nbproc") && is_zero {
+        report.refuse(line.place, format!("{} is at least 1; correct it", line.word(0)));
+    }
     if line.word(0) == "hard-stop-after" {
-        time(line, 1, report);
+        arguments::time(line, 1, report);
     }
 }
 
@@ -71,9 +81,8 @@ fn proxy_line(line: &Line, report: &Report) {
             _ => unknown(line, Section::Proxy, report),
         };
     }
+    arguments::of_proxy(line, report);
     match first {
-        "timeout" => time(line, 2, report),
-        "contimeout" | "clitimeout" | "srvtimeout" => time(line, 1, report),
         "maxconn" | "retries" | "backlog" | "fullconn" => number(line, 1, report),
         "mode" if !matches!(second, "tcp" | "http" | "health" | "log" | "spop" | "haterm") => {
             report.refuse(line.place, format!("no mode {second:?}; write tcp or http"));
@@ -113,15 +122,6 @@ fn number(line: &Line, at: usize, report: &Report) {
     }
 }
 
-fn time(line: &Line, at: usize, report: &Report) {
-    let Some(word) = settled(line, at) else { return };
-    if literal::millis(word, 1).is_none() && !line.is_no {
-        let what =
-            if word.is_empty() { "no time".to_owned() } else { format!("{word:?} is no time") };
-        report.refuse(line.place, format!("{what}; write one such as 5s"));
-    }
-}
-
 fn bind(line: &Line, report: &Report) {
     if line.word(1).is_empty() {
         return report.refuse(line.place, "bind without an address; write one");
@@ -149,16 +149,7 @@ fn server(line: &Line, report: &Report) {
     }
     for (at, word) in line.words.iter().enumerate().skip(start) {
         let Some(value) = settled(line, at + 1) else { continue };
-        let is_wrong = match word.as_str() {
-            "weight" => !value.parse::<u32>().is_ok_and(|weight| weight <= 256),
-            "inter" | "fastinter" | "downinter" | "slowstart" => {
-                literal::millis(value, 1).is_none()
-            }
-            "rise" | "fall" | "maxconn" | "maxqueue" | "minconn" | "port" => {
-                value.parse::<u32>().is_err()
-            }
-            _ => false,
-        };
+        let is_wrong = arguments::is_refused(word, value);
         if is_wrong {
             report.refuse(line.place, format!("{word} {value:?} is out of range; correct it"));
         }
@@ -168,7 +159,9 @@ fn server(line: &Line, report: &Report) {
 /// `5`, or `1-5`.
 fn is_count(word: &str) -> bool {
     let (first, last) = word.split_once('-').unwrap_or((word, word));
-    lexer::unset(word).is_some() || (first.parse::<u32>().is_ok() && last.parse::<u32>().is_ok())
+    let number = |text: &str| text.parse::<u32>().ok();
+    let is_range = number(first).zip(number(last)).is_some_and(|(a, b)| 0 < a && a <= b);
+    lexer::unset(word).is_some() || is_range
 }
 
 /// Whether an address ends with a range of ports.
@@ -220,11 +213,6 @@ fn acl(line: &Line, report: &Report) {
 /// Each server of a backend has a name of its own.
 fn names(proxy: &Proxy, report: &Report) {
     let mut seen: HashMap<&str, Place> = HashMap::new();
-    if proxy.role == Role::Frontend
-        && let Some(line) = proxy.own().iter().find(|line| line.word(0) == "server")
-    {
-        report.refuse(line.place, "a frontend has no servers; write a backend or listen");
-    }
     characters(proxy.place(), &proxy.name, report);
     for line in proxy.all("server") {
         let name = line.word(1);
@@ -327,6 +315,43 @@ mod tests {
             ("resolvers x\n nameservers a 1.2.3.4:53\n", 2),
             ("resolvers x\n nameserver 1.2.3.4:53\n", 2),
             ("listen x\n server-template a b:80 check\n", 2),
+            ("listen x\n server-template a 0 b:80\n", 2),
+            ("global\n nbthread 0\n", 2),
+            // Arguments.
+            ("listen x\n timeout client 5 s\n", 2),
+            ("listen x\n timeout client 100d\n", 2),
+            ("listen x\n tcp-request inspect-delay x\n", 2),
+            ("listen x\n maxconn 5 6\n", 2),
+            ("listen x\n mode tcp x\n", 2),
+            ("listen x\n option tcpka x\n", 2),
+            ("listen x\n no balance roundrobin\n", 2),
+            ("listen x\n mode health\n", 2),
+            ("listen x\n source\n", 2),
+            ("listen x\n rate-limit sessions x\n", 2),
+            ("listen x\n stats auth\n", 2),
+            ("listen x\n server a b:1 check rise 0\n", 2),
+            ("listen x\n server a b:1 check inter 0\n", 2),
+            ("listen x\n server a b:1 on-marked-down x\n", 2),
+            ("listen x\n tcp-request content accept x\n", 2),
+            ("listen x\n tcp-request content accept if\n", 2),
+            ("listen x\n tcp-check send\n", 2),
+            ("listen x\n tcp-check send-binary 123\n", 2),
+            ("frontend f\n use_backend x foo\nbackend x\n server a b:1\n", 2),
+            // Places and names.
+            ("defaults\n bind :80\n", 2),
+            ("defaults\n server a b:1\n", 2),
+            ("defaults\n acl a src 1.1.1.1\n", 2),
+            ("defaults x from y\n", 1),
+            ("defaults x\ndefaults x\nlisten y from x\n", 3),
+            ("frontend f from x\n", 1),
+            ("frontend f\n default-server check\n", 2),
+            ("backend b\n tcp-request connection reject\n", 2),
+            ("listen x\n tcp-check send a\n tcp-check connect\n", 3),
+            ("listen x\n stick on src\n", 2),
+            ("listen x\n stick on src table y\nbackend y\n server a b:1\n", 2),
+            ("listen x\n tcp-request connection track-sc0 src table y\n", 2),
+            ("listen x\n server a b:1 resolvers y\n", 2),
+            ("frontend f\n mode http\n default_backend b\nbackend b\n server a b:1\n", 3),
         ] {
             let report = Report::new("x", text);
             let outside = |_: &str| None;
@@ -359,12 +384,26 @@ mod tests {
     }
 
     #[test]
-    fn a_frontend_and_a_backend_may_have_one_name() {
-        let text = "frontend x\n bind :80\n default_backend x\nbackend x\n server a b:1 check\n";
-        let report = Report::new("x", text);
-        let outside = |_: &str| None;
-        let lines = lexer::lines(text, &mut Environment::new(&outside), &report);
-        verify(&sections(lines, &report), &report);
-        assert_eq!(report.accepted(), Ok(()));
+    fn what_haproxy_accepts_is_not_refused() {
+        for text in [
+            // A frontend and a backend may have one name.
+            "frontend x\n bind :80\n default_backend x\nbackend x\n server a b:1 check\n",
+            "frontend f\n default_backend b\nbackend b\n mode http\n server a b:1\n",
+            "listen x\n option redispatch 1\n no option tcpka\n no log\n timeout client 24d\n",
+            "listen x\n stick-table type ip size 1\n stick on src\n server a b:1 slowstart 0\n",
+            "listen x\n tcp-request content track-sc1 src table y\n\
+             backend y\n stick-table type ip size 1\n",
+            "listen x\n stick on src table p/t\n server a b:1 resolvers default\n",
+            "defaults d\n acl a src 1.1.1.1\n tcp-request content reject if a\n\
+             listen x from d\n",
+            "listen x\n tcp-check comment a\n tcp-check connect\n tcp-check send a\n\
+             tcp-check connect port 1\n",
+        ] {
+            let report = Report::new("x", text);
+            let outside = |_: &str| None;
+            let lines = lexer::lines(text, &mut Environment::new(&outside), &report);
+            verify(&sections(lines, &report), &report);
+            assert_eq!(report.accepted(), Ok(()), "{text}");
+        }
     }
 }

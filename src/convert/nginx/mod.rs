@@ -9,6 +9,7 @@ mod maps;
 mod scope;
 mod servers;
 mod upstreams;
+mod verify;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -31,6 +32,7 @@ pub(super) use keywords::TABLES;
 /// The lines that nginx refuses.
 pub(super) fn convert(text: &str, path: &Path, report: &Report) -> Result<Draft, Refused> {
     let directives = lexer::read(text, path, report);
+    verify::verify(&directives, report);
     report.accepted()?;
     let mut draft = Draft::default();
     // A file that others include may have the inside of a stream block only.

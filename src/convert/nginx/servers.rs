@@ -161,28 +161,56 @@ fn frontend_entries(
         let millis = scope.time(name, 30_000, report);
         entries.push(("preface_timeout", literal::duration(millis)));
     }
-    entries.extend(access(scope, report));
+    let mut lists = access(scope, report);
     entries.extend(limit(scope, report));
     if takes_proxy {
+        let from = peers(scope, &mut lists, report);
         entries.push(("proxy_protocol", literal::quoted("required")));
-        let trusted = scope.all(&["set_real_ip_from"]);
-        let mut from: Vec<Clients> = Vec::new();
-        for line in trusted {
-            match Network::parse(line.word(0)) {
-                Some(network) => from.push(Clients::Network(network)),
-                None => report.report(line.place, "a peer that is no network"),
-            }
-        }
-        if from.is_empty() {
-            from = Network::everybody().map(Clients::Network).to_vec();
-        }
         entries.push(("proxy_protocol_from", networks::array(&from)));
+    }
+    if let Some(allow) = &lists.allow {
+        entries.push(("allow", networks::array(allow)));
+    }
+    if !lists.deny.is_empty() {
+        entries.push(("deny", networks::array(&lists.deny)));
     }
     entries
 }
 
+/// The peers whose PROXY header is believed. Without `set_real_ip_from`, nginx compares `allow` and
+/// `deny` with the peer, and evenkeel with the address in the header.
+fn peers(scope: &Scope<'_>, lists: &mut Lists, report: &Report) -> Vec<Clients> {
+    let mut from: Vec<Clients> = Vec::new();
+    for line in scope.all(&["set_real_ip_from"]) {
+        match Network::parse(line.word(0)) {
+            Some(network) => from.push(Clients::Network(network)),
+            None => report.report(line.place, "a peer that is no network"),
+        }
+        report.near(line.place, "a connection from another peer is refused");
+    }
+    if !from.is_empty() {
+        return from;
+    }
+    let reason = "no set_real_ip_from: nginx uses the address of the peer, evenkeel that in the \
+                  PROXY header";
+    report.near(scope.server.place, reason);
+    let everybody = Network::everybody().map(Clients::Network);
+    if networks::covers(&lists.deny, &everybody) {
+        return everybody.to_vec();
+    }
+    if !lists.deny.is_empty() {
+        let reason = "deny is for the peer, since there is no set_real_ip_from: evenkeel has a \
+                      list of the peers that it admits only";
+        for line in scope.all(&["deny"]).iter().filter(|line| line.word(0) != "all") {
+            report.urgent(line.place, reason);
+        }
+        lists.deny.clear();
+    }
+    lists.allow.take().unwrap_or_else(|| everybody.to_vec())
+}
+
 /// `allow` and `deny`.
-fn access(scope: &Scope<'_>, report: &Report) -> Vec<Entry> {
+fn access(scope: &Scope<'_>, report: &Report) -> Lists {
     let mut lists = Lists::default();
     for line in scope.all(&["allow", "deny"]) {
         if lists.is_settled {
@@ -208,14 +236,7 @@ fn access(scope: &Scope<'_>, report: &Report) -> Vec<Entry> {
             report.urgent(line.place, reason);
         }
     }
-    let mut entries = Vec::new();
-    if let Some(allow) = &lists.allow {
-        entries.push(("allow", networks::array(allow)));
-    }
-    if !lists.deny.is_empty() {
-        entries.push(("deny", networks::array(&lists.deny)));
-    }
-    entries
+    lists
 }
 
 /// `limit_conn` by the client address; of several, the smallest.

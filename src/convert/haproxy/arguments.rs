@@ -1,0 +1,130 @@
+//! Lines whose arguments HAProxy refuses: too many, too few, or out of range.
+
+use super::lexer::{self, Line};
+use crate::convert::literal;
+use crate::convert::report::Report;
+
+/// HAProxy's timers are signed 32-bit numbers of milliseconds.
+const TIME_MAX: u64 = 2_147_483_647;
+
+/// Lines with one argument: HAProxy refuses a second one.
+const SINGLE: &[&str] = &["maxconn", "retries", "backlog", "fullconn", "mode", "default_backend"];
+
+/// Options with an argument. HAProxy refuses one after any other option.
+const OPTIONS: &[&str] = &[
+    "httpchk",
+    "mysql-check",
+    "pgsql-check",
+    "smtpchk",
+    "spop-check",
+    "redispatch",
+    "forwardfor",
+    "originalto",
+    "forwarded",
+    "httplog",
+    "httpslog",
+    "tcplog",
+    "transparent",
+    "http-restrict-req-hdr-names",
+];
+
+/// Refuses a line of a proxy.
+pub(super) fn of_proxy(line: &Line, report: &Report) {
+    let (first, second) = (line.word(0), line.word(1));
+    if line.is_no && !matches!(first, "option" | "log") {
+        let problem = "HAProxy has \"no\" before option and log only; remove the line";
+        return report.refuse(line.place, problem);
+    }
+    let most = match first {
+        "timeout" => 3,
+        "option" if OPTIONS.contains(&second) => usize::MAX,
+        "option" | "contimeout" | "clitimeout" | "srvtimeout" => 2,
+        _ if SINGLE.contains(&first) => 2,
+        _ => usize::MAX,
+    };
+    if let Some(word) = line.words.get(most) {
+        report.refuse(line.place, format!("{word:?} is one argument too many; remove it"));
+    }
+    match first {
+        "timeout" => time(line, 2, report),
+        "contimeout" | "clitimeout" | "srvtimeout" => time(line, 1, report),
+        "tcp-request" | "tcp-response" if second == "inspect-delay" => time(line, 2, report),
+        "mode" if second == "health" => {
+            let problem = "HAProxy has no mode health any more; remove the section";
+            report.refuse(line.place, problem);
+        }
+        "use_backend" => condition(line, 2, report),
+        "tcp-request" | "tcp-response" if matches!(line.word(2), "accept" | "reject") => {
+            condition(line, 3, report);
+        }
+        "source" if second.is_empty() => {
+            report.refuse(line.place, "source without an address; write one");
+        }
+        "rate-limit" if line.word(2).parse::<u32>().is_err() => {
+            let word = line.word(2);
+            report.refuse(line.place, format!("{word:?} is no rate; write sessions in a second"));
+        }
+        "stats" if matches!(second, "auth" | "uri") && line.word(2).is_empty() => {
+            report.refuse(line.place, format!("stats {second} without its value; write it"));
+        }
+        "tcp-check" => tcp_check(line, report),
+        _ => {}
+    }
+}
+
+/// Whether HAProxy refuses the value of a parameter of a server line.
+pub(super) fn is_refused(word: &str, value: &str) -> bool {
+    match word {
+        "weight" => !value.parse::<u32>().is_ok_and(|weight| weight <= 256),
+        "inter" | "fastinter" | "downinter" => {
+            literal::millis(value, 1).is_none_or(|it| it == 0 || it > TIME_MAX)
+        }
+        "slowstart" => literal::millis(value, 1).is_none_or(|it| it > TIME_MAX),
+        "rise" | "fall" => !value.parse::<u32>().is_ok_and(|it| it > 0),
+        "maxconn" | "maxqueue" | "minconn" | "port" => value.parse::<u32>().is_err(),
+        "on-marked-down" => value != "shutdown-sessions",
+        "on-marked-up" => value != "shutdown-backup-sessions",
+        _ => false,
+    }
+}
+
+/// Refuses a time that is none, or that no timer of HAProxy can hold.
+pub(super) fn time(line: &Line, at: usize, report: &Report) {
+    let word = line.word(at);
+    if lexer::unset(word).is_some() || line.is_no {
+        return;
+    }
+    let problem = match literal::millis(word, 1) {
+        Some(millis) if millis <= TIME_MAX => return,
+        Some(_) => format!("{word:?} is longer than HAProxy's 24.8 days; write a shorter time"),
+        None if word.is_empty() => "no time; write one such as 5s".to_owned(),
+        None => format!("{word:?} is no time; write one such as 5s"),
+    };
+    report.refuse(line.place, problem);
+}
+
+/// Refuses words that are no condition, and `if` without one.
+fn condition(line: &Line, at: usize, report: &Report) {
+    let word = line.word(at);
+    if !matches!(word, "" | "if" | "unless") && lexer::unset(word).is_none() {
+        report.refuse(line.place, format!("{word:?} is no condition; write if or unless"));
+    } else if !word.is_empty() && line.word(at + 1).is_empty() {
+        report.refuse(line.place, format!("{word} without a condition; write one"));
+    }
+}
+
+fn tcp_check(line: &Line, report: &Report) {
+    let (second, value) = (line.word(1), line.word(2));
+    let is_hexadecimal =
+        value.len().is_multiple_of(2) && value.bytes().all(|it| it.is_ascii_hexdigit());
+    match second {
+        "send" | "send-binary" | "expect" if value.is_empty() => {
+            report.refuse(line.place, format!("tcp-check {second} without its value; write it"));
+        }
+        "send-binary" if !is_hexadecimal && lexer::unset(value).is_none() => {
+            let problem = format!("{value:?} is no pairs of hexadecimal digits; correct it");
+            report.refuse(line.place, problem);
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,151 @@
+//! Lines that HAProxy refuses because of the section that they are in, and names that lead to
+//! nothing.
+
+use super::lexer::{self, Line};
+use super::sections::{Defaults, Proxy, Role, Sections};
+use crate::convert::report::Report;
+
+/// Lines that no `defaults` section may have.
+const NEVER: &[&str] = &[
+    "bind",
+    "server",
+    "server-template",
+    "use_backend",
+    "use-server",
+    "dispatch",
+    "stick",
+    "stick-table",
+    "filter",
+    "redirect",
+    "capture",
+    "description",
+    "id",
+    "monitor",
+    "force-persist",
+    "ignore-persist",
+    "declare",
+];
+
+/// Lines that only a `defaults` section with a name may have.
+const NAMED: &[&str] =
+    &["acl", "tcp-request", "tcp-response", "http-request", "http-response", "http-after-response"];
+
+/// Refuses lines of a `defaults` section.
+pub(super) fn of_defaults(defaults: &Defaults, report: &Report) {
+    for line in defaults.own() {
+        let first = line.word(0);
+        let is_stats = first == "stats" && matches!(line.word(1), "admin" | "http-request");
+        if NEVER.contains(&first) || is_stats {
+            let problem = format!("{first} is not allowed in defaults; move it to a proxy");
+            report.refuse(line.place, problem);
+        } else if NAMED.contains(&first) && defaults.name.is_empty() {
+            let problem = format!(
+                "{first} is not allowed in defaults without a name; give the section one, or move \
+                 the line to a proxy"
+            );
+            report.refuse(line.place, problem);
+        }
+    }
+}
+
+/// Refuses lines of a proxy.
+pub(super) fn of_proxy(proxy: &Proxy, sections: &Sections, report: &Report) {
+    for line in proxy.own() {
+        let (first, second) = (line.word(0), line.word(1));
+        let wanted = match (proxy.role, first, second) {
+            (
+                Role::Frontend,
+                "server" | "server-template" | "default-server" | "tcp-response",
+                _,
+            ) => "backend or listen",
+            (Role::Backend, "tcp-request", "connection" | "session") => "frontend or listen",
+            _ => continue,
+        };
+        let problem = format!("{first} is not allowed here; move it to a {wanted} section");
+        report.refuse(line.place, problem);
+    }
+    connect_first(proxy, report);
+    tables(proxy, sections, report);
+    resolvers(proxy, sections, report);
+    modes(proxy, sections, report);
+}
+
+/// `tcp-check connect`, if there is one, is the first step.
+fn connect_first(proxy: &Proxy, report: &Report) {
+    let is_step = |word: &str| {
+        word != "comment" && !word.starts_with("set-var") && !word.starts_with("unset-var")
+    };
+    let mut steps =
+        proxy.own().iter().filter(|line| line.word(0) == "tcp-check" && is_step(line.word(1)));
+    let starts = steps.next().is_none_or(|line| line.word(1) == "connect");
+    if let Some(line) = steps.find(|line| line.word(1) == "connect").filter(|_| !starts) {
+        let problem = "tcp-check connect is not the first step; write one before the others";
+        report.refuse(line.place, problem);
+    }
+}
+
+/// The table of a `stick` or a `track-sc` line exists.
+fn tables(proxy: &Proxy, sections: &Sections, report: &Report) {
+    for line in proxy.own() {
+        let is_user = match line.word(0) {
+            "stick" => proxy.has_servers(),
+            "tcp-request" | "http-request" => {
+                line.words.iter().take(3).any(|word| word.starts_with("track-sc"))
+            }
+            _ => false,
+        };
+        if !is_user || proxy.is_disabled() {
+            continue;
+        }
+        let name = after(line, "table").unwrap_or(&proxy.name);
+        let has_table = |proxy: &Proxy| proxy.all("stick-table").next().is_some();
+        // `PEERS/TABLE` is a table of a peers section.
+        let is_elsewhere = name.contains('/') || lexer::unset(name).is_some();
+        if !is_elsewhere && !sections.named(name).any(has_table) {
+            let problem = format!("{name} has no stick-table; write one there");
+            report.refuse(line.place, problem);
+        }
+    }
+}
+
+/// The `resolvers` section of a server exists. `default` is there without being written.
+fn resolvers(proxy: &Proxy, sections: &Sections, report: &Report) {
+    let lines = proxy
+        .own()
+        .iter()
+        .filter(|line| matches!(line.word(0), "server" | "server-template" | "default-server"));
+    for line in lines {
+        let Some(name) = after(line, "resolvers") else { continue };
+        let is_there =
+            sections.others.iter().any(|other| other.kind == "resolvers" && other.name == name);
+        if !is_there && name != "default" && lexer::unset(name).is_none() {
+            let problem = format!("there is no resolvers section {name:?}; correct the name");
+            report.refuse(line.place, problem);
+        }
+    }
+}
+
+/// A frontend of mode http has no backend of mode tcp.
+fn modes(proxy: &Proxy, sections: &Sections, report: &Report) {
+    if !proxy.takes_clients() || !proxy.is_http() || proxy.is_disabled() {
+        return;
+    }
+    let routes =
+        proxy.lines.iter().filter(|line| matches!(line.word(0), "default_backend" | "use_backend"));
+    for line in routes.filter(|line| !line.is_no) {
+        let name = line.word(1);
+        if sections.backend(name).is_some_and(|backend| !backend.is_http()) {
+            let problem = format!(
+                "a proxy of mode http cannot use backend {name:?} of mode tcp; write one mode in \
+                 both"
+            );
+            report.refuse(line.place, problem);
+        }
+    }
+}
+
+/// The word after another one.
+fn after<'a>(line: &'a Line, word: &str) -> Option<&'a str> {
+    let at = line.words.iter().position(|it| it == word)?;
+    line.words.get(at + 1).map(String::as_str)
+}

@@ -1,0 +1,171 @@
+//! Lines that nginx refuses: a directive that is there twice, or in another block, or whose
+//! arguments are too many, too few or wrong.
+
+use std::collections::{HashMap, HashSet};
+
+use super::lexer::Directive;
+use crate::convert::report::{Place, Report};
+
+/// Directives with one argument that a block has once.
+const ONE: &[&str] = &[
+    "daemon",
+    "master_process",
+    "pid",
+    "preread_timeout",
+    "proxy_buffer_size",
+    "proxy_connect_timeout",
+    "proxy_download_rate",
+    "proxy_next_upstream_timeout",
+    "proxy_next_upstream_tries",
+    "proxy_pass",
+    "proxy_protocol_timeout",
+    "proxy_timeout",
+    "proxy_upload_rate",
+    "resolver_timeout",
+    "worker_connections",
+    "worker_processes",
+    "worker_shutdown_timeout",
+];
+
+/// The same, with `on` or `off`.
+const SWITCH: &[&str] = &[
+    "proxy_half_close",
+    "proxy_next_upstream",
+    "proxy_protocol",
+    "proxy_socket_keepalive",
+    "proxy_ssl",
+    "ssl_preread",
+    "tcp_nodelay",
+];
+
+/// Directives that a block has once, with any arguments.
+const ONCE: &[&str] = &["events", "proxy_bind", "resolver", "stream", "user"];
+
+/// Directives that a block may have more than once, with that many arguments.
+const EXACT: &[(&str, usize)] =
+    &[("allow", 1), ("deny", 1), ("set_real_ip_from", 1), ("least_conn", 0), ("map", 2)];
+
+/// Directives of `stream` that none of its servers may have.
+const OUTER: &[&str] = &["server", "upstream", "map", "geo", "split_clients", "limit_conn_zone"];
+
+/// Directives of `server` that `stream` may not have.
+const INNER: &[&str] = &["listen", "proxy_pass"];
+
+/// Refuses the lines of a whole file.
+pub(super) fn verify(directives: &[Directive], report: &Report) {
+    block(directives, report);
+    let mut servers: Vec<&Directive> = Vec::new();
+    for directive in directives {
+        match directive.name.as_str() {
+            "events" => block(directive.inside(), report),
+            "stream" => {
+                block(directive.inside(), report);
+                misplaced(directive.inside(), INNER, report);
+                servers.extend(directive.inside());
+            }
+            "server" | "upstream" | "map" => servers.push(directive),
+            _ => {}
+        }
+    }
+    for directive in &servers {
+        match directive.name.as_str() {
+            "server" => {
+                block(directive.inside(), report);
+                misplaced(directive.inside(), OUTER, report);
+            }
+            "upstream" => upstream(directive, report),
+            "map" => map(directive, report),
+            _ => {}
+        }
+    }
+    addresses(&servers, report);
+}
+
+/// The directives of one block.
+fn block(lines: &[Directive], report: &Report) {
+    let mut seen: HashSet<&str> = HashSet::new();
+    for line in lines {
+        let name = line.name.as_str();
+        let is_switch = SWITCH.contains(&name);
+        let is_one = is_switch || ONE.contains(&name);
+        if (is_one || ONCE.contains(&name)) && !seen.insert(name) {
+            report.refuse(line.place, format!("{name} is there twice; remove one"));
+        }
+        let exact = EXACT.iter().find(|(other, _)| *other == name).map(|(_, count)| *count);
+        let wanted = if is_one { Some(1) } else { exact };
+        let count = line.arguments.len();
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != count) {
+            let problem = format!("{name} has {count} arguments instead of {wanted}; correct it");
+            report.refuse(line.place, problem);
+        } else if is_switch && !matches!(line.word(0), "on" | "off") && !is_variable(line.word(0)) {
+            report.refuse(line.place, format!("{name} is on or off; write one of them"));
+        }
+    }
+}
+
+fn is_variable(word: &str) -> bool {
+    word.contains(['$', '{', '<', '%'])
+}
+
+fn misplaced(lines: &[Directive], names: &[&str], report: &Report) {
+    for line in lines.iter().filter(|line| names.contains(&line.name.as_str())) {
+        report.refuse(line.place, format!("{} is not allowed in this block; move it", line.name));
+    }
+}
+
+fn upstream(upstream: &Directive, report: &Report) {
+    block(upstream.inside(), report);
+    let lines = upstream.inside();
+    let has = |line: &Directive, word: &str| line.arguments.iter().any(|it| it == word);
+    let servers: Vec<&Directive> = lines.iter().filter(|line| line.name == "server").collect();
+    if !servers.is_empty()
+        && servers.iter().all(|line| has(line, "backup"))
+        && !lines.iter().any(|line| line.name == "include")
+    {
+        report.refuse(upstream.place, "an upstream of backups only; write a server without backup");
+    }
+    let Some(method) = lines.iter().find(|it| matches!(it.name.as_str(), "hash" | "random")) else {
+        return;
+    };
+    for line in servers.iter().filter(|line| has(line, "backup")) {
+        report.refuse(line.place, format!("{} has no backups; remove backup", method.name));
+    }
+}
+
+fn map(map: &Directive, report: &Report) {
+    let mut seen: HashSet<&str> = HashSet::new();
+    for line in map.inside() {
+        let key = line.name.as_str();
+        let is_source = !matches!(key, "include" | "hostnames" | "volatile");
+        if is_source && !seen.insert(key) {
+            report.refuse(line.place, format!("{key} is there twice; remove one"));
+        }
+    }
+    let variable = map.word(1);
+    if !variable.is_empty() && !variable.starts_with('$') {
+        report.refuse(map.place, format!("{variable:?} is no variable; write $ before it"));
+    }
+}
+
+/// An address is listened on by one server, unless their names tell them apart (nginx 1.25.5).
+fn addresses(servers: &[&Directive], report: &Report) {
+    let mut seen: HashMap<(String, bool), (Place, bool)> = HashMap::new();
+    for server in servers.iter().filter(|it| it.name == "server") {
+        let is_named = server.inside().iter().any(|line| line.name == "server_name");
+        for line in server.inside().iter().filter(|line| line.name == "listen") {
+            let is_udp = line.arguments.iter().any(|it| it == "udp");
+            let address = line.word(0);
+            let address = address.strip_prefix("0.0.0.0:").or_else(|| address.strip_prefix("*:"));
+            let key = (address.unwrap_or_else(|| line.word(0)).to_owned(), is_udp);
+            let first = seen.insert(key, (server.place, is_named));
+            if let Some((place, other)) = first
+                && (place == server.place || !(is_named || other))
+                && !is_variable(line.word(0))
+            {
+                let address = line.word(0);
+                let problem = format!("{address} is listened on twice; remove one");
+                report.refuse(line.place, problem);
+            }
+        }
+    }
+}
