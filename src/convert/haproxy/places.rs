@@ -134,12 +134,14 @@ fn modes(proxy: &Proxy, sections: &Sections, report: &Report) {
         proxy.lines.iter().filter(|line| matches!(line.word(0), "default_backend" | "use_backend"));
     for line in routes.filter(|line| !line.is_no) {
         let name = line.word(1);
-        if sections.backend(name).is_some_and(|backend| !backend.is_http()) {
+        if let Some(backend) = sections.backend(name).filter(|backend| !backend.is_http()) {
+            let (own, other) = (line.place.line, backend.place().line);
             let problem = format!(
-                "a proxy of mode http cannot use backend {name:?} of mode tcp; write one mode in \
-                 both"
+                "a proxy of mode http uses backend {name:?} of mode tcp (lines {own}, {other}); \
+                 write one mode in both"
             );
-            report.refuse(line.place, problem);
+            // HAProxy names the section, not the line in it.
+            report.refuse(proxy.place(), problem);
         }
     }
 }

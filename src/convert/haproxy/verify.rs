@@ -351,7 +351,7 @@ mod tests {
             ("listen x\n stick on src table y\nbackend y\n server a b:1\n", 2),
             ("listen x\n tcp-request connection track-sc0 src table y\n", 2),
             ("listen x\n server a b:1 resolvers y\n", 2),
-            ("frontend f\n mode http\n default_backend b\nbackend b\n server a b:1\n", 3),
+            ("frontend f\n mode http\n default_backend b\nbackend b\n server a b:1\n", 1),
         ] {
             let report = Report::new("x", text);
             let outside = |_: &str| None;
