@@ -1,8 +1,11 @@
 //! The fuzz targets: parts of the program that read what others write. Each takes an input and
 //! asserts what must hold for it. The seeds, and every input that was found for which it did not,
-//! are tests.
+//! are tests. `fuzz/run` searches for such inputs.
 
 #![expect(clippy::panic, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::{fs, io};
 
 use crate::observe::admin;
 use crate::{config, control, convert, observe, proxy};
@@ -43,6 +46,35 @@ const fn target(name: &'static str, check: fn(&[u8])) -> Target {
 pub fn seeds(text: &str) -> Vec<Vec<u8>> {
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(unescape).collect()
+}
+
+/// The seeds of a target, and files of other tests that are inputs of it.
+///
+/// # Errors
+/// A file or a folder of them cannot be read.
+pub fn corpus(target: &Target) -> io::Result<Vec<Vec<u8>>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut corpus = seeds(&fs::read_to_string(root.join("fuzz/seeds").join(target.name))?);
+    let folders: &[&str] = match target.name {
+        "configuration" => &["tests/config/valid", "tests/config/invalid"],
+        "convert" => &["tests/convert"],
+        _ => &[],
+    };
+    for folder in folders {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(root.join(folder))? {
+            let file = entry?.path();
+            let kind = file.extension().unwrap_or_default();
+            if ["toml", "cfg", "conf"].iter().any(|input| kind == *input) {
+                files.push(file);
+            }
+        }
+        files.sort();
+        for file in files {
+            corpus.push(fs::read(file)?);
+        }
+    }
+    Ok(corpus)
 }
 
 /// A seed as a line of such a text.
@@ -92,11 +124,11 @@ fn unescape(line: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::env;
     use std::ops::Range;
     use std::panic::{catch_unwind, resume_unwind};
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
     use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-    use std::{env, fs};
 
     use super::*;
 
@@ -128,7 +160,7 @@ mod tests {
         let time = seconds.map(Duration::from_secs);
         for target in TARGETS {
             if wanted.as_ref().is_none_or(|name| name == target.name) {
-                mutate(target, &corpus(target), time);
+                mutate(target, &corpus(target).unwrap(), time);
             }
         }
     }
@@ -203,29 +235,6 @@ mod tests {
             input.truncate(16 * 1024);
             input
         }
-    }
-
-    /// The seeds of a target, and files of other tests that are inputs of it.
-    fn corpus(target: &Target) -> Vec<Vec<u8>> {
-        let text = fs::read_to_string(folder().join(target.name)).unwrap();
-        let mut corpus = seeds(&text);
-        let folders: &[&str] = match target.name {
-            "configuration" => &["tests/config/valid", "tests/config/invalid"],
-            "convert" => &["tests/convert"],
-            _ => &[],
-        };
-        for folder in folders {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-            let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-            let is_input = |file: &PathBuf| {
-                let kind = file.extension().unwrap_or_default();
-                ["toml", "cfg", "conf"].iter().any(|input| kind == *input)
-            };
-            let mut files: Vec<PathBuf> = files.filter(is_input).collect();
-            files.sort();
-            corpus.extend(files.iter().map(|file| fs::read(file).unwrap()));
-        }
-        corpus
     }
 
     #[test]
