@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::control::controller::state::Controller;
-use crate::shared::phase::Phase;
-use crate::shared::table::FrontendShared;
+use crate::shared::limit::Limit;
+use crate::shared::table::{Frontend, FrontendShared};
 use crate::terms::{Refusal, counted};
 
 /// Between two lines of one kind about one frontend.
@@ -30,34 +29,30 @@ struct FrontendLimits {
     logged: [u64; Refusal::ALL.len()],
 }
 
-impl Controller {
-    /// Logs the limits that are reached, at each tick. One that is reached and left between two
-    /// ticks is not noticed; refusals all are.
-    pub(super) fn log_reached_limits(&mut self, now: Instant) {
-        if self.shared.phase.load() != Phase::Running {
-            return;
-        }
-        let sessions = &self.shared.sessions;
-        if sessions.room() == 0 && is_due(&mut self.reached.full, now) {
-            let max = sessions.max();
-            let remedy = match self.config.global.sessions_max {
-                Some(_) => "raise global.sessions_max if this lasts",
-                None => "raise the limit of file descriptors (LimitNOFILE=) if this lasts",
-            };
-            tracing::warn!(
-                "sessions_max ({max}) is reached: further clients wait in the backlog; {remedy}"
-            );
+impl ReachedLimits {
+    /// What is to be logged; to be called at each tick. `remedy`: for the limit of the process. A
+    /// limit that is reached and left between two ticks is not noticed; refusals all are.
+    pub(super) fn look(
+        &mut self,
+        sessions: &Limit,
+        remedy: &str,
+        frontends: &[Arc<Frontend>],
+        now: Instant,
+    ) -> Vec<String> {
+        let mut lines = Vec::new();
+        if sessions.room() == 0 && is_due(&mut self.full, now) {
+            lines.push(format!("{}; {remedy}", full(sessions)));
         }
         // Those of frontends that a reload has removed are forgotten.
-        let mut before = std::mem::take(&mut self.reached.frontends);
-        for frontend in &self.shared.table.load().frontends {
+        let mut before = std::mem::take(&mut self.frontends);
+        for frontend in frontends {
             let name = &frontend.shared.name;
             let mut limits = before.remove(name).unwrap_or_default();
-            for line in limits.look(&frontend.shared, now) {
-                tracing::warn!("frontend {name}: {line}");
-            }
-            self.reached.frontends.insert(Arc::clone(name), limits);
+            let about = limits.look(&frontend.shared, now).into_iter();
+            lines.extend(about.map(|line| format!("frontend {name}: {line}")));
+            self.frontends.insert(Arc::clone(name), limits);
         }
+        lines
     }
 }
 
@@ -66,10 +61,7 @@ impl FrontendLimits {
     fn look(&mut self, frontend: &FrontendShared, now: Instant) -> Vec<String> {
         let mut lines = Vec::new();
         if frontend.sessions.room() == 0 && is_due(&mut self.full, now) {
-            let max = frontend.sessions.max();
-            lines.push(format!(
-                "sessions_max ({max}) is reached: further clients wait in the backlog"
-            ));
+            lines.push(full(&frontend.sessions));
         }
         let counts = Refusal::ALL.map(|reason| {
             let refused = frontend.cells.cells().map(|cell| cell.refused[reason as usize].read());
@@ -100,6 +92,10 @@ impl FrontendLimits {
         }
         lines
     }
+}
+
+fn full(sessions: &Limit) -> String {
+    format!("sessions_max ({}) is reached: further clients wait in the backlog", sessions.max())
 }
 
 /// Whether a line is to be written again; if so, `last` is now.

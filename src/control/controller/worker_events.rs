@@ -1,4 +1,4 @@
-//! The events of workers: failed connects, and limits that they met.
+//! The events of workers: failed connects, and limits that they met; and limits that are reached.
 
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,21 @@ impl Controller {
             }
         }
         Ok(())
+    }
+
+    /// Logs the limits of sessions and clients that are reached, at each tick.
+    pub(super) fn log_reached_limits(&mut self, now: Instant) {
+        if self.shared.phase.load() != Phase::Running {
+            return;
+        }
+        let remedy = match self.config.global.sessions_max {
+            Some(_) => "raise global.sessions_max if this lasts",
+            None => "raise the limit of file descriptors (LimitNOFILE=) if this lasts",
+        };
+        let frontends = &self.shared.table.load().frontends;
+        for line in self.reached.look(&self.shared.sessions, remedy, frontends, now) {
+            tracing::warn!("{line}");
+        }
     }
 
     /// They may take the endpoint down, and its server may have another address now.

@@ -104,8 +104,8 @@ fn message(bytes: &[u8]) -> Progress<Vec<u8>> {
     }
 }
 
-/// The names in the body of a `ClientHello`; none: it is invalid. One with two of what must be there
-/// once (RFC 8446, 4.2; RFC 6066, 3) is invalid: the server may read the other one.
+/// The names in the body of a `ClientHello`; none: it is invalid. One with two of what must be
+/// there once (RFC 8446, 4.2; RFC 6066, 3) is invalid: the server may read the other one.
 fn names(message: &[u8], is_routed: impl Fn(&[u8]) -> bool) -> Option<ClientHello> {
     let (behind, contents) = parse_tls_handshake_client_hello(message).ok()?;
     if !behind.is_empty() {
