@@ -207,7 +207,8 @@ fn a_slow_reader_loses_nothing_and_is_not_idle() {
     SockRef::from(&client).set_recv_buffer_size(128 * 1024).unwrap();
     let peer = connections.recv().unwrap();
     let pouring = thread::spawn(move || pour(&peer, 5, 16 * MIB));
-    let mut small = vec![0; 16 * 1024];
+    // A quarter of the receive buffer: its window opens about once a second.
+    let mut small = vec![0; 64 * 1024];
     for _ in 0..30 {
         // Nine seconds in all: more than twice the idle timeout.
         pause(Duration::from_millis(300));

@@ -275,13 +275,13 @@ fn an_idle_session_ends() {
     let config = "
 listen short
     bind {ip}:8001
-    timeout client 300ms
-    timeout server 300ms
+    timeout client 3s
+    timeout server 3s
     server a {ip}:9001
 listen tunnel
     bind {ip}:8002
-    timeout client 100ms
-    timeout server 100ms
+    timeout client 1s
+    timeout server 1s
     timeout tunnel 20s
     server a {ip}:9001
 ";

@@ -109,7 +109,7 @@ server {
 #[test]
 fn an_idle_session_ends_after_proxy_timeout() {
     let config = "
-server { listen {ip}:8001; proxy_pass {ip}:9001; proxy_timeout 300ms; }
+server { listen {ip}:8001; proxy_pass {ip}:9001; proxy_timeout 3s; }
 ";
     let case = Case { name: "an_idle_session_ends_after_proxy_timeout", config };
     same(case, |env| {
