@@ -105,7 +105,7 @@ fn after_maintenance_the_first_probe_decides() {
         drop(stream.read(&mut [0; 4096]));
         drop(write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"));
     });
-    let health = "check = \"http\"\ninterval = \"20s\"\nrise = 2\nfall = 3";
+    let health = "check = \"http\"\ninterval = \"20s\"\ntimeout = \"10s\"\nrise = 2\nfall = 3";
     let config = Config::new(&env).health(health).server("a", a.address);
     let balancer = Balancer::start(&env, &config);
     let passed = [("result", "passed")];

@@ -17,6 +17,9 @@ use super::{Config, TestEnv, http};
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_evenkeel");
 
+/// So many looks at the descriptors show the same number, 10 ms apart.
+const STABLE: u32 = 8;
+
 /// Standard output and standard error of the process.
 #[derive(Debug)]
 pub(crate) struct Outputs {
@@ -77,11 +80,13 @@ impl<'a> Balancer<'a> {
             }
             http::get(env.observe(), "/readyz").is_ok_and(|(status, _)| status == 200)
         });
+        // The connection that asked for /readyz is closed soon.
+        let mut same = 0;
         balancer.base = until_some("the number of its descriptors is stable", || {
             let now = Descriptors::of(balancer.pid());
-            let stable = balancer.base == now;
+            same = if balancer.base == now { same + 1 } else { 0 };
             balancer.base = now;
-            stable.then_some(now)
+            (same == STABLE).then_some(now)
         });
         balancer
     }

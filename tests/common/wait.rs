@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// For conditions that take milliseconds on an idle machine: this one may be busy.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Between two checks of a condition.
 const INTERVAL: Duration = Duration::from_millis(10);
