@@ -227,21 +227,34 @@ impl SharedState {
         self.empty_mailbox(worker);
     }
 
+    /// Gives the clients in the mailbox of a worker that is stuck to another one, if there is one:
+    /// they came before it was known. Its other orders stay.
+    pub fn give_clients_on(&self, stuck: WorkerIndex) {
+        let orders: Vec<WorkerOrder> = self.orders_to(stuck).collect();
+        for order in orders {
+            let is_client = matches!(order, WorkerOrder::Serve(_));
+            let other = self.serving().filter(|_| is_client);
+            self.order(other.unwrap_or(stuck), order);
+        }
+    }
+
     /// Drops the orders to a worker that has ended; clients go to another one, or are reset if
     /// there is none.
     fn empty_mailbox(&self, worker: WorkerIndex) {
         for order in self.orders_to(worker) {
             if let WorkerOrder::Serve(client) = order {
-                let mut others = (0..self.wakers.len()).map(WorkerIndex);
-                let serves = |other: &WorkerIndex| {
-                    !self.has_ended(*other) && !self.heartbeats.is_stuck(*other)
-                };
-                match others.find(serves) {
+                match self.serving() {
                     Some(other) => self.order(other, WorkerOrder::Serve(client)),
                     None => client.socket.abort_on_close(),
                 }
             }
         }
+    }
+
+    /// A worker that has not ended and is not known to be stuck.
+    fn serving(&self) -> Option<WorkerIndex> {
+        let mut workers = (0..self.wakers.len()).map(WorkerIndex);
+        workers.find(|worker| !self.has_ended(*worker) && !self.heartbeats.is_stuck(*worker))
     }
 
     /// Whether a worker has ended: it reads no table any more.
@@ -332,6 +345,25 @@ mod tests {
         state.order(WorkerIndex(2), last);
         let error = third.read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn clients_that_were_given_to_a_worker_before_it_was_known_to_be_stuck_are_given_on() {
+        let state = state(2);
+        let clients = [waiting_client(), waiting_client()].map(|(client, order)| {
+            state.order(WorkerIndex(1), order);
+            client
+        });
+        state.order(WorkerIndex(1), WorkerOrder::LookAtBacklogs);
+        state.heartbeats.set(WorkerIndex(1), Duration::ZERO, true);
+        state.give_clients_on(WorkerIndex(1));
+        assert_eq!((orders(&state, 0), orders(&state, 1)), (2, 1));
+        // With no other worker, they wait for this one.
+        state.order(WorkerIndex(1), waiting_client().1);
+        state.end(WorkerIndex(0));
+        state.give_clients_on(WorkerIndex(1));
+        assert_eq!(orders(&state, 1), 1);
+        drop(clients);
     }
 
     #[test]

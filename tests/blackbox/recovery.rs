@@ -112,6 +112,29 @@ fn the_log_says_for_each_stuck_worker_how_many_clients_others_got() {
 }
 
 #[test]
+fn clients_that_are_given_to_a_worker_that_is_stuck_too_do_not_wait_for_it() {
+    let env = TestEnv::new();
+    let (config, _server) = echoing(&env);
+    let balancer = Balancer::start(&env, &config.workers(3));
+    let Some(one) = Frozen::thread(balancer.pid(), "worker-1") else {
+        let test = "clients_that_are_given_to_a_worker_that_is_stuck_too_do_not_wait_for_it";
+        return skip(test, NO_PTRACE);
+    };
+    // Worker 2 stops so much later that clients of worker 1 are given to it.
+    let age = "evenkeel_worker_heartbeat_age_seconds";
+    balancer.metrics_until("worker 1 has not run for a second", |metrics| {
+        metrics.value(age, &[("worker", "1")]) >= 1.0
+    });
+    let two = Frozen::thread(balancer.pid(), "worker-2").unwrap();
+    let clients: Vec<TcpStream> = (0..60).map(|number| asking(&env, number)).collect();
+    stuck(&balancer, 2.0);
+    for (number, client) in (0..).zip(&clients) {
+        assert_eq!(answer(client), number);
+    }
+    drop((one, two));
+}
+
+#[test]
 fn a_frontend_that_is_added_and_removed_while_a_worker_does_not_run_is_closed() {
     let env = TestEnv::new();
     let (config, _server) = echoing(&env);

@@ -36,13 +36,16 @@ impl Controller {
             changed |= finding != Finding::Wake;
             match finding {
                 Finding::Wake => self.shared.wakers[worker].wake(),
-                Finding::Stuck => tracing::error!(
-                    "worker {worker} is stuck: its event loop has not run for {:.1} s; its \
-                     sessions make no progress, and new clients go to other workers; if this \
-                     lasts, restart evenkeel (thread worker-{worker} of process {})",
-                    self.watch.age(worker).as_secs_f64(),
-                    std::process::id()
-                ),
+                Finding::Stuck => {
+                    tracing::error!(
+                        "worker {worker} is stuck: its event loop has not run for {:.1} s; its \
+                         sessions make no progress, and new clients go to other workers; if this \
+                         lasts, restart evenkeel (thread worker-{worker} of process {})",
+                        self.watch.age(worker).as_secs_f64(),
+                        std::process::id()
+                    );
+                    self.shared.give_clients_on(WorkerIndex(worker));
+                }
                 Finding::Recovered(age) => {
                     tracing::warn!(
                         "worker {worker} runs again after {:.1} s; other workers got {} of its \
