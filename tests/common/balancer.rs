@@ -17,9 +17,6 @@ use super::{Config, TestEnv, http};
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_evenkeel");
 
-/// So many looks at the descriptors show the same number, 10 ms apart.
-const STABLE: u32 = 8;
-
 /// Standard output and standard error of the process.
 #[derive(Debug)]
 pub(crate) struct Outputs {
@@ -80,13 +77,11 @@ impl<'a> Balancer<'a> {
             }
             http::get(env.observe(), "/readyz").is_ok_and(|(status, _)| status == 200)
         });
-        // The connection that asked for /readyz is closed soon.
-        let mut same = 0;
         balancer.base = until_some("the number of its descriptors is stable", || {
             let now = Descriptors::of(balancer.pid());
-            same = if balancer.base == now { same + 1 } else { 0 };
+            let stable = balancer.base == now;
             balancer.base = now;
-            (same == STABLE).then_some(now)
+            stable.then_some(now)
         });
         balancer
     }

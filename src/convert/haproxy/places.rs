@@ -67,7 +67,6 @@ pub(super) fn of_proxy(proxy: &Proxy, sections: &Sections, report: &Report) {
     connect_first(proxy, report);
     tables(proxy, sections, report);
     resolvers(proxy, sections, report);
-    modes(proxy, sections, report);
 }
 
 /// `tcp-check connect`, if there is one, is the first step.
@@ -121,27 +120,6 @@ fn resolvers(proxy: &Proxy, sections: &Sections, report: &Report) {
         if !is_there && name != "default" && lexer::unset(name).is_none() {
             let problem = format!("there is no resolvers section {name:?}; correct the name");
             report.refuse(line.place, problem);
-        }
-    }
-}
-
-/// A frontend of mode http has no backend of mode tcp.
-fn modes(proxy: &Proxy, sections: &Sections, report: &Report) {
-    if !proxy.takes_clients() || !proxy.is_http() || proxy.is_disabled() {
-        return;
-    }
-    let routes =
-        proxy.lines.iter().filter(|line| matches!(line.word(0), "default_backend" | "use_backend"));
-    for line in routes.filter(|line| !line.is_no) {
-        let name = line.word(1);
-        if let Some(backend) = sections.backend(name).filter(|backend| !backend.is_http()) {
-            let (own, other) = (line.place.line, backend.place().line);
-            let problem = format!(
-                "a proxy of mode http uses backend {name:?} of mode tcp (lines {own}, {other}); \
-                 write one mode in both"
-            );
-            // HAProxy names the section, not the line in it.
-            report.refuse(proxy.place(), problem);
         }
     }
 }

@@ -351,7 +351,6 @@ mod tests {
             ("listen x\n stick on src table y\nbackend y\n server a b:1\n", 2),
             ("listen x\n tcp-request connection track-sc0 src table y\n", 2),
             ("listen x\n server a b:1 resolvers y\n", 2),
-            ("frontend f\n mode http\n default_backend b\nbackend b\n server a b:1\n", 1),
         ] {
             let report = Report::new("x", text);
             let outside = |_: &str| None;
@@ -389,6 +388,8 @@ mod tests {
             // A frontend and a backend may have one name.
             "frontend x\n bind :80\n default_backend x\nbackend x\n server a b:1 check\n",
             "frontend f\n default_backend b\nbackend b\n mode http\n server a b:1\n",
+            // HAProxy refuses it, but it is a usual part of a file whose defaults have the mode.
+            "frontend f\n mode http\n default_backend b\nbackend b\n server a b:1\n",
             "listen x\n option redispatch 1\n no option tcpka\n no log\n timeout client 24d\n",
             "listen x\n stick-table type ip size 1\n stick on src\n server a b:1 slowstart 0\n",
             "listen x\n tcp-request content track-sc1 src table y\n\
