@@ -40,7 +40,7 @@ impl ReachedLimits {
         now: Instant,
     ) -> Vec<String> {
         let mut lines = Vec::new();
-        if sessions.room() == 0 && is_due(&mut self.full, now) {
+        if sessions.room() == 0 && is_due(&mut self.full, now, LOG_INTERVAL) {
             lines.push(format!("{}; {remedy}", full(sessions)));
         }
         // Those of frontends that a reload has removed are forgotten.
@@ -60,7 +60,7 @@ impl FrontendLimits {
     /// What is to be logged.
     fn look(&mut self, frontend: &FrontendShared, now: Instant) -> Vec<String> {
         let mut lines = Vec::new();
-        if frontend.sessions.room() == 0 && is_due(&mut self.full, now) {
+        if frontend.sessions.room() == 0 && is_due(&mut self.full, now, LOG_INTERVAL) {
             lines.push(full(&frontend.sessions));
         }
         let counts = Refusal::ALL.map(|reason| {
@@ -79,7 +79,7 @@ impl FrontendLimits {
             })
             .filter(|(_, count)| *count > 0)
             .collect();
-        if !new.is_empty() && is_due(&mut self.refused, now) {
+        if !new.is_empty() && is_due(&mut self.refused, now, LOG_INTERVAL) {
             let all = new.iter().map(|(_, count)| count).sum::<u64>();
             let all = counted(usize::try_from(all).unwrap_or(usize::MAX), "connection");
             let each: Vec<String> =
@@ -98,9 +98,9 @@ fn full(sessions: &Limit) -> String {
     format!("sessions_max ({}) is reached: further clients wait in the backlog", sessions.max())
 }
 
-/// Whether a line is to be written again; if so, `last` is now.
-fn is_due(last: &mut Option<Instant>, now: Instant) -> bool {
-    let is_due = last.is_none_or(|at| now.saturating_duration_since(at) >= LOG_INTERVAL);
+/// Whether a line that may repeat is to be written again, at `now`; if so, `last` is now.
+pub(super) fn is_due(last: &mut Option<Instant>, now: Instant, interval: Duration) -> bool {
+    let is_due = last.is_none_or(|at| now.saturating_duration_since(at) >= interval);
     if is_due {
         *last = Some(now);
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::control::controller::events::Batch;
+use crate::control::controller::limits_reached::is_due;
 use crate::control::controller::state::Controller;
 use crate::control::sources;
 use crate::shared::events::{FailedConnects, WorkerEvent};
@@ -67,7 +68,7 @@ impl Controller {
     /// A connect had no source address.
     fn on_no_source(&mut self, server: ServerId) {
         let Some(backend) = self.cluster.settings_of(server) else { return };
-        if !is_due(&mut self.source_logged) {
+        if !is_due(&mut self.source_logged, Instant::now(), LOG_INTERVAL) {
             return;
         }
         let name = &backend.name;
@@ -84,7 +85,7 @@ impl Controller {
     }
 
     fn on_accept_paused(&mut self, worker: usize) {
-        if is_due(&mut self.accept_logged) {
+        if is_due(&mut self.accept_logged, Instant::now(), LOG_INTERVAL) {
             tracing::warn!(
                 "worker {worker} cannot accept: no file descriptor or memory is left; clients wait \
                  in the backlog; raise the limit (LimitNOFILE=, ulimit -n) or lower \
@@ -94,7 +95,7 @@ impl Controller {
     }
 
     fn on_buffers_stalled(&mut self, worker: WorkerIndex) {
-        if is_due(&mut self.stall_logged) {
+        if is_due(&mut self.stall_logged, Instant::now(), LOG_INTERVAL) {
             tracing::warn!(
                 "worker {}: more than a third of its buffers hold bytes for peers that do not \
                  read; it receives only what can be sent at once; raise global.buffers if this \
@@ -105,7 +106,7 @@ impl Controller {
     }
 
     fn on_buffers_exhausted(&mut self, worker: WorkerIndex, sessions: u32) {
-        if is_due(&mut self.exhaustion_logged) {
+        if is_due(&mut self.exhaustion_logged, Instant::now(), LOG_INTERVAL) {
             tracing::warn!(
                 "worker {}: no buffer is free, and sessions without progress hold them; {sessions} \
                  sessions were closed (reason exhausted); raise global.buffers",
@@ -113,14 +114,4 @@ impl Controller {
             );
         }
     }
-}
-
-/// Whether a warning that may repeat is to be written again; if so, `last` is now.
-fn is_due(last: &mut Option<Instant>) -> bool {
-    let now = Instant::now();
-    let is_due = last.is_none_or(|at| now.duration_since(at) >= LOG_INTERVAL);
-    if is_due {
-        *last = Some(now);
-    }
-    is_due
 }
