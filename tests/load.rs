@@ -97,7 +97,7 @@ fn a_client_that_stops_reading_uses_little_memory_and_does_not_slow_others() {
     (&other).write_all(b"e").unwrap();
     assert_eq!(exchange(&other, b"ping"), b"ping");
     // Through another balancer, at the same time: it has the same share of a busy machine.
-    let elsewhere = TestEnv::new();
+    let elsewhere = env.another();
     let (config, _echo) = echoing(&elsewhere);
     let _undisturbed = Balancer::start(&elsewhere, &config);
     let undisturbed = connect(elsewhere.frontend());

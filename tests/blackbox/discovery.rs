@@ -368,7 +368,8 @@ fn a_name_has_at_most_1024_servers_or_endpoints_and_says_so() {
 
 #[test]
 fn a_failed_connect_asks_again_before_the_ttl_ends_in_growing_pauses() {
-    let (env, other) = (TestEnv::new(), TestEnv::new());
+    let env = TestEnv::new();
+    let other = env.another();
     let dns = dns_of(&env);
     dns.set_ttl(3600);
     let mut old = Server::naming("old", env.port(9001));
@@ -407,7 +408,8 @@ fn a_failed_probe_asks_again_for_the_srv_name_too() {
 
 #[test]
 fn a_session_that_finds_no_server_asks_again() {
-    let (env, other) = (TestEnv::new(), TestEnv::new());
+    let env = TestEnv::new();
+    let other = env.another();
     let dns = dns_of(&env);
     dns.set_ttl(3600);
     let _new = Server::naming("new", other.port(9001));
@@ -448,7 +450,8 @@ fn names_of_containers_with_underscores_are_resolved() {
 
 #[test]
 fn a_reload_changes_the_dns_servers() {
-    let (env, other) = (TestEnv::new(), TestEnv::new());
+    let env = TestEnv::new();
+    let other = env.another();
     let (here, there) = (dns_of(&env), dns_of(&other));
     let _one = Server::naming("1", env.port(9001));
     let _two = Server::naming("2", other.port(9001));

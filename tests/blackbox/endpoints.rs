@@ -61,7 +61,8 @@ fn endpoints_share_the_weight_the_limit_and_the_series_of_their_server() {
     if !can_mount(test) {
         return;
     }
-    let (env, other) = (TestEnv::new(), TestEnv::new());
+    let env = TestEnv::new();
+    let other = env.another();
     let one = Server::echo(env.port(9001));
     let two = Server::echo(other.port(9001));
     let config = Config::new(&env).more(&named("sessions_max = 2"));
@@ -95,7 +96,8 @@ fn a_name_with_two_addresses_gets_its_weight_once() {
     if !can_mount("a_name_with_two_addresses_gets_its_weight_once") {
         return;
     }
-    let (env, other) = (TestEnv::new(), TestEnv::new());
+    let env = TestEnv::new();
+    let other = env.another();
     let one = Server::naming("1", env.port(9001));
     let two = Server::naming("2", other.port(9001));
     let b = Server::naming("b", env.port(9002));

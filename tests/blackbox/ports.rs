@@ -26,7 +26,8 @@ fn up(balancer: &Balancer<'_>) -> bool {
 
 #[test]
 fn eleven_ports_lead_to_the_same_ports_of_the_server() {
-    let (env, other) = (TestEnv::new(), TestEnv::new());
+    let env = TestEnv::new();
+    let other = env.another();
     let at = |port: u16| Server::naming(&port.to_string(), other.port(port));
     let servers: Vec<Server> = (8100..=8110).map(at).collect();
     let bind = format!("{}:8100-8110", env.frontend().ip());
@@ -68,7 +69,8 @@ fn has_passed_a_probe(balancer: &Balancer<'_>) -> bool {
 
 #[test]
 fn the_port_of_the_health_check_is_probed_whatever_the_client_connected_to() {
-    let (env, other) = (TestEnv::new(), TestEnv::new());
+    let env = TestEnv::new();
+    let other = env.another();
     let _server = Server::naming("web", other.port(8101));
     let mut probed = Server::echo(other.port(9100));
     let bind = format!("{}:8100-8110", env.frontend().ip());
@@ -85,7 +87,8 @@ fn the_port_of_the_health_check_is_probed_whatever_the_client_connected_to() {
 
 #[test]
 fn the_only_port_of_the_frontend_is_probed_and_a_reload_moves_it() {
-    let (env, other) = (TestEnv::new(), TestEnv::new());
+    let env = TestEnv::new();
+    let other = env.another();
     let _first = Server::naming("first", other.port(8100));
     let (bind, address) = (env.port(8100).to_string(), other.frontend().ip().to_string());
     let balancer = Balancer::start(&env, &config(&env, &ports(&bind, &address, QUICK)));

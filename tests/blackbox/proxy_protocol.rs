@@ -363,7 +363,8 @@ fn after_failed_attempts_the_next_server_gets_the_whole_header_once() {
 #[test]
 fn a_chain_of_two_balancers_carries_the_address_through() {
     for version in ["v1", "v2"] {
-        let (front, back) = (TestEnv::new(), TestEnv::new());
+        let front = TestEnv::new();
+        let back = front.another();
         let server = Server::start(back.port(9001), |stream| echo(&stream));
         let config = Config::new(&back).frontend(REQUIRED).backend("send_proxy = \"v1\"");
         let behind = Balancer::start(&back, &config.server("a", server.address));

@@ -1,5 +1,6 @@
 //! The directory and the loopback address of one test.
 
+use std::cell::Cell;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,12 @@ static TAKEN: AtomicU32 = AtomicU32::new(0);
 /// Read-locked by each test; write-locked by a test that must run alone.
 static RUNNING: RwLock<()> = RwLock::new(());
 
+thread_local! {
+    /// Whether the test of this thread holds [`RUNNING`]. If it locked it again while another test
+    /// waits to write it, both would wait for ever.
+    static IS_RUNNING: Cell<bool> = const { Cell::new(false) };
+}
+
 /// An empty directory, and an address in 127.64.0.0/10 on which every port is free.
 #[derive(Debug)]
 pub(crate) struct TestEnv {
@@ -22,7 +29,8 @@ pub(crate) struct TestEnv {
     folder: PathBuf,
     /// Reserves the address: another test process may compute the same one from its process id.
     _reservation: Socket,
-    _lock: Lock,
+    /// None if another environment of the test holds it.
+    lock: Option<Lock>,
 }
 
 /// The lock of [`RUNNING`] that a test holds.
@@ -33,17 +41,33 @@ enum Lock {
 }
 
 impl TestEnv {
+    /// # Panics
+    /// If the test has one already: see [`TestEnv::another`].
+    #[track_caller]
     pub(crate) fn new() -> Self {
-        Self::with(Lock::Shared(RUNNING.read().unwrap_or_else(PoisonError::into_inner)))
+        note_running();
+        let lock = Lock::Shared(RUNNING.read().unwrap_or_else(PoisonError::into_inner));
+        Self::with(Some(lock))
     }
 
     /// For a test that needs most of the machine, or measures time or memory: no other test of this
     /// process runs meanwhile.
+    ///
+    /// # Panics
+    /// If the test has one already.
+    #[track_caller]
     pub(crate) fn exclusive() -> Self {
-        Self::with(Lock::Exclusive(RUNNING.write().unwrap_or_else(PoisonError::into_inner)))
+        note_running();
+        let lock = Lock::Exclusive(RUNNING.write().unwrap_or_else(PoisonError::into_inner));
+        Self::with(Some(lock))
     }
 
-    fn with(lock: Lock) -> Self {
+    /// A further directory and address for the same test, to be dropped before this one.
+    pub(crate) fn another(&self) -> Self {
+        Self::with(None)
+    }
+
+    fn with(lock: Option<Lock>) -> Self {
         raise_descriptors();
         let pid = std::process::id();
         for _ in 0..1000 {
@@ -53,7 +77,7 @@ impl TestEnv {
             if let Some(reservation) = reserve(ip) {
                 let folder = std::env::temp_dir().join(format!("evenkeel-{pid}-{number}"));
                 fs::create_dir_all(&folder).unwrap();
-                return Self { ip: ip.into(), folder, _reservation: reservation, _lock: lock };
+                return Self { ip: ip.into(), folder, _reservation: reservation, lock };
             }
         }
         panic!("no loopback address is free");
@@ -83,6 +107,12 @@ impl TestEnv {
     }
 }
 
+#[track_caller]
+fn note_running() {
+    let is_second = IS_RUNNING.replace(true);
+    assert!(!is_second, "the test has an environment: take TestEnv::another() of it");
+}
+
 /// Raises the limit of descriptors: each client and each server of a test is a descriptor of this
 /// process, and 1,024, the usual soft limit, are too few for tests that run in parallel.
 fn raise_descriptors() {
@@ -102,6 +132,9 @@ fn reserve(ip: Ipv4Addr) -> Option<Socket> {
 
 impl Drop for TestEnv {
     fn drop(&mut self) {
+        if self.lock.is_some() {
+            IS_RUNNING.set(false);
+        }
         drop(fs::remove_dir_all(&self.folder));
     }
 }
