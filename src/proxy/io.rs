@@ -235,6 +235,8 @@ pub trait Io {
     /// Whether the end that was read of `side` was sent. Else a reset has left it, whose error was
     /// taken already: splice(2) keeps it to itself if it has sent a part.
     fn ended_in_order(&mut self, side: Side) -> bool;
+    /// Whether `side` has been reset, or has failed otherwise, and nothing has said so yet.
+    fn has_failed(&self, side: Side) -> bool;
     /// Disables Nagle's algorithm and sends what it holds back for `side`.
     fn push(&mut self, side: Side);
     /// Shuts down our direction to `side` (sends FIN).

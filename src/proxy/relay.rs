@@ -9,6 +9,7 @@ use crate::proxy::rules::{Rules, Timeout};
 use crate::proxy::session::{Session, direction_from};
 use crate::proxy::state::{Next, Relaying, State};
 use crate::proxy::timer_wheel::Tick;
+use crate::sys::ring::Readiness;
 use crate::terms::{ConnectFailure, Direction, End, Reason, Side};
 
 impl Session {
@@ -97,8 +98,14 @@ impl Session {
         untouched && inward.buffers_held() > 0 && outward.buffers_held() == 0
     }
 
+    /// When to look what a silence means.
+    pub(super) fn end_of_patience(&self, relaying: &Relaying) -> Tick {
+        let look_at = relaying.look_at(self.rules.half_closed_timeout);
+        relaying.silent_until(self.silence_max()).min(look_at)
+    }
+
     /// How long silence may last now.
-    pub(super) fn silence_max(&self) -> Timeout {
+    fn silence_max(&self) -> Timeout {
         let Rules { idle_timeout, half_closed_timeout, .. } = self.rules;
         if self.is_half_closed() { half_closed_timeout.min(idle_timeout) } else { idle_timeout }
     }
@@ -110,8 +117,19 @@ impl Session {
     /// Nothing was sent for long. A peer that reads slowly still makes progress, which only its
     /// acknowledgements show.
     pub(super) fn on_silence<I: Io>(&mut self, now: Tick, io: &mut I) -> Next {
-        let left = Side::BOTH.map(|side| io.unacknowledged(side));
+        let unread = Direction::BOTH.into_iter().filter(|direction| self.is_unread(*direction));
+        let is_reset = |direction: &Direction| io.has_failed(direction.source());
+        if let Some(direction) = unread.clone().find(is_reset) {
+            return Next::Flush(direction, broken(direction.source(), Errno::ECONNRESET));
+        }
+        let looked = unread.clone().next().map(|_| now);
+        let silence_max = self.silence_max();
         let State::Relaying(relaying) = &mut self.state else { return Next::Stay };
+        relaying.looked = looked;
+        if now < relaying.silent_until(silence_max) {
+            return Next::Stay;
+        }
+        let left = Side::BOTH.map(|side| io.unacknowledged(side));
         match relaying.sample {
             None => relaying.sample = Some(left),
             Some(before) if left[0] < before[0] || left[1] < before[1] => relaying.restart(now),
@@ -128,6 +146,15 @@ impl Session {
             return End::new(Reason::HalfClosedTimeout, letters);
         }
         End::new(Reason::IdleTimeout, self.who_owes(unacknowledged))
+    }
+
+    /// Whether nothing is read from the source of this direction, as its sink takes nothing: a
+    /// reset is not told.
+    fn is_unread(&self, direction: Direction) -> bool {
+        let (pump, source) = (&self.pumps[direction as usize], direction.source());
+        let reading = [Operation::Receive(source), Operation::Ready(source, Readiness::Readable)];
+        let is_read = reading.into_iter().any(|operation| self.in_flight.contains(operation));
+        pump.source == Source::Open && !pump.is_finished() && !is_read
     }
 
     /// The side that should have moved: one that does not read what was sent to it, else the one

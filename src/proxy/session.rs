@@ -155,7 +155,7 @@ impl Session {
             State::Routing | State::Leaving => self.route.silent_until,
             State::Queued(queued) => queued.until.min(self.route.silent_until),
             State::Connecting(connecting) => connecting.until.min(self.route.silent_until),
-            State::Relaying(relaying) => relaying.deadline(self.silence_max()),
+            State::Relaying(relaying) => self.end_of_patience(relaying),
             State::Flushing(flushing) => flushing.until,
             State::Lingering(lingering) => lingering.until,
             State::Joining(_) | State::Closed => Tick::NEVER,

@@ -165,6 +165,10 @@ impl Io for SessionIo<'_> {
         self.sockets.is_unix(side) || self.sockets.socket(side).is_some_and(Socket::ended_in_order)
     }
 
+    fn has_failed(&self, side: Side) -> bool {
+        self.sockets.socket(side).is_some_and(Socket::has_failed)
+    }
+
     fn push(&mut self, side: Side) {
         if let Some(socket) = self.sockets.socket(side) {
             socket.do_not_delay();

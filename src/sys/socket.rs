@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::sockopt::SetBool;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, send, setsockopt};
@@ -129,6 +130,15 @@ impl Socket {
         })
     }
 
+    /// Whether the connection was reset, or has failed otherwise, and no call has reported it yet.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        // POLLERR is always asked for, and leaves the error where it is (poll(2)).
+        let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        poll(&mut polled, PollTimeout::ZERO).is_ok()
+            && polled[0].revents().is_some_and(|found| found.contains(PollFlags::POLLERR))
+    }
+
     /// Sends as much as there is room for now. With `more` the last segment is held back
     /// (`MSG_MORE`, send(2)).
     ///
@@ -242,7 +252,7 @@ pub fn ephemeral_ports() -> &'static RangeInclusive<u16> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
@@ -279,6 +289,27 @@ mod tests {
         drop(peer);
         assert_eq!(socket.send(b"x", false), Err(Errno::EPIPE));
         assert!(socket.ended_in_order());
+    }
+
+    #[test]
+    fn a_reset_behind_bytes_is_seen_before_they_are_read_and_stays_an_error() {
+        let (socket, mut peer) = pair();
+        assert!(!socket.has_failed());
+        peer.write_all(b"x").unwrap();
+        SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        assert!(socket.has_failed());
+        assert_eq!((read(&socket), read(&socket)), (Ok(1), Err(Errno::ECONNRESET)));
+        assert!(!socket.has_failed(), "it was reported");
+    }
+
+    #[test]
+    fn an_end_is_no_failure() {
+        let (socket, peer) = pair();
+        drop(peer);
+        assert!(!socket.has_failed());
+        socket.shut_down();
+        assert!(!socket.has_failed());
     }
 
     #[test]

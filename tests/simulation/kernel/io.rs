@@ -113,6 +113,11 @@ impl Io for Simulated {
         self.peers[index(side)].ended
     }
 
+    fn has_failed(&self, side: Side) -> bool {
+        let peer = &self.peers[index(side)];
+        peer.reset && !peer.reset_told
+    }
+
     fn push(&mut self, side: Side) {
         self.held_back[index(side)] = false;
     }
