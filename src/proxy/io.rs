@@ -235,8 +235,9 @@ pub trait Io {
     /// Whether the end that was read of `side` was sent. Else a reset has left it, whose error was
     /// taken already: splice(2) keeps it to itself if it has sent a part.
     fn ended_in_order(&mut self, side: Side) -> bool;
-    /// Whether `side` has been reset, or has failed otherwise, and nothing has said so yet.
-    fn has_failed(&self, side: Side) -> bool;
+    /// Takes the error of a reset or another failure of `side`, which may have bytes left to be
+    /// received. None of a reset behind an end: all that `side` sent can be received.
+    fn take_failure(&mut self, side: Side) -> Option<Errno>;
     /// Disables Nagle's algorithm and sends what it holds back for `side`.
     fn push(&mut self, side: Side);
     /// Shuts down our direction to `side` (sends FIN).

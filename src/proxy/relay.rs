@@ -98,10 +98,10 @@ impl Session {
         untouched && inward.buffers_held() > 0 && outward.buffers_held() == 0
     }
 
-    /// When to look what a silence means.
-    pub(super) fn end_of_patience(&self, relaying: &Relaying) -> Tick {
-        let look_at = relaying.look_at(self.rules.half_closed_timeout);
-        relaying.silent_until(self.silence_max()).min(look_at)
+    /// When silence, or a reset of a socket that is not read, is to be looked for.
+    pub(super) fn relay_deadline(&self, relaying: &Relaying) -> Tick {
+        let check = relaying.next_check(self.rules.half_closed_timeout);
+        relaying.silent_until(self.silence_max()).min(check)
     }
 
     /// How long silence may last now.
@@ -114,18 +114,19 @@ impl Session {
         self.pumps.iter().any(|pump| pump.is_finished())
     }
 
-    /// Nothing was sent for long. A peer that reads slowly still makes progress, which only its
+    /// The deadline has come. Ends the session if a side was reset that is not read, or if nothing
+    /// was sent for long. A peer that reads slowly still makes progress, which only its
     /// acknowledgements show.
     pub(super) fn on_silence<I: Io>(&mut self, now: Tick, io: &mut I) -> Next {
-        let unread = Direction::BOTH.into_iter().filter(|direction| self.is_unread(*direction));
-        let is_reset = |direction: &Direction| io.has_failed(direction.source());
-        if let Some(direction) = unread.clone().find(is_reset) {
-            return Next::Flush(direction, broken(direction.source(), Errno::ECONNRESET));
+        let mut unread = Direction::BOTH.into_iter().filter(|it| self.is_unread(*it)).peekable();
+        let checked = unread.peek().map(|_| now);
+        let failed = unread.find_map(|it| Some((it, io.take_failure(it.source())?)));
+        if let Some((direction, errno)) = failed {
+            return self.relay_source_failed(direction, errno);
         }
-        let looked = unread.clone().next().map(|_| now);
         let silence_max = self.silence_max();
         let State::Relaying(relaying) = &mut self.state else { return Next::Stay };
-        relaying.looked = looked;
+        relaying.checked = checked;
         if now < relaying.silent_until(silence_max) {
             return Next::Stay;
         }
@@ -148,8 +149,8 @@ impl Session {
         End::new(Reason::IdleTimeout, self.who_owes(unacknowledged))
     }
 
-    /// Whether nothing is read from the source of this direction, as its sink takes nothing: a
-    /// reset is not told.
+    /// Whether nothing is read from the source of this direction now, most often as its sink takes
+    /// nothing: no operation reports a reset.
     fn is_unread(&self, direction: Direction) -> bool {
         let (pump, source) = (&self.pumps[direction as usize], direction.source());
         let reading = [Operation::Receive(source), Operation::Ready(source, Readiness::Readable)];
@@ -171,6 +172,17 @@ impl Session {
             b"sD"
         } else {
             b"cD"
+        }
+    }
+
+    /// Bytes may have been delivered, of which there were `before`.
+    pub(super) fn note_progress(&mut self, direction: Direction, before: u64, now: Tick) {
+        if self.pumps[direction as usize].delivered != before {
+            match &mut self.state {
+                State::Relaying(relaying) => relaying.note_progress(direction, now),
+                State::Flushing(flushing) => flushing.progress = now,
+                _ => {}
+            }
         }
     }
 

@@ -155,7 +155,7 @@ impl Session {
             State::Routing | State::Leaving => self.route.silent_until,
             State::Queued(queued) => queued.until.min(self.route.silent_until),
             State::Connecting(connecting) => connecting.until.min(self.route.silent_until),
-            State::Relaying(relaying) => self.end_of_patience(relaying),
+            State::Relaying(relaying) => self.relay_deadline(relaying),
             State::Flushing(flushing) => flushing.until,
             State::Lingering(lingering) => lingering.until,
             State::Joining(_) | State::Closed => Tick::NEVER,
@@ -254,8 +254,12 @@ impl Session {
 
     /// Lets one pump do what it can, as far as the state allows it.
     fn advance<I: Io>(&mut self, direction: Direction, now: Tick, io: &mut I) {
-        let may = match &self.state {
-            State::Relaying(_) => true,
+        let may = match &mut self.state {
+            State::Relaying(relaying) => {
+                // From now on its source may be a socket that is not read.
+                relaying.checked.get_or_insert(now);
+                true
+            }
             State::Flushing(flushing) => direction == flushing.direction,
             State::Preface(_) | State::Routing => false,
             State::Lingering(_) | State::Joining(_) | State::Closed => false,
@@ -301,16 +305,6 @@ impl Session {
             (State::Preface(_), Side::Client) => self.read_preface(now, io),
             (State::Connecting(_), Side::Server) => self.send_proxy_header(now, io),
             _ => Next::Stay,
-        }
-    }
-
-    fn note_progress(&mut self, direction: Direction, before: u64, now: Tick) {
-        if self.pumps[direction as usize].delivered != before {
-            match &mut self.state {
-                State::Relaying(relaying) => relaying.note_progress(direction, now),
-                State::Flushing(flushing) => flushing.progress = now,
-                _ => {}
-            }
         }
     }
 

@@ -165,8 +165,8 @@ impl Io for SessionIo<'_> {
         self.sockets.is_unix(side) || self.sockets.socket(side).is_some_and(Socket::ended_in_order)
     }
 
-    fn has_failed(&self, side: Side) -> bool {
-        self.sockets.socket(side).is_some_and(Socket::has_failed)
+    fn take_failure(&mut self, side: Side) -> Option<Errno> {
+        self.sockets.socket(side).and_then(Socket::take_failure)
     }
 
     fn push(&mut self, side: Side) {

@@ -99,15 +99,16 @@ pub struct Relaying {
     pub(super) last: Option<Direction>,
     /// Half way to the timeout: bytes that client and server have not acknowledged.
     pub(super) sample: Option<[u32; 2]>,
-    /// When it was last seen that a side may have been reset without a word; none: not so since.
-    pub(super) looked: Option<Tick>,
+    /// When sockets that are not read were last checked for a reset. None: all were read then, and
+    /// nothing has happened since.
+    pub(super) checked: Option<Tick>,
 }
 
 impl Relaying {
     /// `with_syn`: the first bytes of the client went with the SYN.
     pub(super) const fn new(now: Tick, with_syn: bool) -> Self {
         let last = if with_syn { Some(Direction::In) } else { None };
-        Self { progress: now, last, sample: None, looked: Some(now) }
+        Self { progress: now, last, sample: None, checked: Some(now) }
     }
 
     pub(super) const fn note_progress(&mut self, direction: Direction, now: Tick) {
@@ -119,7 +120,7 @@ impl Relaying {
     pub(super) const fn restart(&mut self, now: Tick) {
         self.progress = now;
         self.sample = None;
-        self.looked = Some(now);
+        self.checked = Some(now);
     }
 
     /// Half way to the timeout a sample is taken; at its end it is compared.
@@ -127,9 +128,9 @@ impl Relaying {
         if self.sample.is_none() { timeout.half() } else { timeout }.end(self.progress)
     }
 
-    /// When to look for a reset that nothing tells of.
-    pub(super) fn look_at(&self, interval: Timeout) -> Tick {
-        self.looked.map_or(Tick::NEVER, |looked| interval.end(looked))
+    /// When to check sockets that are not read.
+    pub(super) fn next_check(&self, interval: Timeout) -> Tick {
+        self.checked.map_or(Tick::NEVER, |checked| interval.end(checked))
     }
 }
 

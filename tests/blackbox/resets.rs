@@ -16,7 +16,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::common::client::{
     Ending, connect, is_reset, read_to_end, reset, set_timeouts, shut_down, unacknowledged,
 };
-use crate::common::wait::{pause, until};
+use crate::common::wait::{holds_for, pause, until};
 use crate::common::{Balancer, Config, Server, TestEnv};
 use crate::sessions::listed;
 
@@ -303,6 +303,39 @@ fn a_reset_of_a_spliced_stream_waits_until_the_half_closed_timeout_too() {
         assert_cut_off(&scene, &reader);
         assert!(begun.elapsed() >= Duration::from_millis(500), "{side:?}: {:?}", begun.elapsed());
         drop(reader);
+        scene.balancer.assert_no_leaks();
+    }
+}
+
+#[test]
+fn a_reset_behind_an_end_does_not_end_the_session_of_a_reader_that_pauses() {
+    for side in Side::BOTH {
+        let env = TestEnv::new();
+        let config = Config::new(&env).frontend("half_closed_timeout = \"500ms\"");
+        let (scene, mut sender, reader) = open(&env, config, side);
+        let chunk = pattern(251 * 256);
+        let mut written = 0;
+        let mut send = || {
+            sender.write_all(&chunk).unwrap();
+            written += chunk.len();
+            until("it is acknowledged", || unacknowledged(&sender) == 0);
+        };
+        let in_pipe = || scene.balancer.metrics().value("evenkeel_pipes_in_use", &[]) > 0.0;
+        until("a pipe holds bytes", || {
+            send();
+            holds_for(Duration::from_millis(100), in_pipe)
+        });
+        // Into the socket that the worker does not read.
+        send();
+        shut_down(&sender);
+        until("the end is acknowledged", || unacknowledged(&sender) == 0);
+        reset(sender);
+        let runs = || scene.balancer.sessions().is_empty();
+        assert!(holds_for(Duration::from_millis(1500), runs), "{:?}", scene.balancer.sessions());
+        let (bytes, ending) = read_to_end(&reader);
+        assert_eq!((bytes.len(), ending), (written, Ending::Orderly), "{side:?}");
+        drop(reader);
+        scene.balancer.session_ended("-- done");
         scene.balancer.assert_no_leaks();
     }
 }

@@ -113,9 +113,11 @@ impl Io for Simulated {
         self.peers[index(side)].ended
     }
 
-    fn has_failed(&self, side: Side) -> bool {
-        let peer = &self.peers[index(side)];
-        peer.reset && !peer.reset_told
+    fn take_failure(&mut self, side: Side) -> Option<Errno> {
+        let peer = &mut self.peers[index(side)];
+        let is_new = peer.reset && !peer.reset_told;
+        peer.reset_told |= is_new;
+        is_new.then_some(Errno::ECONNRESET)
     }
 
     fn push(&mut self, side: Side) {
