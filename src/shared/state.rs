@@ -227,14 +227,19 @@ impl SharedState {
         self.empty_mailbox(worker);
     }
 
-    /// Gives the clients in the mailbox of a worker that is stuck to another one, if there is one:
-    /// they came before it was known. Its other orders stay.
-    pub fn give_clients_on(&self, stuck: WorkerIndex) {
+    /// Gives the clients in the mailbox of a worker that is stuck to others, which take turns: they
+    /// came before it was known. Its other orders stay.
+    pub fn give_clients_on(&self, stuck: WorkerIndex, others: &[WorkerIndex], turn: &mut usize) {
         let orders: Vec<WorkerOrder> = self.orders_to(stuck).collect();
         for order in orders {
-            let is_client = matches!(order, WorkerOrder::Serve(_));
-            let other = self.serving().filter(|_| is_client);
-            self.order(other.unwrap_or(stuck), order);
+            let to = match order {
+                WorkerOrder::Serve(_) => {
+                    *turn += 1;
+                    others[*turn % others.len()]
+                }
+                _ => stuck,
+            };
+            self.order(to, order);
         }
     }
 
@@ -349,20 +354,16 @@ mod tests {
 
     #[test]
     fn clients_that_were_given_to_a_worker_before_it_was_known_to_be_stuck_are_given_on() {
-        let state = state(2);
+        let state = state(3);
         let clients = [waiting_client(), waiting_client()].map(|(client, order)| {
             state.order(WorkerIndex(1), order);
             client
         });
         state.order(WorkerIndex(1), WorkerOrder::LookAtBacklogs);
         state.heartbeats.set(WorkerIndex(1), Duration::ZERO, true);
-        state.give_clients_on(WorkerIndex(1));
-        assert_eq!((orders(&state, 0), orders(&state, 1)), (2, 1));
-        // With no other worker, they wait for this one.
-        state.order(WorkerIndex(1), waiting_client().1);
-        state.end(WorkerIndex(0));
-        state.give_clients_on(WorkerIndex(1));
-        assert_eq!(orders(&state, 1), 1);
+        let others = [WorkerIndex(0), WorkerIndex(2)];
+        state.give_clients_on(WorkerIndex(1), &others, &mut 0);
+        assert_eq!([0, 1, 2].map(|worker| orders(&state, worker)), [1; 3]);
         drop(clients);
     }
 

@@ -31,7 +31,8 @@ struct FrontendLimits {
 
 impl ReachedLimits {
     /// What is to be logged; to be called at each tick. `remedy`: for the limit of the process. A
-    /// limit that is reached and left between two ticks is not noticed; refusals all are.
+    /// limit that is reached and left between two ticks is not noticed. Every refusal is counted in
+    /// a line, but for those since the last line when the process ends.
     pub(super) fn look(
         &mut self,
         sessions: &Limit,

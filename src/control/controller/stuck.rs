@@ -44,7 +44,6 @@ impl Controller {
                         self.watch.age(worker).as_secs_f64(),
                         std::process::id()
                     );
-                    self.shared.give_clients_on(WorkerIndex(worker));
                 }
                 Finding::Recovered(age) => {
                     tracing::warn!(
@@ -104,8 +103,9 @@ impl Controller {
         self.remedy.removed.extend(gone.cloned());
     }
 
-    /// Other workers serve the clients that wait for stuck workers: this thread accepts the
-    /// connections that wait at the listening sockets of those, and hands them on. Sessions of
+    /// Other workers serve the clients that wait for stuck workers: this thread takes them out of
+    /// their mailboxes, accepts the connections that wait at their listening sockets, and hands
+    /// them on. Sessions of
     /// stuck workers are taken out of the queues of backends, where others wait behind them.
     pub(super) fn give_clients_to_others(&mut self) {
         let table = self.shared.table.load_full();
@@ -122,6 +122,9 @@ impl Controller {
         let living: Vec<WorkerIndex> = workers.filter(lives).collect();
         if living.is_empty() {
             return;
+        }
+        for worker in &stuck {
+            self.shared.give_clients_on(*worker, &living, &mut self.remedy.turn);
         }
         let mut room = self.shared.sessions.room().min(GIVEN_AT_ONCE);
         // After an upgrade, the new process accepts what waits at the sockets that it has.
@@ -170,11 +173,11 @@ impl Controller {
             most -= 1;
             *room -= 1;
             *self.remedy.given.entry(stuck.0).or_default() += 1;
-            self.remedy.turn = (self.remedy.turn + 1) % living.len();
+            self.remedy.turn += 1;
             let (listener, frontend) = (Arc::clone(listener), Arc::clone(frontend));
             let client = WaitingClient { socket, listener, frontend };
             let order = WorkerOrder::Serve(Box::new(client));
-            self.shared.order(living[self.remedy.turn], order);
+            self.shared.order(living[self.remedy.turn % living.len()], order);
         }
         true
     }
