@@ -148,8 +148,7 @@ pub(super) enum Command {
     ///
     /// Exit code: 0 if the file is in force now, 1 if the reload was rejected, for whatever reason.
     /// With --dry-run, nothing changes: prints what a reload would change. Exit code then: 0 if a
-    /// reload would succeed, 64 if the file is invalid (as `evenkeel check`), 1 if a reload would
-    /// be rejected for another reason.
+    /// reload would succeed, 1 if it would be rejected.
     #[command(after_help = "Example: evenkeel reload --dry-run")]
     Reload {
         /// Print what would change, by name, and change nothing.

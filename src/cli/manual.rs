@@ -32,8 +32,7 @@ const SECTIONS: [Section; 4] = [
                 "64",
                 "The arguments or the configuration are invalid, or the file cannot be read. That \
                  includes a command that cannot read the path of the control socket from its \
-                 configuration file, and \"reload --dry-run\" of a file with problems, which are \
-                 printed one to a line.",
+                 configuration file.",
             ),
         ],
     ),

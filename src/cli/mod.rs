@@ -208,22 +208,14 @@ fn ask(
     }
 }
 
-/// Prints what a reload would change, or why it would change nothing: then with the exit code of
-/// `check` if the file is wrong, and else with that of a reload that is rejected.
+/// Prints what a reload would change.
 fn plan_reload(control: &ControlArguments) -> Outcome {
     let plan = match socket_of(control).map(|socket| admin::plan_reload(&socket)) {
         Ok(Ok(plan)) => plan,
         Ok(Err(problem)) => return failed(&problem),
         Err(outcome) => return outcome,
     };
-    let ReloadPlan { problems, rejected, changes, after_restart } = plan;
-    problems.iter().chain(&rejected).for_each(|line| complain(line));
-    if !problems.is_empty() {
-        return Outcome::Refused;
-    }
-    if !rejected.is_empty() {
-        return failed(&"a reload would be rejected; nothing has changed");
-    }
+    let ReloadPlan { changes, after_restart } = plan;
     let mut out = String::new();
     for (head, lines) in [
         ("a reload would change:", changes),

@@ -47,26 +47,24 @@ impl Controller {
         let DryRun { comparison, answer } = dry_run;
         let plan = match outcome {
             _ if self.is_ending() => Err(DRAINING.to_owned()),
-            Ok(fresh) => Ok(self.plan(&fresh, &comparison)),
-            Err(problems) => Ok(ReloadPlan { problems, ..ReloadPlan::default() }),
+            Ok(fresh) => self.plan(&fresh, &comparison).map_err(|it| rejected(&it)),
+            Err(problems) => Err(rejected(&problems)),
         };
         drop(answer.send(plan));
     }
 
-    fn plan(&self, fresh: &NewConfig, comparison: &Comparison) -> ReloadPlan {
-        let possible = self.check_limits(fresh);
-        let possible = possible.and_then(|()| listeners::try_all(&fresh.config, &self.bound));
+    fn plan(&self, fresh: &NewConfig, comparison: &Comparison) -> Result<ReloadPlan, Vec<String>> {
+        self.check_limits(fresh)?;
+        listeners::try_all(&fresh.config, &self.bound)?;
         let kept = reload::keep_until_restart(&self.config, &mut fresh.config.clone());
         let changes = comparison.differences.iter();
         let after_restart = comparison.since_start.iter().filter(|one| is_key_of(one, &kept));
         let mut plan = ReloadPlan {
-            rejected: possible.err().unwrap_or_default(),
             changes: changes.map(|one| self.line(one, fresh)).collect(),
             after_restart: after_restart.map(|one| self.line_of_kept(one, fresh)).collect(),
-            ..ReloadPlan::default()
         };
         plan.changes.extend(changed_files(&self.config, &fresh.config));
-        plan
+        Ok(plan)
     }
 
     /// A difference that a reload does not apply.
@@ -140,6 +138,10 @@ impl Controller {
             Change::Reordered => String::new(),
         }
     }
+}
+
+fn rejected(problems: &[String]) -> String {
+    format!("a reload would be rejected: {}", problems.join("; "))
 }
 
 /// Compares a new configuration with the texts of the one in force and of that of the start.

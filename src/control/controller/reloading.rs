@@ -251,7 +251,7 @@ impl Controller {
 fn in_one_line(lines: &[String]) -> String {
     match first(lines, PROBLEMS_ANSWERED, "; ") {
         (shown, 0) => shown,
-        (shown, more) => format!("{shown}; and {more} more (evenkeel check lists all)"),
+        (shown, more) => format!("{shown}; and {more} more (the log lists all)"),
     }
 }
 

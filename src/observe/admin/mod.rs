@@ -7,7 +7,7 @@
 //! {"do":"sessions"}                                       {"ok":[{"id":"0-12-3",...}]}
 //! {"do":"kill","id":"0-12-3"}
 //! {"do":"reload"}
-//! {"do":"reload","dry_run":true}                          {"ok":{"problems":[],"changes":[...]}}
+//! {"do":"reload","dry_run":true}                          {"ok":{"changes":[...],...}}
 //! {"do":"upgrade"}
 //! {"do":"explain","frontend":"http"}                      {"ok":{"frontend":"http",...}}
 //! ```
