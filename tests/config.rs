@@ -285,6 +285,8 @@ fn the_schema_accepts_the_examples_and_refuses_mistakes() {
         ("retries = 2", "retries = \"2\"", "/backend/web/retries"),
         ("connect_timeout = \"3s\"", "connect_timeout = \"3\"", "/backend/web/connect_timeout"),
         ("balance = \"roundrobin\"", "balance = \"dice\"", "/backend/web/balance"),
+        ("sessions = \"1000/s\"", "sessions = \"20/day\"", "/frontend/http/rate/sessions"),
+        ("status = \"200-399\"", "status = \"2xx\"", "/backend/web/health/http/status"),
         ("workers = \"auto\"", "workers = \"all\"", "/global/workers"),
         ("sni = {}", "sni = { \"a.test\" = 5 }", "/frontend/http/sni/a.test"),
         ("bind = [\"0.0.0.0:80\", \"[::]:80\"]", "bind = []", "/frontend/http/bind"),

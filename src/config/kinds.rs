@@ -95,6 +95,8 @@ pub struct Format {
     pub name: &'static str,
     /// What to write, for an error: "a path in quotes".
     pub hint: &'static str,
+    /// A regular expression that its values match, for the JSON schema.
+    pub(super) pattern: Option<&'static str>,
     /// Checks it; the error is "what is wrong; what to do".
     pub(super) parse: fn(&str) -> Parsed<Value<'static>>,
 }
@@ -123,8 +125,10 @@ impl Alternative {
 }
 
 macro_rules! formats {
-    ($($name:ident = $what:literal, $hint:literal, |$it:ident| $value:expr;)*) => {$(
-        pub(super) static $name: Format = Format { name: $what, hint: $hint, parse: |$it| $value };
+    ($($name:ident = $what:literal, $hint:literal, $(matches $pattern:literal,)?
+       |$it:ident| $value:expr;)*) => {$(
+        pub(super) static $name: Format = Format { name: $what, hint: $hint,
+            pattern: [$(Some($pattern),)? None][0], parse: |$it| $value };
     )*};
 }
 
@@ -163,8 +167,10 @@ formats! {
     TLS_NAME = "host name or IP address", "a host name in quotes, such as \"www.example.org\"",
         |it| addresses::tls_name(it).map(Value::Text);
     RATE = "number and period", "a rate in quotes, such as \"1000/s\"",
+        matches "^[0-9]+/(s|m|h|[0-9]+(ms|s|m|h|d))$",
         |it| values::rate(it).map(|(count, period)| Value::Rate(count, period));
     STATUS = "range of HTTP status codes", "a range in quotes, such as \"200-399\"",
+        matches "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$",
         |it| values::status_range(it).map(|(first, last)| Value::Status(first, last));
 }
 

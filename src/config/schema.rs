@@ -67,7 +67,10 @@ fn of_kind(kind: &Kind) -> Value {
         Kind::Time(..) => json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" }),
         Kind::Size(..) => json!({ "type": "string", "pattern": "^[0-9]+(KiB|MiB|GiB)$" }),
         Kind::Words(words) => json!({ "enum": words.known }),
-        Kind::Text(_) => json!({ "type": "string", "minLength": 1 }),
+        Kind::Text(format) => match format.pattern {
+            Some(pattern) => json!({ "type": "string", "pattern": pattern }),
+            None => json!({ "type": "string", "minLength": 1 }),
+        },
         Kind::List(inner) => json!({ "type": "array", "minItems": 1, "items": of_kind(inner) }),
         Kind::Or(inner, other) => {
             let other: Option<Value> = serde_json::from_str(other.literal()).ok();

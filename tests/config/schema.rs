@@ -1,5 +1,6 @@
 //! The part of JSON Schema (draft 2020-12) that `evenkeel schema` uses.
 
+use regex_automata::meta::Regex;
 use serde_json::Value;
 
 /// Keywords that describe and do not restrict.
@@ -31,7 +32,7 @@ pub(crate) fn validate(schema: &Value, value: &Value, path: &str, invalid: &mut 
             "maximum" => value.as_i64() <= argument.as_i64(),
             "minLength" => value.as_str().is_none_or(|text| !text.is_empty()),
             "minItems" => value.as_array().is_none_or(|items| !items.is_empty()),
-            "pattern" => value.as_str().is_none_or(|text| is_quantity(text, argument)),
+            "pattern" => value.as_str().is_none_or(|text| matches(text, argument)),
             "items" => {
                 for (index, item) in value.as_array().into_iter().flatten().enumerate() {
                     validate(argument, item, &format!("{path}/{index}"), invalid);
@@ -63,10 +64,6 @@ pub(crate) fn validate(schema: &Value, value: &Value, path: &str, invalid: &mut 
     }
 }
 
-/// Matches the patterns of the schema, digits followed by a unit: `^[0-9]+(a|b)$`.
-fn is_quantity(text: &str, pattern: &Value) -> bool {
-    let units = pattern.as_str().unwrap().strip_prefix("^[0-9]+(").unwrap();
-    let mut units = units.strip_suffix(")$").unwrap().split('|');
-    let digits = text.chars().take_while(char::is_ascii_digit).count();
-    digits > 0 && units.any(|unit| unit == &text[digits..])
+fn matches(text: &str, pattern: &Value) -> bool {
+    Regex::new(pattern.as_str().unwrap()).unwrap().is_match(text)
 }
