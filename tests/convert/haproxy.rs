@@ -909,3 +909,20 @@ fn rules_on_the_peer_that_sends_the_proxy_header_are_a_list_of_peers() {
         frontend(" bind :80 accept-proxy\n tcp-request connection reject\n default_backend a\n");
     has(&nobody, &["deny = [\"0.0.0.0/0\", \"::/0\"]"]);
 }
+
+#[test]
+fn numbers_are_read_as_haproxy_reads_them() {
+    let conversion = listen(
+        " bind :1 backlog abc\n maxconn 10abc\n retries x\n \
+         server a a:1 check weight 5x maxconn 7x rise 4x port 80x\n \
+         server b b:1 check weight x maxconn x rise 4x port 80x\n",
+    );
+    has(&conversion, &["sessions_max = 10", "retries = 0", "rise = 4", "port = 80"]);
+    has(&conversion, &["name = \"a\"", "weight = 5", "sessions_max = 7"]);
+    has(&conversion, &["name = \"b\"", "weight = 0"]);
+    assert_eq!((differing(&conversion), reported(&conversion)), (vec![7, 8, 9, 10], vec![]));
+    assert_eq!(super::problems(&conversion.toml), Vec::<String>::new());
+    let unset = listen(" bind :1\n retries \"$NOT_SET\"\n server a a:1 weight \"$NOT_SET\"\n");
+    has(&unset, &["retries = 3"]);
+    lacks(&unset, "weight = 0");
+}

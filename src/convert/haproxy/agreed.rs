@@ -1,5 +1,6 @@
 //! Values that HAProxy has for each server and evenkeel for a backend: the most common one.
 
+use super::arguments;
 use super::servers::Input;
 use crate::convert::literal;
 use crate::convert::majority::most_common;
@@ -23,7 +24,8 @@ pub(super) fn agreed_number(
     default: u64,
     report: &Report,
 ) -> Option<u64> {
-    agreed(servers, name, default, &|text| text.parse().ok(), report)
+    let read = |text: &str| u64::try_from(arguments::integer(text)?).ok();
+    agreed(servers, name, default, &read, report)
 }
 
 /// The value that most servers have; the others are reported. None: no server says one.

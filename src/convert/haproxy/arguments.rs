@@ -72,16 +72,39 @@ pub(super) fn of_proxy(line: &Line, report: &Report) {
     }
 }
 
+/// The number that a word begins with, as HAProxy reads it (atol(3)); 0: it begins with none.
+/// None: it has a variable without a value.
+pub(super) fn integer(word: &str) -> Option<i64> {
+    if lexer::unset(word).is_some() {
+        return None;
+    }
+    let digits = word.strip_prefix(['+', '-']).unwrap_or(word);
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    let number = digits[..end].parse().unwrap_or(if end > 0 { i64::MAX } else { 0 });
+    Some(if word.starts_with('-') { -number } else { number })
+}
+
+/// Says which number HAProxy reads in a word that is none.
+pub(super) fn note_integer(line: &Line, word: &str, report: &Report) {
+    if let Some(number) = integer(word).filter(|_| word.parse::<i64>().is_err()) {
+        report.near(line.place, format!("{word:?} is no number: HAProxy reads {number}"));
+    }
+}
+
+/// Whether the value of a parameter of a server line is a number.
+pub(super) fn is_number(word: &str) -> bool {
+    ["weight", "rise", "fall", "maxconn", "maxqueue", "minconn", "port"].contains(&word)
+}
+
 /// Whether HAProxy refuses the value of a parameter of a server line.
 pub(super) fn is_refused(word: &str, value: &str) -> bool {
     match word {
-        "weight" => !value.parse::<u32>().is_ok_and(|weight| weight <= 256),
+        "weight" => integer(value).is_some_and(|it| !(0..=256).contains(&it)),
         "inter" | "fastinter" | "downinter" => {
             literal::millis(value, 1).is_none_or(|it| it == 0 || it > TIME_MAX)
         }
         "slowstart" => literal::millis(value, 1).is_none_or(|it| it > TIME_MAX),
-        "rise" | "fall" => !value.parse::<u32>().is_ok_and(|it| it > 0),
-        "maxconn" | "maxqueue" | "minconn" | "port" => value.parse::<u32>().is_err(),
+        "rise" | "fall" => integer(value).is_some_and(|it| it <= 0),
         "on-marked-down" => value != "shutdown-sessions",
         "on-marked-up" => value != "shutdown-backup-sessions",
         _ => false,

@@ -1,5 +1,6 @@
 //! Backends: attempts, limits, the PROXY header, source addresses, and the servers.
 
+use super::arguments;
 use super::balance;
 use super::checks;
 use super::lexer::Environment;
@@ -51,7 +52,10 @@ pub(super) fn convert(proxy: &Proxy, environment: &Environment<'_>, report: &Rep
 
 fn server(input: &Input) -> Server {
     let mut entries = Vec::new();
-    let number = |name: &str| input.value(name).and_then(|it| it.parse::<u32>().ok());
+    let number = |name: &str| {
+        let number = arguments::integer(input.value(name)?)?;
+        u32::try_from(number).ok().map(|number| number.min(QUEUE_MAX))
+    };
     if let Some(most) = number("maxconn").filter(|most| *most > 0) {
         entries.push(("sessions_max", most.to_string()));
     }
@@ -99,7 +103,7 @@ fn attempts(proxy: &Proxy, servers: &[Input], report: &Report) -> Vec<Entry> {
 /// Attempts after the first one. A comment says where HAProxy makes them, if it is elsewhere.
 fn retries(proxy: &Proxy, servers: &[Input]) -> String {
     let line = proxy.last(&["retries"]);
-    let number = line.and_then(|line| line.word(1).parse::<u32>().ok()).unwrap_or(3).min(100);
+    let number = line.and_then(|line| arguments::integer(line.word(1))).unwrap_or(3).clamp(0, 100);
     let moves = proxy.option("redispatch").is_some() || proxy.last(&["redispatch"]).is_some();
     if moves || number == 0 || servers.len() < 2 {
         return number.to_string();
@@ -111,13 +115,13 @@ fn retries(proxy: &Proxy, servers: &[Input]) -> String {
 fn of_servers(servers: &[Input], report: &Report) -> Vec<Entry> {
     let mut entries = Vec::new();
     if let Some(server) = servers.iter().find(|server| server.has("maxqueue")) {
-        let most = server.value("maxqueue").and_then(|it| it.parse::<u32>().ok());
+        let most = server.value("maxqueue").and_then(arguments::integer);
         for server in servers.iter().filter(|server| server.has("maxqueue")) {
             let reason = "backend.queue_max: the queue belongs to the backend, not to the server";
             report.near(server.place_of("maxqueue"), reason);
         }
         if let Some(most) = most.filter(|most| *most > 0) {
-            entries.push(("queue_max", most.to_string()));
+            entries.push(("queue_max", most.min(i64::from(QUEUE_MAX)).to_string()));
         }
     }
     let down = |server: &Input| server.value("on-marked-down") == Some("shutdown-sessions");

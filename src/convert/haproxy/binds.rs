@@ -1,6 +1,7 @@
 //! `bind` lines: addresses and their parameters.
 
 use super::address::{self, Host, Port};
+use super::arguments;
 use super::keywords::{self, Treatment};
 use super::lexer::{Environment, Line};
 use super::sections::Proxy;
@@ -24,7 +25,10 @@ pub(super) fn binds(proxy: &Proxy, environment: &Environment<'_>, report: &Repor
         let has = |name: &str| parameters.iter().any(|(it, _)| *it == name);
         let mut entries = Vec::new();
         if let Some((_, value)) = parameters.iter().find(|(name, _)| *name == "backlog") {
-            entries.push(("backlog", (*value).to_owned()));
+            let backlog = arguments::integer(value);
+            if let Some(backlog) = backlog.filter(|backlog| *backlog > 0) {
+                entries.push(("backlog", backlog.min(65_535).to_string()));
+            }
         }
         if has("defer-accept") {
             entries.push(("defer_accept", "true".to_owned()));

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::agreed::{agreed_number, agreed_time};
+use super::arguments;
 use super::exchange::{self, Dialogue, EXPECT_WITH_VALUE};
 use super::lexer::Line;
 use super::sections::Proxy;
@@ -49,15 +50,14 @@ pub(super) fn health(
     let mut entries = Vec::new();
     let dialogue = kind(proxy, &mut entries, report);
     times(proxy, &checked, &mut entries, report);
-    for (name, key) in [("rise", "rise"), ("fall", "fall")] {
-        let default = if name == "rise" { 2 } else { 3 };
+    for (name, default) in [("rise", 2), ("fall", 3)] {
         if let Some(number) = agreed_number(&checked, name, default, report) {
             if number > 100 {
                 let asked = checked.iter().filter(|server| server.has(name));
-                let reason = format!("{key} = 100, the most that evenkeel accepts");
+                let reason = format!("{name} = 100, the most that evenkeel accepts");
                 asked.for_each(|server| report.near(server.place_of(name), reason.as_str()));
             }
-            entries.push((key, number.clamp(1, 100).to_string()));
+            entries.push((name, number.clamp(1, 100).to_string()));
         }
     }
     port(&checked, &dialogue, &mut entries, report);
@@ -113,8 +113,7 @@ fn kind(proxy: &Proxy, entries: &mut Vec<Entry>, report: &Report) -> Dialogue {
         _ => report.report(place, "falls back to check = \"tcp\": the probe only connects"),
     }
     if !steps.is_empty() {
-        check = "exchange";
-        entries.push(("check", literal::quoted(check)));
+        entries.push(("check", literal::quoted("exchange")));
         entries.push(("exchange", exchange::literal(&steps)));
     } else if check == "tcp" {
         entries.push(("check", literal::quoted(check)));
@@ -225,8 +224,7 @@ impl Request {
 
     /// As TOML; values that evenkeel does not accept are reported.
     fn literal(&self, report: &Report, place: Place) -> String {
-        let mut parts = Vec::new();
-        parts.push(format!("method = {}", literal::quoted(&self.method)));
+        let mut parts = vec![format!("method = {}", literal::quoted(&self.method))];
         let is_path = self.path.starts_with('/') && self.path.chars().all(|c| c.is_ascii_graphic());
         if is_path {
             parts.push(format!("path = {}", literal::quoted(&self.path)));
@@ -278,8 +276,8 @@ fn port(checked: &[&Input], dialogue: &Dialogue, entries: &mut Vec<Entry>, repor
         _ => None,
     };
     let asked = |server: &Input| {
-        let port = server.value("port").and_then(|port| port.parse::<u16>().ok());
-        port.filter(|port| *port > 0).map(u64::from)
+        let port = server.value("port").and_then(arguments::integer);
+        port.filter(|port| (1..=65_535).contains(port)).map(i64::unsigned_abs)
     };
     for server in checked.iter().filter(|one| one.has("port") && asked(one).is_none()) {
         let reason = "port: not 1 to 65535, so that the port of the server is probed";

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::access::{self, Access};
+use super::arguments;
 use super::backends;
 use super::binds::{self, Input};
 use super::lexer::Environment;
@@ -159,7 +160,7 @@ fn own_entries(proxy: &Proxy, report: &Report) -> Vec<Entry> {
     let mut entries = Vec::new();
     let number = |name: &str| {
         let line = proxy.last(&[name])?;
-        line.word(1).parse::<u64>().ok().filter(|number| *number > 0)
+        arguments::integer(line.word(1)).filter(|number| *number > 0)
     };
     if let Some(most) = number("maxconn") {
         entries.push(("sessions_max", most.min(10_000_000).to_string()));

@@ -1,5 +1,6 @@
 //! The `global` section, and the name servers.
 
+use super::arguments;
 use super::keywords::{self, Treatment};
 use super::lexer::{self, Line};
 use super::sections::Sections;
@@ -33,7 +34,7 @@ pub(super) fn convert(sections: &Sections, report: &Report) -> Vec<Setting> {
 fn one(line: &Line, report: &Report) -> Vec<Setting> {
     const SESSIONS_MAX: u64 = 10_000_000;
     let setting = |key, value| vec![Setting { table: "global", key, value }];
-    let number = line.word(1).parse::<u64>().ok();
+    let number = arguments::integer(line.word(1)).and_then(|it| u64::try_from(it).ok());
     match (line.word(0), number) {
         ("maxconn", Some(number)) if number > SESSIONS_MAX => {
             report.near(line.place, format!("{SESSIONS_MAX}, the most that evenkeel accepts"));

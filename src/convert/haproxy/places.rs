@@ -107,19 +107,25 @@ fn tables(proxy: &Proxy, sections: &Sections, report: &Report) {
     }
 }
 
-/// The `resolvers` section of a server exists. `default` is there without being written.
+/// The `resolvers` section of a server exists, which it or a `default-server` line before it names.
+/// `default` is there without being written.
 fn resolvers(proxy: &Proxy, sections: &Sections, report: &Report) {
-    let lines = proxy
-        .own()
-        .iter()
-        .filter(|line| matches!(line.word(0), "server" | "server-template" | "default-server"));
-    for line in lines {
-        let Some(name) = after(line, "resolvers") else { continue };
+    let mut default = None;
+    for line in proxy.lines.iter().filter(|_| !proxy.is_disabled()) {
+        let own = after(line, "resolvers").map(|name| (line.place, name)).or(default);
+        match line.word(0) {
+            "default-server" => default = own,
+            "server" | "server-template" => {}
+            _ => continue,
+        }
+        let Some((place, name)) = own.filter(|_| line.word(0) != "default-server") else {
+            continue;
+        };
         let is_there =
             sections.others.iter().any(|other| other.kind == "resolvers" && other.name == name);
         if !is_there && name != "default" && lexer::unset(name).is_none() {
             let problem = format!("there is no resolvers section {name:?}; correct the name");
-            report.refuse(line.place, problem);
+            report.refuse(place, problem);
         }
     }
 }

@@ -25,9 +25,13 @@ pub(super) fn verify(sections: &Sections, report: &Report) {
             proxy_line(line, report);
         }
         names(proxy, report);
-        references(proxy, sections, report);
         places::of_proxy(proxy, sections, report);
-        servers_checked(proxy, report);
+        // HAProxy does not look at these in a section that is disabled.
+        if !proxy.is_disabled() {
+            same_names(proxy, report);
+            references(proxy, sections, report);
+            servers_checked(proxy, report);
+        }
     }
     duplicates(&sections.proxies, report);
     for other in sections.others.iter().filter(|other| other.kind == "resolvers") {
@@ -57,12 +61,16 @@ fn global(line: &Line, report: &Report) {
     if keywords::global(line.word(0), line.word(1)).is_none() {
         return unknown(line, Section::Global, report);
     }
-    if matches!(line.word(0), "maxconn" | "nbthread" | "nbproc" | "ulimit-n") {
-        number(line, 1, report);
-    }
-    let is_zero = line.word(1).parse::<u32>().is_ok_and(|it| it == 0);
-    if matches!(line.word(0), "nbthread" | "nbproc") && is_zero {
-        report.refuse(line.place, format!("{} is at least 1; correct it", line.word(0)));
+    let word = line.word(1);
+    match line.word(0) {
+        "maxconn" | "ulimit-n" => number(line, report),
+        name @ ("nbthread" | "nbproc") if lexer::unset(word).is_none() => match word.parse::<i64>()
+        {
+            Ok(1..) => {}
+            Ok(_) => report.refuse(line.place, format!("{name} is at least 1; correct it")),
+            Err(_) => report.refuse(line.place, format!("{word:?} is no number; write one")),
+        },
+        _ => {}
     }
     if line.word(0) == "hard-stop-after" {
         arguments::time(line, 1, report);
@@ -83,7 +91,7 @@ fn proxy_line(line: &Line, report: &Report) {
     }
     arguments::of_proxy(line, report);
     match first {
-        "maxconn" | "retries" | "backlog" | "fullconn" => number(line, 1, report),
+        "maxconn" | "retries" | "backlog" | "fullconn" => number(line, report),
         "mode" if !matches!(second, "tcp" | "http" | "health" | "log" | "spop" | "haterm") => {
             report.refuse(line.place, format!("no mode {second:?}; write tcp or http"));
         }
@@ -113,13 +121,16 @@ fn settled(line: &Line, at: usize) -> Option<&str> {
     lexer::unset(word).is_none().then_some(word)
 }
 
-fn number(line: &Line, at: usize, report: &Report) {
-    let Some(word) = settled(line, at) else { return };
-    if word.parse::<i64>().is_err() && !line.is_no {
-        let what =
-            if word.is_empty() { "no number".to_owned() } else { format!("{word:?} is no number") };
-        report.refuse(line.place, format!("{what}; write one after {}", line.word(at - 1)));
+/// HAProxy accepts any word for a number.
+fn number(line: &Line, report: &Report) {
+    let word = line.word(1);
+    if line.is_no {
+        return;
     }
+    if word.is_empty() {
+        return report.refuse(line.place, format!("no number; write one after {}", line.word(0)));
+    }
+    arguments::note_integer(line, word, report);
 }
 
 fn bind(line: &Line, report: &Report) {
@@ -149,19 +160,21 @@ fn server(line: &Line, report: &Report) {
     }
     for (at, word) in line.words.iter().enumerate().skip(start) {
         let Some(value) = settled(line, at + 1) else { continue };
-        let is_wrong = arguments::is_refused(word, value);
-        if is_wrong {
+        if arguments::is_refused(word, value) {
             report.refuse(line.place, format!("{word} {value:?} is out of range; correct it"));
+        } else if arguments::is_number(word) {
+            arguments::note_integer(line, value, report);
         }
     }
 }
 
-/// `5`, or `1-5`.
+/// `5`, or `0-5`.
 fn is_count(word: &str) -> bool {
-    let (first, last) = word.split_once('-').unwrap_or((word, word));
-    let number = |text: &str| text.parse::<u32>().ok();
-    let is_range = number(first).zip(number(last)).is_some_and(|(a, b)| 0 < a && a <= b);
-    lexer::unset(word).is_some() || is_range
+    let Some(first) = arguments::integer(word) else { return true };
+    match word.split_once('-') {
+        Some((_, last)) => arguments::integer(last).is_some_and(|last| (0..=last).contains(&first)),
+        None => first > 0,
+    }
 }
 
 /// Whether an address ends with a range of ports.
@@ -210,13 +223,19 @@ fn acl(line: &Line, report: &Report) {
     }
 }
 
-/// Each server of a backend has a name of its own.
+/// A proxy and its servers have names that HAProxy permits.
 fn names(proxy: &Proxy, report: &Report) {
-    let mut seen: HashMap<&str, Place> = HashMap::new();
     characters(proxy.place(), &proxy.name, report);
     for line in proxy.all("server") {
+        characters(line.place, line.word(1), report);
+    }
+}
+
+/// Each server of a backend has a name of its own.
+fn same_names(proxy: &Proxy, report: &Report) {
+    let mut seen: HashMap<&str, Place> = HashMap::new();
+    for line in proxy.all("server") {
         let name = line.word(1);
-        characters(line.place, name, report);
         if let Some(first) = seen.insert(name, line.place) {
             let problem =
                 format!("server {name} is already in line {}; give it another name", first.line);
@@ -316,6 +335,12 @@ mod tests {
             ("resolvers x\n nameserver 1.2.3.4:53\n", 2),
             ("listen x\n server-template a b:80 check\n", 2),
             ("listen x\n server-template a 0 b:80\n", 2),
+            ("listen x\n server-template a 3-1 b:80\n", 2),
+            ("listen x\n server-template a -3 b:80\n", 2),
+            ("listen x\n maxconn\n", 2),
+            ("global\n nbthread 5x\n", 2),
+            ("listen x\n server a b:1 weight -1\n", 2),
+            ("defaults\n default-server resolvers y\nlisten x\n server a b:1\n", 2),
             ("global\n nbthread 0\n", 2),
             // Arguments.
             ("listen x\n timeout client 5 s\n", 2),
@@ -399,6 +424,14 @@ mod tests {
              listen x from d\n",
             "listen x\n tcp-check comment a\n tcp-check connect\n tcp-check send a\n\
              tcp-check connect port 1\n",
+            // Nothing uses the name.
+            "backend b\n default-server resolvers y\n",
+            "backend b\n server a b:1\n default-server resolvers y\n",
+            "backend b\n default-server resolvers y\n server a b:1 resolvers default\n",
+            "listen x\n disabled\n server a b:1 resolvers y\n server a b check\n \
+             default_backend y\n",
+            "listen x\n server-template a 0-3 b:1\n server-template b 0-0 b:1\n",
+            "listen x\n maxconn abc\n retries 5x\n server a b:1 weight x maxconn x port x\n",
         ] {
             let report = Report::new("x", text);
             let outside = |_: &str| None;
