@@ -55,6 +55,14 @@ fn differing(conversion: &Conversion) -> Vec<usize> {
     lines(conversion, Kind::Near)
 }
 
+/// The lines that an operator has to know before the result is used.
+fn urgent(conversion: &Conversion) -> Vec<usize> {
+    let notes = conversion.report.iter().filter(|note| note.is_urgent);
+    let mut lines: Vec<usize> = notes.map(|note| note.line).collect();
+    lines.dedup();
+    lines
+}
+
 /// The problems of a file that is refused, a line each.
 fn refusal(format: Format, text: &str) -> String {
     match convert(format, text) {

@@ -2,7 +2,7 @@
 
 use evenkeel::convert::{Conversion, Format};
 
-use super::{convert, differing, has, lacks, refusal, reported};
+use super::{convert, differing, has, lacks, refusal, reported, urgent};
 
 /// Converts a proxy below defaults that leave nothing to say.
 fn below_defaults(text: &str) -> Conversion {
@@ -740,8 +740,15 @@ fn rules_that_refuse_requests_are_urgent() {
 fn a_server_that_would_be_probed_on_the_port_of_another_is_urgent() {
     let conversion =
         listen(" bind :1\n server a a:1 check port 8008\n server b b:2 check port 8009\n");
-    assert_eq!(reported(&conversion), [8]);
-    assert!(conversion.report[0].is_urgent);
+    lacks(&conversion, "port = ");
+    assert_eq!((reported(&conversion), urgent(&conversion)), (vec![7, 8], vec![7, 8]));
+    // The port of a server does not answer requests of the check.
+    let http = listen(
+        " bind :1\n option httpchk\n server a a:1 check port 8008\n \
+         server b b:2 check port 8008\n server c c:3 check port 8009\n",
+    );
+    has(&http, &["port = 8008"]);
+    assert_eq!((reported(&http), urgent(&http)), (vec![10], vec![10]));
 }
 
 #[test]

@@ -294,7 +294,10 @@ fn port(checked: &[&Input], dialogue: &Dialogue, entries: &mut Vec<Entry>, repor
     if explicit.is_empty() || (is_own && !(is_one && explicit.len() == checked.len())) {
         return;
     }
-    let common = most_common(&explicit).filter(|_| explicit.len() * 2 > checked.len());
+    // A probe that only connects may as well go to the port of the server.
+    let only_connects = !entries.iter().any(|(key, _)| matches!(*key, "http" | "exchange"));
+    let is_common = explicit.len() * 2 > checked.len() && (is_one || !only_connects);
+    let common = most_common(&explicit).filter(|_| is_common);
     for server in checked {
         let probed = asked(server).or_else(|| own(server));
         if probed != common.or_else(|| own(server)) {
