@@ -918,6 +918,145 @@ fn rules_on_the_peer_that_sends_the_proxy_header_are_a_list_of_peers() {
 }
 
 #[test]
+fn rules_of_a_backend_that_only_some_clients_reach_are_not_rules_of_the_frontend() {
+    let backends = "backend b\n mode http\n tcp-request content silent-drop if { src 192.0.2.1 }\n \
+                    http-request deny unless { src 10.0.0.0/8 }\n server s b:1\n\
+                    backend c\n server s c:1\n";
+    for route in [
+        " use_backend b if { req.ssl_sni a.test }\n default_backend c\n",
+        " use_backend b if { req.ssl_sni a.test }\n use_backend c if { req.ssl_alpn h2 }\n",
+    ] {
+        let some = below_defaults(&format!("frontend f\n bind :1\n{route}{backends}"));
+        lacks(&some, "\nallow = ");
+        lacks(&some, "\ndeny = ");
+        assert_eq!((reported(&some), urgent(&some)), (vec![11, 12], vec![11, 12]));
+        assert_eq!(some.report.len(), 3, "{:?}", some.report);
+    }
+    // So it is if the rule of the route is lost.
+    for rule in ["b if { src 10.0.0.0/8 }", "%[req.ssl_sni]"] {
+        let lost = below_defaults(&format!(
+            "frontend f\n bind :1\n use_backend {rule}\n default_backend c\n\
+             backend c\n tcp-request content reject if {{ src 192.0.2.1 }}\n server s c:1\n\
+             backend b\n server s b:1\n"
+        ));
+        lacks(&lost, "\ndeny = ");
+        assert_eq!(urgent(&lost), [7, 10], "{rule}");
+    }
+    // Clients of one port have one backend.
+    let port = below_defaults(&format!(
+        "frontend f\n bind :1\n bind :2\n use_backend b if {{ dst_port 2 }}\n \
+         default_backend c\n{backends}"
+    ));
+    has(&port, &["[frontend.f-2]", "allow = [\"10.0.0.0/8\"]", "deny = [\"192.0.2.1/32\"]"]);
+    assert_eq!(port.toml.matches("\nallow = ").count(), 1, "{}", port.toml);
+    assert_eq!(reported(&port), Vec::<usize>::new());
+    // So has each part of a range that a rule of the backend divides.
+    let part = below_defaults(
+        "frontend f\n bind :1-9\n use_backend b if { dst_port 5:9 }\n default_backend c\n\
+         backend b\n tcp-request content reject if { dst_port 7 } { src 10.0.0.0/8 }\n \
+         server s b:1\nbackend c\n server s c:1\n",
+    );
+    has(&part, &["[frontend.f-7]", "bind = [\"0.0.0.0:7\"]", "deny = [\"10.0.0.0/8\"]"]);
+}
+
+#[test]
+fn a_source_that_a_rule_sets_is_not_that_of_the_client() {
+    let deny = " http-request deny unless { src 10.0.0.0/8 }\n";
+    let reject = " tcp-request content reject unless { src 10.0.0.0/8 }\n";
+    let rate = " stick-table type ip size 1m expire 10s store conn_rate(10s)\n \
+                tcp-request content track-sc0 src\n \
+                tcp-request content reject if { sc0_conn_rate gt 10 }\n";
+    let file = |front: &str, back: &str| {
+        below_defaults(&format!(
+            "frontend f\n mode http\n bind :1\n{front} default_backend b\n\
+             backend b\n mode http\n{back} server s b:1\n"
+        ))
+    };
+    for (front, back) in [
+        (" tcp-request connection set-src hdr(x)\n".to_owned() + reject, ""),
+        (" tcp-request session set-src src\n".to_owned() + deny, ""),
+        (" tcp-request content set-src src\n".to_owned() + reject, ""),
+        (" tcp-request content set-src src if TRUE\n".to_owned() + rate, ""),
+        (" http-request set-src hdr(x)\n".to_owned() + deny, ""),
+        (" http-request set-src hdr(x)\n".to_owned(), deny),
+        (" http-request set-src hdr(x)\n".to_owned(), reject),
+        // A rule that ends the rules on requests does not end the search.
+        (" http-request allow if { path /x }\n http-request set-src hdr(x)\n".to_owned(), deny),
+        // The clients of the accept are not known.
+        (
+            " tcp-request content set-src src\n \
+             tcp-request content accept if { src 10.0.0.0/8 }\n tcp-request content reject\n"
+                .to_owned(),
+            "",
+        ),
+    ] {
+        let conversion = file(&front, back);
+        lacks(&conversion, "\nallow = ");
+        lacks(&conversion, "\ndeny = ");
+        lacks(&conversion, "rate.per_client");
+        assert!(!urgent(&conversion).is_empty(), "{front}{back}{:?}", conversion.report);
+    }
+    let before = file(&format!("{deny} http-request set-src hdr(x)\n"), "");
+    has(&before, &["allow = [\"10.0.0.0/8\"]"]);
+    let port = file(" http-request set-src-port int(1)\n", deny);
+    has(&port, &["allow = [\"10.0.0.0/8\"]"]);
+}
+
+#[test]
+fn a_limit_on_the_peer_that_sends_the_proxy_header_is_none_of_its_clients() {
+    let table = " stick-table type ip size 1m expire 10s store conn_rate(10s),conn_cur\n";
+    let first = " tcp-request connection track-sc0 src\n";
+    for (bind, rules) in [
+        ("accept-proxy", " tcp-request connection reject if { sc0_conn_rate gt 10 }\n"),
+        ("accept-proxy", " tcp-request connection reject if { src_conn_cur gt 10 }\n"),
+        ("accept-proxy", " tcp-request content reject if { sc0_conn_rate gt 10 }\n"),
+        (
+            "",
+            " tcp-request connection reject if { sc0_conn_rate gt 10 }\n \
+             tcp-request connection expect-proxy layer4\n",
+        ),
+    ] {
+        let conversion = frontend(&format!(
+            " bind :1 {bind}\n{table}{first}{rules} \
+                                            default_backend a\n"
+        ));
+        lacks(&conversion, "rate.per_client");
+        lacks(&conversion, "clients_max");
+        assert_eq!((reported(&conversion), urgent(&conversion)), (vec![7, 8, 9], vec![9]));
+    }
+    let second = frontend(&format!(
+        " bind :1 accept-proxy\n{table} tcp-request session track-sc0 src\n \
+         tcp-request content reject if {{ sc0_conn_rate gt 10 }}\n default_backend a\n"
+    ));
+    has(&second, &["rate.per_client = \"10/10s\""]);
+    assert_eq!(second.report, []);
+}
+
+#[test]
+fn a_rule_that_one_of_the_addresses_needs_is_converted_and_not_reported() {
+    let conversion = listen(
+        " mode http\n bind :8081\n bind :8083\n \
+         http-request deny if { dst_port 8083 } { src 10.0.0.0/8 }\n server a a:1\n",
+    );
+    has(&conversion, &["[frontend.x-8083]", "deny = [\"10.0.0.0/8\"]"]);
+    assert_eq!(reported(&conversion), Vec::<usize>::new());
+    let allow = listen(
+        " mode http\n bind :1\n http-request allow if { src 10.0.0.0/8 }\n http-request deny\n \
+         server a a:1\n",
+    );
+    has(&allow, &["allow = [\"10.0.0.0/8\"]"]);
+    assert_eq!(reported(&allow), Vec::<usize>::new());
+    let limit = frontend(
+        " bind :1\n bind :2\n stick-table type ip size 1m expire 10s store conn_rate(10s)\n \
+         tcp-request connection track-sc0 src\n \
+         tcp-request connection reject if { dst_port 2 } { sc0_conn_rate gt 10 }\n \
+         default_backend a\n",
+    );
+    has(&limit, &["[frontend.x-2]", "rate.per_client = \"10/10s\""]);
+    assert_eq!(limit.report, []);
+}
+
+#[test]
 fn numbers_are_read_as_haproxy_reads_them() {
     let conversion = listen(
         " bind :1 backlog abc\n maxconn 10abc\n retries x\n \

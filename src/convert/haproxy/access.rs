@@ -22,12 +22,14 @@ pub(super) struct Access {
     pub(super) entries: Vec<Entry>,
     /// Peers whose PROXY header is required and believed.
     pub(super) proxy_protocol: Option<Vec<Clients>>,
-    /// Lines that limits needed, and rules on requests that became lists.
+    /// Lines that limits needed, and rules on requests that became lists or are reported.
     pub(super) lines: BTreeSet<Place>,
     /// The rule that refuses clients which do not begin TLS.
     pub(super) tls_only: Option<Place>,
     /// A `ClientHello` passes every later rule.
     passes_tls: bool,
+    /// Each connection begins with a PROXY header.
+    has_header: bool,
     /// A rule looks at the first bytes of the client.
     pub(super) reads_payload: bool,
 }
@@ -42,14 +44,15 @@ pub(super) struct Rules<'a> {
 
 impl<'a> Rules<'a> {
     /// The rules of a frontend in the order in which HAProxy evaluates them, and those of its
-    /// backends after them.
+    /// backends after them. `is_one`: every client of the frontend reaches the same backend.
     pub(super) fn of(
         frontend: &'a Proxy,
         backends: &[&'a Proxy],
+        is_one: bool,
         sections: &'a Sections,
         report: &'a Report,
     ) -> Self {
-        let rules = rules::read(frontend, backends, report);
+        let rules = rules::read(frontend, backends, is_one, report);
         Self { frontend, sections, report, rules }
     }
 
@@ -62,7 +65,13 @@ impl<'a> Rules<'a> {
     /// The access to one port, or range of ports, where each connection begins with a PROXY header
     /// (`accepts_proxy`) or not.
     pub(super) fn on(&self, port: Option<(u16, u16)>, accepts_proxy: bool) -> Access {
-        let mut access = Access::default();
+        let expects = |rule: &Rule| {
+            let mut clauses = rule.condition.iter();
+            rule.action == Action::ExpectProxy
+                && clauses.any(|clause| conditions::on_port(clause, port).is_some())
+        };
+        let has_header = accepts_proxy || self.rules.iter().any(expects);
+        let mut access = Access { has_header, ..Access::default() };
         let mut phase = 0;
         for (at, rule) in self.rules.iter().enumerate() {
             if rule.phase != phase {
@@ -118,6 +127,18 @@ impl<'a> Rules<'a> {
 
     /// `is_last`: no later rule of the phase refuses anybody.
     fn apply(&self, rule: &Rule, clause: &Clause, is_last: bool, access: &mut Access) {
+        let refuses = matches!(rule.action, Action::Reject | Action::SilentDrop);
+        if rule.is_of_some && refuses {
+            let reason = "it holds for the clients of this backend only: evenkeel has rules for a \
+                          whole frontend, and serves the clients that this one refuses";
+            self.report.urgent(rule.line.place, reason);
+        }
+        if rule.is_http {
+            access.lines.insert(rule.line.place);
+        }
+        if rule.is_of_some {
+            return;
+        }
         self.files(rule, clause);
         match rule.action {
             Action::Accept if is_last => {}
@@ -174,7 +195,13 @@ impl<'a> Rules<'a> {
         }
         if let ([], [Term::Limit(limit)]) = (sources.as_slice(), rest.as_slice()) {
             let is_negated = clause.iter().any(|test| test.is_negated);
+            let is_first = rule.phase == 0 && limit.is_of_client();
             match rates::convert(limit, self.frontend, self.sections) {
+                Ok(limit) if access.has_header && (is_first || limit.counts_peers) => {
+                    let reason = "it counts the connections of the peer that sends the PROXY \
+                                  header: evenkeel would count those of each client behind it";
+                    self.report.urgent(place, reason);
+                }
                 Ok(limit) if !is_negated => {
                     if !limit.difference.is_empty() {
                         self.report.near(place, limit.difference);
@@ -215,7 +242,6 @@ impl<'a> Rules<'a> {
         }
         match access.lists.refuse(&sources) {
             Ok(()) if rule.is_http => {
-                access.lines.insert(place);
                 self.report.near(place, "evenkeel resets; it sends no response");
             }
             Ok(()) => self.silent(rule),
@@ -267,6 +293,7 @@ const fn is_payload(term: &Term) -> bool {
 fn unusable(rest: &[&Term], does: &str) -> String {
     let what = match rest.first() {
         Some(Term::Http) => "requests",
+        Some(Term::OtherSource) => "the source that an earlier rule has set (set-src)",
         Some(Term::Payload | Term::Wait) => "the first bytes of the client (or waits for them)",
         Some(Term::Hello) => "whether the client begins TLS",
         Some(Term::ServerName(..)) => "the TLS server name",

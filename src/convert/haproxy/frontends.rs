@@ -24,11 +24,12 @@ struct Group {
     entries: Vec<Entry>,
 }
 
-/// Converts the part of a proxy that takes clients.
+/// Converts the part of a proxy that takes clients, and adds what its rules use.
 pub(super) fn convert(
     proxy: &Proxy,
     sections: &Sections,
     environment: &Environment<'_>,
+    all: &mut Used,
     report: &Report,
 ) -> Vec<Frontend> {
     let groups = groups(proxy, sections, environment, report);
@@ -44,6 +45,10 @@ pub(super) fn convert(
             }
         }
         names.push(name.clone());
+        all.lines.extend(&group.access.lines);
+        if group.access.reads_payload {
+            all.reads_payload.insert(proxy.place());
+        }
         frontends.push(frontend(proxy, &name, group, binds, sections, environment, report));
     }
     frontends
@@ -59,16 +64,15 @@ fn groups(
     let routes = routing::Rules::of(proxy, report);
     let inputs = binds::binds(proxy, environment, report);
     let mut bounds = routes.port_bounds();
-    let every = used(&routes.on(None), sections);
-    bounds.extend(access::Rules::of(proxy, &every, sections, report).port_bounds());
+    let every = used(routes.backends(), sections);
+    bounds.extend(access::Rules::of(proxy, &every, false, sections, report).port_bounds());
     let mut groups: Vec<(Group, Vec<Bind>)> = Vec::new();
     let mut inputs = binds::split(inputs, &bounds);
     inputs.sort_by_key(|input| input.has_tls);
     for input in inputs {
         let route = routes.on(input.bind.ports);
-        let backends = used(&route, sections);
-        note_backend_rules(&route, &backends, report);
-        let rules = access::Rules::of(proxy, &backends, sections, report);
+        let backends = used(route.backends(), sections);
+        let rules = access::Rules::of(proxy, &backends, route.is_one(), sections, report);
         let Input { bind, has_tls, accepts_proxy, entries } = input;
         let access = rules.on(bind.ports, accepts_proxy);
         let group = Group { route, access, has_tls, entries };
@@ -80,27 +84,11 @@ fn groups(
     groups
 }
 
-/// The backends of a route.
-fn used<'a>(route: &Route, sections: &'a Sections) -> Vec<&'a Proxy> {
+/// The backends of these names, each once.
+fn used<'a, 'b>(names: impl Iterator<Item = &'b str>, sections: &'a Sections) -> Vec<&'a Proxy> {
     let mut seen: BTreeSet<Place> = BTreeSet::new();
-    let named = route.backends().filter_map(|name| sections.backend(name));
+    let named = names.filter_map(|name| sections.backend(name));
     named.filter(|backend| seen.insert(backend.place())).collect()
-}
-
-/// Rules of a backend hold for its own clients only; evenkeel has them in the frontend.
-fn note_backend_rules(route: &Route, backends: &[&Proxy], report: &Report) {
-    if route.sni.is_empty() && route.alpn.is_empty() {
-        return;
-    }
-    for backend in backends {
-        let is_own = backend.takes_clients();
-        for line in backend.all("tcp-request").filter(|line| line.word(2) == "reject") {
-            if backends.len() > 1 && !is_own {
-                let reason = "the rule of this backend holds for every client of the frontend";
-                report.near(line.place, reason);
-            }
-        }
-    }
 }
 
 fn frontend(
@@ -113,7 +101,7 @@ fn frontend(
     report: &Report,
 ) -> Frontend {
     let Group { route, access, .. } = group;
-    let backends = used(route, sections);
+    let backends = used(route.backends(), sections);
     let reads_hello = !route.sni.is_empty() || !route.alpn.is_empty();
     if let Some(place) = access.tls_only.filter(|_| route.backend.is_some() || !reads_hello) {
         let reason = "clients that do not begin TLS are not refused: they go to `backend`";
@@ -229,21 +217,8 @@ fn left_out(
 /// What the rules of all proxies use.
 #[derive(Debug, Default)]
 pub(super) struct Used {
-    /// Lines that a limit needed, and rules on requests that became lists.
+    /// Lines that a limit needed, and rules on requests that became lists or are reported.
     pub(super) lines: BTreeSet<Place>,
     /// Proxies with a rule on the first bytes of the client.
     pub(super) reads_payload: BTreeSet<Place>,
-}
-
-impl Used {
-    /// Adds what the rules of a proxy use.
-    pub(super) fn add(&mut self, proxy: &Proxy, sections: &Sections, report: &Report) {
-        let route = routing::Rules::of(proxy, report).on(None);
-        let backends = used(&route, sections);
-        let access = access::Rules::of(proxy, &backends, sections, report).on(None, false);
-        self.lines.extend(access.lines);
-        if access.reads_payload {
-            self.reads_payload.insert(proxy.place());
-        }
-    }
 }

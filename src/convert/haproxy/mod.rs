@@ -33,7 +33,7 @@ use keywords::Treatment;
 use lexer::Environment;
 use sections::{Proxy, Sections};
 
-use super::draft::{Draft, Setting};
+use super::draft::{Draft, Frontend, Setting};
 use super::report::{Place, Refused, Report};
 
 pub(super) use keywords::TABLES;
@@ -55,16 +55,18 @@ pub(super) fn convert(
     report.accepted()?;
     let mut draft = Draft { settings: global::convert(&sections, report), ..Draft::default() };
     draft.settings.extend(stats::convert(&sections, &environment, report));
-    let mut rules = frontends::Used::default();
-    for proxy in &sections.proxies {
-        if proxy.takes_clients() && !stats::is_page(proxy) {
-            rules.add(proxy, &sections, report);
-        }
-    }
+    let mut used = frontends::Used::default();
+    let mut proxies = Vec::new();
     for proxy in sections.proxies.iter().filter(|proxy| !stats::is_page(proxy)) {
-        convert_proxy(proxy, &sections, &environment, &rules, report, &mut draft);
+        let frontends = proxy
+            .takes_clients()
+            .then(|| frontends::convert(proxy, &sections, &environment, &mut used, report));
+        proxies.push((proxy, frontends));
     }
-    http_modes(&sections, &rules, report);
+    for (proxy, frontends) in proxies {
+        convert_proxy(proxy, frontends, &environment, &used, report, &mut draft);
+    }
+    http_modes(&sections, &used, report);
     draft.settings.extend(log_of_empty(&sections));
     other_sections(&sections, report);
     // Undefined ACLs are found while rules are converted.
@@ -74,15 +76,14 @@ pub(super) fn convert(
 
 fn convert_proxy(
     proxy: &Proxy,
-    sections: &Sections,
+    frontends: Option<Vec<Frontend>>,
     environment: &Environment<'_>,
-    rules: &frontends::Used,
+    used: &frontends::Used,
     report: &Report,
     draft: &mut Draft,
 ) {
     let mut is_used = true;
-    if proxy.takes_clients() {
-        let frontends = frontends::convert(proxy, sections, environment, report);
+    if let Some(frontends) = frontends {
         is_used = frontends.iter().any(|frontend| frontend.left_out.is_none());
         draft.frontends.extend(frontends);
     }
@@ -98,8 +99,8 @@ fn convert_proxy(
         stats::notes_inside(proxy, report);
     }
     notes::of_acls(proxy, report);
-    notes::of_keywords(proxy, rules, report);
-    notes::of_rules(proxy, rules, report);
+    notes::of_keywords(proxy, used, report);
+    notes::of_rules(proxy, used, report);
 }
 
 /// One note for each `mode http`: it names the lines that need requests.

@@ -16,6 +16,8 @@ pub(super) struct Converted {
     pub(super) difference: &'static str,
     /// Lines that only this limit needs: the table, and the rules that fill it.
     pub(super) lines: BTreeSet<Place>,
+    /// It counts peers, before a PROXY header is read.
+    pub(super) counts_peers: bool,
 }
 
 /// A rule that tracks connections in a table.
@@ -35,7 +37,12 @@ pub(super) fn convert(
     sections: &Sections,
 ) -> Result<Converted, &'static str> {
     let number = limit.most;
-    let plain = |entry: Entry, difference| Converted { entry, difference, lines: BTreeSet::new() };
+    let plain = |entry: Entry, difference| Converted {
+        entry,
+        difference,
+        lines: BTreeSet::new(),
+        counts_peers: false,
+    };
     match limit.counted {
         Counted::FrontendRate => {
             return Ok(plain(("rate.sessions", literal::quoted(&format!("{number}/s"))), ""));
@@ -52,6 +59,9 @@ pub(super) fn convert(
         Some(Some(it)) => (it.key, it.table, BTreeSet::from([it.place])),
         Some(None) => return Err("counters: nothing is tracked for them"),
     };
+    let counts_peers = proxy
+        .all("tcp-request")
+        .any(|line| line.word(1) == "connection" && lines.contains(&line.place));
     let name = limit.table.as_deref().or(tracked_table);
     let table = table(proxy, sections, name).ok_or("counters: the table is not in this file")?;
     if has_more(&table.1) {
@@ -67,12 +77,12 @@ pub(super) fn convert(
     }
     if limit.counted == Counted::ClientConnections {
         let entry = ("clients_max", number.to_string());
-        return Ok(Converted { entry, difference: "", lines });
+        return Ok(Converted { entry, difference: "", lines, counts_peers });
     }
     let period = period(&table.1, &["conn_rate(", "sess_rate("])
         .ok_or("counters: the table stores no such rate")?;
     let entry = ("rate.per_client", rate(number, period)?);
-    Ok(Converted { entry, difference: "", lines })
+    Ok(Converted { entry, difference: "", lines, counts_peers })
 }
 
 /// A counter of the user's own: with a constant key it counts the connections of all clients.
@@ -83,7 +93,7 @@ fn counter(number: u64, key: &str, store: &str) -> Result<Converted, &'static st
     let period = period(store, &["_rate("]).ok_or("counters: the table stores no such rate")?;
     let entry = ("rate.sessions", rate(number, period)?);
     let difference = "evenkeel counts every new session, not only those that rules choose";
-    Ok(Converted { entry, difference, lines: BTreeSet::new() })
+    Ok(Converted { entry, difference, lines: BTreeSet::new(), counts_peers: false })
 }
 
 /// `number` in `period` ms, with the same burst.

@@ -16,6 +16,8 @@ pub(super) struct Route {
     pub(super) backend: Option<String>,
     pub(super) sni: Vec<(String, String)>,
     pub(super) alpn: Vec<(String, String)>,
+    /// Backends of rules that are lost.
+    lost: Vec<String>,
 }
 
 impl Route {
@@ -23,6 +25,13 @@ impl Route {
     pub(super) fn backends(&self) -> impl Iterator<Item = &str> {
         let named = self.sni.iter().chain(&self.alpn).map(|(_, backend)| backend.as_str());
         self.backend.as_deref().into_iter().chain(named)
+    }
+
+    /// Whether the input leads every client to one backend.
+    pub(super) fn is_one(&self) -> bool {
+        let mut names = self.backends().chain(self.lost.iter().map(String::as_str));
+        let first = names.next();
+        names.all(|name| Some(name) == first)
     }
 
     /// Whether any client can be served.
@@ -42,17 +51,20 @@ pub(super) struct Rules<'a> {
     report: &'a Report,
     rules: Vec<Rule>,
     default: Option<String>,
+    /// Names of backends that are made from the connection.
+    lost: Vec<String>,
 }
 
 impl<'a> Rules<'a> {
     pub(super) fn of(frontend: &Proxy, report: &'a Report) -> Self {
         let acls = Acls::of(frontend);
-        let mut rules = Vec::new();
+        let (mut rules, mut lost) = (Vec::new(), Vec::new());
         for line in frontend.all("use_backend") {
             let backend = line.word(1);
             let condition = acls.condition(line, report).unwrap_or_else(|| vec![Vec::new()]);
             if backend.contains("%[") || lexer::unset(backend).is_some() {
                 report.urgent(line.place, "the name of the backend is made from the connection");
+                lost.push(backend.to_owned());
                 continue;
             }
             rules.push(Rule { backend: backend.to_owned(), condition, line: Rc::clone(line) });
@@ -60,7 +72,12 @@ impl<'a> Rules<'a> {
         let default = frontend.last(&["default_backend"]).map(|line| line.word(1).to_owned());
         // A listen section that names no backend uses its own servers.
         let own = frontend.has_servers().then(|| frontend.name.clone());
-        Self { report, rules, default: default.or(own) }
+        Self { report, rules, default: default.or(own), lost }
+    }
+
+    /// Every backend that a rule names.
+    pub(super) fn backends(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(|rule| rule.backend.as_str()).chain(self.default.as_deref())
     }
 
     /// The ports at which the answer may change.
@@ -70,7 +87,8 @@ impl<'a> Rules<'a> {
 
     /// The route of one port, or range of ports.
     pub(super) fn on(&self, port: Option<(u16, u16)>) -> Route {
-        let mut route = Route { backend: self.default.clone(), ..Route::default() };
+        let (backend, lost) = (self.default.clone(), self.lost.clone());
+        let mut route = Route { backend, lost, ..Route::default() };
         let mut seen = Seen::default();
         for rule in &self.rules {
             let mut clauses = rule.condition.iter().filter_map(|it| conditions::on_port(it, port));
@@ -143,6 +161,7 @@ impl<'a> Rules<'a> {
                 } else {
                     "evenkeel routes by port, TLS server name and ALPN only"
                 };
+                route.lost.push(rule.backend.clone());
                 // A lost rule of mode tcp sends clients to another backend.
                 if rest.iter().any(|(_, term)| **term == Term::Http) {
                     self.report.report(place, reason);

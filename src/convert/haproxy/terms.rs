@@ -13,6 +13,8 @@ pub(super) enum Term {
     /// The first bytes are a `ClientHello`.
     Hello,
     Source(Vec<Clients>),
+    /// The same, or a counter of it, after a rule that sets the source.
+    OtherSource,
     /// Ports of the frontend: first and last of each range.
     Port(Vec<(u16, u16)>),
     /// TLS server names; true: the match is wider than the names say.
@@ -52,6 +54,13 @@ pub(super) struct Limit {
     /// The table, where one is named.
     pub(super) table: Option<String>,
     pub(super) most: u64,
+}
+
+impl Limit {
+    /// Whether it counts the connections of each source.
+    pub(super) const fn is_of_client(&self) -> bool {
+        matches!(self.counted, Counted::ClientRate | Counted::ClientConnections)
+    }
 }
 
 /// The term of a criterion with its flags and values: `src -n -f FILE`, `req.ssl_sni -m end NAME`.
