@@ -5,7 +5,7 @@ use std::process;
 
 use evenkeel::convert::{Conversion, Format};
 
-use super::{convert, differing, has, lacks, refusal, reported};
+use super::{convert, differing, has, lacks, refusal, reported, urgent};
 
 /// A `stream` block with these lines; the first is line 2.
 fn stream(lines: &str) -> Conversion {
@@ -388,4 +388,40 @@ fn lists_of_peers_that_send_the_proxy_header_are_not_lists_of_clients() {
     lacks(&denied, "\ndeny = ");
     assert!(denied.report.iter().any(|note| note.is_urgent), "{:?}", denied.report);
     has(&server("deny all;\n"), &["deny = [\"0.0.0.0/0\", \"::/0\"]"]);
+}
+
+#[test]
+fn peers_by_name_are_not_trusted_and_the_lists_stay_those_of_the_clients() {
+    let server = |lines: &str| {
+        let rules = "allow 203.0.113.0/24;\ndeny all;\n";
+        stream(&format!(
+            "server {{\nlisten 8091 proxy_protocol;\n{lines}{rules}proxy_pass a:1;\n}}\n"
+        ))
+    };
+    let name = server("set_real_ip_from localhost;\n");
+    has(&name, &["proxy_protocol_from = [\"255.255.255.255/32\"]", "allow = [\"203.0.113.0/24\"]"]);
+    assert_eq!((reported(&name), urgent(&name)), (vec![4], vec![4]));
+    assert_eq!(super::problems(&name.toml), Vec::<String>::new());
+    let both = server("set_real_ip_from localhost;\nset_real_ip_from 192.0.2.1;\n");
+    has(&both, &["proxy_protocol_from = [\"192.0.2.1/32\"]", "allow = [\"203.0.113.0/24\"]"]);
+    assert_eq!(urgent(&both), [4]);
+    let unix = server("set_real_ip_from unix:;\n");
+    has(&unix, &["proxy_protocol_from = [\"255.255.255.255/32\"]", "allow = [\"203.0.113.0/24\"]"]);
+    let none = server("");
+    has(&none, &["proxy_protocol_from = [\"203.0.113.0/24\"]"]);
+    lacks(&none, "\nallow = ");
+}
+
+#[test]
+fn a_limit_on_peers_is_none_of_the_clients_behind_them() {
+    let server = |lines: &str| {
+        stream(&format!(
+            "limit_conn_zone $binary_remote_addr zone=z:10m;\nserver {{\nlisten 1 proxy_protocol;\n\
+             limit_conn z 5;\n{lines}proxy_pass a:1;\n}}\n"
+        ))
+    };
+    let peers = server("");
+    lacks(&peers, "clients_max");
+    assert_eq!(urgent(&peers), [5]);
+    has(&server("set_real_ip_from 192.0.2.1;\n"), &["clients_max = 5"]);
 }

@@ -13,6 +13,9 @@ use crate::convert::literal;
 use crate::convert::networks::{self, Clients, Network};
 use crate::convert::report::{Place, Report};
 
+/// A list of peers, since one has to be there: no peer has this address (RFC 919).
+const NOBODY: &str = "[\"255.255.255.255/32\"] # no peer: write the addresses of yours";
+
 /// A server, converted except for its backends.
 #[derive(Debug)]
 pub(super) struct Converted {
@@ -162,11 +165,11 @@ fn frontend_entries(
         entries.push(("preface_timeout", literal::duration(millis)));
     }
     let mut lists = access(scope, report);
-    entries.extend(limit(scope, report));
+    entries.extend(limit(scope, takes_proxy, report));
     if takes_proxy {
         let from = peers(scope, &mut lists, report);
         entries.push(("proxy_protocol", literal::quoted("required")));
-        entries.push(("proxy_protocol_from", networks::array(&from)));
+        entries.push(("proxy_protocol_from", from));
     }
     if let Some(allow) = &lists.allow {
         entries.push(("allow", networks::array(allow)));
@@ -179,24 +182,35 @@ fn frontend_entries(
 
 /// The peers whose PROXY header is believed. Without `set_real_ip_from`, nginx compares `allow` and
 /// `deny` with the peer, and evenkeel with the address in the header.
-fn peers(scope: &Scope<'_>, lists: &mut Lists, report: &Report) -> Vec<Clients> {
+fn peers(scope: &Scope<'_>, lists: &mut Lists, report: &Report) -> String {
     let mut from: Vec<Clients> = Vec::new();
-    for line in scope.all(&["set_real_ip_from"]) {
+    let lines = scope.all(&["set_real_ip_from"]);
+    for line in &lines {
         match Network::parse(line.word(0)) {
             Some(network) => from.push(Clients::Network(network)),
-            None => report.report(line.place, "a peer that is no network"),
+            None if line.word(0) == "unix:" => {
+                report.near(line.place, "evenkeel believes every peer of a unix socket");
+            }
+            None => {
+                let reason = "evenkeel believes peers by their address only: write that of the \
+                              host into proxy_protocol_from";
+                report.urgent(line.place, reason);
+            }
         }
         report.near(line.place, "a connection from another peer is refused");
     }
     if !from.is_empty() {
-        return from;
+        return networks::array(&from);
+    }
+    if !lines.is_empty() {
+        return NOBODY.to_owned();
     }
     let reason = "no set_real_ip_from: nginx uses the address of the peer, evenkeel that in the \
                   PROXY header";
     report.near(scope.server.place, reason);
     let everybody = Network::everybody().map(Clients::Network);
     if networks::covers(&lists.deny, &everybody) {
-        return everybody.to_vec();
+        return networks::array(&everybody);
     }
     if !lists.deny.is_empty() {
         let reason = "deny is for the peer, since there is no set_real_ip_from: evenkeel has a \
@@ -206,7 +220,7 @@ fn peers(scope: &Scope<'_>, lists: &mut Lists, report: &Report) -> Vec<Clients> 
         }
         lists.deny.clear();
     }
-    lists.allow.take().unwrap_or_else(|| everybody.to_vec())
+    networks::array(&lists.allow.take().unwrap_or_else(|| everybody.to_vec()))
 }
 
 /// `allow` and `deny`.
@@ -240,8 +254,9 @@ fn access(scope: &Scope<'_>, report: &Report) -> Lists {
 }
 
 /// `limit_conn` by the client address; of several, the smallest.
-fn limit(scope: &Scope<'_>, report: &Report) -> Option<Entry> {
+fn limit(scope: &Scope<'_>, takes_proxy: bool, report: &Report) -> Option<Entry> {
     let mut most: Option<u64> = None;
+    let counts_peers = takes_proxy && scope.all(&["set_real_ip_from"]).is_empty();
     for line in scope.all(&["limit_conn"]) {
         let zone = scope.stream.iter().find(|it| {
             let name = it.word(1).strip_prefix("zone=").and_then(|it| it.split(':').next());
@@ -250,6 +265,12 @@ fn limit(scope: &Scope<'_>, report: &Report) -> Option<Entry> {
         let key = zone.map_or("", |zone| zone.word(0));
         let number = line.word(1).parse::<u64>().ok();
         match (key, number) {
+            ("$binary_remote_addr" | "$remote_addr", Some(_)) if counts_peers => {
+                let reason = "it counts the connections of the peer that sends the PROXY header, \
+                              since there is no set_real_ip_from: evenkeel would count those of \
+                              each client behind it";
+                report.urgent(line.place, reason);
+            }
             ("$binary_remote_addr" | "$remote_addr", Some(number)) => {
                 most = Some(most.map_or(number, |most| most.min(number)));
             }
