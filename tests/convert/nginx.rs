@@ -309,15 +309,11 @@ fn what_nginx_refuses_is_refused_with_its_line() {
             "stream {\nserver {\nlisten 80;\nlisten 0.0.0.0:80;\nproxy_pass a:1;\n}\n}\n",
             "x.cfg:4: ",
         ),
-        (
-            "stream {\nserver { listen 80; proxy_pass a:1; }\n\
-             server { listen 80; proxy_pass b:1; }\n}\n",
-            "x.cfg:3: ",
-        ),
         ("stream {\nupstream u {\nserver a:1 weight=0;\n}\n}\n", "x.cfg:3: "),
         ("stream {\nupstream u {\nserver a:1 backup;\n}\n}\n", "x.cfg:2: "),
         ("stream {\nupstream u {\nrandom;\nserver a:1;\nserver b:1 backup;\n}\n}\n", "x.cfg:5: "),
         ("stream {\nmap $ssl_preread_server_name $n {\na u;\na v;\n}\n}\n", "x.cfg:4: "),
+        ("stream {\nmap $ssl_preread_server_name $n {\na u;\nA v;\n}\n}\n", "x.cfg:4: "),
         ("stream {\nmap $ssl_preread_server_name n {\na u;\n}\n}\n", "x.cfg:2: "),
     ] {
         let problem = refusal(Format::Nginx, text);
@@ -424,4 +420,71 @@ fn a_limit_on_peers_is_none_of_the_clients_behind_them() {
     lacks(&peers, "clients_max");
     assert_eq!(urgent(&peers), [5]);
     has(&server("set_real_ip_from 192.0.2.1;\n"), &["clients_max = 5"]);
+}
+
+#[test]
+fn what_nginx_accepts_is_not_refused() {
+    let server = "server { listen 1; proxy_pass u; }\n";
+    for method in ["hash $remote_addr;", "random;", "random;\nleast_conn;"] {
+        let backup = stream(&format!(
+            "upstream u {{\nserver a:1;\nserver b:1 backup;\n{method}\n}}\n{server}"
+        ));
+        has(&backup, &["backup = true"]);
+        assert!(differing(&backup).contains(&4), "{method}");
+    }
+    let redefined = format!(
+        "upstream u {{\nhash $remote_addr;\nleast_conn;\nserver a:1;\nserver b:1 backup;\n}}\n\
+         {server}"
+    );
+    has(&stream(&redefined), &["balance = \"leastconn\"", "backup = true"]);
+    let expressions = stream(
+        "map $ssl_preread_server_name $u {\n~^w\\.x$ a:1;\n~^w\\.x$ b:1;\ndefault c:1;\n}\n\
+         server { listen 1; ssl_preread on; proxy_pass $u; }\n",
+    );
+    has(&expressions, &["\"w.x\" = \"a:1\""]);
+    lacks(&expressions, "\"w.x\" = \"b:1\"");
+}
+
+#[test]
+fn switches_may_have_capitals() {
+    let conversion = stream(
+        "upstream u { server a:1; server b:1; }\nserver {\nlisten 1;\nproxy_pass u;\n\
+         tcp_nodelay ON;\nproxy_protocol On;\nproxy_half_close oN;\nproxy_next_upstream OFF;\n\
+         proxy_ssl Off;\n}\n",
+    );
+    has(&conversion, &["send_proxy = \"v1\"", "retries = 0"]);
+    has(&conversion, &["half_closed_timeout = \"10m\""]);
+    assert_eq!(conversion.report, []);
+    let tls = stream("server {\nlisten 1;\nproxy_pass a:1;\nproxy_ssl ON;\n}\n");
+    assert_eq!(urgent(&tls), [5]);
+}
+
+#[test]
+fn one_of_the_servers_of_an_address_serves() {
+    let two = |first: &str, second: &str| {
+        stream(&format!(
+            "server {{ listen {first}; proxy_pass a:1; }}\n\
+             server {{ listen {second}; listen 81; proxy_pass b:1; }}\n"
+        ))
+    };
+    for (first, second) in [("80", "80"), ("*:80", "0.0.0.0:80"), ("[::]:80", "[::]:80")] {
+        let conversion = two(first, second);
+        has(&conversion, &["[frontend.server-80]", "backend = \"a:1\""]);
+        has(&conversion, &["[frontend.server-81]", "bind = [\"0.0.0.0:81\"]", "backend = \"b:1\""]);
+        assert_eq!((reported(&conversion), urgent(&conversion)), (vec![3], vec![3]));
+        assert_eq!(conversion.report.len(), 1, "{:?}", conversion.report);
+    }
+    let default = two("80", "80 default_server");
+    has(&default, &["[frontend.server-80]", "bind = [\"0.0.0.0:80\", \"0.0.0.0:81\"]"]);
+    lacks(&default, "\"a:1\"");
+    assert_eq!(urgent(&default), [2]);
+    let names = stream(
+        "server { listen 80; proxy_pass a:1; }\n\
+         server { listen 80; server_name b.x; proxy_pass b:1; }\n",
+    );
+    assert_eq!(urgent(&names), [3]);
+    assert!(names.report[0].reason.starts_with("server_name"), "{:?}", names.report);
+    // One for TCP and one for UDP.
+    assert_eq!(urgent(&two("80", "80 udp")), [3]);
+    has(&two("80 udp", "80"), &["bind = [\"0.0.0.0:80\", \"0.0.0.0:81\"]"]);
 }

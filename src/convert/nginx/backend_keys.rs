@@ -52,7 +52,7 @@ pub(super) fn of_server(
             report.report(line.place, keyword.text);
         }
     }
-    let is_off = scope.last("proxy_next_upstream").is_some_and(|line| line.word(0) == "off");
+    let is_off = scope.last("proxy_next_upstream").is_some_and(|line| line.is("off"));
     let tries = scope.last("proxy_next_upstream_tries").and_then(|line| line.word(0).parse().ok());
     let tries = if is_off { Some(1) } else { tries.filter(|tries: &u64| *tries > 0) };
     (entries, health(scope, report), tries)

@@ -16,6 +16,22 @@ pub(super) struct Directive {
 }
 
 impl Directive {
+    /// Whether the first argument is `on` or `off`: nginx takes capitals as well.
+    pub(super) fn is(&self, switch: &str) -> bool {
+        self.word(0).eq_ignore_ascii_case(switch)
+    }
+
+    /// Whether the first argument has a variable, or a placeholder of a template.
+    pub(super) fn has_placeholder(&self) -> bool {
+        self.word(0).contains(['$', '{', '<', '%'])
+    }
+
+    /// The address of a `listen` line, in one spelling of the wildcard.
+    pub(super) fn address(&self) -> &str {
+        let word = self.word(0);
+        word.strip_prefix("0.0.0.0:").or_else(|| word.strip_prefix("*:")).unwrap_or(word)
+    }
+
     /// An argument, or an empty one.
     pub(super) fn word(&self, at: usize) -> &str {
         self.arguments.get(at).map_or("", String::as_str)

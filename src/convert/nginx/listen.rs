@@ -1,5 +1,6 @@
 //! `listen` lines.
 
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::keywords::{self, Block};
@@ -17,6 +18,44 @@ pub(super) struct Listen {
     pub(super) has_tls: bool,
     pub(super) takes_proxy: bool,
     pub(super) entries: Vec<Entry>,
+}
+
+/// For each server, the addresses of its `listen` lines that another server serves: the one that
+/// says `default_server`, or the first one.
+pub(super) fn elsewhere<'a>(stream: &[&'a Directive], report: &Report) -> Vec<HashSet<&'a str>> {
+    let is_tcp = |line: &&Directive| {
+        line.name == "listen" && !line.arguments.iter().any(|it| it == "udp" || it == "quic")
+    };
+    let servers: Vec<&Directive> =
+        stream.iter().copied().filter(|line| line.name == "server").collect();
+    let mut serving: HashMap<&str, usize> = HashMap::new();
+    for (at, server) in servers.iter().enumerate() {
+        for line in server.inside().iter().filter(is_tcp) {
+            let first = *serving.entry(line.address()).or_insert(at);
+            let is_default = line.arguments.iter().any(|it| it == "default_server");
+            serving.insert(line.address(), if is_default { at } else { first });
+        }
+    }
+    let mut elsewhere = Vec::new();
+    for (at, server) in servers.into_iter().enumerate() {
+        let mut addresses = HashSet::new();
+        for line in server.inside().iter().filter(is_tcp) {
+            let other = serving.get(line.address()).copied();
+            if other != Some(at) && !line.has_placeholder() {
+                let reason = if server.inside().iter().any(|it| it.name == "server_name") {
+                    "server_name tells the servers of this address apart: evenkeel has the one \
+                     that serves all other clients"
+                } else {
+                    "another server has this address: only one of them serves (nginx before \
+                     1.25.5 refuses the file)"
+                };
+                report.urgent(line.place, reason);
+                addresses.insert(line.word(0));
+            }
+        }
+        elsewhere.push(addresses);
+    }
+    elsewhere
 }
 
 /// Reads a line; parts without an equivalent are reported.

@@ -54,10 +54,14 @@ pub(super) fn convert(text: &str, path: &Path, report: &Report) -> Result<Draft,
     resolver(&stream, &mut draft, report);
     let shared: Vec<&Directive> =
         stream.iter().copied().filter(|it| !is_block_of(it, &["server", "upstream"])).collect();
+    let elsewhere = listen::elsewhere(&stream, report);
     let servers: Vec<Converted> = stream
         .iter()
         .filter(|it| it.name == "server")
-        .flat_map(|server| servers::convert(&Scope { server, stream: &shared }, report))
+        .zip(elsewhere)
+        .flat_map(|(server, elsewhere)| {
+            servers::convert(&Scope { server, stream: &shared, elsewhere }, report)
+        })
         .collect();
     for line in &shared {
         servers::notes(std::slice::from_ref(*line), report);

@@ -1,5 +1,7 @@
 //! The directives that hold for a `server`: its own, and those of `stream` around it.
 
+use std::collections::HashSet;
+
 use super::lexer::Directive;
 use crate::convert::literal;
 use crate::convert::report::Report;
@@ -8,6 +10,8 @@ use crate::convert::report::Report;
 pub(super) struct Scope<'a> {
     pub(super) server: &'a Directive,
     pub(super) stream: &'a [&'a Directive],
+    /// Addresses of its `listen` lines that another server serves.
+    pub(super) elsewhere: HashSet<&'a str>,
 }
 
 impl<'a> Scope<'a> {
@@ -25,7 +29,7 @@ impl<'a> Scope<'a> {
     }
 
     pub(super) fn is_on(&self, name: &str) -> bool {
-        self.last(name).is_some_and(|line| line.word(0) == "on")
+        self.last(name).is_some_and(|line| line.is("on"))
     }
 
     /// A time in ms.

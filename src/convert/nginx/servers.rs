@@ -70,7 +70,8 @@ pub(super) fn convert(scope: &Scope<'_>, report: &Report) -> Vec<Converted> {
 /// The addresses of a server, in a group for each kind: plain, with TLS, with a PROXY header.
 fn listens(scope: &Scope<'_>, report: &Report) -> Vec<Listen> {
     let mut groups: Vec<Listen> = Vec::new();
-    for line in scope.server.inside().iter().filter(|line| line.name == "listen") {
+    let lines = scope.server.inside().iter().filter(|line| line.name == "listen");
+    for line in lines.filter(|line| !scope.elsewhere.contains(line.word(0))) {
         let one = listen::listen(line, report);
         let same =
             |it: &&mut Listen| (it.has_tls, it.takes_proxy) == (one.has_tls, one.takes_proxy);
@@ -123,7 +124,7 @@ fn name(listen: &Listen) -> String {
 
 fn left_out(scope: &Scope<'_>, listen: &Listen, route: &Route, report: &Report) -> Option<LeftOut> {
     let server = scope.server;
-    let to_server = scope.last("proxy_ssl").filter(|line| line.word(0) == "on");
+    let to_server = scope.last("proxy_ssl").filter(|line| line.is("on"));
     if let Some(line) = to_server {
         report.urgent(line.place, "TLS to the server: evenkeel forwards bytes as they are");
     }
@@ -302,7 +303,7 @@ pub(super) fn notes(lines: &[Directive], report: &Report) {
             report.refuse(line.place, format!("nginx has no {name:?} in stream; {remedy}"));
             continue;
         };
-        let is_off = matches!(line.word(0), "off" | "0");
+        let is_off = line.is("off") || line.word(0) == "0";
         if keyword.treatment == Treatment::Report
             && !is_off
             && !READ_ELSEWHERE.contains(&line.name.as_str())

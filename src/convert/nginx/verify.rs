@@ -1,10 +1,10 @@
 //! Lines that nginx refuses: a directive that is there twice, or in another block, or whose
 //! arguments are too many, too few or wrong.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::lexer::Directive;
-use crate::convert::report::{Place, Report};
+use crate::convert::report::Report;
 
 /// Directives with one argument that a block has once.
 const ONE: &[&str] = &[
@@ -72,13 +72,13 @@ pub(super) fn verify(directives: &[Directive], report: &Report) {
             "server" => {
                 block(directive.inside(), report);
                 misplaced(directive.inside(), OUTER, report);
+                addresses(directive, report);
             }
             "upstream" => upstream(directive, report),
             "map" => map(directive, report),
             _ => {}
         }
     }
-    addresses(&servers, report);
 }
 
 /// The directives of one block.
@@ -97,14 +97,10 @@ fn block(lines: &[Directive], report: &Report) {
         if let Some(wanted) = wanted.filter(|wanted| *wanted != count) {
             let problem = format!("{name} has {count} arguments instead of {wanted}; correct it");
             report.refuse(line.place, problem);
-        } else if is_switch && !matches!(line.word(0), "on" | "off") && !is_variable(line.word(0)) {
+        } else if is_switch && !line.is("on") && !line.is("off") && !line.has_placeholder() {
             report.refuse(line.place, format!("{name} is on or off; write one of them"));
         }
     }
-}
-
-fn is_variable(word: &str) -> bool {
-    word.contains(['$', '{', '<', '%'])
 }
 
 fn misplaced(lines: &[Directive], names: &[&str], report: &Report) {
@@ -124,20 +120,33 @@ fn upstream(upstream: &Directive, report: &Report) {
     {
         report.refuse(upstream.place, "an upstream of backups only; write a server without backup");
     }
-    let Some(method) = lines.iter().find(|it| matches!(it.name.as_str(), "hash" | "random")) else {
-        return;
-    };
+    // nginx compares a server with the method before it.
+    let mut method = "";
+    for line in lines {
+        match line.name.as_str() {
+            name @ ("hash" | "random" | "least_conn") => method = name,
+            "server" if has(line, "backup") && matches!(method, "hash" | "random") => {
+                report.refuse(line.place, format!("{method} has no backups; remove backup"));
+            }
+            _ => {}
+        }
+    }
     for line in servers.iter().filter(|line| has(line, "backup")) {
-        report.refuse(line.place, format!("{} has no backups; remove backup", method.name));
+        if lines.iter().any(|it| matches!(it.name.as_str(), "hash" | "random")) {
+            let reason = "nginx has no backups beside hash or random, unless the method stands \
+                          after the server: it is used when all others are down";
+            report.near(line.place, reason);
+        }
     }
 }
 
 fn map(map: &Directive, report: &Report) {
-    let mut seen: HashSet<&str> = HashSet::new();
+    let mut seen: HashSet<String> = HashSet::new();
     for line in map.inside() {
-        let key = line.name.as_str();
-        let is_source = !matches!(key, "include" | "hostnames" | "volatile");
-        if is_source && !seen.insert(key) {
+        let key = line.name.to_ascii_lowercase();
+        let is_parameter = matches!(line.name.as_str(), "include" | "hostnames" | "volatile");
+        // nginx does not compare expressions.
+        if !is_parameter && !key.starts_with('~') && !seen.insert(key.clone()) {
             report.refuse(line.place, format!("{key} is there twice; remove one"));
         }
     }
@@ -147,25 +156,14 @@ fn map(map: &Directive, report: &Report) {
     }
 }
 
-/// An address is listened on by one server, unless their names tell them apart (nginx 1.25.5).
-fn addresses(servers: &[&Directive], report: &Report) {
-    let mut seen: HashMap<(String, bool), (Place, bool)> = HashMap::new();
-    for server in servers.iter().filter(|it| it.name == "server") {
-        let is_named = server.inside().iter().any(|line| line.name == "server_name");
-        for line in server.inside().iter().filter(|line| line.name == "listen") {
-            let is_udp = line.arguments.iter().any(|it| it == "udp");
-            let address = line.word(0);
-            let address = address.strip_prefix("0.0.0.0:").or_else(|| address.strip_prefix("*:"));
-            let key = (address.unwrap_or_else(|| line.word(0)).to_owned(), is_udp);
-            let first = seen.insert(key, (server.place, is_named));
-            if let Some((place, other)) = first
-                && (place == server.place || !(is_named || other))
-                && !is_variable(line.word(0))
-            {
-                let address = line.word(0);
-                let problem = format!("{address} is listened on twice; remove one");
-                report.refuse(line.place, problem);
-            }
+/// A server listens on each of its addresses once. (Two servers: see `listen::elsewhere`.)
+fn addresses(server: &Directive, report: &Report) {
+    let mut seen: HashSet<(&str, bool)> = HashSet::new();
+    for line in server.inside().iter().filter(|line| line.name == "listen") {
+        let is_udp = line.arguments.iter().any(|it| it == "udp");
+        let address = line.word(0);
+        if !seen.insert((line.address(), is_udp)) && !line.has_placeholder() {
+            report.refuse(line.place, format!("{address} is listened on twice; remove one"));
         }
     }
 }
