@@ -71,7 +71,15 @@ pub struct ServerShared {
 }
 
 impl ServerShared {
-    /// How long connects have taken, at all workers.
+    /// How long connects of this process have taken, at all workers.
+    #[must_use]
+    pub fn own_connect_durations(&self) -> HistogramSum {
+        let mut sum = HistogramSum::default();
+        self.cells.cells().for_each(|cell| sum.add(&cell.connect_duration));
+        sum
+    }
+
+    /// How long connects have taken, at all workers and in the processes before this one.
     #[must_use]
     pub fn connect_durations(&self) -> HistogramSum {
         let mut sum = HistogramSum::default();

@@ -83,7 +83,7 @@ impl ServerState {
             written: config.address.to_string().into(),
             // An order may be older than the server, which was removed and returns.
             admin_since: overrides.state.map_or(context.now, |(_, since)| since),
-            connects: RecentMean::new(&shared.connect_durations(), context.now),
+            connects: RecentMean::new(&shared.own_connect_durations(), context.now),
             config,
             overrides,
             shared,

@@ -119,7 +119,7 @@ impl Cluster {
         }
         self.sampled = Some(now);
         for server in self.backends.iter_mut().flat_map(|backend| &mut backend.servers) {
-            server.connects.sample(&server.shared.connect_durations(), now);
+            server.connects.sample(&server.shared.own_connect_durations(), now);
         }
     }
 }
@@ -175,7 +175,7 @@ impl ServerState {
                 [] => self.last_probe.clone(),
                 _ => shown(&self.last_probe),
             },
-            connect_mean: self.connects.mean(&self.shared.connect_durations(), now),
+            connect_mean: self.connects.mean(&self.shared.own_connect_durations(), now),
             shared: Arc::clone(&self.shared),
         }
     }

@@ -157,6 +157,13 @@ fn the_mean_connect_time_is_that_of_the_last_minute() {
 }
 
 #[test]
+fn connects_of_an_earlier_process_are_no_part_of_the_mean_connect_time() {
+    let scene = Scene::of(&server("a", ""));
+    scene.status("a").shared.cells.carried().connect_duration.record(SECOND);
+    assert_eq!(scene.status("a").connect_mean, None);
+}
+
+#[test]
 fn a_server_that_is_replaced_starts_without_a_mean_connect_time() {
     let mut scene = Scene::of(&at("a", "127.0.0.1:81"));
     scene.connect("a", SECOND);
