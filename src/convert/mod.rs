@@ -94,6 +94,10 @@ pub fn convert(format: Option<Format>, file: &Path) -> Result<Conversion, Refuse
     // Old files have comments in other encodings; they have no effect.
     let text = String::from_utf8_lossy(&bytes);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let is_header = |line: &str| line.starts_with("[frontend.") || line.starts_with("[backend.");
+    if format.is_none() && text.lines().any(|line| is_header(line.trim_start())) {
+        return Err(cannot("is a configuration of evenkeel already (TOML); use it as it is"));
+    }
     let variables = |name: &str| std::env::var(name).ok();
     convert_text(format.unwrap_or_else(|| Format::of(text)), text, file, &variables)
 }

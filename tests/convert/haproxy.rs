@@ -144,6 +144,20 @@ fn tls_to_a_server_is_reported_and_its_probe_speaks_tls() {
 }
 
 #[test]
+fn probes_with_tls_of_some_servers_only_are_urgent() {
+    let servers = " server a a:1 check check-ssl\n server b b:2 check\n server c c:3\n";
+    let connect = listen(&format!(" bind :1\n{servers}"));
+    lacks(&connect, "tls = ");
+    assert_eq!(urgent(&connect), [7]);
+    let request = listen(&format!(" bind :1\n option httpchk\n{servers}"));
+    has(&request, &["tls = { verify = false }"]);
+    assert_eq!(urgent(&request), [9, 10]);
+    let all = listen(" bind :1\n option ssl-hello-chk\n server a a:1 check\n server b b:2 check\n");
+    has(&all, &["tls = { verify = false }"]);
+    assert_eq!(urgent(&all), [] as [usize; 0]);
+}
+
+#[test]
 fn server_names_choose_backends() {
     let conversion = frontend(
         " bind :443\n tcp-request inspect-delay 5s\n \

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::agreed::{agreed_number, agreed_time};
 use super::arguments;
+use super::check_tls;
 use super::exchange::{self, Dialogue, EXPECT_WITH_VALUE};
 use super::lexer::Line;
 use super::sections::Proxy;
@@ -74,7 +75,7 @@ pub(super) fn health(
             report.urgent(checked[0].place, reason);
         }
     }
-    tls(&checked, &dialogue, &mut entries, report);
+    check_tls::tls(servers, &dialogue, &mut entries, report);
     entries
 }
 
@@ -307,44 +308,4 @@ fn port(checked: &[&Input], dialogue: &Dialogue, entries: &mut Vec<Entry>, repor
         }
     }
     entries.extend(common.map(|port| ("port", port.to_string())));
-}
-
-fn tls(checked: &[&Input], dialogue: &Dialogue, entries: &mut Vec<Entry>, report: &Report) {
-    let asks = |server: &&&Input| {
-        let implied = server.has("ssl") && !server.has("port") && !server.has("addr");
-        (server.has("check-ssl") || implied) && !server.has("no-check-ssl")
-    };
-    let Some(server) =
-        checked.iter().find(asks).or_else(|| checked.first().filter(|_| dialogue.has_tls))
-    else {
-        return;
-    };
-    let verifies = server.value("verify").is_some_and(|it| it == "required");
-    let name = server.value("check-sni").or(dialogue.name.as_deref());
-    // `evenkeel check` refuses a unix socket without a name.
-    let is_unix = |server: &&Input| matches!(server.address, Address::Path(_));
-    let unnamed = checked.iter().copied().find(is_unix).filter(|_| name.is_none());
-    if let Some(server) = unnamed.filter(|_| verifies) {
-        let reason = "health.tls verifies the name of the server, and a unix socket has none: the \
-                      probe does not use TLS";
-        return report.report(server.place, reason);
-    }
-    if let Some(server) = unnamed {
-        let reason = "health.tls: the probe of a unix socket sends the server name localhost";
-        report.near(server.place, reason);
-    }
-    let name = name.or_else(|| unnamed.map(|_| "localhost"));
-    if verifies {
-        let place = server.has("ca-file").then(|| server.place_of("ca-file"));
-        report.near(
-            place.unwrap_or(server.place),
-            "the probe verifies by the root certificates of this machine (or of SSL_CERT_FILE), \
-             not by those of ca-file, and that the certificate has the name of the server",
-        );
-    }
-    let mut parts = vec![format!("verify = {verifies}")];
-    if let Some(name) = name {
-        parts.push(format!("name = {}", literal::quoted(name)));
-    }
-    entries.push(("tls", format!("{{ {} }}", parts.join(", "))));
 }

@@ -7,6 +7,7 @@ mod arguments;
 mod backends;
 mod balance;
 mod binds;
+mod check_tls;
 mod checks;
 mod conditions;
 mod exchange;

@@ -311,6 +311,7 @@ mod tests {
     use crate::convert::haproxy::sections::sections;
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn what_haproxy_refuses_is_refused_with_its_line() {
         for (text, line) in [
             ("global\n maxcon 5\n", 2),
