@@ -119,6 +119,9 @@ fn a_file_without_a_command_is_refused_with_the_command() {
         let tip = format!("'evenkeel run -c {file}'");
         assert!(printed(&output).contains(&tip), "{arguments:?}: {}", printed(&output));
     }
+    let output = evenkeel(&["-c", "-f", file]);
+    let tip = format!("'evenkeel check -c {file}'");
+    assert!(printed(&output).contains(&tip), "as haproxy -c -f FILE: {}", printed(&output));
     let output = evenkeel(&["demo", "-f", file]);
     assert!(!printed(&output).contains("evenkeel run"), "{}", printed(&output));
 }

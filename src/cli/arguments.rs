@@ -317,6 +317,12 @@ fn suggest_run(error: &mut clap::Error, arguments: &[OsString]) {
     let [_, first, rest @ ..] = arguments else { return };
     let first = first.to_string_lossy();
     let file = match (error.kind(), first.as_ref()) {
+        // HAProxy's -c checks the file that -f names.
+        (ErrorKind::UnknownArgument, "-c") if rest.first().is_some_and(|it| it == "-f") => {
+            let file = rest.get(1).map_or_else(|| "FILE".into(), |file| file.to_string_lossy());
+            let tip = format!("to check a configuration file, use 'evenkeel check -c {file}'");
+            return suggest(error, tip);
+        }
         (ErrorKind::UnknownArgument, "-c" | "-f" | "--config") => {
             rest.first().map_or_else(|| "FILE".into(), |file| file.to_string_lossy())
         }

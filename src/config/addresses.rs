@@ -7,12 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::bind_address::BindAddress;
+use super::host_and_port::{host_and_port, port, range};
 use super::values::{self, Parsed, wrong};
 use crate::sys::address::Address;
 use crate::sys::zone;
-
-/// Ports of one range. Each of them costs a socket for each worker: 16,384 with four workers.
-pub const PORTS_MAX: u16 = 4096;
 
 /// Where a server is. Port 0: the port that the client of the session connected to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -95,6 +93,9 @@ pub(super) fn bind(text: &str) -> Parsed<BindAddress> {
     };
     let (first, last) = range(ports)?;
     let Some(ip) = ip(host)? else {
+        if host == "localhost" {
+            return Err(format!("a host name; write \"127.0.0.1:{ports}\""));
+        }
         let what = if matches!(host, "" | "*") { "no IP address" } else { "not an IP address" };
         return Err(format!(
             "{what} before the port; write \"0.0.0.0:{ports}\" for all IPv4 addresses, \
@@ -217,58 +218,6 @@ pub(super) fn zone_index(ip: IpAddr, zone: Option<&str>, example: &str) -> Parse
         _ => {}
     }
     Err(format!("{zone:?} is not the name of an interface (`ip link`); write {example:?}"))
-}
-
-const BRACKETS: &str = "an IPv6 address needs brackets, and the port stands after them; write it \
-                        as \"[2001:db8::1]:80\"";
-
-/// What is before and after the last colon; an IPv6 address keeps its brackets, and alone has no
-/// port.
-fn host_and_port<'t>(text: &'t str, example: &str) -> Parsed<(&'t str, Option<&'t str>)> {
-    if text.contains("://") {
-        return Err(format!("a URL; write host and port alone, such as {example:?}"));
-    }
-    if text.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) {
-        return wrong(BRACKETS);
-    }
-    if text.starts_with('_') && !text.contains(':') {
-        return wrong("a DNS SRV name; write srv = NAME in the backend, or host and port here");
-    }
-    let Some((host, port)) = text.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) else {
-        return Ok((text, None));
-    };
-    if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
-        return wrong(BRACKETS);
-    }
-    Ok((host, Some(port)))
-}
-
-fn port(text: &str) -> Parsed<u16> {
-    let all_digits = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
-    match text.parse() {
-        Ok(number) if all_digits && number != 0 => Ok(number),
-        _ => Err(format!("{text:?} is not a port; write 1 to 65535")),
-    }
-}
-
-/// A port, or a range of ports: "7000-7010".
-fn range(text: &str) -> Parsed<(u16, u16)> {
-    let Some((first, last)) = text.split_once('-') else {
-        let port = port(text)?;
-        return Ok((port, port));
-    };
-    let (first, last) = (port(first)?, port(last)?);
-    if first > last {
-        return Err(format!("a range that ends before it begins; write \"{last}-{first}\""));
-    }
-    if last - first >= PORTS_MAX {
-        return Err(format!(
-            "{} ports, more than {PORTS_MAX}: each costs a socket for each worker; write a shorter \
-             range",
-            u32::from(last - first) + 1
-        ));
-    }
-    Ok((first, last))
 }
 
 /// An IP address; none: it may be a host name.

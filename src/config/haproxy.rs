@@ -18,6 +18,7 @@ const KEYWORDS: &[(&str, &str)] = &[
     ("default_backend", "write backend = \"NAME\", in a frontend"),
     ("default_server", "write it in each [[backend.NAME.server]], or in [backend.NAME.health]"),
     ("defaults", "write what differs from the defaults in each frontend and backend"),
+    ("disabled", "write state = \"maint\", in a server"),
     ("errorfile", "remove it: if no server is available, the client is reset"),
     ("http_check", "write a [backend.NAME.health.http]"),
     ("http_request", NOT_HTTP),
@@ -38,7 +39,14 @@ const KEYWORDS: &[(&str, &str)] = &[
     ("option_httplog", LOGGED),
     ("option_tcp_check", "write check = \"tcp\" or \"exchange\", in [backend.NAME.health]"),
     ("option_tcplog", LOGGED),
+    ("send_proxy_v2", "write send_proxy = \"v2\", in a backend"),
+    ("send_proxy", "write send_proxy = \"v1\", in a backend"),
     ("slowstart", "write slow_start = \"30s\", in a backend"),
+    (
+        "ssl",
+        "remove it: evenkeel forwards TLS as it is; for probes with TLS write tls, in \
+         [backend.NAME.health]",
+    ),
     ("stats", "write bind, in [observe]"),
     ("stats_socket", "write control, in [observe]"),
     ("stick", "write balance = \"source\", in a backend"),

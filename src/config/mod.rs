@@ -30,6 +30,7 @@ mod frontend_settings;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod haproxy;
+mod host_and_port;
 mod health_settings;
 mod health_rules;
 mod kinds;
@@ -46,7 +47,7 @@ mod validate;
 mod values;
 mod zones;
 
-pub use addresses::{PORTS_MAX, ServerAddress, not_a_server};
+pub use addresses::{ServerAddress, not_a_server};
 pub use advice::advice;
 pub use backend_settings::{BackendSettings, Server};
 pub use bind_address::BindAddress;
@@ -60,6 +61,7 @@ pub use enums::{
 };
 pub use frontend_settings::{FrontendSettings, Rates};
 pub use health_settings::{ConnectErrors, Health, HttpCheck, Step, TlsCheck};
+pub use host_and_port::PORTS_MAX;
 pub use kinds::{Alternative, Format, Key, Kind, Presence, Section};
 pub use networks::Networks;
 pub use problems::{Problem, Problems, Span, nearest};

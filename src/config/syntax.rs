@@ -57,9 +57,7 @@ fn start(error: &Error) -> usize {
 fn report(text: &str, error: &Error, sink: &Sink<'_>) {
     let offset = start(error);
     let (line_start, line) = line_of(text, offset);
-    if is_yaml(text, line) {
-        let text = "YAML, not TOML; write [frontend.NAME] for a section and KEY = VALUE for a key, \
-                    as in evenkeel.example.toml";
+    if let Some(text) = other_format(text, line) {
         return sink.push(line_start, text);
     }
     if haproxy::line(Config::SECTION, line).is_some() {
@@ -74,7 +72,11 @@ fn report(text: &str, error: &Error, sink: &Sink<'_>) {
     }
     let at_end = text[offset..].trim_start_matches([' ', '\t']).starts_with(['\n', '\r', '#']);
     let expected = message.rsplit_once(", expected `").and_then(|(_, rest)| rest.strip_suffix('`'));
-    let what = if message.contains("recurs") {
+    let what = if line.trim_start().starts_with([';', '/']) {
+        "a comment begins with #; write # before it".to_owned()
+    } else if line.contains(['\u{201c}', '\u{201d}']) {
+        "curly quotes; write \" instead of each".to_owned()
+    } else if message.contains("recurs") {
         format!("{message}; use fewer levels of tables and arrays")
     } else if let Some(word) = unquoted(text, offset).filter(|_| !message.starts_with("unclosed")) {
         format!("text without quotes; write {}", shown(word))
@@ -125,6 +127,25 @@ fn haproxy_lines(text: &str, offset: usize, sink: &Sink<'_>) {
             hint = "";
         }
     }
+}
+
+/// What to do about a text of another format, if its first faulty line shows it.
+fn other_format(text: &str, line: &str) -> Option<String> {
+    let is_block = line.trim_end().ends_with('{') && !line.contains('=');
+    let format = if is_yaml(text, line) {
+        "YAML"
+    } else if is_block && text.trim_start().starts_with('{') {
+        "JSON"
+    } else if is_block && text.contains(';') {
+        let remedy = "`evenkeel convert FILE` turns it into TOML";
+        return Some(format!("configuration of nginx, not TOML; {remedy}"));
+    } else {
+        return None;
+    };
+    Some(format!(
+        "{format}, not TOML; write [frontend.NAME] for a section and KEY = VALUE for a key, as \
+         `evenkeel schema --example` shows"
+    ))
 }
 
 /// `key: value`, `- item` or `---`, where TOML has `key = value`.

@@ -247,7 +247,12 @@ fn cycles(config: &Config, here: &LocalAddresses, sink: &Sink<'_>) {
         let Some(address) = server.address.fixed() else { continue };
         let Some(Reached { frontend, bind }) = chains.cycle(backend, &address) else { continue };
         let (server_name, name) = (shown(&server.name), shown(&frontend.name));
-        let text = if frontend.backends().any(|(name, _)| name == backend) {
+        let text = if server.address.lacks_port() {
+            format!(
+                "server {server_name} has no port, so its port is the one that the client \
+                 connected to, and at {bind} that is frontend {name}; write the port of the server"
+            )
+        } else if frontend.backends().any(|(name, _)| name == backend) {
             format!(
                 "server {server_name} at {address} is frontend {name} itself, which listens on \
                  {bind}; write the address of the server"
