@@ -1,10 +1,12 @@
 //! Reloads: a valid file takes effect as a whole, an invalid one changes nothing.
 
+use std::fs;
 use std::net::TcpStream;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::common::balancer::printed;
+use crate::common::balancer::{PROGRAM, printed};
 use crate::common::client::{connect, exchange, fetch};
 use crate::common::wait::until;
 use crate::common::{Balancer, Config, Server, TestEnv};
@@ -15,6 +17,22 @@ fn failed(balancer: &Balancer<'_>) -> f64 {
 
 fn fetch_names(env: &TestEnv, count: usize) -> String {
     (0..count).map(|_| fetch(env.frontend()).unwrap()).collect()
+}
+
+#[test]
+fn a_reload_names_its_file_which_is_that_of_the_start() {
+    let env = TestEnv::new();
+    let a = Server::naming("a", env.port(9001));
+    let config = Config::new(&env).server("a", a.address);
+    let balancer = Balancer::start(&env, &config);
+    // Here -c only says where the control socket is.
+    fs::write(env.file("other.toml"), config.text()).unwrap();
+    let mut command = Command::new(PROGRAM);
+    let output = command.args(["reload", "-c"]).arg(env.file("other.toml")).output().unwrap();
+    let file = env.file("evenkeel.toml");
+    let expected = format!("reloaded: {}: 1 frontend, 1 backend, 1 server;", file.display());
+    assert!(printed(&output).starts_with(&expected), "{}", printed(&output));
+    balancer.assert_no_leaks();
 }
 
 #[test]

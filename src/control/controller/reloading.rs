@@ -2,6 +2,7 @@
 //! not at all.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -224,7 +225,8 @@ impl Controller {
             rest.push_str(&format!("; {what}: {names}{others}"));
         }
         format!(
-            "reloaded: {}, {}, {}; table {}{rest}",
+            "reloaded: {}: {}, {}, {}; table {}{rest}",
+            self.config.file.as_deref().unwrap_or(Path::new("")).display(),
             counted(self.config.frontends.len(), "frontend"),
             counted(self.config.backends.len(), "backend"),
             counted(self.cluster.server_counts().all, "server"),
