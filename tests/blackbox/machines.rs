@@ -2,12 +2,14 @@
 //! between them in that of the test.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
+use crate::common::wait::{TIMEOUT, until};
 use crate::network_namespace::{enter, ip};
 
 /// The addresses of the balancer, on the link to the client and on the link to the server.
@@ -86,8 +88,21 @@ impl Machines {
             ip("route add default via 10.2.0.1");
             ip("-6 route add default via fd00:2::1");
         });
+        for net in [1, 2] {
+            until_reached(SocketAddr::from(([10, net, 0, 2], 1)));
+            until_reached(SocketAddr::from(([0xfd00, net.into(), 0, 0, 0, 0, 0, 2], 1)));
+        }
         Some(Self { client, server })
     }
+}
+
+/// The first packet to a neighbour may wait for a second: its address is asked for, and the answer
+/// may be lost while the link comes up. Nothing listens at this port.
+fn until_reached(address: SocketAddr) {
+    until("a neighbour answers", || {
+        let connected = TcpStream::connect_timeout(&address, TIMEOUT);
+        connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
 }
 
 /// An address of the server.

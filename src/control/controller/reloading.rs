@@ -226,7 +226,7 @@ impl Controller {
         }
         format!(
             "reloaded: {}: {}, {}, {}; table {}{rest}",
-            self.config.file.as_deref().unwrap_or(Path::new("")).display(),
+            self.config.file.as_deref().unwrap_or_else(|| Path::new("")).display(),
             counted(self.config.frontends.len(), "frontend"),
             counted(self.config.backends.len(), "backend"),
             counted(self.cluster.server_counts().all, "server"),
