@@ -3,11 +3,14 @@
 
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use crate::proxy::io::{Closing, Io, Operation};
 use crate::proxy::pump::{Sink, Source};
 use crate::proxy::session::{Session, direction_from};
 use crate::proxy::state::{Flushing, Joining, Lingering, Next, State};
 use crate::proxy::timer_wheel::Tick;
+use crate::sys::buffer::BufferId;
 use crate::terms::{Direction, End, Reason, Side};
 
 /// Between two looks at what the other side of a reset has acknowledged: at first, and at most.
@@ -102,6 +105,14 @@ impl Session {
         }
         for operation in self.in_flight.iter() {
             io.cancel(operation);
+        }
+    }
+
+    /// Bytes of `side` that come while the last receive is cancelled are dropped, so the other side
+    /// may not be told that they all came.
+    pub(super) fn note_late(&mut self, side: Side, bytes: &Result<Option<(BufferId, u32)>, Errno>) {
+        if let (State::Joining(joining), Ok(Some(_))) = (&mut self.state, bytes) {
+            joining.closing[side.other() as usize] = Closing::Abort;
         }
     }
 

@@ -96,6 +96,7 @@ impl Session {
             }
             Event::Received { side, bytes, more, left } => {
                 let direction = direction_from(side);
+                self.note_late(side, &bytes);
                 let (pump, mut pump_io) = self.pump(direction, io);
                 let reached = pump.on_received(&mut pump_io, bytes, (more, left));
                 self.on_reached(direction, reached, now, io);
