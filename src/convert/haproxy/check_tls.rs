@@ -10,7 +10,7 @@ use crate::convert::report::Report;
 /// for a backend.
 pub(super) fn tls(
     servers: &[Input],
-    dialogue: &Dialogue,
+    (dialogue, only_connects): (&Dialogue, bool),
     entries: &mut Vec<Entry>,
     report: &Report,
 ) {
@@ -25,7 +25,6 @@ pub(super) fn tls(
     };
     // A server that does not speak TLS would be down. One that does accepts a connection as well.
     if !dialogue.has_tls && !plain.is_empty() {
-        let only_connects = !entries.iter().any(|(key, _)| matches!(*key, "http" | "exchange"));
         if only_connects {
             let reason = "evenkeel probes all servers of a backend with TLS or none: the probe of \
                           this one only connects";

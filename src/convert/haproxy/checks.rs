@@ -61,7 +61,8 @@ pub(super) fn health(
             entries.push((name, number.clamp(1, 100).to_string()));
         }
     }
-    port(&checked, &dialogue, &mut entries, report);
+    let only_connects = !entries.iter().any(|(key, _)| matches!(*key, "http" | "exchange"));
+    port(&checked, (&dialogue, only_connects), &mut entries, report);
     let implied = |server: &&&Input| !server.has("port") && !server.has("addr");
     let proxied = checked.iter().filter(|server| {
         let sends = server.has("send-proxy") || sends_v2(server);
@@ -75,7 +76,7 @@ pub(super) fn health(
             report.urgent(checked[0].place, reason);
         }
     }
-    check_tls::tls(servers, &dialogue, &mut entries, report);
+    check_tls::tls(servers, (&dialogue, only_connects), &mut entries, report);
     entries
 }
 
@@ -267,7 +268,12 @@ fn times(proxy: &Proxy, checked: &[&Input], entries: &mut Vec<Entry>, report: &R
 }
 
 /// The port that is probed, unless it is each server's own.
-fn port(checked: &[&Input], dialogue: &Dialogue, entries: &mut Vec<Entry>, report: &Report) {
+fn port(
+    checked: &[&Input],
+    (dialogue, only_connects): (&Dialogue, bool),
+    entries: &mut Vec<Entry>,
+    report: &Report,
+) {
     if let Some(port) = dialogue.port.filter(|port| *port > 0) {
         entries.push(("port", port.to_string()));
         return;
@@ -296,7 +302,6 @@ fn port(checked: &[&Input], dialogue: &Dialogue, entries: &mut Vec<Entry>, repor
         return;
     }
     // A probe that only connects may as well go to the port of the server.
-    let only_connects = !entries.iter().any(|(key, _)| matches!(*key, "http" | "exchange"));
     let is_common = explicit.len() * 2 > checked.len() && (is_one || !only_connects);
     let common = most_common(&explicit).filter(|_| is_common);
     for server in checked {
