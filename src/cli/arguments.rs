@@ -316,20 +316,20 @@ fn suggest_file_option(error: &mut clap::Error) {
 fn suggest_run(error: &mut clap::Error, arguments: &[OsString]) {
     let [_, first, rest @ ..] = arguments else { return };
     let first = first.to_string_lossy();
-    let file = match (error.kind(), first.as_ref()) {
+    let (command, file) = match (error.kind(), first.as_ref(), rest) {
         // HAProxy's -c checks the file that -f names.
-        (ErrorKind::UnknownArgument, "-c") if rest.first().is_some_and(|it| it == "-f") => {
-            let file = rest.get(1).map_or_else(|| "FILE".into(), |file| file.to_string_lossy());
-            let tip = format!("to check a configuration file, use 'evenkeel check -c {file}'");
-            return suggest(error, tip);
+        (ErrorKind::UnknownArgument, "-c", [option, file @ ..]) if option == "-f" => {
+            ("check", file.first())
         }
-        (ErrorKind::UnknownArgument, "-c" | "-f" | "--config") => {
-            rest.first().map_or_else(|| "FILE".into(), |file| file.to_string_lossy())
-        }
-        (ErrorKind::InvalidSubcommand, file) if is_file(file) => file.into(),
+        (ErrorKind::UnknownArgument, "-c" | "-f" | "--config", file) => ("run", file.first()),
+        (ErrorKind::InvalidSubcommand, file, _) if is_file(file) => ("run", arguments.get(1)),
         _ => return,
     };
-    suggest(error, format!("to run a configuration file, use 'evenkeel run -c {file}'"));
+    let file = file.map_or_else(|| "FILE".into(), |file| file.to_string_lossy());
+    suggest(
+        error,
+        format!("to {command} a configuration file, use 'evenkeel {command} -c {file}'"),
+    );
 }
 
 fn is_file(argument: &str) -> bool {

@@ -108,9 +108,13 @@ impl Session {
         }
     }
 
-    /// Bytes of `side` that come while the last receive is cancelled are dropped, so the other side
-    /// may not be told that they all came.
-    pub(super) fn note_late(&mut self, side: Side, bytes: &Result<Option<(BufferId, u32)>, Errno>) {
+    /// Bytes of `side` that come while the last receive is cancelled are dropped: the other side is
+    /// reset then, as an end would tell it that they all came.
+    pub(super) fn note_dropped(
+        &mut self,
+        side: Side,
+        bytes: &Result<Option<(BufferId, u32)>, Errno>,
+    ) {
         if let (State::Joining(joining), Ok(Some(_))) = (&mut self.state, bytes) {
             joining.closing[side.other() as usize] = Closing::Abort;
         }

@@ -117,7 +117,7 @@ impl Session {
     /// The deadline has come. Ends the session if a side was reset that is not read, or if nothing
     /// was sent for long. A peer that reads slowly still makes progress, which only its
     /// acknowledgements show.
-    pub(super) fn on_silence<I: Io>(&mut self, now: Tick, io: &mut I) -> Next {
+    pub(super) fn on_relay_deadline<I: Io>(&mut self, now: Tick, io: &mut I) -> Next {
         let mut unread = Direction::BOTH.into_iter().filter(|it| self.is_unread(*it)).peekable();
         let checked = unread.peek().map(|_| now);
         let failed = unread.find_map(|it| Some((it, io.take_failure(it.source())?)));

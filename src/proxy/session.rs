@@ -96,7 +96,7 @@ impl Session {
             }
             Event::Received { side, bytes, more, left } => {
                 let direction = direction_from(side);
-                self.note_late(side, &bytes);
+                self.note_dropped(side, &bytes);
                 let (pump, mut pump_io) = self.pump(direction, io);
                 let reached = pump.on_received(&mut pump_io, bytes, (more, left));
                 self.on_reached(direction, reached, now, io);
@@ -173,7 +173,7 @@ impl Session {
             State::Routing | State::Queued(_) | State::Connecting(_) | State::Leaving => {
                 self.client_left()
             }
-            State::Relaying(_) => self.on_silence(now, io),
+            State::Relaying(_) => self.on_relay_deadline(now, io),
             State::Flushing(_) => self.on_flush_step(now, io),
             State::Lingering(_) => self.done(),
             State::Joining(_) | State::Closed => Next::Stay,

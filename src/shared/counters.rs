@@ -4,6 +4,7 @@
 //! is a plain load and store: no locked instruction, and no cache line that workers share. A scrape
 //! sums the cells.
 
+use std::iter::Sum;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -135,9 +136,16 @@ pub struct HistogramSum {
     pub micros: u64,
 }
 
+impl<'a> Sum<&'a Histogram> for HistogramSum {
+    fn sum<I: Iterator<Item = &'a Histogram>>(histograms: I) -> Self {
+        let mut sum = Self::default();
+        histograms.for_each(|histogram| sum.add(histogram));
+        sum
+    }
+}
+
 impl HistogramSum {
-    /// Adds what `histogram` holds now.
-    pub fn add(&mut self, histogram: &Histogram) {
+    fn add(&mut self, histogram: &Histogram) {
         for (sum, bucket) in self.buckets.iter_mut().zip(&histogram.buckets) {
             *sum = sum.wrapping_add(bucket.read());
         }
@@ -248,8 +256,7 @@ mod tests {
         histogram.record(Duration::from_micros(50));
         histogram.record(Duration::from_nanos(50_001));
         histogram.record(Duration::from_secs(3600));
-        let mut sum = HistogramSum::default();
-        sum.add(&histogram);
+        let sum: HistogramSum = [&histogram].into_iter().sum();
         assert_eq!((sum.buckets[0], sum.buckets[1], sum.buckets[15]), (1, 1, 1));
         assert_eq!(sum.count(), 3);
         assert_eq!(sum.micros, 50 + 50 + 3_600_000_000);

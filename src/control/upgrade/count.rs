@@ -130,8 +130,7 @@ mod tests {
         let cells = &new.backend_statuses()[0].cells;
         let retries = |failure| cells.retries.sum(|cell| cell[failure as usize].read());
         assert_eq!((retries(ConnectFailure::Refused), retries(ConnectFailure::Timeout)), (3, 0));
-        let mut durations = HistogramSum::default();
-        cells.probe_duration.all().for_each(|cell| durations.add(cell));
+        let durations: HistogramSum = cells.probe_duration.all().sum();
         assert_eq!((durations.count(), durations.micros), (1, 2000));
         assert_eq!(collect(&new, &shared), collect(&cluster(), &shared), "it counts its own only");
     }

@@ -9,7 +9,7 @@ use crate::observe::exposition::lines::Lines;
 use crate::observe::exposition::record::Record;
 use crate::observe::exposition::scrape::{Frontend, Scrape, Server, Worker};
 use crate::observe::report::State;
-use crate::shared::counters::{BOUNDS, FrontendCell, HistogramSum, ServerCell, WorkerCell};
+use crate::shared::counters::{BOUNDS, FrontendCell, ServerCell, WorkerCell};
 use crate::shared::phase::Phase;
 use crate::shared::records::Records;
 use crate::shared::snapshot::{BackendStatus, ProbeCell, ProbeResult};
@@ -98,8 +98,7 @@ metrics! {
     Frontend "histogram" "evenkeel_session_duration_seconds"
         "Time from accept to the end of a session."
         |it, lines| {
-            let mut sum = HistogramSum::default();
-            it.cells().all().for_each(|cell| sum.add(&cell.session_duration));
+            let sum = it.cells().all().map(|cell| &cell.session_duration).sum();
             lines.histogram(&sum, &BOUNDS);
         };
     Backend "gauge" "evenkeel_queue_sessions"
@@ -107,11 +106,7 @@ metrics! {
         |it, lines| lines.value(it.queue.length() as u64);
     Backend "histogram" "evenkeel_queue_duration_seconds"
         "Time that sessions waited in the queue, including those that left it without a server."
-        |it, lines| {
-            let mut sum = HistogramSum::default();
-            it.queue.waits.all().for_each(|cell| sum.add(cell));
-            lines.histogram(&sum, &BOUNDS);
-        };
+        |it, lines| lines.histogram(&it.queue.waits.all().sum(), &BOUNDS);
     Server "counter" "evenkeel_server_sessions_total"
         "Sessions connected to the server."
         |it, lines| lines.value(it.cells().sum(|cell| cell.sessions.read()));
@@ -171,11 +166,7 @@ metrics! {
         };
     Backend "histogram" "evenkeel_probe_duration_seconds"
         "Time from the start of a health probe to its result."
-        |it, lines| {
-            let mut sum = HistogramSum::default();
-            it.cells.probe_duration.all().for_each(|cell| sum.add(cell));
-            lines.histogram(&sum, &BOUNDS);
-        };
+        |it, lines| lines.histogram(&it.cells.probe_duration.all().sum(), &BOUNDS);
     Process "counter" "evenkeel_reloads_total"
         "Reloads, by outcome; a failed one changed nothing."
         |it, record| {
