@@ -487,4 +487,7 @@ fn one_of_the_servers_of_an_address_serves() {
     // One for TCP and one for UDP.
     assert_eq!(urgent(&two("80", "80 udp")), [3]);
     has(&two("80 udp", "80"), &["bind = [\"0.0.0.0:80\", \"0.0.0.0:81\"]"]);
+    let both = "server { listen 80; proxy_pass a:1; }\nserver {\nlisten 80;\nlisten 80 udp;\n\
+                listen 81;\nproxy_pass b:1;\n}\n";
+    assert_eq!(urgent(&stream(both)), [4, 5]);
 }

@@ -20,17 +20,19 @@ pub(super) struct Listen {
     pub(super) entries: Vec<Entry>,
 }
 
-/// For each server, the addresses of its `listen` lines that another server serves: the one that
-/// says `default_server`, or the first one.
+/// Whether a line of a server says where it listens for TCP.
+pub(super) fn is_tcp(line: &Directive) -> bool {
+    line.name == "listen" && !line.arguments.iter().any(|it| it == "udp" || it == "quic")
+}
+
+/// For each server, the addresses of its `listen` lines for TCP that another server serves: the one
+/// that says `default_server`, or the first one.
 pub(super) fn elsewhere<'a>(stream: &[&'a Directive], report: &Report) -> Vec<HashSet<&'a str>> {
-    let is_tcp = |line: &&Directive| {
-        line.name == "listen" && !line.arguments.iter().any(|it| it == "udp" || it == "quic")
-    };
     let servers: Vec<&Directive> =
         stream.iter().copied().filter(|line| line.name == "server").collect();
     let mut serving: HashMap<&str, usize> = HashMap::new();
     for (at, server) in servers.iter().enumerate() {
-        for line in server.inside().iter().filter(is_tcp) {
+        for line in server.inside().iter().filter(|line| is_tcp(line)) {
             let first = *serving.entry(line.address()).or_insert(at);
             let is_default = line.arguments.iter().any(|it| it == "default_server");
             serving.insert(line.address(), if is_default { at } else { first });
@@ -39,7 +41,7 @@ pub(super) fn elsewhere<'a>(stream: &[&'a Directive], report: &Report) -> Vec<Ha
     let mut elsewhere = Vec::new();
     for (at, server) in servers.into_iter().enumerate() {
         let mut addresses = HashSet::new();
-        for line in server.inside().iter().filter(is_tcp) {
+        for line in server.inside().iter().filter(|line| is_tcp(line)) {
             let other = serving.get(line.address()).copied();
             if other != Some(at) && !line.has_placeholder() {
                 let reason = if server.inside().iter().any(|it| it.name == "server_name") {

@@ -10,7 +10,7 @@ use crate::convert::report::Report;
 pub(super) struct Scope<'a> {
     pub(super) server: &'a Directive,
     pub(super) stream: &'a [&'a Directive],
-    /// Addresses of its `listen` lines that another server serves.
+    /// Addresses of its `listen` lines for TCP that another server serves.
     pub(super) elsewhere: HashSet<&'a str>,
 }
 

@@ -70,8 +70,10 @@ pub(super) fn convert(scope: &Scope<'_>, report: &Report) -> Vec<Converted> {
 /// The addresses of a server, in a group for each kind: plain, with TLS, with a PROXY header.
 fn listens(scope: &Scope<'_>, report: &Report) -> Vec<Listen> {
     let mut groups: Vec<Listen> = Vec::new();
+    let is_elsewhere =
+        |line: &Directive| listen::is_tcp(line) && scope.elsewhere.contains(line.word(0));
     let lines = scope.server.inside().iter().filter(|line| line.name == "listen");
-    for line in lines.filter(|line| !scope.elsewhere.contains(line.word(0))) {
+    for line in lines.filter(|line| !is_elsewhere(line)) {
         let one = listen::listen(line, report);
         let same =
             |it: &&mut Listen| (it.has_tls, it.takes_proxy) == (one.has_tls, one.takes_proxy);
