@@ -81,6 +81,10 @@ pub(crate) struct Fate {
     pub(crate) server_stays_open: bool,
     pub(crate) client_stops_reading: bool,
     pub(crate) server_stops_reading: bool,
+    /// The last bytes of the client, and its end, do not come before the session is being closed.
+    pub(crate) client_is_late: bool,
+    /// Those of the server.
+    pub(crate) server_is_late: bool,
     /// The server goes with its end: what is sent to it after that is refused.
     pub(crate) server_leaves: bool,
     /// One in so many attempts to connect fails; 0: none.
@@ -133,6 +137,8 @@ impl Fate {
         fate.client_stops_reading = sometimes(8);
         fate.server_stops_reading = sometimes(8);
         fate.server_leaves = sometimes(4);
+        fate.client_is_late = sometimes(16);
+        fate.server_is_late = sometimes(16);
         let (client_resets, server_resets) = (sometimes(4), sometimes(4));
         fate.client_resets_after = client_resets.then(|| random.below(fate.client_says + 1));
         fate.server_resets_after = server_resets.then(|| random.below(fate.server_says + 1));

@@ -29,6 +29,9 @@ use crate::random::Random;
 
 const WINDOW: u64 = 40_000;
 
+/// Of a peer that keeps its last bytes back.
+const LATE_BYTES: u64 = 100;
+
 /// One of the two peers, and our socket to it.
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
@@ -296,20 +299,25 @@ impl Simulated {
     }
 
     fn peer_acts(&mut self, side: Side) {
-        let (says, resets_after, stays_open, stops_reading) = match side {
+        let (says, resets_after, stays_open, stops_reading, is_late) = match side {
             Side::Client => (
                 self.fate.client_says,
                 self.fate.client_resets_after,
                 self.fate.client_stays_open,
                 self.fate.client_stops_reading,
+                self.fate.client_is_late,
             ),
             Side::Server => (
                 self.fate.server_says,
                 self.fate.server_resets_after,
                 self.fate.server_stays_open,
                 self.fate.server_stops_reading,
+                self.fate.server_is_late,
             ),
         };
+        // The session cancels what is in flight as it closes.
+        let is_closing = self.armed.values().any(|(_, is_cancelled)| *is_cancelled);
+        let late = if is_late && !is_closing { LATE_BYTES } else { 0 };
         let big = self.random.one_in(2);
         let piece = self.random.below(if big { 50_000 } else { 600 }) + 1;
         let peer = &mut self.peers[index(side)];
@@ -322,9 +330,11 @@ impl Simulated {
         if peer.ended {
             return;
         }
-        let limit = resets_after.unwrap_or(says).min(says);
+        let limit = resets_after.unwrap_or(says).min(says).saturating_sub(late);
         if peer.said < limit {
             peer.said += piece.min(limit - peer.said).min(WINDOW);
+        } else if late > 0 {
+            // It comes later.
         } else if resets_after.is_some() {
             peer.reset = true;
         } else if !stays_open {
