@@ -15,6 +15,7 @@ use crate::common::balancer::{PROGRAM, printed, write_config};
 use crate::common::client::{
     Ending, connect, connect_and_read, exchange, read_to_end, reset, shut_down,
 };
+use crate::common::process::is_stopped;
 use crate::common::wait::{TIMEOUT, until};
 use crate::common::{Balancer, Config, Server, TestEnv, skip};
 use crate::machines::{Machines, TO_CLIENT, TO_SERVER, at_server};
@@ -218,6 +219,7 @@ fn a_client_that_has_left_is_no_failure_of_the_server() {
     let config = Config::new(&env).backend("source = \"client\"");
     let balancer = Balancer::start(&env, &config.server("a", server.address));
     balancer.signal(Signal::SIGSTOP);
+    until("every thread of it has stopped", || is_stopped(balancer.pid()));
     for _ in 0..5 {
         reset(connect(env.frontend()));
     }

@@ -46,3 +46,12 @@ pub(crate) fn resident_kib(pid: u32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.map_or(0, |line| line.split_whitespace().next().unwrap().parse().unwrap())
 }
+
+/// Whether every thread of a process has stopped (proc(5): the state behind the name): after
+/// SIGSTOP, they go on for a moment.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stats = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")));
+    let mut stats = stats.map(Result::unwrap);
+    stats.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+}

@@ -10,7 +10,7 @@ use crate::common::{Balancer, Server, TestEnv, echoing};
 use crate::hostile::flood::{Flood, Manner};
 use crate::hostile::garbage::{self, Sent};
 use crate::hostile::{
-    CONTROL_MAX, Quiet, Sessions, slow_clients_are_cut_off, until_scraped, until_status,
+    CONTROL_MAX, Quiet, Sessions, room, slow_clients_are_cut_off, until_scraped, until_status,
 };
 use crate::scrape::many;
 
@@ -38,7 +38,7 @@ fn clients_that_do_not_read_a_long_status_are_cut_off_and_others_get_their_place
     let mut balancer = Balancer::start(&env, &many(&env, &echo));
     balancer.metrics_until("the server is up", |metrics| metrics.up("echo"));
     // Each has a report of 1,500 servers, of about a megabyte, and while it is made a snapshot.
-    let quiet = Quiet { room_kib: 64 * 1024, ..Quiet::of(&balancer) };
+    let quiet = Quiet { room_kib: room(64 * 1024), ..Quiet::of(&balancer) };
     let sessions = Sessions::start(env.frontend());
     let deaf = (Manner::Deaf(b"{\"do\":\"status\"}\n"), CONTROL_MAX + 4);
     let flood = Flood::start(control(&env), &[deaf]);

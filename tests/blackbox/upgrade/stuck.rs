@@ -11,6 +11,7 @@ use super::service_manager::with_passed;
 use super::*;
 use crate::common::client::{connect, exchange};
 use crate::common::frozen::Frozen;
+use crate::common::process::is_stopped;
 use crate::common::wait::holds_for;
 use crate::common::{echoing, skip};
 
@@ -22,14 +23,6 @@ fn is_served(client: &TcpStream) -> bool {
     let served = client.peek(&mut [0]).is_ok();
     client.set_nonblocking(false).unwrap();
     served
-}
-
-/// Whether every thread of a process has stopped (proc(5): the state behind the name).
-fn is_stopped(pid: u32) -> bool {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let stats = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")));
-    let mut stats = stats.map(Result::unwrap);
-    stats.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
 }
 
 #[test]
