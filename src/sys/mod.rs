@@ -22,6 +22,7 @@ pub mod waker;
 pub mod capability;
 pub mod child;
 pub mod descriptors;
+pub mod detachable_child;
 pub mod features;
 pub mod kernel_version;
 pub mod landlock;

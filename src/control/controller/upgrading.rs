@@ -222,6 +222,7 @@ impl Controller {
         if !successor.runs() {
             return Err("the new process has ended as soon as it was ready".to_owned());
         }
+        successor.detach().map_err(gone)?;
         // The service manager listens to its main process only, so that this one must name the new
         // one before that speaks.
         self.notifier.main_process(successor.pid());

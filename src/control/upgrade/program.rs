@@ -8,7 +8,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
+
+use crate::sys::detachable_child::DetachableChild;
 
 /// Set for a process whose standard input is the socket of an old process.
 pub(super) const VARIABLE: &str = "EVENKEEL_UPGRADE";
@@ -65,7 +67,7 @@ impl Program {
     ///
     /// # Errors
     /// There is no such file, or it cannot be executed.
-    pub(super) fn start(&self, socket: OwnedFd) -> io::Result<Child> {
+    pub(super) fn start(&self, socket: OwnedFd) -> io::Result<DetachableChild> {
         let mut command = Command::new(&self.path);
         if let [name, arguments @ ..] = &*self.arguments {
             command.arg0(name).args(arguments);
@@ -73,7 +75,8 @@ impl Program {
         for name in OF_THIS_PROCESS {
             command.env_remove(name);
         }
-        command.env(VARIABLE, "1").stdin(socket).spawn()
+        command.env(VARIABLE, "1").stdin(socket);
+        DetachableChild::start(command)
     }
 }
 

@@ -5,7 +5,6 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::process::Child;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use crate::control::upgrade::program::Program;
 use crate::control::upgrade::state::State;
 use crate::control::upgrade::wire;
 use crate::sys::descriptors;
+use crate::sys::detachable_child::DetachableChild;
 
 /// From the start of a new process to its report: 5 s for host names, and the rest for the disk and
 /// the memory of a small machine under load. A service manager waits longer (systemd: 90 s).
@@ -39,7 +39,7 @@ pub struct Successor {
     pub version: String,
     /// The indices of sockets that it does not use.
     pub unused: BTreeSet<usize>,
-    child: Child,
+    child: DetachableChild,
     stream: UnixStream,
 }
 
@@ -66,10 +66,10 @@ impl Successor {
                 Ok(Self { version, unused, child, stream })
             }
             Ok(Report::Failed(why)) => {
-                end(&mut child, EXIT_TIMEOUT);
+                child.end(EXIT_TIMEOUT);
                 Err(why)
             }
-            Err(error) => Err(match (error.kind(), end(&mut child, EXIT_TIMEOUT)) {
+            Err(error) => Err(match (error.kind(), child.end(EXIT_TIMEOUT)) {
                 (io::ErrorKind::TimedOut, _) => format!("{path} was not ready within {limit:?}"),
                 (_, Some(status)) => format!("{path} has ended before it was ready ({status})"),
                 (_, None) => format!("{path} was not understood: {error}"),
@@ -80,13 +80,21 @@ impl Successor {
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.pid()
     }
 
     /// Whether it has not ended.
     #[must_use]
-    pub fn runs(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+    pub fn runs(&self) -> bool {
+        self.child.runs()
+    }
+
+    /// It becomes a child of the service manager, which is told of its end then.
+    ///
+    /// # Errors
+    /// See [`DetachableChild::detach`].
+    pub fn detach(&mut self) -> io::Result<()> {
+        self.child.detach()
     }
 
     /// The stream for totals.
@@ -103,7 +111,7 @@ impl Successor {
         let Self { mut child, stream, .. } = self;
         drop(stream.shutdown(Shutdown::Both));
         let run = move || {
-            end(&mut child, EXIT_TIMEOUT);
+            child.end(EXIT_TIMEOUT);
         };
         let thread = thread::Builder::new().name("upgrade-end".to_owned()).spawn(run);
         if let Err(error) = thread {
@@ -137,20 +145,4 @@ fn send(
         descriptors::send(stream, &batch)?;
     }
     wire::write(stream, &offering.state, deadline)
-}
-
-/// Ends a process that is of no use: one that does not end by itself in time is killed. Its exit
-/// status, if it ended by itself.
-#[expect(clippy::disallowed_methods, reason = "no ring is entered by this thread")]
-fn end(child: &mut Child, time: Duration) -> Option<std::process::ExitStatus> {
-    let deadline = Instant::now() + time;
-    while Instant::now() < deadline {
-        if let Ok(Some(status)) = child.try_wait() {
-            return Some(status);
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    drop(child.kill());
-    drop(child.wait());
-    None
 }
