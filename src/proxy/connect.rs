@@ -14,9 +14,14 @@ use crate::proxy::timer_wheel::Tick;
 use crate::sys::ring::Readiness;
 use crate::terms::{ConnectFailure, Direction, End, Reason, Side};
 
-/// How long a client that sent nothing but its end is still connected for. It may be one that only
-/// wants to read, and it may be gone: nothing tells them apart.
+/// How long a TCP client that sent nothing but its end is still connected for. It may be one that
+/// only wants to read, and it may be gone: nothing tells them apart.
 const SILENT_CLIENT_GRACE: Duration = Duration::from_secs(1);
+
+/// Between two checks whether a client of a unix socket has closed it. A poll of `io_uring` cannot
+/// wait for that: it also ends with `POLLRDHUP` (`IO_POLL_UNMASK` in the kernel's `poll.c`), which
+/// is there as soon as the client has shut down its direction.
+const CLOSE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Session {
     /// The session goes to a backend with these settings.
@@ -169,12 +174,21 @@ impl Session {
         *pump = Pump::default();
     }
 
-    /// The client has ended its direction, and no server is connected.
-    pub(super) fn on_end_before_connected(&mut self, now: Tick) -> Next {
+    /// Checks whether the client has left before a server is connected, and decides when to check
+    /// again. Nobody reads an answer to a client that has closed its unix socket: it does not wait
+    /// in the queue for a server. What it has sent is still delivered to a server that has room.
+    pub(super) fn check_client<I: Io>(&mut self, now: Tick, io: &mut I) -> Next {
         let pump = &self.pumps[Direction::In as usize];
-        if pump.source == Source::Ended && self.route.silent_until == Tick::NEVER {
-            self.route.silent_until = now.after(SILENT_CLIENT_GRACE);
-        }
+        let silent = pump.source == Source::Ended && !pump.holds_bytes();
+        let queued = matches!(self.state, State::Queued(_));
+        let check_at = self.route.client_check_at;
+        self.route.client_check_at = match io.has_closed(Side::Client) {
+            Some(true) if silent || queued => return self.client_left(),
+            Some(_) if silent || queued => now.after(CLOSE_CHECK_INTERVAL),
+            None if silent && now >= check_at => return self.client_left(),
+            None if silent => check_at.min(now.after(SILENT_CLIENT_GRACE)),
+            _ => Tick::NEVER,
+        };
         Next::Stay
     }
 

@@ -232,6 +232,9 @@ pub trait Io {
     /// # Errors
     /// It was reset; nothing else will say so.
     fn has_ended(&mut self, side: Side) -> Result<bool, Errno>;
+    /// Whether the peer at `side` has closed its socket: nobody reads what is sent to it. None: TCP
+    /// does not tell, since a peer that closes sends the same FIN as one that shuts down.
+    fn has_closed(&mut self, side: Side) -> Option<bool>;
     /// Whether the end that was read of `side` was sent. Else a reset has left it, whose error was
     /// taken already: splice(2) keeps it to itself if it has sent a part.
     fn ended_in_order(&mut self, side: Side) -> bool;

@@ -101,6 +101,10 @@ impl Session {
                 let reached = pump.on_received(&mut pump_io, bytes, (more, left));
                 self.on_reached(direction, reached, now, io);
                 self.advance(direction, now, io);
+                if matches!(self.state, State::Queued(_)) && self.has_ended(Side::Client) {
+                    let next = self.check_client(now, io);
+                    self.apply(next, now, io);
+                }
             }
             Event::Sent { side, buffer, bytes } => {
                 let direction = direction_from(side.other());
@@ -153,9 +157,9 @@ impl Session {
     pub fn deadline(&self) -> Tick {
         match &self.state {
             State::Preface(preface) => preface.until.min(preface.look_at),
-            State::Routing | State::Leaving => self.route.silent_until,
-            State::Queued(queued) => queued.until.min(self.route.silent_until),
-            State::Connecting(connecting) => connecting.until.min(self.route.silent_until),
+            State::Routing | State::Leaving => self.route.client_check_at,
+            State::Queued(queued) => queued.until.min(self.route.client_check_at),
+            State::Connecting(connecting) => connecting.until.min(self.route.client_check_at),
             State::Relaying(relaying) => self.relay_deadline(relaying),
             State::Flushing(flushing) => flushing.until,
             State::Lingering(lingering) => lingering.until,
@@ -171,7 +175,7 @@ impl Session {
             }
             State::Connecting(connecting) if now >= connecting.until => self.end_attempt(io),
             State::Routing | State::Queued(_) | State::Connecting(_) | State::Leaving => {
-                self.client_left()
+                self.check_client(now, io)
             }
             State::Relaying(_) => self.on_relay_deadline(now, io),
             State::Flushing(_) => self.on_flush_step(now, io),
@@ -191,6 +195,8 @@ impl Session {
             Next::Queue => {
                 let until = self.rules.queue_timeout.end(now);
                 self.state = State::Queued(Queued { until });
+                let next = self.check_client(now, io);
+                self.apply(next, now, io);
             }
             Next::Relay => {
                 let with_syn = self.pumps[Direction::In as usize].delivered > 0;
@@ -290,7 +296,7 @@ impl Session {
         let next = match reached {
             Reached::Waiting => return,
             Reached::End if self.is_connected() => self.on_end(direction, now, io),
-            Reached::End => self.on_end_before_connected(now),
+            Reached::End => self.check_client(now, io),
             Reached::SourceFailed(errno) => {
                 self.pumps[direction as usize].source = Source::Reset;
                 self.on_source_failed(direction, errno)

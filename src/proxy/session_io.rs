@@ -159,6 +159,10 @@ impl Io for SessionIo<'_> {
         self.sockets.socket(side).map_or(Ok(false), Socket::has_ended)
     }
 
+    fn has_closed(&mut self, side: Side) -> Option<bool> {
+        self.sockets.socket(side).filter(|_| self.sockets.is_unix(side)).map(Socket::has_closed)
+    }
+
     fn ended_in_order(&mut self, side: Side) -> bool {
         // No send takes the error of a unix socket: it fails with EPIPE as soon as the peer has
         // closed, and a receive reports ECONNRESET in front of the end (net/unix/af_unix.c).

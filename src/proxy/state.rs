@@ -179,8 +179,8 @@ pub(super) struct Route {
     pub(super) endpoint: Option<EndpointId>,
     /// Microseconds from accept to the established connection.
     pub(super) connect_took: Option<NonZeroU32>,
-    /// Until a server is connected: when a client that has ended its direction is given up.
-    pub(super) silent_until: Tick,
+    /// Until a server is connected: when to check whether the client has left.
+    pub(super) client_check_at: Tick,
 }
 
 impl Route {
@@ -190,7 +190,7 @@ impl Route {
             tried: Vec::new(),
             endpoint: None,
             connect_took: None,
-            silent_until: Tick::NEVER,
+            client_check_at: Tick::NEVER,
         }
     }
 }

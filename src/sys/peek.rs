@@ -34,9 +34,23 @@ impl Socket {
     /// left to read.
     #[must_use]
     pub fn has_left(&self) -> bool {
-        let mut one = libc::pollfd { fd: self.descriptor(), events: libc::POLLRDHUP, revents: 0 };
+        self.poll_now(libc::POLLRDHUP) != 0
+    }
+
+    /// Whether the peer of a unix socket has closed it, or shut down both directions, however many
+    /// bytes are left to read (`POLLHUP`, `unix_poll` of the kernel). A TCP socket shows
+    /// that only once both directions have ended.
+    #[must_use]
+    pub fn has_closed(&self) -> bool {
+        self.poll_now(0) & libc::POLLHUP != 0
+    }
+
+    /// Which of these events, of errors and of a hang-up there are now.
+    fn poll_now(&self, events: libc::c_short) -> libc::c_short {
+        let mut one = libc::pollfd { fd: self.descriptor(), events, revents: 0 };
         // SAFETY: `one` is one `pollfd`, which poll(2) writes; a timeout of 0 is no wait.
-        unsafe { libc::poll(&raw mut one, 1, 0) > 0 }
+        unsafe { libc::poll(&raw mut one, 1, 0) };
+        one.revents
     }
 
     /// The own address: the one that the peer connected to; as IPv4 if it is an IPv4-mapped one.
@@ -66,6 +80,7 @@ nix::setsockopt_impl!(
 mod tests {
     use std::io::Write;
     use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
     use super::*;
@@ -85,6 +100,18 @@ mod tests {
         peer.shutdown(Shutdown::Write).unwrap();
         assert!(socket.has_left());
         assert_eq!((socket.receive(&mut room), socket.peek(&mut room)), (Ok(3), Ok(0)));
+    }
+
+    #[test]
+    fn the_close_of_a_unix_socket_shows_behind_bytes_and_an_end_is_none() {
+        let (mut peer, socket) = UnixStream::pair().unwrap();
+        let socket = Socket::from_descriptor(socket.into());
+        peer.write_all(b"abc").unwrap();
+        assert!(!socket.has_closed());
+        peer.shutdown(Shutdown::Write).unwrap();
+        assert!(socket.has_left() && !socket.has_closed());
+        drop(peer);
+        assert!(socket.has_closed());
     }
 
     #[test]

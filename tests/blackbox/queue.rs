@@ -1,11 +1,15 @@
 //! The queue of a backend: clients that wait while every server is at its `sessions_max`.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use socket2::Socket;
+
 use crate::common::client::{Ending, connect, connect_and_read, read_to_end, reset};
+use crate::common::wait::holds_for;
 use crate::common::{Balancer, Config, Server, TestEnv};
+use crate::unix::{dial, drain, frontend, socket_of};
 
 fn config(env: &TestEnv, server: &Server, sessions_max: u32) -> Config {
     let limit = format!("sessions_max = {sessions_max}");
@@ -93,6 +97,73 @@ fn a_client_that_leaves_the_queue_gives_its_place_up() {
     assert!(balancer.runs());
     drop(waiting);
     balancer.assert_no_leaks();
+}
+
+/// A client of the unix socket that has sent these bytes.
+fn asking_unix(env: &TestEnv, bytes: &[u8]) -> Socket {
+    let mut client = dial(&socket_of(env)).unwrap();
+    client.write_all(bytes).unwrap();
+    client
+}
+
+#[test]
+fn a_unix_client_that_closes_gives_its_place_up() {
+    // More than a session receives before it has a server.
+    let much = vec![7; 100_000];
+    let env = TestEnv::new();
+    let server = Server::echo(env.port(9001));
+    let config = config(&env, &server, 1).backend("queue_max = 1").more(&frontend(&env, ""));
+    let mut balancer = Balancer::start(&env, &config);
+    let first = asking(&env, 0);
+    assert_eq!(answer(&first), 0);
+    for bytes in [&b""[..], b"1", &much] {
+        let client = asking_unix(&env, bytes);
+        queued(&balancer, 1.0);
+        drop(client);
+        queued(&balancer, 0.0);
+        // After an end, which is not a close.
+        let client = asking_unix(&env, &bytes[..bytes.len().min(1)]);
+        queued(&balancer, 1.0);
+        client.shutdown(Shutdown::Write).unwrap();
+        assert!(holds_for(Duration::from_millis(50), || balancer.runs()));
+        drop(client);
+        queued(&balancer, 0.0);
+    }
+    assert!(balancer.session_ended("client_left").contains("CQ"));
+    let next = asking_unix(&env, b"5");
+    queued(&balancer, 1.0);
+    drop(first);
+    assert_eq!((&next).read(&mut [0]).unwrap(), 1);
+    drop(next);
+    assert_eq!(server.accepted(), 2);
+    let metrics = balancer.assert_no_leaks();
+    assert_eq!((metrics.closed("client_left"), metrics.closed("queue_full")), (6.0, 0.0));
+}
+
+#[test]
+fn a_unix_client_that_has_only_ended_its_direction_keeps_its_place() {
+    let env = TestEnv::new();
+    let server = Server::echo(env.port(9001));
+    let config = config(&env, &server, 1).more(&frontend(&env, ""));
+    let balancer = Balancer::start(&env, &config);
+    let first = asking(&env, 0);
+    assert_eq!(answer(&first), 0);
+    let waiting = [&b""[..], b"one"].map(|bytes| (asking_unix(&env, bytes), bytes));
+    for (client, _) in &waiting {
+        client.shutdown(Shutdown::Write).unwrap();
+    }
+    queued(&balancer, 2.0);
+    // For longer than a TCP client that has sent nothing but its end.
+    assert!(holds_for(Duration::from_secs(2), || {
+        balancer.metrics().value("evenkeel_queue_sessions", &[("backend", "web")]) == 2.0
+    }));
+    drop(first);
+    for (client, bytes) in &waiting {
+        assert_eq!(drain(client), *bytes);
+    }
+    drop(waiting);
+    let metrics = balancer.assert_no_leaks();
+    assert_eq!((metrics.closed("done"), metrics.closed("client_left")), (3.0, 0.0));
 }
 
 #[test]

@@ -106,6 +106,10 @@ pub(crate) struct Fate {
     pub(crate) preface_is_invalid: bool,
     /// The client that the PROXY header names may not connect.
     pub(crate) client_is_refused: bool,
+    /// The client is that of a unix socket: its close is told apart from its end.
+    pub(crate) client_is_unix: bool,
+    /// It closes its socket when it has sent everything.
+    pub(crate) client_closes: bool,
 }
 
 impl Fate {
@@ -123,6 +127,7 @@ impl Fate {
             server_says: much(&mut random),
             fast_open: random.one_in(4),
             preface: [random.below(200), random.below(3000)],
+            client_is_unix: random.one_in(4),
             ..Self::default()
         }
     }
@@ -148,6 +153,7 @@ impl Fate {
         fate.preface_is_missing = random.one_in(16);
         fate.preface_is_invalid = random.one_in(16);
         fate.client_is_refused = random.one_in(16);
+        fate.client_closes = random.one_in(2);
         fate
     }
 

@@ -109,6 +109,11 @@ impl Io for Simulated {
         self.early == 0 && self.fate.connects_fail > 0 && self.random.one_in(50)
     }
 
+    fn has_closed(&mut self, side: Side) -> Option<bool> {
+        let is_unix = side == Side::Client && self.fate.client_is_unix;
+        is_unix.then(|| self.peers[0].ended && self.fate.client_closes || self.peers[0].reset)
+    }
+
     fn ended_in_order(&mut self, side: Side) -> bool {
         self.peers[index(side)].ended
     }
