@@ -11,7 +11,7 @@ use crate::common::wait::{TIMEOUT, until};
 use crate::common::{Balancer, Config, Server, TestEnv};
 
 /// A client with this address; none if it was reset before connect(2) has returned.
-fn from(address: &str, to: SocketAddr) -> Option<TcpStream> {
+pub(crate) fn client_from(address: &str, to: SocketAddr) -> Option<TcpStream> {
     let ip: IpAddr = address.parse().unwrap();
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::new(ip, 0).into()).unwrap();
@@ -49,7 +49,7 @@ fn a_denied_network_is_reset_and_counted_and_deny_comes_before_allow() {
         ("127.1.9.7", false),
         ("127.0.0.1", false),
     ] {
-        let client = from(address, env.frontend());
+        let client = client_from(address, env.frontend());
         assert_eq!(is_served(&client), expected, "{address}");
     }
     assert_eq!(refused(&balancer, "denied"), 3.0);
@@ -65,17 +65,17 @@ fn a_file_of_networks_is_read_again_at_a_reload() {
     let config = Config::new(&env).frontend("deny = { file = \"denied\" }");
     let config = config.server("a", server.address);
     let balancer = Balancer::start(&env, &config);
-    assert!(is_served(&from("127.3.0.1", env.frontend())));
+    assert!(is_served(&client_from("127.3.0.1", env.frontend())));
     fs::write(env.file("denied"), "127.3.0.0/16 # all of it\n").unwrap();
     balancer.reload(&config);
-    assert!(!is_served(&from("127.3.0.1", env.frontend())));
-    assert!(is_served(&from("127.4.0.1", env.frontend())));
+    assert!(!is_served(&client_from("127.3.0.1", env.frontend())));
+    assert!(is_served(&client_from("127.4.0.1", env.frontend())));
     fs::write(env.file("denied"), "127.3.0.0/16\nnonsense\n\n10.0.0.1/8\n").unwrap();
     let answer = balancer.control(&["reload"]);
     let said = String::from_utf8(answer.stderr).unwrap();
     assert!(said.contains("line 2") && said.contains("not a network"), "{said}");
     assert!(said.contains("line 4") && said.contains("10.0.0.0/8"), "{said}");
-    assert!(!is_served(&from("127.3.0.1", env.frontend())), "the old list stays");
+    assert!(!is_served(&client_from("127.3.0.1", env.frontend())), "the old list stays");
 }
 
 #[test]
@@ -101,7 +101,8 @@ fn each_client_has_a_rate_of_its_own() {
     let config = Config::new(&env).workers(2).frontend("rate.per_client = \"2/h\"");
     let balancer = Balancer::start(&env, &config.server("a", server.address));
     for address in ["127.5.0.1", "127.5.0.2"] {
-        let served: Vec<bool> = (0..4).map(|_| is_served(&from(address, env.frontend()))).collect();
+        let served: Vec<bool> =
+            (0..4).map(|_| is_served(&client_from(address, env.frontend()))).collect();
         assert_eq!(served, [true, true, false, false], "{address}");
     }
     assert_eq!(refused(&balancer, "rate"), 4.0);
@@ -117,12 +118,12 @@ fn a_client_has_clients_max_sessions_at_a_time() {
     let server = Server::echo(env.port(9001));
     let config = Config::new(&env).workers(2).frontend("clients_max = 2");
     let balancer = Balancer::start(&env, &config.server("a", server.address));
-    let open = [from("127.6.0.1", env.frontend()), from("127.6.0.1", env.frontend())];
+    let open = [client_from("127.6.0.1", env.frontend()), client_from("127.6.0.1", env.frontend())];
     assert!(open.iter().all(is_served));
-    assert!(!is_served(&from("127.6.0.1", env.frontend())));
+    assert!(!is_served(&client_from("127.6.0.1", env.frontend())));
     assert_eq!(refused(&balancer, "limit"), 1.0);
-    assert!(is_served(&from("127.6.0.2", env.frontend())), "another client");
+    assert!(is_served(&client_from("127.6.0.2", env.frontend())), "another client");
     drop(open);
-    until("the client may come again", || is_served(&from("127.6.0.1", env.frontend())));
+    until("the client may come again", || is_served(&client_from("127.6.0.1", env.frontend())));
     balancer.assert_no_leaks();
 }

@@ -7,7 +7,7 @@ use crate::common::wait::until;
 use crate::common::{Balancer, Config, Server, TestEnv};
 
 /// A server that answers each message with its name, as long as its client stays.
-fn answering(name: &'static str, env: &TestEnv, port: u16) -> Server {
+pub(crate) fn answering(name: &'static str, env: &TestEnv, port: u16) -> Server {
     Server::start(env.port(port), move |mut stream| {
         use std::io::{Read, Write};
         let mut message = [0; 16];
@@ -22,16 +22,17 @@ fn answering(name: &'static str, env: &TestEnv, port: u16) -> Server {
 /// A session that stays open, and the name of its server.
 fn open(env: &TestEnv) -> (TcpStream, String) {
     let client = connect(env.frontend());
-    let name = String::from_utf8(exchange_one(&client)).unwrap();
+    let name = ask_name(&client);
     (client, name)
 }
 
-fn exchange_one(mut client: &TcpStream) -> Vec<u8> {
+/// The name of the server of a session.
+pub(crate) fn ask_name(mut client: &TcpStream) -> String {
     use std::io::{Read, Write};
     client.write_all(b"?").unwrap();
     let mut name = [0; 16];
     let count = client.read(&mut name).unwrap();
-    name[..count].to_vec()
+    String::from_utf8(name[..count].to_vec()).unwrap()
 }
 
 #[test]

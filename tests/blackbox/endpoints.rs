@@ -4,6 +4,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 
+use crate::access::client_from;
+use crate::balancing::{answering, ask_name};
 use crate::common::balancer::{PROGRAM, write_config};
 use crate::common::client::{connect, exchange, fetch};
 use crate::common::{Balancer, Config, Server, TestEnv, skip, until};
@@ -108,4 +110,51 @@ fn a_name_with_two_addresses_gets_its_weight_once() {
     let count = |name: char| turns.matches(name).count();
     assert_eq!(['b', '1', '2'].map(count), [4, 2, 2], "{turns}");
     balancer.assert_no_leaks();
+}
+
+#[test]
+fn every_algorithm_gives_a_name_with_two_addresses_the_weight_of_one_server() {
+    let test = "every_algorithm_gives_a_name_with_two_addresses_the_weight_of_one_server";
+    if !can_mount(test) {
+        return;
+    }
+    // So many sessions that stay open, how many of them go to b and to the two addresses, and by
+    // how much each of these numbers may be off. If each address had the weight of the server, b
+    // would get a third.
+    for (balance, lines, sessions, expected, tolerance) in [
+        ("roundrobin", "", 8, [4, 2, 2], 0),
+        ("leastconn", "", 8, [4, 2, 2], 0),
+        // Of two endpoints that are drawn, the less loaded one: the loads stay close together.
+        ("random", "", 80, [40, 20, 20], 10),
+        // By the hash of the client and of the address of the server: 55 is 5.5 times the standard
+        // deviation of 400 fair draws.
+        ("source", "", 400, [200, 100, 100], 55),
+        // No weights, but the limit is that of the server.
+        ("first", "sessions_max = 4", 8, [4, 4, 0], 0),
+    ] {
+        let env = TestEnv::new();
+        let other = env.another();
+        let servers =
+            [answering("b", &env, 9002), answering("1", &env, 9001), answering("2", &other, 9001)];
+        let b =
+            format!("[[backend.web.server]]\nname = \"b\"\naddress = \"{}\"\n", servers[0].address);
+        let config = Config::new(&env).backend(&format!("balance = \"{balance}\""));
+        let config = config.more(&named(lines)).more(&b);
+        set_addresses(&env, &[servers[1].address, servers[2].address]);
+        let balancer = Balancer::start_command(&env, command(&env, &config));
+        let mut counts = [0; 3];
+        let mut open = Vec::new();
+        for number in 0..sessions {
+            let ip = format!("127.1.{}.{}", number / 250, 1 + number % 250);
+            let client = client_from(&ip, env.frontend()).unwrap();
+            let name = ask_name(&client);
+            counts[["b", "1", "2"].iter().position(|one| *one == name).unwrap()] += 1;
+            open.push(client);
+        }
+        let off =
+            counts.iter().zip(expected).map(|(count, wanted): (&i32, i32)| count.abs_diff(wanted));
+        assert!(off.max().unwrap() <= tolerance, "{balance}: {counts:?}, expected {expected:?}");
+        drop(open);
+        balancer.assert_no_leaks();
+    }
 }
