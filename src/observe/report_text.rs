@@ -2,7 +2,11 @@
 
 use std::fmt::Write;
 
-use crate::observe::report::{BackendReport, FrontendReport, Report, ServerReport};
+use crate::observe::report::{BackendReport, EndpointReport, FrontendReport, Report, ServerReport};
+
+/// Lines below a server with several addresses, which may have 1,024: as many as fit on a screen
+/// with other servers.
+const ENDPOINT_LINES_MAX: usize = 8;
 
 impl Report {
     /// Running, draining or stopped, and whether a drain was announced.
@@ -71,7 +75,7 @@ impl Report {
             "OUT",
             "LAST PROBE",
         ];
-        let rows = self.servers.iter().map(ServerReport::row).collect();
+        let rows = self.servers.iter().flat_map(ServerReport::rows).collect();
         table(&mut out, &head, rows);
         out
     }
@@ -147,16 +151,32 @@ impl ServerReport {
     /// Its last probe, with the duration.
     #[must_use]
     pub fn last_probe_text(&self) -> String {
-        match self.last_probe_ms {
-            Some(ms) => format!("{} ({})", self.last_probe, milliseconds(ms)),
-            None => self.last_probe.clone(),
-        }
+        probe_text(&self.last_probe, self.last_probe_ms)
     }
 
     /// The mean time of a connect within the last minute.
     #[must_use]
     pub fn connect_mean_text(&self) -> String {
         self.connect_mean_ms.map_or_else(|| "-".to_owned(), milliseconds)
+    }
+
+    /// Its row, and below it those of its addresses, if there are several: those that are down
+    /// first.
+    fn rows(&self) -> Vec<[String; 13]> {
+        let mut rows = vec![self.row()];
+        if self.endpoints.len() > 1 {
+            let mut endpoints: Vec<&EndpointReport> = self.endpoints.iter().collect();
+            endpoints.sort_by_key(|endpoint| endpoint.up);
+            let rest = endpoints.split_off(endpoints.len().min(ENDPOINT_LINES_MAX));
+            rows.extend(endpoints.into_iter().map(EndpointReport::row));
+            if !rest.is_empty() {
+                let down = rest.iter().filter(|endpoint| !endpoint.up).count();
+                let mut row: [String; 13] = Default::default();
+                row[1] = format!("  {} more ({down} down)", rest.len());
+                rows.push(row);
+            }
+        }
+        rows
     }
 
     fn row(&self) -> [String; 13] {
@@ -180,6 +200,36 @@ impl ServerReport {
             size(self.bytes_out),
             plain(&self.last_probe_text()),
         ]
+    }
+}
+
+impl EndpointReport {
+    /// Its row below that of its server, in the same columns.
+    fn row(&self) -> [String; 13] {
+        let empty = String::new;
+        [
+            empty(),
+            format!("  {}", plain(&self.address)),
+            if self.up { "up" } else { "down" }.to_owned(),
+            empty(),
+            empty(),
+            self.sessions_active.to_string(),
+            empty(),
+            empty(),
+            empty(),
+            empty(),
+            empty(),
+            empty(),
+            plain(&probe_text(&self.last_probe, self.last_probe_ms)),
+        ]
+    }
+}
+
+/// The result of a probe, with its duration.
+fn probe_text(result: &str, ms: Option<f64>) -> String {
+    match ms {
+        Some(ms) => format!("{result} ({})", milliseconds(ms)),
+        None => result.to_owned(),
     }
 }
 
@@ -246,6 +296,7 @@ pub(super) fn table<const N: usize>(out: &mut String, head: &[&str; N], rows: Ve
 mod tests {
     use super::*;
     use crate::observe::sample;
+    use crate::shared::snapshot::EndpointStatus;
 
     #[test]
     fn the_text_is_a_summary_and_three_aligned_tables() {
@@ -279,14 +330,25 @@ web/web2  rpi-b:80 (192.0.2.1:80)  down   1m05s  100     1       9    5         
     }
 
     #[test]
-    fn a_server_with_several_addresses_is_one_row_with_how_many_are_up() {
+    fn a_server_with_several_addresses_is_a_row_and_one_for_each_address_up_to_a_limit() {
         let mut snapshot = sample::snapshot();
-        let mut second = snapshot.servers[0].endpoints[0].clone();
-        second.up = false;
-        snapshot.servers[0].endpoints.push(second);
+        let first = snapshot.servers[0].endpoints[0].clone();
+        let down = || EndpointStatus { up: false, ..first.clone() };
+        snapshot.servers[0].endpoints.push(down());
         let report = Report::new(&snapshot, &sample::shared());
         assert_eq!(report.servers[0].place(), "rpi-b:80 (1 of 2 addresses up)");
-        assert_eq!(report.servers[0].endpoints.len(), 2);
+        let cells =
+            |row: [String; 13]| row.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+        let below = |report: &Report| {
+            report.servers[0].rows().into_iter().skip(1).map(cells).collect::<Vec<_>>()
+        };
+        let lines =
+            ["down", "up"].map(|state| format!("192.0.2.1:80 {state} 1 status 200 (1.2 ms)"));
+        assert_eq!(below(&report), lines);
+        snapshot.servers[0].endpoints.extend((2..1024).map(|_| down()));
+        let lines = below(&Report::new(&snapshot, &sample::shared()));
+        assert_eq!((lines.len(), lines[8].as_str()), (9, "1016 more (1015 down)"));
+        assert!(lines[..8].iter().all(|line| line.contains(" down ")), "{lines:?}");
     }
 
     #[test]

@@ -158,3 +158,51 @@ fn every_algorithm_gives_a_name_with_two_addresses_the_weight_of_one_server() {
         balancer.assert_no_leaks();
     }
 }
+
+/// The lines of `evenkeel status` below `web/pi`, each as the cells that are not empty.
+fn lines_below(balancer: &Balancer<'_>) -> Vec<Vec<String>> {
+    let text = balancer.control_ok(&["status"]);
+    let lines = text.lines().skip_while(|line| !line.starts_with("web/pi ")).skip(1);
+    let cells = |line: &str| {
+        let cells = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty());
+        cells.map(str::to_owned).collect()
+    };
+    lines.map(cells).collect()
+}
+
+#[test]
+fn status_lists_the_addresses_of_a_server_and_first_those_that_are_down() {
+    if !can_mount("status_lists_the_addresses_of_a_server_and_first_those_that_are_down") {
+        return;
+    }
+    let env = TestEnv::new();
+    let others: Vec<TestEnv> = (0..10).map(|_| env.another()).collect();
+    let up = Server::echo(env.port(9001));
+    let mut addresses = vec![up.address];
+    addresses.extend(others.iter().map(|other| other.port(9001)));
+    let config = Config::new(&env).quick_health("tcp").more(&named(""));
+    set_addresses(&env, &addresses[..2]);
+    let balancer = Balancer::start_command(&env, command(&env, &config));
+    let down = |lines: &[Vec<String>]| lines.iter().filter(|line| line[1] == "down").count();
+    until("one of two is down", || down(&lines_below(&balancer)) == 1);
+    let client = connect(env.frontend());
+    assert_eq!(exchange(&client, b"1"), b"1");
+    let lines = lines_below(&balancer);
+    let [first, second] = &*lines else { panic!("{lines:?}") };
+    assert_eq!(first[..3], [addresses[1].to_string(), "down".into(), "0".into()], "{lines:?}");
+    assert!(first[3].contains("refused"), "{lines:?}");
+    assert_eq!(second[..3], [addresses[0].to_string(), "up".into(), "1".into()], "{lines:?}");
+    assert!(second[3].starts_with("connected ("), "{lines:?}");
+
+    set_addresses(&env, &addresses);
+    balancer.reload(&config);
+    until_addresses(&balancer, 11);
+    until("ten are down, of which eight are listed", || {
+        let lines = lines_below(&balancer);
+        lines.len() == 9 && down(&lines[..8]) == 8 && lines[8] == ["3 more (2 down)"]
+    });
+    set_addresses(&env, &addresses[..1]);
+    balancer.reload(&config);
+    until_addresses(&balancer, 1);
+    assert_eq!(lines_below(&balancer), Vec::<Vec<String>>::new());
+}
