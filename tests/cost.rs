@@ -12,8 +12,9 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -21,8 +22,11 @@ use common::balancer::{PROGRAM, write_config};
 use common::client::{connect, exchange, read_to_end, shut_down};
 use common::{Balancer, Config, Server, TestEnv, skip, until};
 use crossbeam::utils::CachePadded;
-use evenkeel::config::Balance;
+use evenkeel::config::{BackendSettings, Balance};
+use evenkeel::proxy::route::choose;
+use evenkeel::proxy::state::PickError;
 use evenkeel::proxy::worker::Worker;
+use evenkeel::proxy::worker_handle::WorkerHandle;
 use evenkeel::shared::counters::{BackendCells, PerWorker};
 use evenkeel::shared::limit::Limit;
 use evenkeel::shared::load::Loads;
@@ -46,6 +50,8 @@ struct Counting;
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 /// The id of the thread that is counted.
 static COUNTED: AtomicI32 = AtomicI32::new(0);
+/// Held by the test that counts.
+static COUNTING: Mutex<()> = Mutex::new(());
 
 thread_local! {
     /// The id of this thread; 0 until it is known.
@@ -97,6 +103,40 @@ fn thread_named(name: &str) -> i32 {
     numbers.last().expect("there is such a thread")
 }
 
+/// A backend with a server at each of `addresses`, each for so many sessions.
+fn backend(balance: Balance, addresses: &[SocketAddr], sessions_max: Option<u32>) -> Backend {
+    let mut loads = Loads::default();
+    let shares = (1..).zip(addresses).map(|(number, address)| {
+        let server_shared = ServerShared {
+            id: ServerId(number),
+            backend: Arc::from("b"),
+            name: Arc::from("a"),
+            sessions: Limit::new(sessions_max),
+            cells: PerWorker::new(1),
+            backend_cells: Arc::new(BackendCells::new(1)),
+            queue: Arc::new(Queue::new(1, 0)),
+        };
+        let id = EndpointId { server: server_shared.id, number };
+        let endpoint = Endpoint::new(id, *address, Arc::new(server_shared), loads.take());
+        (vec![Arc::new(endpoint)], 100)
+    });
+    Backend {
+        settings: Arc::new(BackendSettings { balance, ..BackendSettings::default() }),
+        schedule: Schedule::new(balance, shares.collect()),
+        turn: Arc::new(CachePadded::new(AtomicUsize::new(0))),
+        queue: Arc::new(Queue::new(1, 0)),
+        turn_offset: 0,
+    }
+}
+
+fn shared_state(table: Table) -> Arc<SharedState> {
+    let phase = PhaseCell::new(Instant::now());
+    let (events, receiver) = crossbeam::channel::unbounded();
+    drop(receiver);
+    let wakers = vec![Waker::new().unwrap()];
+    Arc::new(SharedState::new(table, phase, 1000, events, None, wakers))
+}
+
 /// A worker in this process, with one server.
 struct TestWorker {
     shared: Arc<SharedState>,
@@ -108,28 +148,9 @@ impl TestWorker {
     fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let server_shared = ServerShared {
-            id: ServerId(1),
-            backend: Arc::from("b"),
-            name: Arc::from("a"),
-            sessions: Limit::new(None),
-            cells: PerWorker::new(1),
-            backend_cells: Arc::new(BackendCells::new(1)),
-            queue: Arc::new(Queue::new(1, 0)),
-        };
-        let id = EndpointId { server: server_shared.id, number: 1 };
-        let load = Loads::default().take();
-        let endpoint = Endpoint::new(id, server, Arc::new(server_shared), load);
-        let backend = Backend {
-            settings: Arc::default(),
-            schedule: Schedule::new(Balance::RoundRobin, vec![(vec![Arc::new(endpoint)], 100)]),
-            turn: Arc::new(CachePadded::new(AtomicUsize::new(0))),
-            queue: Arc::new(Queue::new(1, 0)),
-            turn_offset: 0,
-        };
         let frontend = Frontend {
             settings: Arc::default(),
-            backend: Some(Arc::new(backend)),
+            backend: Some(Arc::new(backend(Balance::RoundRobin, &[server], None))),
             routes: None,
             shared: Arc::new(FrontendShared::new("f".into(), None, 1)),
         };
@@ -137,11 +158,7 @@ impl TestWorker {
         let listener = Arc::new(Listener::new(address, vec![listener.into()]));
         let listeners = vec![(listener, Arc::clone(&frontend))];
         let table = Table { version: 1, frontends: vec![frontend], listeners, ..Table::default() };
-        let phase = PhaseCell::new(Instant::now());
-        let (events, receiver) = crossbeam::channel::unbounded();
-        drop(receiver);
-        let wakers = vec![Waker::new().unwrap()];
-        let shared = Arc::new(SharedState::new(table, phase, 1000, events, None, wakers));
+        let shared = shared_state(table);
         let worker = Worker {
             index: WorkerIndex(0),
             shared: Arc::clone(&shared),
@@ -168,13 +185,19 @@ impl Drop for TestWorker {
     }
 }
 
-/// One test: the counter is global.
+/// Counts the allocations of `thread` from now on, until the guard is dropped.
+fn count_thread(thread: i32) -> impl Drop {
+    let guard = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
+    COUNTED.store(thread, Ordering::Relaxed);
+    guard
+}
+
 #[test]
 fn a_session_allocates_at_most_twice_and_not_while_it_relays() {
     let env = TestEnv::new();
     let server = Server::echo(env.port(9001));
     let worker = TestWorker::start(server.address);
-    COUNTED.store(thread_named("worker-0"), Ordering::Relaxed);
+    let _counting = count_thread(thread_named("worker-0"));
     let run_session = || {
         let client = connect(worker.address);
         assert_eq!(exchange(&client, b"hello"), b"hello");
@@ -202,6 +225,43 @@ fn a_session_allocates_at_most_twice_and_not_while_it_relays() {
     assert!(before > 0, "the first sessions allocate, and nothing was counted");
     assert_eq!(relaying, 0, "allocations of 1000 exchanges");
     assert!(sessions <= 2 * 200, "{sessions} allocations of 200 sessions");
+}
+
+#[test]
+fn choosing_a_server_allocates_nothing_whatever_the_algorithm() {
+    let _counting = count_thread(gettid().as_raw());
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let worker = Rc::new(WorkerHandle::new(shared_state(Table::default()), WorkerIndex(0)));
+    assert!(ALLOCATIONS.load(Ordering::Relaxed) > before, "nothing is counted");
+    let client = || Some([192, 0, 2, 7].into());
+    for balance in
+        [Balance::RoundRobin, Balance::LeastConn, Balance::Random, Balance::Source, Balance::First]
+    {
+        // From 64 servers on, leastconn searches a tree.
+        for count in [1, 3, 63, 64, 1000] {
+            let address = SocketAddr::from(([127, 0, 0, 1], 1));
+            let backend = backend(balance, &vec![address; count], Some(2));
+            let tried: Vec<EndpointId> =
+                backend.schedule.endpoints.iter().take(2).map(|endpoint| endpoint.id).collect();
+            let mut permits = Vec::with_capacity(2 * count);
+
+            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            for tried in [&[], &*tried] {
+                for _ in 0..100 {
+                    drop(choose(&backend, client, tried, &worker).unwrap());
+                }
+            }
+            // Until every server is full.
+            permits.extend((0..2 * count).map(|_| choose(&backend, client, &[], &worker).unwrap()));
+            for tried in [&[], &*tried] {
+                let choice = choose(&backend, client, tried, &worker);
+                assert_eq!(choice.err(), Some(PickError::AllFull), "{balance:?}, {count} servers");
+            }
+            permits.clear();
+            let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+            assert_eq!(allocations, 0, "{balance:?}, {count} servers");
+        }
+    }
 }
 
 /// Connections that keep the worker busy.
