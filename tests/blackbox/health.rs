@@ -1,10 +1,11 @@
 //! When and where servers are probed, and what that costs them.
 
 use std::io::{Read, Write};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::common::client::fetch;
-use crate::common::wait::holds_for;
+use crate::common::wait::{TIMEOUT, holds_for};
 use crate::common::{Balancer, Config, Server, TestEnv};
 use crate::health_exchange::until_logged;
 
@@ -35,6 +36,36 @@ fn probes_go_to_a_port_of_their_own() {
     });
     assert!(probed.accepted() >= 3 && server.accepted() == 0);
     assert_eq!(fetch(env.frontend()).unwrap(), "a");
+}
+
+#[test]
+fn an_http_probe_has_the_configured_method_path_and_host() {
+    // Each check, and how its request begins.
+    for (http, expected) in [
+        ("", "GET / HTTP/1.1\r\nHost: ADDRESS\r\n"),
+        (
+            "http = { method = \"HEAD\", path = \"/ok?a=b\", host = \"www.example.org:81\" }",
+            "HEAD /ok?a=b HTTP/1.1\r\nHost: www.example.org:81\r\n",
+        ),
+    ] {
+        let env = TestEnv::new();
+        let (sender, requests) = mpsc::channel();
+        let server = Server::start(env.port(9001), move |mut stream| {
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).unwrap_or(0);
+            drop(sender.send(String::from_utf8_lossy(&request[..length]).into_owned()));
+            drop(stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"));
+        });
+        let health = format!("check = \"http\"\ninterval = \"100ms\"\n{http}");
+        let config = Config::new(&env).health(&health).server("a", server.address);
+        let balancer = Balancer::start(&env, &config);
+        let request = requests.recv_timeout(TIMEOUT).unwrap();
+        let expected = expected.replace("ADDRESS", &server.address.to_string());
+        assert!(request.starts_with(&expected), "{request}");
+        balancer.metrics_until("probes have passed", |metrics| {
+            metrics.sum("evenkeel_probes_total", &[("result", "passed")]) >= 2.0
+        });
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::common::balancer::{PROGRAM, write_config};
 use crate::common::client::{connect, exchange, fill, is_reset, set_timeouts};
 use crate::common::process::{Descriptors, ticks};
 use crate::common::wait::{TIMEOUT, holds_for, until, until_some};
-use crate::common::{Balancer, Config, Server, TestEnv};
+use crate::common::{Balancer, Config, Server, TestEnv, skip};
 
 /// Whether an answer can be read now.
 fn answered(client: &TcpStream) -> bool {
@@ -266,4 +266,32 @@ fn clients_that_connect_and_send_nothing_do_not_delay_others() {
     }
     drop(silent);
     assert_eq!(balancer.assert_no_leaks().closed("done"), 550.0);
+}
+
+/// The backlog of the socket that listens at the frontend: what `ss` shows as its Send-Q.
+fn backlog(env: &TestEnv) -> String {
+    let filter = format!("src {}", env.frontend());
+    let output = Command::new("ss").args(["-Hltn", &filter]).output().unwrap();
+    let line = String::from_utf8(output.stdout).unwrap();
+    line.split_whitespace().nth(2).unwrap_or_else(|| panic!("no socket: {line}")).to_owned()
+}
+
+#[test]
+fn the_listen_backlog_is_the_configured_one_and_follows_a_reload() {
+    if Command::new("ss").arg("-V").output().is_err() {
+        let name = "the_listen_backlog_is_the_configured_one_and_follows_a_reload";
+        skip(name, "needs ss: apt-get install iproute2");
+        return;
+    }
+    let env = TestEnv::new();
+    let server = Server::echo(env.port(9001));
+    let with = |lines| Config::new(&env).frontend(lines).server("a", server.address);
+    let balancer = Balancer::start(&env, &with("backlog = 77"));
+    assert_eq!(backlog(&env), "77");
+    balancer.reload(&with("backlog = 33"));
+    assert_eq!(backlog(&env), "33");
+    let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    balancer.reload(&with(""));
+    let default = 4096.min(limit.trim().parse().unwrap());
+    assert_eq!(backlog(&env), default.to_string());
 }

@@ -4,6 +4,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use evenkeel::sys::thread::allowed_cores;
+use nix::unistd::Group;
+
 use crate::common::balancer::{PROGRAM, write_config};
 use crate::common::client::fetch;
 use crate::common::wait::until;
@@ -224,6 +227,63 @@ fn root_changes_to_the_configured_user_and_the_control_socket_works() {
     assert_eq!(ids, ["65534"; 4], "real, effective, saved and file system user id");
     assert_eq!(fetch(env.port(80)).unwrap(), "a");
     balancer.control_ok(&["status"]);
+}
+
+#[test]
+fn root_changes_to_the_configured_group_and_leaves_its_own_groups() {
+    if !nix::unistd::geteuid().is_root() {
+        skip("root_changes_to_the_configured_group_and_leaves_its_own_groups", ONLY_ROOT);
+        return;
+    }
+    let daemon = Group::from_name("daemon").unwrap().expect("a group of every distribution");
+    let env = TestEnv::new();
+    let server = Server::naming("a", env.port(9001));
+    open_to_all(env.folder());
+    let config = Config::new(&env).global("user = \"nobody\"\ngroup = \"daemon\"");
+    let balancer = Balancer::start(&env, &config.server("a", server.address));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", balancer.pid())).unwrap();
+    let ids = |field| {
+        let ids = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        ids.split_whitespace().map(|id| id.parse().unwrap()).collect::<Vec<u32>>()
+    };
+    let gid = daemon.gid.as_raw();
+    assert_eq!(ids("Gid:"), [gid; 4], "real, effective, saved and file system group id");
+    assert_eq!(ids("Groups:"), [gid], "supplementary groups");
+    assert_eq!(ids("Uid:"), [65_534; 4]);
+    assert_eq!(fetch(env.frontend()).unwrap(), "a");
+}
+
+/// The cores that each worker may use, in the notation of `cpuset(7)`.
+fn cores_of_workers(balancer: &Balancer<'_>) -> Vec<String> {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", balancer.pid())).unwrap();
+    let status = threads.map(|thread| thread.unwrap().path().join("status"));
+    let mut workers: Vec<(String, String)> = status
+        .filter_map(|path| {
+            let status = std::fs::read_to_string(path).ok()?;
+            let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
+            let worker = field("Name:")?.trim().strip_prefix("worker-")?.to_owned();
+            Some((worker, field("Cpus_allowed_list:")?.trim().to_owned()))
+        })
+        .collect();
+    workers.sort();
+    workers.into_iter().map(|(_, cores)| cores).collect()
+}
+
+#[test]
+fn with_pin_each_worker_has_a_core_of_its_own_and_without_it_all_of_them() {
+    let cores = allowed_cores().unwrap();
+    let own = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+    let all = own.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    let env = TestEnv::new();
+    let server = Server::naming("a", env.port(9001));
+    let config = Config::new(&env).workers(cores.len().min(4)).server("a", server.address);
+    let balancer = Balancer::start(&env, &config);
+    assert_eq!(cores_of_workers(&balancer), vec![all; cores.len().min(4)]);
+    drop(balancer);
+    let balancer = Balancer::start(&env, &config.global("pin = true"));
+    let pinned: Vec<String> = cores.iter().take(4).map(ToString::to_string).collect();
+    assert_eq!(cores_of_workers(&balancer), pinned);
+    assert_eq!(fetch(env.frontend()).unwrap(), "a");
 }
 
 #[test]
