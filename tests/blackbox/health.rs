@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::common::client::fetch;
-use crate::common::wait::{TIMEOUT, holds_for};
+use crate::common::wait::{TIMEOUT, holds_for, until};
 use crate::common::{Balancer, Config, Server, TestEnv};
 use crate::health_exchange::until_logged;
 
@@ -15,11 +15,17 @@ fn a_server_program_does_not_see_tcp_probes() {
     let server = Server::naming("a", env.port(9001));
     let config = Config::new(&env).quick_health("tcp").server("a", server.address);
     let balancer = Balancer::start(&env, &config);
-    balancer.metrics_until("20 probes have passed", |metrics| {
-        metrics.sum("evenkeel_probes_total", &[("result", "passed")]) >= 20.0
+    let passed = || balancer.metrics().sum("evenkeel_probes_total", &[("result", "passed")]);
+    // The kernel completes a handshake if the balancer does not run for 200 ms (`TCP_DELACK_MAX`),
+    // as on a busy machine: then another 20 probes are counted.
+    let (mut seen, mut first) = (server.accepted(), passed());
+    until("the program has seen none of 20 probes in a row", || {
+        let (now, count) = (server.accepted(), passed());
+        if now != seen {
+            (seen, first) = (now, count);
+        }
+        count - first >= 20.0
     });
-    // The kernel completes a handshake only if the balancer did not run for 200 ms.
-    assert!(server.accepted() < 10, "{}", server.accepted());
     assert_eq!(fetch(env.frontend()).unwrap(), "a");
 }
 
