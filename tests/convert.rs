@@ -6,6 +6,8 @@
 mod corpus;
 #[path = "convert/haproxy.rs"]
 mod haproxy;
+#[path = "convert/limits.rs"]
+mod limits;
 #[path = "convert/nginx.rs"]
 mod nginx;
 

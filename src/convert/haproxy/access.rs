@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::conditions::{self, Clause};
+use super::limits::{self, Bound};
 use super::rates;
 use super::rules::{self, Action, Rule};
 use super::sections::{Proxy, Sections};
 use super::terms::Term;
-use crate::convert::draft::Entry;
 use crate::convert::first_match::{Lists, Set};
 use crate::convert::networks::{self, Clients, Network};
 use crate::convert::report::{Place, Report};
@@ -19,7 +19,7 @@ pub(super) struct Access {
     /// Allowed and denied clients.
     pub(super) lists: Lists,
     /// Limits.
-    pub(super) entries: Vec<Entry>,
+    pub(super) bounds: Vec<Bound>,
     /// Peers whose PROXY header is required and believed.
     pub(super) proxy_protocol: Option<Vec<Clients>>,
     /// Lines that limits needed, and rules on requests that became lists or are reported.
@@ -196,7 +196,7 @@ impl<'a> Rules<'a> {
         if let ([], [Term::Limit(limit)]) = (sources.as_slice(), rest.as_slice()) {
             let is_negated = clause.iter().any(|test| test.is_negated);
             let is_first = rule.phase == 0 && limit.is_of_client();
-            match rates::convert(limit, self.frontend, self.sections) {
+            match rates::convert(limit, place, self.frontend, self.sections) {
                 Ok(limit) if access.has_header && (is_first || limit.counts_peers) => {
                     let reason = "it counts the connections of the peer that sends the PROXY \
                                   header: evenkeel would count those of each client behind it";
@@ -211,7 +211,7 @@ impl<'a> Rules<'a> {
                         self.report.near(place, reason);
                     }
                     access.lines.extend(&limit.lines);
-                    set(&mut access.entries, limit.entry);
+                    limits::add(&mut access.bounds, limit.bound, self.report);
                     self.silent(rule);
                 }
                 Ok(_) => self.report.urgent(place, "counters: evenkeel has upper limits only"),
@@ -302,24 +302,4 @@ fn unusable(rest: &[&Term], does: &str) -> String {
         _ => "something that evenkeel does not compare",
     };
     format!("a rule that {does} by {what}: evenkeel has rules on client addresses and rates only")
-}
-
-/// Sets a limit; the smaller one of two acts.
-fn set(entries: &mut Vec<Entry>, entry: Entry) {
-    // Of an hour, if it is a rate.
-    let number = |value: &str| -> u64 {
-        let value = value.trim_matches('"');
-        let (number, unit) = value.split_once('/').unwrap_or((value, ""));
-        let number: u64 = number.parse().unwrap_or(u64::MAX);
-        number.saturating_mul(match unit {
-            "s" => 3600,
-            "m" => 60,
-            _ => 1,
-        })
-    };
-    match entries.iter_mut().find(|(key, _)| *key == entry.0) {
-        Some((_, value)) if number(&entry.1) < number(value) => *value = entry.1,
-        Some(_) => {}
-        None => entries.push(entry),
-    }
 }

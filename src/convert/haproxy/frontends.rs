@@ -7,6 +7,7 @@ use super::arguments;
 use super::backends;
 use super::binds::{self, Input};
 use super::lexer::Environment;
+use super::limits::{self, Bound};
 use super::routing::{self, Route};
 use super::sections::{Proxy, Sections};
 use super::timeouts;
@@ -51,7 +52,28 @@ pub(super) fn convert(
         }
         frontends.push(frontend(proxy, &name, group, binds, sections, environment, report));
     }
+    note_bounds(proxy, &groups, &frontends, report);
     frontends
+}
+
+/// A limit of a section that becomes several frontends.
+fn note_bounds(
+    proxy: &Proxy,
+    groups: &[(Group, Vec<Bind>)],
+    frontends: &[Frontend],
+    report: &Report,
+) {
+    let mut seen: BTreeSet<Place> = BTreeSet::new();
+    let used = groups.iter().zip(frontends).filter(|(_, made)| made.left_out.is_none());
+    for ((group, _), _) in used {
+        let mut places: BTreeSet<Place> = own_bounds(proxy).iter().map(|it| it.place).collect();
+        places.extend(group.access.bounds.iter().map(|bound| bound.place));
+        for place in places.into_iter().filter(|place| !seen.insert(*place)) {
+            let reason = "HAProxy counts the clients of all addresses together: evenkeel those of \
+                          each frontend that the section becomes alone";
+            report.near(place, reason);
+        }
+    }
 }
 
 /// Addresses in groups, those without TLS first.
@@ -109,13 +131,12 @@ fn frontend(
     }
     let mut entries = group.entries.clone();
     entries.extend(own_entries(proxy, report));
+    let mut bounds = own_bounds(proxy);
+    access.bounds.iter().for_each(|bound| limits::add(&mut bounds, *bound, report));
+    entries.extend(bounds.iter().map(Bound::entry));
     entries.extend(timeouts::of_frontend(proxy, &backends, report));
     if !route.sni.is_empty() || !route.alpn.is_empty() {
         entries.extend(preface(proxy));
-    }
-    for entry in &access.entries {
-        entries.retain(|(key, _)| *key != entry.0);
-        entries.push(entry.clone());
     }
     if let Some(allow) = &access.lists.allow {
         entries.push(("allow", networks::array(allow)));
@@ -146,25 +167,36 @@ fn frontend(
 /// Keys that a line of the frontend sets.
 fn own_entries(proxy: &Proxy, report: &Report) -> Vec<Entry> {
     let mut entries = Vec::new();
-    let number = |name: &str| {
-        let line = proxy.last(&[name])?;
-        arguments::integer(line.word(1)).filter(|number| *number > 0)
-    };
-    if let Some(most) = number("maxconn") {
-        entries.push(("sessions_max", most.min(10_000_000).to_string()));
-    }
-    if let Some(backlog) = number("backlog") {
+    if let Some((backlog, _)) = number(proxy, "backlog") {
         entries.push(("backlog", backlog.min(65_535).to_string()));
     }
     if let Some(entry) = backends::keepalive_of(proxy, "clitcpka", "clitcpka-idle", report) {
         entries.push(entry);
     }
-    if let Some(line) = proxy.last(&["rate-limit", "sessions"])
-        && let Ok(rate @ 1..) = line.word(2).parse::<u64>()
-    {
-        entries.push(("rate.sessions", literal::quoted(&format!("{rate}/s"))));
-    }
     entries
+}
+
+/// Limits that lines of the frontend set, other than rules.
+fn own_bounds(proxy: &Proxy) -> Vec<Bound> {
+    let mut bounds = Vec::new();
+    if let Some((most, place)) = number(proxy, "maxconn") {
+        let most = most.min(10_000_000);
+        bounds.push(Bound { key: "sessions_max", most, period: None, place });
+    }
+    if let Some(line) = proxy.last(&["rate-limit", "sessions"])
+        && let Ok(most @ 1..) = line.word(2).parse::<u64>()
+    {
+        let place = line.place;
+        bounds.push(Bound { key: "rate.sessions", most, period: Some(1000), place });
+    }
+    bounds
+}
+
+/// The number of a line, if it is more than 0.
+fn number(proxy: &Proxy, name: &str) -> Option<(u64, Place)> {
+    let line = proxy.last(&[name])?;
+    let number = arguments::integer(line.word(1)).and_then(|number| u64::try_from(number).ok());
+    number.filter(|number| *number > 0).map(|number| (number, line.place))
 }
 
 /// The time for a `ClientHello`: the inspection delay.

@@ -15,6 +15,7 @@ mod frontends;
 mod global;
 mod keywords;
 mod lexer;
+mod limits;
 mod notes;
 mod places;
 mod rates;

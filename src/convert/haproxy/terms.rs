@@ -49,6 +49,8 @@ pub(super) enum Counted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Limit {
     pub(super) counted: Counted,
+    /// The counter as a table stores it: `conn_rate`, `gpc0_rate`.
+    pub(super) stored: String,
     /// The tracked counter (`sc0`), where one is named.
     pub(super) tracker: Option<u8>,
     /// The table, where one is named.
@@ -285,7 +287,7 @@ fn limit(first: &str, sample: &str, values: &[String]) -> Option<Limit> {
         "ge" => number.checked_sub(1)?,
         _ => return None,
     };
-    Some(Limit { counted, tracker, table, most })
+    Some(Limit { counted, stored: kind.to_owned(), tracker, table, most })
 }
 
 #[cfg(test)]
@@ -326,6 +328,7 @@ mod tests {
         assert_eq!((limit.table.as_deref(), limit.most), (Some("t"), 9));
         let Term::Limit(limit) = read("sc1_gpc1_rate(T) gt 256") else { panic!() };
         assert_eq!((limit.counted, limit.table.as_deref()), (Counted::Counter, Some("T")));
+        assert_eq!(limit.stored, "gpc1_rate");
         assert_eq!(read("hdr(host) -i x"), Term::Http);
         assert_eq!(read("path_beg /x"), Term::Http);
         assert_eq!(read("req.payload(0,0),mqtt_is_valid"), Term::Payload);
