@@ -82,6 +82,13 @@ fn the_shorter_timeout_acts_and_a_tunnel_replaces_both() {
     let tunnel = listen(" bind :1\n timeout client 30s\n timeout tunnel 1h\n server a a:1\n");
     has(&tunnel, &["idle_timeout = \"1h\""]);
     assert_eq!(differing(&tunnel), Vec::<usize>::new());
+    // One backend of two has it.
+    let lost = frontend(
+        " bind :1\n default_backend a\n use_backend c if { req.ssl_sni x }\n\
+         backend c\n timeout tunnel 1h\n server s c:1\n",
+    );
+    has(&lost, &["idle_timeout = \"1m\""]);
+    assert_eq!(reported(&lost), [10]);
     let http = listen(" bind :1\n mode http\n timeout tunnel 1h\n server a a:1\n");
     has(&http, &["idle_timeout = \"1m\""]);
     let never = listen(" bind :1\n timeout client 0\n timeout server 0\n server a a:1\n");
@@ -658,6 +665,12 @@ fn a_queue_has_no_limit_and_the_timeout_that_haproxy_has() {
 }
 
 #[test]
+fn a_client_that_closes_in_the_queue_stays_there() {
+    let conversion = listen(" bind :1\n option abortonclose\n server a a:1 maxconn 5\n");
+    assert_eq!((differing(&conversion), reported(&conversion)), (vec![7], vec![]));
+}
+
+#[test]
 fn retries_on_another_server_are_said_where_haproxy_stays() {
     let servers = " server a a:1\n server b b:1\n";
     let stays = listen(&format!(" bind :1\n{servers}"));
@@ -1085,4 +1098,19 @@ fn numbers_are_read_as_haproxy_reads_them() {
     let unset = listen(" bind :1\n retries \"$NOT_SET\"\n server a a:1 weight \"$NOT_SET\"\n");
     has(&unset, &["retries = 3"]);
     lacks(&unset, "weight = 0");
+}
+
+#[test]
+fn name_servers_of_the_system_beside_others_are_said() {
+    let text = |nameserver: &str| {
+        format!(
+            "resolvers r\n{nameserver} parse-resolv-conf\n\
+             listen x\n bind :1\n timeout connect 1s\n server s a:1 resolvers r\n"
+        )
+    };
+    let both = convert(Format::Haproxy, &text(" nameserver a 192.0.2.1:53\n")).unwrap();
+    has(&both, &["resolver = [\"192.0.2.1:53\"]"]);
+    assert_eq!(differing(&both), [3]);
+    let alone = convert(Format::Haproxy, &text("")).unwrap();
+    assert_eq!(alone.report, []);
 }

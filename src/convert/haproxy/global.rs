@@ -143,6 +143,13 @@ fn resolver(sections: &Sections, settings: &mut Vec<Setting>, report: &Report) {
         if !servers.is_empty() {
             first = Some(&section.name);
         }
+        // evenkeel reads that file where there is no list of its own.
+        let parses = |line: &&std::rc::Rc<Line>| line.word(0) == "parse-resolv-conf";
+        if let Some(line) = section.lines.iter().find(parses).filter(|_| !servers.is_empty()) {
+            let reason = "the name servers of /etc/resolv.conf are not asked beside those of \
+                          global.resolver";
+            report.near(line.place, reason);
+        }
         if section.lines.iter().any(|line| line.word(0) == "hold") {
             report
                 .near(section.place, "evenkeel follows the TTL of each answer, without hold times");

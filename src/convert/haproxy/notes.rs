@@ -42,6 +42,7 @@ pub(super) fn of_keywords(proxy: &Proxy, used: &Used, report: &Report) {
                 report.urgent(line.place, reason);
             }
             Treatment::Http if is_http => report.report(line.place, keyword.text),
+            Treatment::Near if second == "abortonclose" => report.near(line.place, keyword.text),
             _ => {}
         }
         let is_option = first == "option" && keyword.treatment == Treatment::Report;

@@ -68,6 +68,11 @@ fn idle(frontend: &Proxy, backends: &[&Proxy], report: &Report) -> Entry {
         }
         return if least == 0 { off() } else { (key, long(least, first.1, report)) };
     }
+    for (_, place) in tunnels.iter().flatten() {
+        let reason = "lost: another backend of the frontend has no timeout tunnel, and \
+                      idle_timeout, which is for all of them, is that of client and server";
+        report.report(*place, reason);
+    }
     let client = timeout(frontend, CLIENT).filter(|(millis, _)| *millis > 0);
     let servers: Vec<(u64, Place)> = backends
         .iter()

@@ -95,7 +95,11 @@ pub(super) const GLOBAL: &[Keyword] = &[
 
 pub(super) const RESOLVERS: &[Keyword] = &[
     keep("nameserver", "global.resolver", ""),
-    drop("parse-resolv-conf", "evenkeel reads /etc/resolv.conf by itself"),
+    near(
+        "parse-resolv-conf",
+        "-",
+        "evenkeel reads /etc/resolv.conf by itself, but not beside global.resolver",
+    ),
     drop(
         "hold, timeout, resolve_retries, accepted_payload_size",
         "evenkeel follows the TTL of each answer",

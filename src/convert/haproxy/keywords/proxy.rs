@@ -109,7 +109,11 @@ pub(super) const TIMEOUTS: &[Keyword] = &[
         "the shorter one; neither: \"off\"",
     ),
     keep("timeout clitimeout, timeout srvtimeout, timeout contimeout", "-", "old spelling"),
-    keep("timeout tunnel", "frontend.idle_timeout", "instead of client and server, in mode tcp"),
+    keep(
+        "timeout tunnel",
+        "frontend.idle_timeout",
+        "instead of client and server, in mode tcp, if every backend of the frontend has it",
+    ),
     near(
         "timeout client-fin, timeout server-fin",
         "frontend.half_closed_timeout",
@@ -174,10 +178,12 @@ pub(super) const OPTIONS: &[Keyword] = &[
         "option splice-auto, option splice-request, option splice-response",
         "evenkeel splices by itself",
     ),
-    drop(
-        "option tcp-smart-accept, option tcp-smart-connect, option abortonclose, option persist",
-        "tuning",
+    near(
+        "option abortonclose",
+        "-",
+        "a client that closes while it waits in the queue stays there; one that resets does not",
     ),
+    drop("option tcp-smart-accept, option tcp-smart-connect, option persist", "tuning"),
     drop(
         "option http-server-close, option httpclose, option forceclose, option http-keep-alive, \
         option http-tunnel",
