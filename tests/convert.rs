@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "convert/checks.rs"]
+mod checks;
 #[path = "convert/corpus.rs"]
 mod corpus;
 #[path = "convert/haproxy.rs"]

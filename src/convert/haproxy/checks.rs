@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::agreed::{agreed_number, agreed_time};
 use super::arguments;
 use super::check_tls;
-use super::exchange::{self, Dialogue, EXPECT_WITH_VALUE};
+use super::exchange::{self, Dialogue};
 use super::lexer::Line;
 use super::sections::Proxy;
 use super::servers::Input;
@@ -154,7 +154,7 @@ fn http(proxy: &Proxy, option: &Line, dialogue: &mut Dialogue, report: &Report) 
         let (name, value) = header.split_once(':').unwrap_or((header, ""));
         request.header(name, value, option.place, report);
     }
-    for line in exchange::rules(proxy, "http-check") {
+    for line in exchange::of_first(proxy, "http-check", report) {
         match line.word(1) {
             "send" => request.send(line, report),
             "expect" => request.expect(line, report),
@@ -204,21 +204,26 @@ impl Request {
     }
 
     fn expect(&mut self, line: &Line, report: &Report) {
-        let mut at = 2;
-        while EXPECT_WITH_VALUE.contains(&line.word(at)) {
-            at += 2;
-        }
+        let at = exchange::expected(line, report);
+        let is_negated = line.word(at) == "!";
+        let at = at + usize::from(is_negated);
         let range = match line.word(at) {
-            "status" => status::range_of_list(line.word(at + 1)),
-            "rstatus" => status::range_of_pattern(line.word(at + 1)),
+            "status" => status::range_of_list(line.word(at + 1), is_negated),
+            "rstatus" => status::range_of_pattern(line.word(at + 1), is_negated),
             _ => None,
         };
-        match range {
-            Some((first, last)) if first == last => self.status = Some(first.to_string()),
-            Some((first, last)) => self.status = Some(format!("{first}-{last}")),
+        let status = range.map(|(first, last)| match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        });
+        match status {
+            Some(status) if self.status.as_ref().is_none_or(|before| *before == status) => {
+                self.status = Some(status);
+            }
+            Some(_) => report.urgent(line.place, "a probe expects one range of status codes"),
             None => {
-                let reason = "a probe expects one range of status codes; without it more servers \
-                count as up";
+                let reason = "a probe expects one range of status codes: without this rule, a \
+                              server that answers with 200 to 399 is up and any other is down";
                 report.urgent(line.place, reason);
             }
         }

@@ -30,26 +30,39 @@ pub(super) struct Dialogue {
 }
 
 /// The rules that act: a proxy's own, or those of its defaults.
-pub(super) fn rules<'a>(proxy: &'a Proxy, keyword: &str) -> Vec<&'a Rc<Line>> {
+fn rules<'a>(proxy: &'a Proxy, keyword: &str) -> Vec<&'a Rc<Line>> {
     let is = |line: &&Rc<Line>| line.word(0) == keyword && !line.is_no;
     let own: Vec<&Rc<Line>> = proxy.own().iter().filter(is).collect();
     if own.is_empty() { proxy.lines.iter().filter(is).collect() } else { own }
 }
 
+/// The rules of the first connection of a check. Those of others are reported.
+pub(super) fn of_first<'a>(proxy: &'a Proxy, keyword: &str, report: &Report) -> Vec<&'a Rc<Line>> {
+    let mut rules = rules(proxy, keyword);
+    let is_connect = |line: &&Rc<Line>| line.word(1) == "connect";
+    let Some(first) = rules.iter().position(is_connect) else { return rules };
+    let second = rules.iter().skip(first + 1).position(is_connect);
+    let Some(second) = second.map(|at| first + 1 + at) else { return rules };
+    for line in rules.split_off(second) {
+        match line.word(1) {
+            "connect" => {
+                let reason = "a probe has one connection: what the check does with this one is \
+                              lost, and a server counts as up without it";
+                report.urgent(line.place, reason);
+            }
+            "comment" => {}
+            _ => report.report(line.place, "of another connection than the first one of a probe"),
+        }
+    }
+    rules
+}
+
 /// Reads `tcp-check` rules.
 pub(super) fn tcp_check(proxy: &Proxy, report: &Report) -> Dialogue {
     let mut dialogue = Dialogue::default();
-    let mut connects = 0;
-    for line in rules(proxy, "tcp-check") {
+    for line in of_first(proxy, "tcp-check", report) {
         match line.word(1) {
-            "connect" => {
-                connects += 1;
-                if connects > 1 {
-                    report.report(line.place, "a probe has one connection");
-                } else {
-                    connect(line, &mut dialogue, report);
-                }
-            }
+            "connect" => connect(line, &mut dialogue, report),
             "send" => send(&mut dialogue, line.word(2).as_bytes()),
             "send-binary" => match bytes(line.word(2)) {
                 Some(bytes) => send(&mut dialogue, &bytes),
@@ -104,7 +117,7 @@ fn send(dialogue: &mut Dialogue, bytes: &[u8]) {
 }
 
 /// Words of an `expect` rule, of TCP or HTTP, that a value follows.
-pub(super) const EXPECT_WITH_VALUE: &[&str] = &[
+const EXPECT_WITH_VALUE: &[&str] = &[
     "min-recv",
     "comment",
     "ok-status",
@@ -115,12 +128,22 @@ pub(super) const EXPECT_WITH_VALUE: &[&str] = &[
     "status-code",
 ];
 
-fn expect(line: &Line, dialogue: &mut Dialogue, report: &Report) {
-    let place = line.place;
+/// The position of what an `expect` rule expects, after parameters.
+pub(super) fn expected(line: &Line, report: &Report) -> usize {
     let mut at = 2;
     while EXPECT_WITH_VALUE.contains(&line.word(at)) {
+        if line.word(at) == "min-recv" {
+            let reason = "min-recv: a probe compares as many bytes as it expects";
+            report.report(line.place, reason);
+        }
         at += 2;
     }
+    at
+}
+
+fn expect(line: &Line, dialogue: &mut Dialogue, report: &Report) {
+    let place = line.place;
+    let at = expected(line, report);
     let (kind, value) = (line.word(at), line.word(at + 1));
     let found = match kind {
         "string" if !value.is_empty() => Some(Found::Inside(value.into())),

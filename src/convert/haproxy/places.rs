@@ -69,17 +69,34 @@ pub(super) fn of_proxy(proxy: &Proxy, sections: &Sections, report: &Report) {
     resolvers(proxy, sections, report);
 }
 
-/// `tcp-check connect`, if there is one, is the first step.
+/// A `connect`, if there is one, is the first step of a check; a connection has one HTTP request.
 fn connect_first(proxy: &Proxy, report: &Report) {
     let is_step = |word: &str| {
         word != "comment" && !word.starts_with("set-var") && !word.starts_with("unset-var")
     };
-    let mut steps =
-        proxy.own().iter().filter(|line| line.word(0) == "tcp-check" && is_step(line.word(1)));
-    let starts = steps.next().is_none_or(|line| line.word(1) == "connect");
-    if let Some(line) = steps.find(|line| line.word(1) == "connect").filter(|_| !starts) {
-        let problem = "tcp-check connect is not the first step; write one before the others";
-        report.refuse(line.place, problem);
+    for check in ["tcp-check", "http-check"] {
+        let is_option = |word: &str| matches!(word, "disable-on-404" | "send-state");
+        let steps = proxy.own().iter().filter(|line| line.word(0) == check);
+        let steps = steps.filter(|line| is_step(line.word(1)) && !is_option(line.word(1)));
+        let mut starts = true;
+        let mut sends = 0;
+        for (at, line) in steps.enumerate() {
+            match line.word(1) {
+                "connect" if !starts => {
+                    let problem = format!(
+                        "{check} connect is not the first step; write one before the others"
+                    );
+                    return report.refuse(line.place, problem);
+                }
+                "connect" => sends = 0,
+                "send" if check == "http-check" && sends > 0 => {
+                    let problem = "a second request of one connection; write a connect before it";
+                    return report.refuse(line.place, problem);
+                }
+                "send" => (starts, sends) = (starts && at > 0, sends + 1),
+                _ => starts &= at > 0,
+            }
+        }
     }
 }
 

@@ -1,19 +1,29 @@
 //! Status codes that an `http-check expect` accepts, as one range.
 
-/// The range of `200`, `200-399`, `200,204-206`; none: there are several.
-pub(super) fn range_of_list(text: &str) -> Option<(u16, u16)> {
+use std::ops::RangeInclusive;
+
+/// The codes of HTTP (RFC 9110, 15).
+const CODES: RangeInclusive<u16> = 100..=599;
+
+/// The range of `200`, `200-399`, `200,204-206`, or of all other codes (`is_negated`); none: there
+/// are several.
+pub(super) fn range_of_list(text: &str, is_negated: bool) -> Option<(u16, u16)> {
     let mut codes = Vec::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        codes.extend(first..=last);
+        codes.push(first..=last);
     }
-    one_range(codes)
+    let is_listed = |code: u16| codes.iter().any(|range| range.contains(&code));
+    if codes.iter().any(|range| !CODES.contains(range.start()) || !CODES.contains(range.end())) {
+        return None;
+    }
+    one_range(&CODES.filter(|code| is_listed(*code) != is_negated).collect::<Vec<_>>())
 }
 
-/// The range of the codes that a regular expression matches; none: there are several, or it says
-/// what this does not read.
-pub(super) fn range_of_pattern(pattern: &str) -> Option<(u16, u16)> {
+/// The range of the codes that a regular expression matches, or does not match (`is_negated`);
+/// none: there are several, or it says what this does not read.
+pub(super) fn range_of_pattern(pattern: &str, is_negated: bool) -> Option<(u16, u16)> {
     let mut reader = Reader { rest: pattern.chars().collect(), at: 0 };
     let expression = reader.alternatives()?;
     if reader.at < reader.rest.len() {
@@ -23,15 +33,13 @@ pub(super) fn range_of_pattern(pattern: &str) -> Option<(u16, u16)> {
         let text: Vec<char> = code.to_string().chars().collect();
         (0..=text.len()).any(|start| !ends(&expression, &text, start).is_empty())
     };
-    one_range((100..=599).filter(matches).collect())
+    one_range(&CODES.filter(|code| matches(code) != is_negated).collect::<Vec<_>>())
 }
 
-fn one_range(mut codes: Vec<u16>) -> Option<(u16, u16)> {
-    codes.sort_unstable();
-    codes.dedup();
+/// The first and the last of codes without a gap.
+fn one_range(codes: &[u16]) -> Option<(u16, u16)> {
     let (first, last) = (*codes.first()?, *codes.last()?);
-    let is_whole = usize::from(last - first) + 1 == codes.len();
-    (is_whole && first >= 100 && last <= 599).then_some((first, last))
+    (usize::from(last - first) + 1 == codes.len()).then_some((first, last))
 }
 
 /// A part of an expression.
@@ -156,7 +164,7 @@ mod tests {
             ("200,302", None),
             ("x", None),
         ] {
-            assert_eq!(range_of_list(text), range, "{text}");
+            assert_eq!(range_of_list(text, false), range, "{text}");
         }
         for (pattern, range) in [
             ("^2", Some((200, 299))),
@@ -167,7 +175,10 @@ mod tests {
             ("^(200|302)$", None),
             ("^2.*", None),
         ] {
-            assert_eq!(range_of_pattern(pattern), range, "{pattern}");
+            assert_eq!(range_of_pattern(pattern, false), range, "{pattern}");
         }
+        assert_eq!(range_of_list("500-599", true), Some((100, 499)));
+        assert_eq!(range_of_list("500", true), None);
+        assert_eq!(range_of_pattern("^5", true), Some((100, 499)));
     }
 }
