@@ -79,7 +79,7 @@ fn servers(backend: &mut Backend, report: &Report) {
                 }
             }
             Some((first, sum)) if first.is_backup == server.is_backup => {
-                *sum = (*sum + weight).min(1000);
+                *sum = sum.saturating_add(weight);
                 let reason = format!(
                     "the address of server {}: one server with the weight and the limit of both",
                     first.name
@@ -101,7 +101,32 @@ fn servers(backend: &mut Backend, report: &Report) {
         .into_iter()
         .map(|(server, sum)| Server { weight: needs_weights.then_some(sum), ..server })
         .collect();
+    scale(backend, report);
     names(backend);
+}
+
+/// Weights beyond the highest of evenkeel become smaller ones with the same proportion.
+fn scale(backend: &mut Backend, report: &Report) {
+    const WEIGHT_MAX: u32 = 1000;
+    let Some(most) = backend.servers.iter().filter_map(|server| server.weight).max() else {
+        return;
+    };
+    if most <= WEIGHT_MAX {
+        return;
+    }
+    for server in &mut backend.servers {
+        let Some(weight) = server.weight.filter(|weight| *weight > 0) else { continue };
+        let share = u64::from(weight) * u64::from(WEIGHT_MAX);
+        // Half of the divisor rounds to the nearest.
+        let scaled = (share + u64::from(most) / 2) / u64::from(most);
+        let scaled = u32::try_from(scaled).unwrap_or(WEIGHT_MAX).max(1);
+        let reason = format!(
+            "weight {weight} becomes {scaled}: a weight of evenkeel is at most {WEIGHT_MAX}, and \
+             those of a backend keep their proportion"
+        );
+        report.near(server.place, reason);
+        server.weight = Some(scaled);
+    }
 }
 
 /// Adds the limit of a second server with the same address; none has no limit.

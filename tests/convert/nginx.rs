@@ -491,3 +491,77 @@ fn one_of_the_servers_of_an_address_serves() {
                 listen 81;\nproxy_pass b:1;\n}\n";
     assert_eq!(urgent(&stream(both)), [4, 5]);
 }
+
+#[test]
+fn without_preread_every_client_goes_where_one_without_a_name_goes() {
+    let map = "map $ssl_preread_server_name $name {\ndefault u:1;\na.example v:1;\n}\n";
+    let server = |rest: &str| format!("{map}server {{\nlisten 1;\nproxy_pass $name;\n{rest}}}\n");
+    let off = stream(&server(""));
+    has(&off, &["backend = \"u:1\""]);
+    lacks(&off, "sni");
+    assert_eq!((differing(&off), reported(&off)), (vec![8], vec![]));
+    has(&stream(&server("ssl_preread on;\n")), &["\"a.example\" = \"v:1\""]);
+    let outside = stream(&format!("ssl_preread on;\n{}", server("")));
+    has(&outside, &["\"a.example\" = \"v:1\""]);
+    let empty = server("").replace("a.example", "\"\"");
+    has(&stream(&empty), &["backend = \"v:1\""]);
+}
+
+#[test]
+fn clients_that_several_servers_count_together_are_said() {
+    let zone = "limit_conn_zone $binary_remote_addr zone=z:1m;\n";
+    let server =
+        |port: u16| format!("server {{\nlisten {port};\nproxy_pass a:1;\nlimit_conn z 5;\n}}\n");
+    assert_eq!(stream(&format!("{zone}{}", server(1))).report, []);
+    let two = stream(&format!("{zone}{}{}", server(1), server(2)));
+    has(&two, &["clients_max = 5", "clients_max = 5"]);
+    assert_eq!(differing(&two), [6, 11]);
+    let around = stream(&format!(
+        "{zone}limit_conn z 5;\nserver {{ listen 1; proxy_pass a:1; }}\n\
+         server {{ listen 2; proxy_pass a:1; }}\n"
+    ));
+    assert_eq!(differing(&around), [3]);
+}
+
+#[test]
+fn weights_keep_their_proportion() {
+    let conversion = stream(
+        "upstream u {\nserver a:1 weight=5000;\nserver b:1 weight=2500;\nserver c:1;\n}\n\
+         server { listen 1; proxy_pass u; }\n",
+    );
+    has(&conversion, &["weight = 1000", "weight = 500", "weight = 1"]);
+    assert_eq!(differing(&conversion), [3, 4, 5]);
+    // The same server several times.
+    let line = "server a:1 weight=600;\n";
+    let twice = stream(&format!(
+        "upstream u {{\n{line}{line}server b:1 weight=600;\n}}\n\
+         server {{ listen 1; proxy_pass u; }}\n"
+    ));
+    has(&twice, &["weight = 1000", "weight = 500"]);
+}
+
+#[test]
+fn an_upstream_that_becomes_two_backends_is_said() {
+    let server = |port: u16, timeout: &str| {
+        format!("server {{\nlisten {port};\nproxy_connect_timeout {timeout};\nproxy_pass u;\n}}\n")
+    };
+    let text = |other: &str| {
+        let upstream = "upstream u {\nserver a:1 max_conns=5;\n}\n";
+        format!("{upstream}{}{}", server(1, "1s"), server(2, other))
+    };
+    assert_eq!(stream(&text("1s")).report, []);
+    let two = stream(&text("2s"));
+    has(&two, &["[backend.u]", "[backend.u-2]"]);
+    assert_eq!(differing(&two), [13]);
+}
+
+#[test]
+fn addresses_with_other_options_of_sockets_are_frontends_of_their_own() {
+    let listen = |lines: &str| stream(&format!("server {{\n{lines}proxy_pass a:1;\n}}\n"));
+    let conversion = listen("listen 1025 so_keepalive=off;\nlisten 1026 so_keepalive=7s::;\n");
+    let parts: Vec<&str> = conversion.toml.split("[frontend.server-1026]").collect();
+    assert!(parts.len() == 2 && !parts[0].contains("keepalive"), "{}", conversion.toml);
+    assert!(parts[1].contains("keepalive = \"7s\""), "{}", conversion.toml);
+    let same = listen("listen 1025 so_keepalive=7s::;\nlisten 1026 so_keepalive=7s;\n");
+    has(&same, &["bind = [\"0.0.0.0:1025\", \"0.0.0.0:1026\"]"]);
+}

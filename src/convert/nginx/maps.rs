@@ -36,8 +36,17 @@ pub(super) const CLIENT_PORT: &str = ":$server_port";
 /// Maps that name each other end here.
 const DEPTH_MAX: usize = 5;
 
+/// What variables stand for in a server.
+#[derive(Debug)]
+pub(super) struct Variables<'a> {
+    /// The directives around it, and its own.
+    pub(super) lines: Vec<&'a Directive>,
+    /// Whether nginx reads the `ClientHello`.
+    pub(super) has_preread: bool,
+}
+
 /// The route of a target; none: it cannot be converted, which is reported.
-pub(super) fn route(target: &Directive, scope: &[&Directive], report: &Report) -> Option<Route> {
+pub(super) fn route(target: &Directive, scope: &Variables<'_>, report: &Report) -> Option<Route> {
     let mut route = Route::default();
     let is_known = resolve(target.word(0), target, scope, &mut route, 0, report);
     is_known.then_some(route)
@@ -47,7 +56,7 @@ pub(super) fn route(target: &Directive, scope: &[&Directive], report: &Report) -
 fn resolve(
     value: &str,
     user: &Directive,
-    scope: &[&Directive],
+    scope: &Variables<'_>,
     route: &mut Route,
     depth: usize,
     report: &Report,
@@ -73,7 +82,7 @@ fn resolve(
         "set" => it.word(0) == variable,
         _ => false,
     };
-    let Some(definition) = scope.iter().rev().find(defines) else {
+    let Some(definition) = scope.lines.iter().rev().find(defines) else {
         if is_builtin(name) {
             report.urgent(user.place, reason(value));
         } else {
@@ -138,7 +147,7 @@ fn is_builtin(name: &str) -> bool {
 fn map(
     map: &Directive,
     user: &Directive,
-    scope: &[&Directive],
+    scope: &Variables<'_>,
     route: &mut Route,
     depth: usize,
     report: &Report,
@@ -157,6 +166,9 @@ fn map(
         report.urgent(map.place, reason);
         report.urgent(user.place, reason);
         return false;
+    }
+    if !scope.has_preread {
+        return without_name(map, user, scope, route, depth, report);
     }
     let has_hostnames = map.inside().iter().any(|entry| entry.name == "hostnames");
     let mut is_known = true;
@@ -206,6 +218,32 @@ fn map(
         }
     }
     is_known
+}
+
+/// A map of what nginx does not read: the value for an empty text, which every client has.
+fn without_name(
+    map: &Directive,
+    user: &Directive,
+    scope: &Variables<'_>,
+    route: &mut Route,
+    depth: usize,
+    report: &Report,
+) -> bool {
+    let reason = "ssl_preread is off: nginx has no name of any client, and all of them go to the \
+                  default of the map";
+    report.near(user.place, reason);
+    for entry in map.inside() {
+        // A name, or a domain, is not empty.
+        let pattern = entry.name.strip_prefix('~').map(|it| it.trim_start_matches('*'));
+        if pattern.is_some_and(|pattern| names_of_pattern(pattern).is_none()) {
+            let reason = "an expression that is neither a name nor a domain: clients without a \
+                          name go to the default";
+            report.urgent(entry.place, reason);
+        }
+    }
+    let value = |key: &str| map.inside().iter().find(|entry| entry.name == key);
+    let value = value("").or_else(|| value("default")).map_or("", |entry| entry.word(0));
+    resolve(value, user, scope, route, depth + 1, report)
 }
 
 /// The names that a key stands for, and whether it is an expression.

@@ -55,12 +55,14 @@ pub(super) fn convert(text: &str, path: &Path, report: &Report) -> Result<Draft,
     let shared: Vec<&Directive> =
         stream.iter().copied().filter(|it| !is_block_of(it, &["server", "upstream"])).collect();
     let elsewhere = listen::elsewhere(&stream, report);
+    let zones = scope::zones(&stream, &shared);
     let servers: Vec<Converted> = stream
         .iter()
         .filter(|it| it.name == "server")
         .zip(elsewhere)
         .flat_map(|(server, elsewhere)| {
-            servers::convert(&Scope { server, stream: &shared, elsewhere }, report)
+            let scope = Scope { server, stream: &shared, elsewhere, zones: &zones };
+            servers::convert(&scope, report)
         })
         .collect();
     for line in &shared {
@@ -271,6 +273,12 @@ impl<'a> Backends<'a> {
             }
         };
         if !positions.is_empty() {
+            if self.upstreams.contains_key(target) {
+                let reason = "another server has other settings for this upstream: evenkeel has a \
+                              backend for each, which counts its sessions, max_conns and failures \
+                              alone";
+                self.report.near(place, reason);
+            }
             let suffix = user.name.strip_prefix("server-").unwrap_or(&user.name);
             backend.name = literal::name(&format!("{}-{suffix}", backend.name));
         }

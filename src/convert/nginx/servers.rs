@@ -4,7 +4,7 @@ use super::backend_keys;
 use super::keywords::{self, Block};
 use super::lexer::Directive;
 use super::listen::{self, Listen};
-use super::maps::{self, Route};
+use super::maps::{self, Route, Variables};
 use super::scope::Scope;
 use crate::convert::draft::{Entry, Frontend, LeftOut, Origin};
 use crate::convert::first_match::Lists;
@@ -38,7 +38,10 @@ pub(super) fn convert(scope: &Scope<'_>, report: &Report) -> Vec<Converted> {
         report.refuse(server.place, "a server without listen; write an address");
     }
     let target = lines.iter().rfind(|line| line.name == "proxy_pass");
-    let variables: Vec<&Directive> = scope.stream.iter().copied().chain(lines.iter()).collect();
+    let variables = Variables {
+        lines: scope.stream.iter().copied().chain(lines.iter()).collect(),
+        has_preread: scope.is_on("ssl_preread"),
+    };
     let route = target.and_then(|target| maps::route(target, &variables, report));
     let is_else = lines.iter().any(|line| {
         let reports =
@@ -64,10 +67,20 @@ pub(super) fn convert(scope: &Scope<'_>, report: &Report) -> Vec<Converted> {
         health: health.clone(),
         tries,
     };
-    listens(scope, report).into_iter().map(converted).collect()
+    let groups = listens(scope, report);
+    for line in scope.all(&["limit_conn"]) {
+        let servers = scope.zones.get(line.word(0)).copied().unwrap_or_default();
+        if servers.max(groups.len()) > 1 {
+            let reason = "the zone counts the clients of several servers or addresses together: \
+                          evenkeel counts those of each frontend alone";
+            report.near(line.place, reason);
+        }
+    }
+    groups.into_iter().map(converted).collect()
 }
 
-/// The addresses of a server, in a group for each kind: plain, with TLS, with a PROXY header.
+/// The addresses of a server, in a group for each kind: with TLS, with a PROXY header, with options
+/// of sockets.
 fn listens(scope: &Scope<'_>, report: &Report) -> Vec<Listen> {
     let mut groups: Vec<Listen> = Vec::new();
     let is_elsewhere =
@@ -75,17 +88,10 @@ fn listens(scope: &Scope<'_>, report: &Report) -> Vec<Listen> {
     let lines = scope.server.inside().iter().filter(|line| line.name == "listen");
     for line in lines.filter(|line| !is_elsewhere(line)) {
         let one = listen::listen(line, report);
-        let same =
-            |it: &&mut Listen| (it.has_tls, it.takes_proxy) == (one.has_tls, one.takes_proxy);
-        let Some(group) = groups.iter_mut().find(same) else {
-            groups.push(one);
-            continue;
-        };
-        group.binds.extend(one.binds);
-        for entry in one.entries {
-            if !group.entries.iter().any(|(key, _)| *key == entry.0) {
-                group.entries.push(entry);
-            }
+        let kind = |it: &Listen| (it.has_tls, it.takes_proxy, it.entries.clone());
+        match groups.iter_mut().find(|group| kind(group) == kind(&one)) {
+            Some(group) => group.binds.extend(one.binds),
+            None => groups.push(one),
         }
     }
     // An address that cannot be had (UDP) is no frontend beside another one.

@@ -107,7 +107,7 @@ fn server(
         let number = value.parse::<u32>();
         let time = literal::millis(value, 1000);
         match (name, number, time) {
-            ("weight", Ok(weight @ 1..), _) => server.weight = Some(weight.min(1000)),
+            ("weight", Ok(weight @ 1..), _) => server.weight = Some(weight),
             ("max_conns", Ok(0), _) | ("resolve", ..) => {}
             ("max_conns", Ok(most), _) => server.entries.push(("sessions_max", most.to_string())),
             ("max_fails", Ok(fails), _) => (failure.0, is_explicit) = (u64::from(fails), true),
