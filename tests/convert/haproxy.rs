@@ -91,6 +91,7 @@ fn the_shorter_timeout_acts_and_a_tunnel_replaces_both() {
     assert_eq!(reported(&lost), [10]);
     let http = listen(" bind :1\n mode http\n timeout tunnel 1h\n server a a:1\n");
     has(&http, &["idle_timeout = \"1m\""]);
+    assert_eq!(differing(&http), [7, 8], "requests, and tunnels");
     let never = listen(" bind :1\n timeout client 0\n timeout server 0\n server a a:1\n");
     has(&never, &["idle_timeout = \"off\""]);
     let fin = listen(" bind :1\n timeout client-fin 5s\n timeout server-fin 3s\n server a a:1\n");
@@ -412,7 +413,7 @@ fn dialogues_become_steps() {
         has(&conversion, &[&format!("check = \"{kind}\"")]);
         assert_eq!(differing(&conversion), [7], "{option}");
     }
-    for option in ["mysql-check user x", "pgsql-check", "ldap-check", "external-check"] {
+    for option in ["mysql-check user x", "pgsql-check user x", "ldap-check", "external-check"] {
         let conversion = listen(&format!(" bind :1\n option {option}\n server a a:1 check\n"));
         has(&conversion, &["check = \"tcp\""]);
         assert_eq!(reported(&conversion), [7], "{option}");

@@ -50,14 +50,18 @@ fn idle(frontend: &Proxy, backends: &[&Proxy], report: &Report) -> Entry {
     let key = "idle_timeout";
     let off = || (key, literal::quoted("off"));
     // In mode http, a tunnel begins with an upgrade; in mode tcp, every session is one.
-    let tunnels: Vec<Option<(u64, Place)>> = if frontend.is_http() {
-        Vec::new()
-    } else if backends.is_empty() {
+    let tunnels: Vec<Option<(u64, Place)>> = if backends.is_empty() {
         vec![timeout(frontend, &["tunnel"])]
     } else {
         backends.iter().map(|backend| timeout(backend, &["tunnel"])).collect()
     };
-    if let Some(first) = tunnels.first().copied().flatten()
+    if frontend.is_http() {
+        for (_, place) in tunnels.iter().flatten() {
+            let reason = "mode http: a session that becomes a tunnel (WebSocket) has the \
+                          idle_timeout of all others, that of client and server";
+            report.near(*place, reason);
+        }
+    } else if let Some(first) = tunnels.first().copied().flatten()
         && tunnels.iter().all(Option::is_some)
     {
         let least = tunnels.iter().flatten().map(|(millis, _)| *millis).min().unwrap_or(first.0);
@@ -68,7 +72,7 @@ fn idle(frontend: &Proxy, backends: &[&Proxy], report: &Report) -> Entry {
         }
         return if least == 0 { off() } else { (key, long(least, first.1, report)) };
     }
-    for (_, place) in tunnels.iter().flatten() {
+    for (_, place) in tunnels.iter().flatten().filter(|_| !frontend.is_http()) {
         let reason = "lost: another backend of the frontend has no timeout tunnel, and \
                       idle_timeout, which is for all of them, is that of client and server";
         report.report(*place, reason);

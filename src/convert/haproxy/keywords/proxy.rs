@@ -112,7 +112,7 @@ pub(super) const TIMEOUTS: &[Keyword] = &[
     keep(
         "timeout tunnel",
         "frontend.idle_timeout",
-        "instead of client and server, in mode tcp, if every backend of the frontend has it",
+        "in mode tcp, instead of client and server, if every backend of the frontend has it",
     ),
     near(
         "timeout client-fin, timeout server-fin",
