@@ -239,6 +239,32 @@ fn options_of_sockets_are_accepted_as_they_are_converted() {
 }
 
 #[test]
+fn the_configuration_that_evenkeel_replaces_is_converted_without_a_loss() {
+    // From the first page of the design: the balancer of a few Raspberry Pis.
+    let text = "frontend http\n    bind *:80\n    mode http\n    default_backend web-backend\n\
+                backend web-backend\n    balance roundrobin\n    server web1 rpi-b:80 check\n    \
+                server web2 rpi-c:80 check\n";
+    let conversion = convert(Format::Haproxy, text).unwrap();
+    assert!(!conversion.has_losses(), "{:?}", conversion.report);
+    let config = config::parse(&conversion.toml, "x");
+    let config = config.unwrap_or_else(|problems| panic!("{problems}\n{}", conversion.toml));
+    assert_eq!((config.frontends.len(), config.backends.len()), (1, 1));
+    has(
+        &conversion,
+        &[
+            "[frontend.http]",
+            "bind = [\"0.0.0.0:80\"]",
+            "backend = \"web-backend\"",
+            "[backend.web-backend]",
+            "balance = \"roundrobin\"",
+            "check = \"tcp\"",
+            "address = \"rpi-b:80\"",
+            "address = \"rpi-c:80\"",
+        ],
+    );
+}
+
+#[test]
 fn the_format_is_told_by_the_text() {
     assert_eq!(Format::of("global\n  daemon\nlisten x\n"), Format::Haproxy);
     assert_eq!(Format::of("stream {\n  server { listen 1; proxy_pass x:1; }\n}\n"), Format::Nginx);
