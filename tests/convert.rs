@@ -12,6 +12,8 @@ mod haproxy;
 mod limits;
 #[path = "convert/nginx.rs"]
 mod nginx;
+#[path = "convert/refused.rs"]
+mod refused;
 
 use std::fs;
 use std::path::Path;

@@ -40,6 +40,13 @@ impl Network {
         Some(Self { bits: bits & leading(length), length, is_v6 })
     }
 
+    /// Whether a text is an address with a prefix that is longer than the address.
+    pub(super) fn is_too_long(text: &str) -> bool {
+        let Some((address, length)) = text.split_once('/') else { return false };
+        let most = address.parse::<IpAddr>().map(|ip| if ip.is_ipv6() { 128 } else { 32 });
+        most.is_ok_and(|most| length.parse::<u32>().is_ok_and(|length| length > most))
+    }
+
     /// Whether every address of the other is one of this.
     pub(super) fn contains(&self, other: &Self) -> bool {
         self.is_v6 == other.is_v6

@@ -58,6 +58,8 @@ const PREFIXES: &[&str] = &[
     "mptcp6@",
 ];
 
+const FAMILY: &str = "an address of another family than its prefix says; correct one of them";
+
 /// Reads an address.
 ///
 /// # Errors
@@ -107,6 +109,8 @@ pub(super) fn parse(
         "" | "*" | "0.0.0.0" => Host::AnyV4,
         "::" => Host::AnyV6,
         bare => match bare.parse() {
+            Ok(IpAddr::V4(_)) if family.contains('6') => return Err(FAMILY),
+            Ok(IpAddr::V6(_)) if family.contains('4') => return Err(FAMILY),
             Ok(ip) => Host::Ip(ip),
             Err(_) => Host::Name(bare.to_owned()),
         },
@@ -161,5 +165,7 @@ mod tests {
         assert_eq!(read("0.0.0.0:0"), (Host::AnyV4, Port::None));
         assert!(matches!(read("abns@x"), (Host::Unsupported(_), _)));
         assert!(parse("a:99999", &environment).is_err());
+        assert!(parse("ipv4@[::1]:80", &environment).is_err());
+        assert!(parse("tcp6@127.0.0.1:80", &environment).is_err());
     }
 }

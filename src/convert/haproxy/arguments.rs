@@ -54,15 +54,26 @@ pub(super) fn of_proxy(line: &Line, report: &Report) {
             report.refuse(line.place, problem);
         }
         "use_backend" => condition(line, 2, report),
-        "tcp-request" | "tcp-response" if matches!(line.word(2), "accept" | "reject") => {
+        "tcp-request" | "tcp-response"
+            if matches!(line.word(2), "accept" | "reject")
+                || (line.word(2) == "silent-drop" && line.word(3) != "rst-ttl") =>
+        {
             condition(line, 3, report);
         }
         "source" if second.is_empty() => {
             report.refuse(line.place, "source without an address; write one");
         }
-        "rate-limit" if line.word(2).parse::<u32>().is_err() => {
+        "rate-limit" if second != "sessions" => {
+            report.refuse(line.place, format!("no rate of {second:?}; write sessions"));
+        }
+        "rate-limit" => {
+            // HAProxy takes a number below 0 for one above 4 billions.
             let word = line.word(2);
-            report.refuse(line.place, format!("{word:?} is no rate; write sessions in a second"));
+            let digits = word.strip_prefix('-').unwrap_or(word);
+            if digits.is_empty() || !digits.bytes().all(|it| it.is_ascii_digit()) {
+                let problem = format!("{word:?} is no rate; write sessions in a second");
+                report.refuse(line.place, problem);
+            }
         }
         "stats" if matches!(second, "auth" | "uri") && line.word(2).is_empty() => {
             report.refuse(line.place, format!("stats {second} without its value; write it"));
@@ -82,6 +93,22 @@ pub(super) fn integer(word: &str) -> Option<i64> {
     let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
     let number = digits[..end].parse().unwrap_or(if end > 0 { i64::MAX } else { 0 });
     Some(if word.starts_with('-') { -number } else { number })
+}
+
+/// `5`, or `0-5`.
+pub(super) fn is_count(word: &str) -> bool {
+    let Some(first) = integer(word) else { return true };
+    match word.split_once('-') {
+        Some((_, last)) => integer(last).is_some_and(|last| (0..=last).contains(&first)),
+        None => first > 0,
+    }
+}
+
+/// Whether an address ends with a range of ports.
+pub(super) fn is_range(address: &str) -> bool {
+    let port = address.rsplit_once(':').map_or("", |(_, port)| port);
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
+    port.split_once('-').is_some_and(|(first, last)| is_number(first) && is_number(last))
 }
 
 /// Says which number HAProxy reads in a word that is none.
@@ -107,6 +134,15 @@ pub(super) fn is_refused(word: &str, value: &str) -> bool {
         "rise" | "fall" => integer(value).is_some_and(|it| it <= 0),
         "on-marked-down" => value != "shutdown-sessions",
         "on-marked-up" => value != "shutdown-backup-sessions",
+        "observe" => !matches!(value, "none" | "layer4" | "layer7"),
+        "on-error" => !matches!(value, "fastinter" | "fail-check" | "sudden-death" | "mark-down"),
+        "resolve-prefer" => !matches!(value, "ipv4" | "ipv6"),
+        "init-addr" => {
+            let is_known = |it: &str| {
+                matches!(it, "last" | "libc" | "none") || it.parse::<std::net::IpAddr>().is_ok()
+            };
+            !value.split(',').all(is_known)
+        }
         _ => false,
     }
 }
@@ -126,13 +162,11 @@ pub(super) fn time(line: &Line, at: usize, report: &Report) {
     report.refuse(line.place, problem);
 }
 
-/// Refuses words that are no condition, and `if` without one.
+/// Refuses words that are no condition. (`if` alone is one that never holds.)
 fn condition(line: &Line, at: usize, report: &Report) {
     let word = line.word(at);
     if !matches!(word, "" | "if" | "unless") && lexer::unset(word).is_none() {
         report.refuse(line.place, format!("{word:?} is no condition; write if or unless"));
-    } else if !word.is_empty() && line.word(at + 1).is_empty() {
-        report.refuse(line.place, format!("{word} without a condition; write one"));
     }
 }
 
@@ -141,7 +175,7 @@ fn tcp_check(line: &Line, report: &Report) {
     let is_hexadecimal =
         value.len().is_multiple_of(2) && value.bytes().all(|it| it.is_ascii_hexdigit());
     match second {
-        "send" | "send-binary" | "expect" if value.is_empty() => {
+        "send" | "send-binary" if value.is_empty() => {
             report.refuse(line.place, format!("tcp-check {second} without its value; write it"));
         }
         "send-binary" if !is_hexadecimal && lexer::unset(value).is_none() => {

@@ -36,7 +36,9 @@ pub(super) fn binds(proxy: &Proxy, environment: &Environment<'_>, report: &Repor
         if has("tfo") {
             entries.push(("fast_open", "true".to_owned()));
         }
-        for word in line.word(1).split(',') {
+        // HAProxy ignores a comma at the end.
+        let word = line.word(1);
+        for word in word.strip_suffix(',').unwrap_or(word).split(',') {
             for bind in one(word, line, has("v4v6"), environment, report) {
                 inputs.push(Input {
                     bind,

@@ -204,12 +204,10 @@ impl Request {
     }
 
     fn expect(&mut self, line: &Line, report: &Report) {
-        let at = exchange::expected(line, report);
-        let is_negated = line.word(at) == "!";
-        let at = at + usize::from(is_negated);
-        let range = match line.word(at) {
-            "status" => status::range_of_list(line.word(at + 1), is_negated),
-            "rstatus" => status::range_of_pattern(line.word(at + 1), is_negated),
+        let (is_negated, kind, value) = exchange::expected(line, report);
+        let range = match kind {
+            "status" => status::range_of_list(value, is_negated),
+            "rstatus" => status::range_of_pattern(value, is_negated),
             _ => None,
         };
         let status = range.map(|(first, last)| match first == last {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::keywords;
-use super::lexer::Line;
+use super::lexer::{self, Line};
 use super::sections::Proxy;
 use super::terms::{self, Term};
 use crate::convert::networks::{Clients, Network};
@@ -57,7 +57,8 @@ impl Acls {
     pub(super) fn condition(&self, line: &Line, report: &Report) -> Option<Condition> {
         let at = line.words.iter().position(|word| matches!(word.as_str(), "if" | "unless"))?;
         // Of each alternative of the condition: the ways in which it can hold.
-        let mut groups: Vec<Condition> = vec![vec![Vec::new()]];
+        let mut groups: Vec<Condition> = Vec::new();
+        let mut begins = true;
         let mut words = line.from(at + 1).iter();
         let mut is_negated = false;
         while let Some(word) = words.next() {
@@ -68,7 +69,7 @@ impl Acls {
             let alternatives = match word {
                 "" => continue,
                 "or" | "||" | "OR" => {
-                    groups.push(vec![Vec::new()]);
+                    begins = true;
                     continue;
                 }
                 "and" | "&&" => continue,
@@ -80,6 +81,10 @@ impl Acls {
                 }
                 name => self.named(name, line, report),
             };
+            // Nothing but `if`, or nothing after `or`, never holds.
+            if std::mem::take(&mut begins) {
+                groups.push(vec![Vec::new()]);
+            }
             let group = groups.pop().unwrap_or_default();
             let each = group.iter().flat_map(|clause| joined(clause, &alternatives, is_negated));
             groups.push(each.collect());
@@ -124,6 +129,9 @@ fn known(words: &[String], line: &Line, report: &Report) {
     let end = first.find(['(', ',']).unwrap_or(first.len());
     if !keywords::is_sample(&first[..end]) {
         report.refuse(line.place, format!("HAProxy has no criterion {first:?}; correct it"));
+    }
+    if let Some(word) = terms::refused(words).filter(|word| lexer::unset(word).is_none()) {
+        report.refuse(line.place, format!("{word:?} is no value of {first}; correct it"));
     }
 }
 

@@ -117,7 +117,7 @@ fn send(dialogue: &mut Dialogue, bytes: &[u8]) {
 }
 
 /// Words of an `expect` rule, of TCP or HTTP, that a value follows.
-const EXPECT_WITH_VALUE: &[&str] = &[
+pub(super) const EXPECT_WITH_VALUE: &[&str] = &[
     "min-recv",
     "comment",
     "ok-status",
@@ -129,23 +129,33 @@ const EXPECT_WITH_VALUE: &[&str] = &[
 ];
 
 /// The position of what an `expect` rule expects, after parameters.
-pub(super) fn expected(line: &Line, report: &Report) -> usize {
+pub(super) fn start_of_expected(line: &Line) -> usize {
     let mut at = 2;
     while EXPECT_WITH_VALUE.contains(&line.word(at)) {
-        if line.word(at) == "min-recv" {
-            let reason = "min-recv: a probe compares as many bytes as it expects";
-            report.report(line.place, reason);
-        }
         at += 2;
     }
     at
 }
 
+/// What an `expect` rule expects: whether it is negated, its kind and its value.
+pub(super) fn expected<'a>(line: &'a Line, report: &Report) -> (bool, &'a str, &'a str) {
+    if line.words.iter().any(|word| word == "min-recv") {
+        let reason = "min-recv: a probe compares as many bytes as it expects";
+        report.report(line.place, reason);
+    }
+    let at = start_of_expected(line);
+    match line.word(at).strip_prefix('!') {
+        Some("") => (true, line.word(at + 1), line.word(at + 2)),
+        Some(kind) => (true, kind, line.word(at + 1)),
+        None => (false, line.word(at), line.word(at + 1)),
+    }
+}
+
 fn expect(line: &Line, dialogue: &mut Dialogue, report: &Report) {
     let place = line.place;
-    let at = expected(line, report);
-    let (kind, value) = (line.word(at), line.word(at + 1));
+    let (is_negated, kind, value) = expected(line, report);
     let found = match kind {
+        _ if is_negated => None,
         "string" if !value.is_empty() => Some(Found::Inside(value.into())),
         "rstring" => pattern(value),
         "binary" => bytes(value).map(Found::Inside),
@@ -155,8 +165,9 @@ fn expect(line: &Line, dialogue: &mut Dialogue, report: &Report) {
         Some(Found::Prefix(bytes)) => (Some(bytes), None),
         Some(Found::Inside(bytes)) => (None, Some(bytes)),
         None => {
+            let not = if is_negated { "! " } else { "" };
             let reason = format!(
-                "{kind}: a probe expects constant bytes; without it more servers count as up"
+                "{not}{kind}: a probe expects constant bytes; without it more servers count as up"
             );
             report.urgent(place, reason);
             return;

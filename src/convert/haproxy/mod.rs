@@ -7,6 +7,7 @@ mod arguments;
 mod backends;
 mod balance;
 mod binds;
+mod check_rules;
 mod check_tls;
 mod checks;
 mod conditions;
@@ -27,6 +28,7 @@ mod stats;
 mod status;
 mod terms;
 mod timeouts;
+mod values;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -70,21 +70,8 @@ pub(super) fn term(words: &[String]) -> Term {
     let text = words.join(" ");
     let Some(first) = words.first() else { return Term::Other(text) };
     let (sample, suffix) = sample(first);
-    let mut method = suffix.unwrap_or_default().to_owned();
-    let (mut files, mut values, mut is_value) = (Vec::new(), Vec::new(), false);
-    let mut rest = words[1..].iter();
-    while let Some(word) = rest.next() {
-        match word.as_str() {
-            "-i" | "-n" | "-u" if !is_value => {}
-            "-m" if !is_value => method = rest.next().cloned().unwrap_or_default(),
-            "-f" | "-M" if !is_value => files.extend(rest.next().cloned()),
-            "--" if !is_value => is_value = true,
-            value => {
-                is_value = true;
-                values.push(value.to_owned());
-            }
-        }
-    }
+    let Words { method, files, values } = read(&words[1..]);
+    let method = method.unwrap_or_else(|| suffix.unwrap_or_default().to_owned());
     match sample {
         "src" if !first.contains(',') => source(&values, &files).unwrap_or(Term::Other(text)),
         "always_true" => Term::Constant(true),
@@ -114,6 +101,63 @@ pub(super) fn term(words: &[String]) -> Term {
         }
         _ => Term::Other(text),
     }
+}
+
+/// The words after the criterion of an ACL.
+#[derive(Debug, Default)]
+struct Words {
+    method: Option<String>,
+    files: Vec<String>,
+    values: Vec<String>,
+}
+
+fn read(words: &[String]) -> Words {
+    let (mut found, mut is_value) = (Words::default(), false);
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        match word.as_str() {
+            "-i" | "-n" | "-u" if !is_value => {}
+            "-m" if !is_value => found.method = Some(rest.next().cloned().unwrap_or_default()),
+            "-f" | "-M" if !is_value => found.files.extend(rest.next().cloned()),
+            "--" if !is_value => is_value = true,
+            value => {
+                is_value = true;
+                found.values.push(value.to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// The value that HAProxy refuses after a criterion for addresses or numbers.
+pub(super) fn refused(words: &[String]) -> Option<String> {
+    const METHODS: &[&str] = &[
+        "found", "bool", "int", "ip", "bin", "len", "str", "beg", "sub", "dir", "dom", "end", "reg",
+    ];
+    let first = words.first()?;
+    let Words { method, values, .. } = read(&words[1..]);
+    if let Some(method) = method.as_ref().filter(|method| !METHODS.contains(&method.as_str())) {
+        return Some(method.clone());
+    }
+    let is_number = |sample: &str| {
+        matches!(sample, "dst_port" | "fc_dst_port" | "src_port" | "fe_conn")
+            || (["sc", "src_", "fe_"].iter().any(|it| sample.starts_with(it))
+                && ["_rate", "_cur", "_cnt"].iter().any(|it| sample.ends_with(it)))
+    };
+    let name = &first[..first.find('(').unwrap_or(first.len())];
+    let is_wrong = |value: &&String| match name {
+        _ if method.is_some() || first.contains("),") || name.contains(',') => false,
+        "src" | "dst" => Network::is_too_long(value),
+        name if is_number(name) => {
+            let is_operator = ["eq", "ge", "gt", "le", "lt"].contains(&value.as_str());
+            let number = |text: &str| text.parse::<u64>().ok();
+            let range = value.split_once([':', '-']).map(|(a, b)| (number(a), number(b)));
+            let is_backwards = matches!(range, Some((Some(a), Some(b))) if a > b);
+            is_backwards || (value.starts_with(|c: char| c.is_ascii_alphabetic()) && !is_operator)
+        }
+        _ => false,
+    };
+    values.iter().find(is_wrong).cloned()
 }
 
 /// The name of the fetch, and the match method that its suffix stands for.

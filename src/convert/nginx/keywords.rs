@@ -214,7 +214,7 @@ const UPSTREAM: &[Keyword] = &[
     keep("server", "backend.server", "parameters are in the table below"),
     keep("least_conn", "backend.balance", "\"leastconn\""),
     near(
-        "hash, ip_hash",
+        "hash",
         "backend.balance",
         "by the client address: \"source\", another hash, so clients move once",
     ),

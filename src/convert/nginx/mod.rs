@@ -9,6 +9,7 @@ mod maps;
 mod scope;
 mod servers;
 mod upstreams;
+mod values;
 mod verify;
 
 use std::collections::{HashMap, HashSet};

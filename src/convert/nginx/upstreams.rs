@@ -30,7 +30,7 @@ pub(super) fn convert(upstream: &Directive, report: &Report) -> Backend {
             "server" => server(line, &mut backend, &mut failures, report),
             "least_conn" => balance = "leastconn",
             "random" => balance = "random",
-            "hash" | "ip_hash" => balance = hash(line, report),
+            "hash" => balance = hash(line, report),
             "queue" => backend.entries.push(("queue_max", line.word(0).to_owned())),
             _ if keyword.treatment == Treatment::Report => report.report(line.place, keyword.text),
             _ => {}
@@ -71,7 +71,7 @@ fn hash(line: &Directive, report: &Report) -> &'static str {
     let key = line.word(0);
     let is_client =
         ["$remote_addr", "$binary_remote_addr", "${remote_addr}", "$proxy_protocol_addr"];
-    if line.name == "ip_hash" || is_client.contains(&key) {
+    if is_client.contains(&key) {
         report.near(line.place, "\"source\": another hash, so clients move once");
         return "source";
     }

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use super::lexer::Directive;
+use super::values;
 use crate::convert::report::Report;
 
 /// Directives with one argument that a block has once.
@@ -84,8 +85,14 @@ pub(super) fn verify(directives: &[Directive], report: &Report) {
 /// The directives of one block.
 fn block(lines: &[Directive], report: &Report) {
     let mut seen: HashSet<&str> = HashSet::new();
+    let mut zones: HashSet<&str> = HashSet::new();
     for line in lines {
+        values::of_line(line, report);
         let name = line.name.as_str();
+        if name == "limit_conn" && !zones.insert(line.word(0)) {
+            report
+                .refuse(line.place, format!("{name} {} is there twice; remove one", line.word(0)));
+        }
         let is_switch = SWITCH.contains(&name);
         let is_one = is_switch || ONE.contains(&name);
         if (is_one || ONCE.contains(&name)) && !seen.insert(name) {
