@@ -19,7 +19,7 @@ use crate::shared::events::WorkerEvent;
 use crate::shared::orders::WaitingClient;
 use crate::shared::table::{Frontend, FrontendShared, Listener, Table};
 use crate::sys::ring::completion::Completion;
-use crate::sys::socket::{Socket, descriptor_limit, has_descriptors_left};
+use crate::sys::socket::{descriptor_limit, has_descriptors_left};
 use crate::terms::Refusal;
 
 /// While accepting pauses, the worker looks again at least this often: a limit may have been
@@ -43,8 +43,6 @@ pub(super) struct Listeners {
     shortage: DescriptorShortage,
     last_logged: Option<Tick>,
     pause: Pause,
-    /// The highest number of an accepted descriptor.
-    highest: u64,
     /// Since the last turn, something has happened that a gate may have to act on.
     touched: bool,
     /// A frontend has a limit of its own, whose room changes with every session.
@@ -69,7 +67,6 @@ impl Listeners {
             shortage: DescriptorShortage::default(),
             last_logged: None,
             pause: Pause::No,
-            highest: 0,
             touched: true,
             limited: false,
         }
@@ -213,8 +210,7 @@ impl Listeners {
         if !matches!(completion.result, Ok(_) | Err(Errno::ECANCELED)) {
             self.worker.shared.cells.of(self.worker.index).accept_errors.add(1);
         }
-        let number = completion.socket.as_ref().map(Socket::number);
-        let is_last = number.is_some_and(|number| self.is_last_descriptor(number));
+        let is_last = completion.socket.is_some() && self.has_no_descriptor_left();
         let listening = &mut self.sockets[index];
         let client = match completion.socket {
             Some(client) if is_last => {
@@ -232,16 +228,12 @@ impl Listeners {
         client
     }
 
-    /// Whether no descriptor is left for a server's socket after an accept returned this number.
-    /// The limit of sessions leaves enough, unless the limit of descriptors was lowered: it is read
-    /// again when the numbers have not been so high before. (An accept that is armed goes by the
-    /// old one.)
-    fn is_last_descriptor(&mut self, number: u64) -> bool {
+    /// Whether no descriptor is left for a server's socket after an accept. The limit of sessions
+    /// leaves enough, unless the limit of descriptors was lowered: it may be at any time, so it is
+    /// read for each client. (An accept that is armed goes by the old one.)
+    fn has_no_descriptor_left(&self) -> bool {
         let limit = &self.worker.shared.descriptors;
-        if number > self.highest {
-            self.highest = number;
-            limit.set(descriptor_limit());
-        }
+        limit.set(descriptor_limit());
         limit.is_lowered() && !has_descriptors_left()
     }
 

@@ -43,6 +43,7 @@ pub(crate) mod identity;
 pub(crate) mod limits;
 mod memory;
 mod prepared;
+mod runtime;
 
 pub use failure::Failure;
 
@@ -79,7 +80,7 @@ pub fn run(config: Config, start: &mut Start) -> Result<(), Failure> {
     application_log.start().map_err(|error| Failure::of(format!("evenkeel: no log: {error}")))?;
 
     let (workers, sessions) = (prepared.workers, prepared.sessions_max);
-    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(|error| {
+    let runtime = runtime::start().map_err(|error| {
         let what = "evenkeel: the control thread";
         Failure::of(limits::no_ring(what, &error, (workers, 0), sessions))
     })?;

@@ -101,7 +101,10 @@ impl DescriptorLimit {
 
     /// It was read.
     pub fn set(&self, limit: u64) {
-        self.now.store(limit, Ordering::Relaxed);
+        // Workers read it often, and it changes hardly ever: the line stays shared by their cores.
+        if self.now.load(Ordering::Relaxed) != limit {
+            self.now.store(limit, Ordering::Relaxed);
+        }
     }
 
     /// Whether it is lower than at the start, by which the limit of sessions was chosen.

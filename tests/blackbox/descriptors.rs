@@ -96,10 +96,20 @@ fn descriptors_that_were_open_before_the_start_are_not_for_sessions() {
 
 #[test]
 fn clients_wait_when_the_limit_of_descriptors_is_lowered() {
-    for (before, limit) in [(0, 9), (0, 10), (30, 9), (30, -15)] {
+    // Sessions that have ended, sessions that are open, the limit beyond what is open.
+    for (peak, before, limit) in
+        [(0, 0, 9), (0, 0, 10), (0, 30, 9), (0, 30, -15), (100, 30, 9), (100, 30, -15)]
+    {
         let env = TestEnv::exclusive(); // case 46
         let server = Server::echo(env.port(9001));
         let balancer = Balancer::start(&env, &Config::new(&env).server("a", server.address));
+        let mut ended = clients(&env, peak);
+        until("they are served", || answered(&ended) == peak);
+        ended.clear();
+        // The limit is one of numbers: those of the next ones have to be the lowest.
+        until("they have ended", || {
+            Descriptors::of(balancer.pid()).sockets <= balancer.base.sockets
+        });
         let mut all = clients(&env, before);
         until("they are served", || answered(&all) == before);
         let open = i64::try_from(Descriptors::of(balancer.pid()).all()).unwrap();
