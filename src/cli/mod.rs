@@ -249,7 +249,9 @@ fn configured_socket(file: Option<&Path>) -> Result<Option<PathBuf>, config::Pro
     if file.is_none() && !Path::new(FILE).exists() {
         return Ok(Observe::default().control.map(|(path, _)| path));
     }
-    config::control_socket(file.unwrap_or_else(|| Path::new(FILE)))
+    // While the usual file is bad, the balancer that it has started is that of the default socket.
+    let file = file.unwrap_or_else(|| Path::new(FILE));
+    config::control_socket(file, file == Path::new(FILE))
 }
 
 fn print_manual(dir: Option<&Path>) -> Outcome {

@@ -11,7 +11,7 @@ use super::{Problems, control_of, differences, from_arguments, parse};
 /// A configuration. Its lines are also the arguments of `run --bind A --server B`.
 pub fn configuration(input: &[u8]) {
     let text = String::from_utf8_lossy(&input[..input.len().min(16 * 1024)]);
-    drop(control_of(&text));
+    drop(control_of(&text, true));
     match parse(&text, "x.toml") {
         Ok(config) => {
             assert!(!config.frontends.is_empty());

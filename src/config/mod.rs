@@ -209,20 +209,35 @@ pub fn from_arguments(binds: &[String], servers: &[String]) -> Result<Config, Pr
 
 /// `observe.control` of the file at `path`, whatever else is wrong with it: a running balancer can
 /// be controlled while its file is bad. The default where the file sets none; none: it is off.
+/// `or_default`: also where a bad file may have meant to set one.
 ///
 /// # Errors
-/// The file cannot be read.
-pub fn control_socket(path: &Path) -> Result<Option<PathBuf>, Problems> {
+/// The file cannot be read, or does not say which one it is: the default one may be that of another
+/// balancer.
+pub fn control_socket(path: &Path, or_default: bool) -> Result<Option<PathBuf>, Problems> {
     let name = path.display().to_string();
-    let bytes = read(path).map_err(|problem| Problems::one(&name, Span::default(), problem))?;
-    Ok(control_of(&String::from_utf8_lossy(&bytes)))
+    let failed = |problem| Problems::one(&name, Span::default(), problem);
+    let bytes = read(path).map_err(failed)?;
+    control_of(&String::from_utf8_lossy(&bytes), or_default).ok_or_else(|| {
+        failed(format!(
+            "is not valid, and does not say which control socket its balancer has; correct it \
+             (`evenkeel check -c {name}`), or name the socket with --control PATH"
+        ))
+    })
 }
 
-fn control_of(text: &str) -> Option<PathBuf> {
-    let (document, _) = DeTable::parse_recoverable(without_mark(text));
+/// None: the text does not say it.
+#[expect(clippy::option_option, reason = "the inner one: it is off")]
+fn control_of(text: &str, or_default: bool) -> Option<Option<PathBuf>> {
+    let (document, errors) = DeTable::parse_recoverable(without_mark(text));
+    let observe = document.get_ref().get("observe").and_then(|it| it.get_ref().as_table());
+    let is_said = match observe.and_then(|observe| observe.get("control")) {
+        Some(control) => control.get_ref().is_str() || control.get_ref().is_bool(),
+        None => errors.is_empty(),
+    };
     let config =
         Config::read(&Table::document(Config::SECTION, &Sink::new("", ""), document.get_ref()));
-    config.observe.control.map(|(path, _)| path)
+    (is_said || or_default).then(|| config.observe.control.map(|(path, _)| path))
 }
 
 /// Without the byte order mark that some editors write; it is no part of the first line.
@@ -310,18 +325,26 @@ mod tests {
         let path = folder.join("x.toml");
         let found = |text: &[u8]| {
             std::fs::write(&path, text).unwrap();
-            control_socket(&path).unwrap().map(|path| path.display().to_string())
+            let [own, or_default] = [false, true].map(|or_default| {
+                let socket = control_socket(&path, or_default).ok()?;
+                Some(socket.map(|path| path.display().to_string()))
+            });
+            assert!(own.is_none() || own == or_default);
+            (or_default.unwrap(), own.is_some())
         };
         let default = Observe::default().control.map(|(path, _)| path.display().to_string());
         let own = Some("/x".to_owned());
-        assert_eq!(found(b"[observe]\ncontrol = \"/x\"\nbund = 1\n[frontend.f]\n"), own);
-        assert_eq!(found(b"observe.control = \"/x\"\n[frontend.f\nbind = [\n"), own);
-        assert_eq!(found(b"observe.control = \"/x\" # caf\xe9\n"), own);
-        assert_eq!(found(b"observe.control = false\nnonsense"), None);
-        assert_eq!(found(b"observe.control = 5\n"), default);
-        assert_eq!(found(b"this is [ not TOML"), default);
+        let own = || (own.clone(), true);
+        assert_eq!(found(b"[observe]\ncontrol = \"/x\"\nbund = 1\n[frontend.f]\n"), own());
+        assert_eq!(found(b"observe.control = \"/x\"\n[frontend.f\nbind = [\n"), own());
+        assert_eq!(found(b"observe.control = \"/x\" # caf\xe9\n"), own());
+        assert_eq!(found(b"observe.control = false\nnonsense"), (None, true));
+        assert_eq!(found(b"global.workers = \"x\"\n"), (default.clone(), true));
+        assert_eq!(found(b""), (default.clone(), true));
+        assert_eq!(found(b"observe.control = 5\n"), (default.clone(), false));
+        assert_eq!(found(b"this is [ not TOML"), (default, false));
         std::fs::remove_dir_all(&folder).unwrap();
-        assert!(control_socket(&path).unwrap_err().to_string().contains("cannot be read"));
+        assert!(control_socket(&path, true).unwrap_err().to_string().contains("cannot be read"));
     }
 
     #[test]

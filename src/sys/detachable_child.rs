@@ -12,17 +12,17 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{self, SigHandler, SigSet, Signal};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{ForkResult, Pid, fork};
 
 /// A process whose parent is a keeper, until it is detached: a copy of this process, without its
-/// threads and descriptors, that ends as the child ends, or as soon as nobody holds the other end of
-/// its socket.
+/// threads and descriptors, that ends as the child ends, or as soon as nobody holds the other end
+/// of its socket.
 #[derive(Debug)]
 pub struct DetachableChild {
     pid: u32,
-    /// A descriptor of the process: its number may be used again, and this names no other one. None:
-    /// it has ended.
+    /// A descriptor of the process: its number may be used again, and this names no other one.
+    /// None: it has ended.
     process: Option<OwnedFd>,
     /// None: it is detached.
     keeper: Option<Keeper>,
@@ -43,18 +43,19 @@ impl DetachableChild {
     pub fn start(mut command: Command) -> io::Result<Self> {
         let (mut socket, theirs) = UnixStream::pair()?;
         let number = theirs.as_raw_fd();
-        // SAFETY: between fork and exec `fork_again` makes system calls only, and allocates nothing;
-        // `theirs` is open in the child, which has a copy of it.
+        // SAFETY: between fork and exec `fork_again` makes system calls only, and allocates
+        // nothing; `theirs` is open in the child, which has a copy of it.
         unsafe { command.pre_exec(move || fork_again(number)) };
         let mut process = command.spawn()?;
         drop(theirs);
         let mut pid = [0; 4];
-        // If the keeper runs afterwards, nothing else had this number meanwhile.
         let opened = socket.read_exact(&mut pid).and_then(|()| open(u32::from_ne_bytes(pid)));
+        // The number is free as soon as the keeper has ended, and may be that of another process.
         let has_ended = process.try_wait()?.is_some();
         let opened = match opened {
-            _ if has_ended => None,
+            Ok(_) if has_ended => None,
             Ok(opened) => Some(opened),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => None,
             Err(error) => {
                 // Its child finds the end of what it was started with.
                 drop(socket);
@@ -159,7 +160,8 @@ fn keep(child: Pid, socket: RawFd) -> ! {
     if both[0].any() != Some(true) {
         exit(0);
     }
-    match waitpid(child, None) {
+    // Its number stays its own until this process has ended.
+    match waitid(Id::Pid(child), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
         Ok(WaitStatus::Exited(_, code)) => exit(code),
         Ok(WaitStatus::Signaled(_, signal, _)) => end_by(signal),
         _ => exit(1),
@@ -230,6 +232,13 @@ mod tests {
         assert_eq!(shell("kill -SEGV $$").end(LONG).unwrap().signal(), Some(libc::SIGSEGV));
         let mut silent = shell("read forever");
         assert!(!silent.runs() || silent.end(LONG).is_some());
+    }
+
+    #[test]
+    fn a_process_that_ends_at_once_has_an_exit_status() {
+        for _ in 0..200 {
+            assert_eq!(shell("exit 3").end(LONG).unwrap().code(), Some(3));
+        }
     }
 
     #[test]
