@@ -153,8 +153,8 @@ mod tests {
         }
     }
 
-    /// Waits until nothing is found: a process that a test beside this one starts has a copy of each
-    /// socket for a moment.
+    /// Waits until nothing is found: a process that a test beside this one starts has a copy of
+    /// each socket for a moment.
     fn until_gone(find: impl Fn() -> Vec<Listening>) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !find().is_empty() {
