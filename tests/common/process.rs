@@ -40,11 +40,17 @@ pub(crate) fn ticks(pid: u32) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
+/// The number of a line of /proc/PID/status; none if the process has ended.
+pub(crate) fn status_number(pid: u32, name: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let mut lines = status.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = lines.find(|(found, _)| *found == name)?;
+    Some(value.split_whitespace().next().unwrap().parse().unwrap())
+}
+
 /// Resident memory of a process in KiB, or 0 if it has ended.
 pub(crate) fn resident_kib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.map_or(0, |line| line.split_whitespace().next().unwrap().parse().unwrap())
+    status_number(pid, "VmRSS").unwrap_or(0)
 }
 
 /// Whether every thread of a process has stopped (proc(5): the state behind the name): after

@@ -10,6 +10,7 @@ use super::*;
 use crate::common::client::{connect, exchange};
 use crate::common::echoing;
 use crate::common::frozen::Frozen;
+use crate::common::process::status_number;
 use crate::common::skip;
 use crate::common::wait::{holds_for, until_some};
 use crate::supervisor::Supervisor;
@@ -211,9 +212,7 @@ fn a_worker_that_does_not_start_fails_the_upgrade_and_no_client() {
     command.args(["run", "-c"]).arg(write_config(&env, &config.text()));
     let mut chain = Chain::of(Balancer::start_command(&env, command));
     chain.rewrite(&config.workers(MANY).text());
-    let status = fs::read_to_string(format!("/proc/{}/status", chain.pid())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmPeak:")).unwrap();
-    let peak: u64 = peak.trim().split(' ').next().unwrap().parse().unwrap();
+    let peak = status_number(chain.pid(), "VmPeak").unwrap();
     // In KiB: enough for a few of them, each of which has its buffers and a stack of 2 MiB.
     let limit = peak + (60 << 10);
     let real = env.file("real");

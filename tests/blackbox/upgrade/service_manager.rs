@@ -10,6 +10,7 @@ use socket2::{Domain, Socket, Type};
 use super::load::listening;
 use super::*;
 use crate::common::http;
+use crate::common::process::status_number;
 use crate::supervisor::Supervisor;
 
 #[test]
@@ -24,7 +25,8 @@ fn the_main_process_changes_before_the_new_one_is_ready_and_the_old_one_is_not_s
         chain.upgrade();
         // Only the main process may name another one; then that one speaks.
         assert_eq!(supervisor.next(), format!("MAINPID={}", chain.pid()));
-        assert_ne!(parent(chain.pid()), chain.pids[number - 1], "systemd waits for its children");
+        let parent = status_number(chain.pid(), "PPid").unwrap();
+        assert_ne!(parent, u64::from(chain.pids[number - 1]), "systemd waits for its children");
         let mut rest = [supervisor.next(), supervisor.next()];
         rest.sort();
         // The old process waits until what it sent was read, and says no more.
@@ -34,13 +36,6 @@ fn the_main_process_changes_before_the_new_one_is_ready_and_the_old_one_is_not_s
     chain.signal(2, Signal::SIGTERM);
     assert_eq!(supervisor.next(), "STOPPING=1");
     chain.ended(2);
-}
-
-/// The parent of a process.
-fn parent(pid: u32) -> u32 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
-    line.trim().parse().unwrap()
 }
 
 #[test]
